@@ -1,0 +1,127 @@
+/* The table of CPU kernels. One table per instruction set, each in a file of its own that is compiled
+ * with that set's flags; scalar.cc is the definition of what every other table must compute, bit for
+ * bit. Plain C types only, so that no inline C++ compiled with wide flags can leak to other callers.
+ *
+ * Numerics (the contract of the project):
+ *  - SIMD lanes are output rows (matmul), keys (q.k), head dims (p.v) or elements; there is no
+ *    horizontal float sum except where lane16 below is named.
+ *  - A fused multiply-add happens exactly where fma() is written; everything else rounds once per
+ *    operation (files are compiled with -ffp-contract=off).
+ *  - lane16: sums over a row use 16 accumulators, element i goes to accumulator i % 16 in order of
+ *    i, then they fold 16 -> 8 -> 4 -> 2 -> 1 by adding accumulator j + half to accumulator j.
+ *
+ * Weight layout: a matrix [rows, k] is cut into tiles of 16 output rows (the last one padded with
+ * zero rows); tiles are contiguous, `tile_bytes` apart. Inside a tile:
+ *  - f32/f16/bf16: [k][16 rows] elements.
+ *  - q8_0: [k/32 blocks][8 groups][16 rows][4 k] int8, then [k/32][16 rows] f16 scales. 4 k are
+ *    consecutive; group g of a block holds k = 4g .. 4g+3.
+ *  - q4_0: [k/32 blocks][4 groups][16 rows][4] bytes, then [k/32][16 rows] f16 scales. The byte at
+ *    group g, position i holds element 4g + i in its low nibble and element 16 + 4g + i in its high
+ *    nibble, both plus 8.
+ * Tiles begin on 64-byte boundaries.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { GEMTP_TILE = 16, GEMTP_BLOCK = 32 };
+
+/* Activation rows for the quantized matmuls, m rows of k elements, k % 32 == 0. */
+typedef struct {
+  const int8_t* q;    /* [m][k] quants in [-127, 127] */
+  const float* d;     /* [m][k/32] scales */
+  const int32_t* sum; /* [m][k/32] sum of the block's quants */
+} gemtp_q8_rows;
+
+typedef struct {
+  const uint8_t* weights; /* first tile of the matrix, 64-byte aligned */
+  int64_t tile_bytes;
+  int64_t k;
+  int64_t tile_begin, tile_end; /* tiles to compute: rows 16*tile_begin .. min(16*tile_end, rows) */
+  int64_t rows;                 /* output rows of the matrix (stores beyond it are skipped) */
+  int64_t m;                    /* activation rows, any number >= 1 */
+  const float* x;               /* float matmuls: [m] rows of k, x_stride floats apart */
+  int64_t x_stride;
+  gemtp_q8_rows xq;             /* quantized matmuls */
+  float* y;                     /* [m] rows, y_stride floats apart: y[i][r] */
+  int64_t y_stride;
+} gemtp_matmul;
+
+/* Attention over one K/V head. Keys live in blocks of 16 positions, [block][head_dim][16 keys];
+ * values are [position][head_dim]. Element type f16 (kv_f16 = 1) or f32.
+ * Cache slot of position p is p % capacity; capacity % 16 == 0. */
+typedef struct {
+  const void* keys;
+  const void* values;
+  int kv_f16;
+  int64_t head_dim;
+  int64_t capacity;
+  int64_t first, last; /* positions attended to, both inclusive, last >= first */
+  const float* const* q; /* n_q query vectors of head_dim floats (heads that share this K/V head) */
+  float* const* out;     /* n_q results of head_dim floats */
+  int64_t n_q;
+  float* scratch; /* n_q * (16 * (last/16 - first/16 + 1)) floats, 64-byte aligned */
+} gemtp_attention;
+
+typedef struct gemtp_kernels {
+  const char* name; /* "scalar", "avx2", "avx512", "avx512vnni", ... */
+
+  /* Quantizes one row in blocks of 32: amax = max |x|; d = amax / 127; id = 1 / d;
+   * q = round_half_even(x * id). A block with amax < 1e-30 is all zero with d = 0. */
+  void (*quantize_q8)(const float* x, int64_t k, int8_t* q, float* d, int32_t* sum);
+
+  /* y[i][r] = sum over k in order of fma(w[r][k], x[i][k], acc), starting from 0. */
+  void (*matmul_f32)(const gemtp_matmul* args);
+  void (*matmul_f16)(const gemtp_matmul* args);
+  void (*matmul_bf16)(const gemtp_matmul* args);
+  /* y[i][r] = over blocks b in order: acc = fma((float)dot, dw * dx, acc), where dot is the exact
+   * int32 product sum of the block (q4_0: of nibble - 8), dw the weight's and dx the activation's
+   * scale. */
+  void (*matmul_q8_0)(const gemtp_matmul* args);
+  void (*matmul_q4_0)(const gemtp_matmul* args);
+
+  /* y = (x * inv) * w, inv = 1 / sqrt(ss / n + eps), ss the lane16 sum of fma(x, x, acc).
+   * w == NULL: y = x * inv. y may be x. */
+  void (*rms_norm)(const float* x, const float* w, int64_t n, float eps, float* y);
+  /* y[i] = r[i] + (x * inv) * w : a normed branch joins the residual r. y may be r. */
+  void (*rms_norm_add)(const float* x, const float* w, int64_t n, float eps, const float* r,
+                       float* y);
+  /* y = gelu(gate) * up, element by element; gelu(x) = x / (1 + exp(-2u)),
+   * u = sqrt(2/pi) * fma(0.044715 * x * x, x, x) (the tanh form of gelu). y may be gate or up. */
+  void (*gelu_mul)(const float* gate, const float* up, int64_t n, float* y);
+  /* y = cap * tanh(x / cap). y may be x. */
+  void (*softcap)(const float* x, int64_t n, float cap, float* y);
+  /* Rotates pairs (i, i + n/2): y_i = x_i * cos_i - x_j * sin_i, y_j = x_j * cos_i + x_i * sin_i with
+   * the second product of each fused: y_i = fma(-x_j, sin_i, x_i * cos_i) and
+   * y_j = fma(x_i, sin_i, x_j * cos_i). In place. cos and sin have n/2 entries. */
+  void (*rope)(float* x, const float* cos, const float* sin, int64_t n);
+  /* y = x * s / y = x + r, element by element. */
+  void (*scale)(const float* x, float s, int64_t n, float* y);
+  void (*add)(const float* x, const float* r, int64_t n, float* y);
+  /* y = fma(s, x, y). */
+  void (*axpy)(float s, const float* x, int64_t n, float* y);
+
+  /* scores s_t = dot(q, key_t), d in order by fma from 0; mx = max over first..last;
+   * p_t = exp(s_t - mx); sum = lane16 sum of p_t with lane t % 16 (absolute position);
+   * out[d] = (over t in order: acc = fma(p_t, v_t[d], acc)) / sum. */
+  void (*attention)(const gemtp_attention* args);
+
+  /* f32 <-> f16, round to nearest even. */
+  void (*to_f16)(const float* x, int64_t n, uint16_t* y);
+} gemtp_kernels;
+
+/* The elementary functions are defined in scalar_math.h. */
+
+extern const gemtp_kernels gemtp_kernels_scalar;
+/* The others exist where the compiler targets the architecture; see dispatch.cc. */
+extern const gemtp_kernels gemtp_kernels_avx2;
+extern const gemtp_kernels gemtp_kernels_avx512;
+extern const gemtp_kernels gemtp_kernels_avx512vnni;
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,223 @@
+// The plain kernels. They define the bits; every other table is compared with them by memcmp.
+#include <cmath>
+#include <cstring>
+
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/scalar_math.h"
+
+namespace {
+
+constexpr int kTile = GEMTP_TILE;
+constexpr int kBlock = GEMTP_BLOCK;
+
+void quantize_q8(const float* x, int64_t k, int8_t* q, float* d, int32_t* sum) {
+  for (int64_t b = 0; b < k / kBlock; ++b) {
+    const float* xb = x + b * kBlock;
+    float amax = 0.0f;
+    for (int i = 0; i < kBlock; ++i) {
+      const float a = gemtp_f32_from_bits(gemtp_f32_bits(xb[i]) & 0x7fffffffu);
+      amax = a > amax ? a : amax;
+    }
+    const bool zero = amax < 1e-30f;
+    d[b] = zero ? 0.0f : amax / 127.0f;
+    const float id = zero ? 0.0f : 1.0f / d[b];
+    int32_t total = 0;
+    for (int i = 0; i < kBlock; ++i) {
+      const int32_t v = static_cast<int32_t>(__builtin_rintf(xb[i] * id));
+      q[b * kBlock + i] = static_cast<int8_t>(v);
+      total += v;
+    }
+    sum[b] = total;
+  }
+}
+
+// Calls fn(tile's weights, first row, number of rows that exist) for every tile asked for.
+template <class Fn>
+void for_each_tile(const gemtp_matmul& a, Fn fn) {
+  for (int64_t t = a.tile_begin; t < a.tile_end; ++t) {
+    const int64_t first = t * kTile;
+    const int64_t n = a.rows - first < kTile ? a.rows - first : kTile;
+    fn(a.weights + t * a.tile_bytes, first, n);
+  }
+}
+
+template <class T, float (*kToFloat)(T)>
+void matmul_float(const gemtp_matmul* args) {
+  const gemtp_matmul& a = *args;
+  for_each_tile(a, [&](const uint8_t* tile, int64_t first, int64_t n) {
+    const T* w = reinterpret_cast<const T*>(tile);
+    for (int64_t i = 0; i < a.m; ++i) {
+      const float* x = a.x + i * a.x_stride;
+      for (int64_t r = 0; r < n; ++r) {
+        float acc = 0.0f;
+        for (int64_t k = 0; k < a.k; ++k) acc = gemtp_fma(kToFloat(w[k * kTile + r]), x[k], acc);
+        a.y[i * a.y_stride + first + r] = acc;
+      }
+    }
+  });
+}
+
+float identity(float v) { return v; }
+float from_f16(uint16_t v) { return gemtp_f16_to_f32(v); }
+float from_bf16(uint16_t v) { return gemtp_bf16_to_f32(v); }
+
+// Dot<block>: exact integer dot of one weight block's row r with one activation block.
+int32_t dot_q8_0(const uint8_t* block, int64_t r, const int8_t* q, int32_t) {
+  int32_t dot = 0;
+  for (int g = 0; g < 8; ++g)
+    for (int i = 0; i < 4; ++i)
+      dot += static_cast<int8_t>(block[(g * kTile + r) * 4 + i]) * q[g * 4 + i];
+  return dot;
+}
+
+int32_t dot_q4_0(const uint8_t* block, int64_t r, const int8_t* q, int32_t sum) {
+  int32_t dot = 0;
+  for (int g = 0; g < 4; ++g)
+    for (int i = 0; i < 4; ++i) {
+      const uint8_t byte = block[(g * kTile + r) * 4 + i];
+      dot += (byte & 15) * q[g * 4 + i] + (byte >> 4) * q[16 + g * 4 + i];
+    }
+  return dot - 8 * sum;
+}
+
+template <int kBytesPerRow, int32_t (*kDot)(const uint8_t*, int64_t, const int8_t*, int32_t)>
+void matmul_quantized(const gemtp_matmul* args) {
+  const gemtp_matmul& a = *args;
+  const int64_t blocks = a.k / kBlock;
+  for_each_tile(a, [&](const uint8_t* tile, int64_t first, int64_t n) {
+    const uint8_t* scales = tile + blocks * kTile * kBytesPerRow;
+    for (int64_t i = 0; i < a.m; ++i) {
+      const int8_t* q = a.xq.q + i * a.k;
+      const float* d = a.xq.d + i * blocks;
+      const int32_t* sum = a.xq.sum + i * blocks;
+      for (int64_t r = 0; r < n; ++r) {
+        float acc = 0.0f;
+        for (int64_t b = 0; b < blocks; ++b) {
+          uint16_t dw;
+          std::memcpy(&dw, scales + (b * kTile + r) * 2, 2);
+          const int32_t dot =
+              kDot(tile + b * kTile * kBytesPerRow, r, q + b * kBlock, sum[b]);
+          acc = gemtp_fma(static_cast<float>(dot), gemtp_f16_to_f32(dw) * d[b], acc);
+        }
+        a.y[i * a.y_stride + first + r] = acc;
+      }
+    }
+  });
+}
+
+float fold16(const float* lanes) {
+  float s[16];
+  std::memcpy(s, lanes, sizeof s);
+  for (int half = 8; half > 0; half /= 2)
+    for (int j = 0; j < half; ++j) s[j] = s[j] + s[j + half];
+  return s[0];
+}
+
+float inverse_rms(const float* x, int64_t n, float eps) {
+  float lanes[16] = {};
+  for (int64_t i = 0; i < n; ++i) lanes[i % 16] = gemtp_fma(x[i], x[i], lanes[i % 16]);
+  return 1.0f / __builtin_sqrtf(fold16(lanes) / static_cast<float>(n) + eps);
+}
+
+void rms_norm(const float* x, const float* w, int64_t n, float eps, float* y) {
+  const float inv = inverse_rms(x, n, eps);
+  for (int64_t i = 0; i < n; ++i) y[i] = w ? (x[i] * inv) * w[i] : x[i] * inv;
+}
+
+void rms_norm_add(const float* x, const float* w, int64_t n, float eps, const float* r, float* y) {
+  const float inv = inverse_rms(x, n, eps);
+  for (int64_t i = 0; i < n; ++i) y[i] = r[i] + (x[i] * inv) * w[i];
+}
+
+void gelu_mul(const float* gate, const float* up, int64_t n, float* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = gemtp_gelu(gate[i]) * up[i];
+}
+
+void softcap(const float* x, int64_t n, float cap, float* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = cap * gemtp_tanh(x[i] / cap);
+}
+
+void rope(float* x, const float* cos, const float* sin, int64_t n) {
+  const int64_t half = n / 2;
+  for (int64_t i = 0; i < half; ++i) {
+    const float a = x[i], b = x[i + half];
+    x[i] = gemtp_fma(-b, sin[i], a * cos[i]);
+    x[i + half] = gemtp_fma(a, sin[i], b * cos[i]);
+  }
+}
+
+void scale(const float* x, float s, int64_t n, float* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] * s;
+}
+
+void add(const float* x, const float* r, int64_t n, float* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] + r[i];
+}
+
+void axpy(float s, const float* x, int64_t n, float* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = gemtp_fma(s, x[i], y[i]);
+}
+
+void attention(const gemtp_attention* args) {
+  const gemtp_attention& a = *args;
+  const uint16_t* keys16 = static_cast<const uint16_t*>(a.keys);
+  const float* keys32 = static_cast<const float*>(a.keys);
+  const uint16_t* values16 = static_cast<const uint16_t*>(a.values);
+  const float* values32 = static_cast<const float*>(a.values);
+  const int64_t base = a.first / 16 * 16;  // position of the first score kept
+  for (int64_t h = 0; h < a.n_q; ++h) {
+    float* p = a.scratch;
+    float max = -INFINITY;
+    for (int64_t t = a.first; t <= a.last; ++t) {
+      const int64_t slot = t % a.capacity;
+      const int64_t key = slot / 16 * 16 * a.head_dim + slot % 16;
+      float s = 0.0f;
+      for (int64_t d = 0; d < a.head_dim; ++d) {
+        const int64_t at = key + d * 16;
+        s = gemtp_fma(a.q[h][d], a.kv_f16 ? gemtp_f16_to_f32(keys16[at]) : keys32[at], s);
+      }
+      p[t - base] = s;
+      max = s > max ? s : max;
+    }
+    float lanes[16] = {};
+    for (int64_t t = a.first; t <= a.last; ++t) {
+      p[t - base] = gemtp_exp(p[t - base] - max);
+      lanes[t % 16] = lanes[t % 16] + p[t - base];
+    }
+    const float sum = fold16(lanes);
+    for (int64_t d = 0; d < a.head_dim; ++d) {
+      float acc = 0.0f;
+      for (int64_t t = a.first; t <= a.last; ++t) {
+        const int64_t at = t % a.capacity * a.head_dim + d;
+        acc = gemtp_fma(p[t - base], a.kv_f16 ? gemtp_f16_to_f32(values16[at]) : values32[at], acc);
+      }
+      a.out[h][d] = acc / sum;
+    }
+  }
+}
+
+void to_f16(const float* x, int64_t n, uint16_t* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = gemtp_f32_to_f16(x[i]);
+}
+
+}  // namespace
+
+extern "C" const gemtp_kernels gemtp_kernels_scalar = {
+    "scalar",
+    quantize_q8,
+    matmul_float<float, identity>,
+    matmul_float<uint16_t, from_f16>,
+    matmul_float<uint16_t, from_bf16>,
+    matmul_quantized<32, dot_q8_0>,
+    matmul_quantized<16, dot_q4_0>,
+    rms_norm,
+    rms_norm_add,
+    gelu_mul,
+    softcap,
+    rope,
+    scale,
+    add,
+    axpy,
+    attention,
+    to_f16,
+};

@@ -1,0 +1,76 @@
+/* The elementary functions every kernel table computes, as the one sequence of operations that
+ * defines their bits. SIMD files repeat these operations lane by lane (and may call these for the
+ * last few elements). Plain C, static, no library calls but fma and rounding.
+ *
+ * Comparisons are written so that they mean what x86 minps/maxps mean: max(a, b) = a > b ? a : b.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "base/float16.h"
+
+/* exp: x = n ln2 + r, e^r = 1 + r + r^2 P(r). P interpolates (e^r - 1 - r)/r^2 at Chebyshev nodes
+ * of [-ln2/2, ln2/2]; the relative error of the whole is 1.2 half-ulps. */
+#define GEMTP_EXP_LOW -87.0f  /* below: exactly 0 */
+#define GEMTP_EXP_HIGH 88.0f  /* above: e^88 */
+#define GEMTP_LOG2E 1.44269504088896341f
+#define GEMTP_LN2_HI 0.693359375f
+#define GEMTP_LN2_LO -2.12194440e-4f
+#define GEMTP_EXP_P0 0.5f
+#define GEMTP_EXP_P1 0.16666576266288757f
+#define GEMTP_EXP_P2 0.0416666641831398f
+#define GEMTP_EXP_P3 0.008363178931176662f
+#define GEMTP_EXP_P4 0.001391894300468266f
+
+/* tanh for |x| < 0.625: x + x z Q(z), z = x^2, Q interpolates (tanh(x)/x - 1)/z at Chebyshev nodes;
+ * beyond: 1 - 2 / (e^(2|x|) + 1) with the sign of x. */
+#define GEMTP_TANH_SMALL 0.625f
+#define GEMTP_TANH_Q0 -0.333333283662796f
+#define GEMTP_TANH_Q1 0.1333276927471161f
+#define GEMTP_TANH_Q2 -0.05385090783238411f
+#define GEMTP_TANH_Q3 0.020997179672122f
+#define GEMTP_TANH_Q4 -0.006096714176237583f
+
+#define GEMTP_GELU_CUBIC 0.044715f
+#define GEMTP_GELU_SCALE -1.5957691216057308f /* -2 sqrt(2/pi) */
+
+static inline float gemtp_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+
+static inline float gemtp_exp(float x) {
+  const float low = GEMTP_EXP_LOW, high = GEMTP_EXP_HIGH;
+  float c = x > low ? x : low; /* also takes a NaN to `low` */
+  c = c < high ? c : high;
+  const float n = __builtin_rintf(c * GEMTP_LOG2E);
+  float r = gemtp_fma(-n, GEMTP_LN2_HI, c);
+  r = gemtp_fma(-n, GEMTP_LN2_LO, r);
+  float p = GEMTP_EXP_P4;
+  p = gemtp_fma(p, r, GEMTP_EXP_P3);
+  p = gemtp_fma(p, r, GEMTP_EXP_P2);
+  p = gemtp_fma(p, r, GEMTP_EXP_P1);
+  p = gemtp_fma(p, r, GEMTP_EXP_P0);
+  float e = gemtp_fma(p, r * r, r) + 1.0f;
+  e = e * gemtp_f32_from_bits((uint32_t)((int32_t)n + 127) << 23);
+  return x < low ? 0.0f : e;
+}
+
+static inline float gemtp_tanh(float x) {
+  const float a = gemtp_f32_from_bits(gemtp_f32_bits(x) & 0x7fffffffu);
+  const float z = x * x;
+  float q = GEMTP_TANH_Q4;
+  q = gemtp_fma(q, z, GEMTP_TANH_Q3);
+  q = gemtp_fma(q, z, GEMTP_TANH_Q2);
+  q = gemtp_fma(q, z, GEMTP_TANH_Q1);
+  q = gemtp_fma(q, z, GEMTP_TANH_Q0);
+  const float small = gemtp_fma(x * z, q, x);
+  const float large = 1.0f - 2.0f / (gemtp_exp(a + a) + 1.0f);
+  const float large_signed =
+      gemtp_f32_from_bits(gemtp_f32_bits(large) | (gemtp_f32_bits(x) & 0x80000000u));
+  return a < GEMTP_TANH_SMALL ? small : large_signed;
+}
+
+/* gelu(x), tanh form: 0.5 x (1 + tanh u) = x / (1 + e^(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3). */
+static inline float gemtp_gelu(float x) {
+  const float inner = gemtp_fma(GEMTP_GELU_CUBIC * x * x, x, x);
+  return x / (1.0f + gemtp_exp(GEMTP_GELU_SCALE * inner));
+}

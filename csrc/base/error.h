@@ -1,0 +1,44 @@
+// The one exception type of the core. Everything a user can cause (file, flag, argument, request)
+// is thrown as an Error whose message is one sentence: what is wrong, where, what to do about it.
+// Broken invariants of our own are GEMTP_ASSERTs.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace gemtp {
+
+enum class ErrorKind {
+  kFile,      // a file that cannot be read or is not what it claims to be
+  kModel,     // files that are sound but do not fit together, or that this build cannot run
+  kArgument,  // a parameter outside its domain
+  kContext,   // more tokens than the context holds
+  kInternal,  // a broken invariant of ours
+};
+
+class Error : public std::runtime_error {
+ public:
+  Error(ErrorKind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}
+  ErrorKind kind() const { return kind_; }
+
+ private:
+  ErrorKind kind_;
+};
+
+/// printf into a std::string, for error sentences.
+std::string format(const char* fmt, ...)
+#if defined(__GNUC__)
+    __attribute__((format(printf, 1, 2)))
+#endif
+    ;
+
+/// Renders at most 60 bytes of untrusted text (names from files) so that it is safe inside a
+/// sentence: control bytes and invalid UTF-8 become \xNN.
+std::string quoted(const std::string& untrusted);
+
+[[noreturn]] void assert_failed(const char* expression, const char* file, int line);
+
+}  // namespace gemtp
+
+// For our own mistakes only; throws ErrorKind::kInternal rather than taking the host process down.
+#define GEMTP_ASSERT(e) ((e) ? (void)0 : ::gemtp::assert_failed(#e, __FILE__, __LINE__))

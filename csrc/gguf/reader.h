@@ -1,0 +1,86 @@
+// GGUF v2/v3 reader over a read-only mapping. Everything in the file is treated as hostile: counts,
+// lengths, offsets and products are checked before use, nothing is allocated on the word of a
+// count alone, and every failure is an Error{kFile} naming the file and the key or tensor.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/mapped_file.h"
+#include "gguf/types.h"
+
+namespace gemtp {
+
+enum class ValueType : uint32_t {
+  kUint8 = 0, kInt8, kUint16, kInt16, kUint32, kInt32, kFloat32, kBool, kString, kArray,
+  kUint64, kInt64, kFloat64
+};
+
+/// One metadata value: a view into the mapping, decoded on demand.
+struct Value {
+  ValueType type = ValueType::kUint8;
+  ValueType element = ValueType::kUint8;  // for arrays
+  uint64_t count = 1;                     // elements of an array, 1 for a scalar
+  const uint8_t* data = nullptr;          // first element; strings: u64 length + bytes each
+  uint64_t bytes = 0;
+};
+
+/// One tensor. `shape` in file order: shape[0] is the contiguous dimension (columns, K).
+struct Tensor {
+  std::string name;
+  uint32_t type = 0;            // raw number; see dtype_supported()
+  std::vector<int64_t> shape;   // 1 to 4 entries, all > 0
+  const uint8_t* data = nullptr;
+  uint64_t bytes = 0;
+
+  int64_t elements() const;
+};
+
+class GgufFile {
+ public:
+  /// Opens and validates `path`. With mmap = false the file is read into memory (a mapping can be
+  /// truncated under us by another process; a copy cannot).
+  static std::shared_ptr<const GgufFile> open(const std::string& path, bool mmap = true);
+
+  const std::string& path() const { return path_; }
+  uint32_t version() const { return version_; }
+  uint64_t size() const { return file_->size(); }
+
+  // Metadata. Keys in file order.
+  const std::vector<std::string>& keys() const { return key_order_; }
+  const Value* find(std::string_view key) const;
+  bool has(std::string_view key) const { return find(key) != nullptr; }
+
+  // Typed access: nullopt when the key is absent; Error{kFile} naming the key when it has another
+  // type (any integer type is accepted for integers, if the value fits) .
+  std::optional<uint64_t> get_uint(std::string_view key) const;
+  std::optional<int64_t> get_int(std::string_view key) const;
+  std::optional<double> get_float(std::string_view key) const;  // f32 or f64, finite or not
+  std::optional<bool> get_bool(std::string_view key) const;
+  std::optional<std::string> get_string(std::string_view key) const;  // valid UTF-8, else Error
+  std::optional<std::vector<int64_t>> get_ints(std::string_view key) const;     // int or bool array
+  std::optional<std::vector<float>> get_floats(std::string_view key) const;     // f32 array
+  std::optional<std::vector<std::string_view>> get_strings(std::string_view key) const;  // raw bytes
+
+  // Tensors, in file order.
+  const std::vector<Tensor>& tensors() const { return tensors_; }
+  const Tensor* find_tensor(std::string_view name) const;
+
+ private:
+  GgufFile() = default;
+  friend class GgufParser;
+  std::string path_;
+  std::unique_ptr<MappedFile> file_;
+  uint32_t version_ = 0;
+  std::vector<std::string> key_order_;
+  std::unordered_map<std::string, Value> values_;
+  std::vector<Tensor> tensors_;
+  std::unordered_map<std::string, size_t> tensor_index_;
+};
+
+}  // namespace gemtp

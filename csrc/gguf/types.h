@@ -1,0 +1,43 @@
+// Tensor element types of GGUF and the geometry of their blocks.
+#pragma once
+
+#include <cstdint>
+
+namespace gemtp {
+
+/// Numbers are those of the file format.
+enum class DType : uint32_t { kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ8_0 = 8, kBF16 = 30 };
+
+constexpr int kBlockSize = 32;  // elements in one Q4_0 or Q8_0 block
+
+struct DTypeInfo {
+  const char* name;
+  int block;  // elements in a block along ne[0]
+  int bytes;  // bytes of a block
+};
+
+/// Info for every type that GGUF knows by number (also those this build cannot compute with), or
+/// nullptr for a number that no version of the format has given out.
+const DTypeInfo* dtype_info(uint32_t type);
+
+/// True for the five types of DType.
+bool dtype_supported(uint32_t type);
+
+inline const char* dtype_name(DType t) { return dtype_info(static_cast<uint32_t>(t))->name; }
+
+// Q8_0: d, then 32 signed quants: x = d * q.
+struct BlockQ8_0 {
+  uint16_t d;  // f16
+  int8_t q[32];
+};
+static_assert(sizeof(BlockQ8_0) == 34);
+
+// Q4_0: d, then 16 bytes; byte j holds element j in its low nibble and element j+16 in its high
+// nibble, each stored with an offset of 8: x = d * (nibble - 8).
+struct BlockQ4_0 {
+  uint16_t d;  // f16
+  uint8_t q[16];
+};
+static_assert(sizeof(BlockQ4_0) == 18);
+
+}  // namespace gemtp
