@@ -3,6 +3,7 @@
 // Broken invariants of our own are GEMTP_ASSERTs.
 #pragma once
 
+#include <cstddef>
 #include <stdexcept>
 #include <string>
 
@@ -32,9 +33,9 @@ std::string format(const char* fmt, ...)
 #endif
     ;
 
-/// Renders at most 60 bytes of untrusted text (names from files) so that it is safe inside a
-/// sentence: control bytes and invalid UTF-8 become \xNN.
-std::string quoted(const std::string& untrusted);
+/// Renders untrusted text (names from files, paths) so that it is safe inside a sentence: in single
+/// quotes, control bytes and invalid UTF-8 as \xNN, and cut to `max_bytes` with an ellipsis.
+std::string quoted(const std::string& untrusted, size_t max_bytes = 60);
 
 [[noreturn]] void assert_failed(const char* expression, const char* file, int line);
 

@@ -30,7 +30,7 @@ class MappedFile {
   size_t size_ = 0;
   bool mapped_ = false;
   std::unique_ptr<uint8_t[]> copy_;
-  void* handle_ = nullptr;  // Windows: the mapping object
+  [[maybe_unused]] void* handle_ = nullptr;  // Windows: the mapping object
 };
 
 }  // namespace gemtp

@@ -1,0 +1,191 @@
+#include "base/mapped_file.h"
+
+#include <algorithm>
+#include <limits>
+#include <new>
+
+#include "base/error.h"
+
+#ifdef _WIN32
+#ifndef NOMINMAX
+#define NOMINMAX
+#endif
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN
+#endif
+#include <windows.h>
+
+#include <system_error>
+#else
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#endif
+
+namespace gemtp {
+namespace {
+
+constexpr size_t kMaxRead = size_t{1} << 30;  // bytes asked for in one read call
+
+[[noreturn]] void fail(const std::string& path, const std::string& what) {
+  throw Error(ErrorKind::kFile, quoted(path, 4096) + " " + what);
+}
+
+size_t checked_size(const std::string& path, uint64_t size) {
+  if (size == 0) fail(path, "is an empty file");
+  if (size > static_cast<uint64_t>(std::numeric_limits<ptrdiff_t>::max())) {
+    fail(path, "is larger than this process can address; use a 64-bit build");
+  }
+  return static_cast<size_t>(size);
+}
+
+#ifdef _WIN32
+
+std::string last_error() {
+  return std::system_category().message(static_cast<int>(GetLastError()));
+}
+
+std::wstring widen(const std::string& path) {
+  const int bytes = static_cast<int>(path.size());
+  const int units =
+      MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path.data(), bytes, nullptr, 0);
+  if (units <= 0) fail(path, "is not a valid UTF-8 path");
+  std::wstring wide(static_cast<size_t>(units), L'\0');
+  MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path.data(), bytes, wide.data(), units);
+  return wide;
+}
+
+struct OwnedHandle {
+  HANDLE handle;
+  ~OwnedHandle() {
+    if (handle != nullptr && handle != INVALID_HANDLE_VALUE) CloseHandle(handle);
+  }
+};
+
+#else
+
+std::string last_error() { return std::strerror(errno); }
+
+struct OwnedDescriptor {
+  int fd;
+  ~OwnedDescriptor() {
+    if (fd >= 0) ::close(fd);
+  }
+};
+
+#endif
+
+}  // namespace
+
+#ifdef _WIN32
+
+std::unique_ptr<MappedFile> MappedFile::open(const std::string& path, bool mmap) {
+  if (path.empty()) throw Error(ErrorKind::kFile, "the path of the file is empty");
+  if (path.find('\0') != std::string::npos) fail(path, "is not a path: it contains a zero byte");
+  const std::wstring wide = widen(path);
+  const DWORD attributes = GetFileAttributesW(wide.c_str());
+  if (attributes == INVALID_FILE_ATTRIBUTES) fail(path, "cannot be opened: " + last_error());
+  if (attributes & FILE_ATTRIBUTE_DIRECTORY) fail(path, "is a directory; name the file inside it");
+  const OwnedHandle file{CreateFileW(wide.c_str(), GENERIC_READ, FILE_SHARE_READ, nullptr,
+                                     OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, nullptr)};
+  if (file.handle == INVALID_HANDLE_VALUE) fail(path, "cannot be opened: " + last_error());
+  LARGE_INTEGER length;
+  if (!GetFileSizeEx(file.handle, &length)) fail(path, "has no size: " + last_error());
+
+  std::unique_ptr<MappedFile> out(new MappedFile());
+  out->size_ = checked_size(path, static_cast<uint64_t>(length.QuadPart));
+  if (mmap) {
+    OwnedHandle mapping{CreateFileMappingW(file.handle, nullptr, PAGE_READONLY, 0, 0, nullptr)};
+    if (mapping.handle == nullptr) fail(path, "cannot be mapped: " + last_error());
+    const void* view = MapViewOfFile(mapping.handle, FILE_MAP_READ, 0, 0, 0);
+    if (view == nullptr) fail(path, "cannot be mapped: " + last_error());
+    out->data_ = static_cast<const uint8_t*>(view);
+    out->mapped_ = true;
+    out->handle_ = mapping.handle;
+    mapping.handle = nullptr;
+    return out;
+  }
+  out->copy_.reset(new (std::nothrow) uint8_t[out->size_]);
+  if (out->copy_ == nullptr) fail(path, "does not fit into memory; open it with mmap=True");
+  for (size_t done = 0; done < out->size_;) {
+    const DWORD want = static_cast<DWORD>(std::min(out->size_ - done, kMaxRead));
+    DWORD got = 0;
+    if (!ReadFile(file.handle, out->copy_.get() + done, want, &got, nullptr)) {
+      fail(path, "cannot be read: " + last_error());
+    }
+    if (got == 0) fail(path, "became shorter while it was read");
+    done += got;
+  }
+  out->data_ = out->copy_.get();
+  return out;
+}
+
+MappedFile::~MappedFile() {
+  if (mapped_) UnmapViewOfFile(data_);
+  if (handle_ != nullptr) CloseHandle(handle_);
+}
+
+void MappedFile::release(size_t offset, size_t bytes) const {
+  if (!mapped_ || offset >= size_) return;
+  // Documented side effect: unlocking pages that are not locked takes them out of the working set.
+  VirtualUnlock(const_cast<uint8_t*>(data_ + offset), std::min(bytes, size_ - offset));
+}
+
+#else
+
+std::unique_ptr<MappedFile> MappedFile::open(const std::string& path, bool mmap) {
+  if (path.empty()) throw Error(ErrorKind::kFile, "the path of the file is empty");
+  if (path.find('\0') != std::string::npos) fail(path, "is not a path: it contains a zero byte");
+  // Non-blocking, so that a pipe without a writer is refused below instead of waited for.
+  const OwnedDescriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+  if (file.fd < 0) fail(path, "cannot be opened: " + last_error());
+  struct stat info;
+  if (::fstat(file.fd, &info) != 0) fail(path, "cannot be examined: " + last_error());
+  if (S_ISDIR(info.st_mode)) fail(path, "is a directory; name the file inside it");
+  if (!S_ISREG(info.st_mode)) fail(path, "is a pipe or a device; copy it to a regular file first");
+
+  std::unique_ptr<MappedFile> out(new MappedFile());
+  out->size_ = checked_size(path, static_cast<uint64_t>(info.st_size));
+  if (mmap) {
+    void* view = ::mmap(nullptr, out->size_, PROT_READ, MAP_PRIVATE, file.fd, 0);
+    if (view == MAP_FAILED) fail(path, "cannot be mapped: " + last_error());
+    out->data_ = static_cast<const uint8_t*>(view);
+    out->mapped_ = true;
+    return out;
+  }
+  out->copy_.reset(new (std::nothrow) uint8_t[out->size_]);
+  if (out->copy_ == nullptr) fail(path, "does not fit into memory; open it with mmap=True");
+  for (size_t done = 0; done < out->size_;) {
+    const ssize_t got =
+        ::read(file.fd, out->copy_.get() + done, std::min(out->size_ - done, kMaxRead));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail(path, "cannot be read: " + last_error());
+    if (got == 0) fail(path, "became shorter while it was read");
+    done += static_cast<size_t>(got);
+  }
+  out->data_ = out->copy_.get();
+  return out;
+}
+
+MappedFile::~MappedFile() {
+  if (mapped_) ::munmap(const_cast<uint8_t*>(data_), size_);
+}
+
+void MappedFile::release(size_t offset, size_t bytes) const {
+  if (!mapped_ || offset >= size_) return;
+  // Only whole pages inside the range: its neighbours may still be in use.
+  const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const size_t end = offset + std::min(bytes, size_ - offset);
+  const size_t first = (offset + page - 1) / page * page;
+  const size_t last = end == size_ ? end : end / page * page;
+  if (first >= last) return;
+  ::madvise(const_cast<uint8_t*>(data_ + first), last - first, MADV_DONTNEED);
+}
+
+#endif
+
+}  // namespace gemtp
