@@ -1,0 +1,157 @@
+"""The safetensors files of a Hugging Face folder, read in slices.
+
+Plain reads, not a mapping: a file that shrinks while it is read is an error and no crash, and pages
+of a mapping do not count as our memory.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from ..errors import FileError
+from .config import read_json_object
+
+_ITEM_SIZE = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4}
+FLOAT_TYPES = ("F32", "F16", "BF16")
+
+# transformers has written the same tensor as model.X, model.language_model.X and
+# language_model.model.X; X is the name that counts.
+_WRAPPERS = re.compile(r"^(?:model\.|language_model\.)+")
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where one tensor lies: `nbytes` bytes of `dtype` from `offset` in `file`."""
+
+    name: str  # as stored
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+
+class Checkpoint:
+    """All tensors of a folder by canonical name (wrappers stripped). Close after use."""
+
+    def __init__(self, model_dir: Path):
+        self.files = _weight_files(model_dir)
+        self.tensors: dict[str, StoredTensor] = {}
+        self._open: dict[Path, BinaryIO] = {}
+        for file in self.files:
+            for tensor in _read_header(file):
+                name = _WRAPPERS.sub("", tensor.name)
+                if (other := self.tensors.get(name)) is not None:
+                    raise FileError(
+                        f"{file} holds {tensor.name}, which {other.file} holds already as "
+                        f"{other.name}; remove one of them."
+                    )
+                self.tensors[name] = tensor
+
+    def close(self) -> None:
+        for handle in self._open.values():
+            handle.close()
+        self._open.clear()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def read(self, tensor: StoredTensor, start: int, count: int) -> np.ndarray:
+        """Elements [start, start + count) in row order: float32, or int64 for integer tensors."""
+        size = _ITEM_SIZE[tensor.dtype]
+        raw = np.empty(count * size, dtype=np.uint8)
+        try:
+            handle = self._open.get(tensor.file)
+            if handle is None:
+                handle = self._open[tensor.file] = tensor.file.open("rb")
+            handle.seek(tensor.offset + start * size)
+            got = handle.readinto(raw.data)
+        except OSError as e:
+            raise FileError(f"{tensor.file} cannot be read: {e.strerror or e}.") from e
+        if got != raw.size:
+            raise FileError(
+                f"{tensor.file} ends inside {tensor.name}: it changed while being read."
+            )
+        if tensor.dtype == "BF16":  # the upper half of a float32
+            return (raw.view("<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
+        if tensor.dtype == "F16":
+            return raw.view("<f2").astype(np.float32)
+        if tensor.dtype == "F32":
+            return raw.view("<f4").astype(np.float32, copy=False)
+        return raw.view("<i8" if tensor.dtype == "I64" else "<i4").astype(np.int64, copy=False)
+
+
+def _weight_files(model_dir: Path) -> list[Path]:
+    """The single file, or the shards that the index names (every one of them present)."""
+    single = model_dir / "model.safetensors"
+    if single.is_file():
+        return [single]
+    index = model_dir / "model.safetensors.index.json"
+    if not index.is_file():
+        raise FileError(
+            f"{model_dir} holds neither model.safetensors nor model.safetensors.index.json; other "
+            f"weight formats are not converted."
+        )
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise FileError(f"{index} has no 'weight_map' from tensors to files.")
+    files: dict[str, Path] = {}
+    for tensor, name in weight_map.items():
+        if not isinstance(name, str) or not name or Path(name).name != name or "\\" in name:
+            raise FileError(
+                f"{index} puts {tensor} into {json.dumps(name)}, which is not the name of a file "
+                f"in the folder."
+            )
+        files.setdefault(name, model_dir / name)
+    for path in files.values():
+        if not path.is_file():
+            raise FileError(f"{path} is missing, though {index.name} names it: download it again.")
+    stored = {t.name: t.file.name for path in files.values() for t in _read_header(path)}
+    for tensor, name in weight_map.items():
+        if stored.get(tensor) != name:
+            raise FileError(f"{index} puts {tensor} into {name}, but it is not there.")
+    return [files[name] for name in sorted(files)]
+
+
+def _read_header(path: Path) -> Iterator[StoredTensor]:
+    try:
+        # The library checks everything: sizes, types, offsets without gaps, end of file.
+        with safe_open(path, framework="numpy"):
+            pass
+        with path.open("rb") as handle:
+            (length,) = struct.unpack("<Q", handle.read(8))
+            header: dict[str, Any] = json.loads(handle.read(length))
+    except (SafetensorError, ValueError, struct.error) as e:
+        raise FileError(
+            f"{path} is not a complete safetensors file ({e}): download it again."
+        ) from e
+    except OSError as e:
+        raise FileError(f"{path} cannot be read: {e.strerror or e}.") from e
+    for name, info in header.items():
+        if name == "__metadata__":
+            continue
+        begin, end = info["data_offsets"]
+        shape = tuple(info["shape"])
+        size = _ITEM_SIZE.get(info["dtype"])
+        if size is not None and math.prod(shape) * size != end - begin:
+            raise FileError(
+                f"{path}: {name} has {end - begin} bytes, its shape needs another count."
+            )
+        yield StoredTensor(name, path, info["dtype"], shape, 8 + length + begin, end - begin)

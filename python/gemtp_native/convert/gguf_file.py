@@ -1,0 +1,196 @@
+"""GGUF version 3: writing with tensors streamed one after the other, and reading of metadata."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ..errors import FileError
+from .encode import TensorType, encoded_size
+
+_ALIGNMENT = 32  # GGUF's default; tensors start at multiples of it
+_U32, _I32, _F32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
+_SCALARS = {
+    0: "<B",
+    1: "<b",
+    2: "<H",
+    3: "<h",
+    4: "<I",
+    5: "<i",
+    6: "<f",
+    7: "<?",
+    10: "<Q",
+    11: "<q",
+    12: "<d",
+}
+
+
+def _string(value: str | bytes) -> bytes:
+    data = value.encode("utf-8") if isinstance(value, str) else value
+    return struct.pack("<Q", len(data)) + data
+
+
+class Metadata:
+    """Key/value pairs in their serialized form, in insertion order."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, bytes] = {}
+
+    def u32(self, key: str, value: int) -> None:
+        self._entries[key] = struct.pack("<II", _U32, value)
+
+    def f32(self, key: str, value: float) -> None:
+        self._entries[key] = struct.pack("<If", _F32, value)
+
+    def boolean(self, key: str, value: bool) -> None:
+        self._entries[key] = struct.pack("<I?", _BOOL, value)
+
+    def string(self, key: str, value: str | bytes) -> None:
+        self._entries[key] = struct.pack("<I", _STRING) + _string(value)
+
+    def i32_array(self, key: str, values: Sequence[int] | np.ndarray) -> None:
+        self._array(key, _I32, len(values), np.asarray(values, dtype="<i4").tobytes())
+
+    def f32_array(self, key: str, values: Sequence[float] | np.ndarray) -> None:
+        self._array(key, _F32, len(values), np.asarray(values, dtype="<f4").tobytes())
+
+    def bool_array(self, key: str, values: Sequence[bool]) -> None:
+        self._array(key, _BOOL, len(values), bytes(values))
+
+    def string_array(self, key: str, values: Sequence[bytes]) -> None:
+        self._array(key, _STRING, len(values), b"".join(map(_string, values)))
+
+    def _array(self, key: str, kind: int, count: int, data: bytes) -> None:
+        self._entries[key] = struct.pack("<IIQ", _ARRAY, kind, count) + data
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def serialize(self) -> Iterable[bytes]:
+        for key, value in self._entries.items():
+            yield _string(key)
+            yield value
+
+
+class Layout:
+    """Names, shapes and types of all tensors, from which every offset follows before writing."""
+
+    def __init__(self) -> None:
+        self._infos: list[bytes] = []
+        self._end = 0  # of the last tensor, from the start of the data
+        self.sizes: list[int] = []
+
+    def add(self, name: str, shape: Sequence[int], kind: TensorType) -> None:
+        """shape: rows first; GGUF counts dimensions from the fastest."""
+        size = encoded_size(int(np.prod(shape, dtype=np.int64)), kind)
+        dims = b"".join(struct.pack("<Q", n) for n in reversed(shape))
+        self._infos.append(
+            _string(name)
+            + struct.pack("<I", len(shape))
+            + dims
+            + struct.pack("<IQ", int(kind), self._end)
+        )
+        self._end += _padded(size)
+        self.sizes.append(size)
+
+    def header(self, metadata: Metadata) -> bytes:
+        """All that precedes the data, padded to the alignment."""
+        head = b"".join(
+            [
+                b"GGUF",
+                struct.pack("<IQQ", 3, len(self._infos), len(metadata)),
+                *metadata.serialize(),
+                *self._infos,
+            ]
+        )
+        return head + bytes(_padded(len(head)) - len(head))
+
+    @property
+    def data_size(self) -> int:
+        return self._end
+
+
+def _padded(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def pad(handle: BinaryIO, size: int) -> None:
+    """Fills up after a tensor of `size` bytes."""
+    handle.write(bytes(_padded(size) - size))
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """All key/value pairs; strings as bytes, arrays as numpy arrays or lists of bytes.
+
+    FileError for anything that is not a well-formed GGUF version 2 or 3.
+    """
+    try:
+        with (
+            path.open("rb") as handle,
+            mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            return _MetadataReader(data).read()
+    except OSError as e:
+        raise FileError(f"{path} cannot be read: {e.strerror or e}.") from e
+    except (struct.error, ValueError, IndexError) as e:
+        raise FileError(f"{path} is not a well-formed GGUF file ({e}).") from e
+
+
+class _MetadataReader:
+    def __init__(self, data: mmap.mmap):
+        self._data = data
+        self._at = 0
+
+    def read(self) -> dict[str, Any]:
+        if self._data[:4] != b"GGUF":
+            raise ValueError("it does not start with GGUF")
+        version = struct.unpack_from("<I", self._data, 4)[0]
+        if version not in (2, 3):
+            raise ValueError(f"version {version}")
+        count = struct.unpack_from("<Q", self._data, 16)[0]
+        self._at = 24
+        values: dict[str, Any] = {}
+        for _ in range(count):
+            key = self._text().decode("utf-8")
+            if key in values:
+                raise ValueError(f"key {key!r} twice")
+            values[key] = self._value(self._scalar("<I"))
+        return values
+
+    def _scalar(self, fmt: str) -> Any:
+        (value,) = struct.unpack_from(fmt, self._data, self._at)
+        self._at += struct.calcsize(fmt)
+        return value
+
+    def _bytes(self, size: int) -> bytes:
+        if size > len(self._data) - self._at:
+            raise ValueError("it ends too early")
+        self._at += size
+        return self._data[self._at - size : self._at]
+
+    def _text(self) -> bytes:
+        return self._bytes(self._scalar("<Q"))
+
+    def _value(self, kind: int) -> Any:
+        if kind == _STRING:
+            return self._text()
+        if kind == _ARRAY:
+            item, count = self._scalar("<I"), self._scalar("<Q")
+            if item == _STRING:
+                if count > len(self._data) // 8:
+                    raise ValueError("it ends too early")
+                return [self._text() for _ in range(count)]
+            fmt = self._format(item)
+            raw = self._bytes(count * struct.calcsize(fmt))
+            return np.frombuffer(raw, dtype=fmt)
+        return self._scalar(self._format(kind))
+
+    def _format(self, kind: int) -> str:
+        if kind not in _SCALARS:
+            raise ValueError(f"value type {kind}")
+        return _SCALARS[kind]

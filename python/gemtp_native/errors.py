@@ -1,0 +1,25 @@
+"""The exceptions of gemtp. Each carries one sentence: what is wrong, where, what to do."""
+
+from __future__ import annotations
+
+__all__ = ["ArgumentError", "ContextError", "Error", "FileError", "ModelError"]
+
+
+class Error(Exception):
+    """Base of everything that gemtp raises on purpose."""
+
+
+class FileError(Error):
+    """A file that is missing, unreadable, damaged or not of the expected format."""
+
+
+class ModelError(Error):
+    """Parts that do not fit: config and tensors, target and drafter, tokenizer and model."""
+
+
+class ArgumentError(Error, ValueError):
+    """An argument outside what a function or option accepts."""
+
+
+class ContextError(ArgumentError):
+    """More tokens than the context holds."""
