@@ -1,0 +1,314 @@
+// The Python binding: converts arguments and results, releases the GIL around work, and turns Error
+// into the classes of gemtp_native.errors. No logic of its own.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstring>
+
+#include "backend/cpu/dispatch.h"
+#include "base/cpu_info.h"
+#include "base/error.h"
+#include "decode/choose.h"
+#include "decode/engine.h"
+#include "decode/generation.h"
+#include "gguf/reader.h"
+#include "text/tokenizer.h"
+
+namespace py = pybind11;
+using namespace gemtp;
+
+namespace {
+
+using NoGil = py::call_guard<py::gil_scoped_release>;
+using FloatArray = py::array_t<float, py::array::c_style>;
+using FloatInput = py::array_t<float, py::array::c_style | py::array::forcecast>;
+
+const char* error_class(ErrorKind kind) {
+  switch (kind) {
+    case ErrorKind::kFile: return "FileError";
+    case ErrorKind::kModel: return "ModelError";
+    case ErrorKind::kArgument: return "ArgumentError";
+    case ErrorKind::kContext: return "ContextError";
+    case ErrorKind::kInternal: return "Error";
+  }
+  return "Error";
+}
+
+void raise(ErrorKind kind, const char* message) {
+  const py::object type = py::module_::import("gemtp_native.errors").attr(error_class(kind));
+  // File names may hold bytes that are not UTF-8.
+  const py::object text = py::reinterpret_steal<py::object>(
+      PyUnicode_DecodeUTF8(message, static_cast<Py_ssize_t>(std::strlen(message)), "replace"));
+  PyErr_SetObject(type.ptr(), text.ptr());
+}
+
+// str or bytes as UTF-8. A str may hold lone surrogates, which have no UTF-8.
+std::string utf8(const py::object& text) {
+  if (PyBytes_Check(text.ptr())) return text.cast<std::string>();
+  if (!PyUnicode_Check(text.ptr()))
+    throw Error(ErrorKind::kArgument,
+                std::string("the text is a ") + Py_TYPE(text.ptr())->tp_name + "; pass str or bytes");
+  Py_ssize_t size = 0;
+  const char* data = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
+  if (!data) {
+    PyErr_Clear();
+    throw Error(ErrorKind::kArgument,
+                "the text holds a lone surrogate, which is not a character; clean the input first");
+  }
+  return {data, static_cast<size_t>(size)};
+}
+
+std::string path_of(const py::object& path) {
+  const py::object encoded = py::module_::import("os").attr("fsencode")(path);
+  return encoded.cast<std::string>();
+}
+
+// Invalid UTF-8 in metadata is shown, not refused: this is for looking at files.
+py::object lossy(std::string_view s) {
+  return py::reinterpret_steal<py::object>(
+      PyUnicode_DecodeUTF8(s.data(), static_cast<Py_ssize_t>(s.size()), "replace"));
+}
+
+py::object metadata_value(const GgufFile& file, const std::string& key) {
+  const Value& v = *file.find(key);
+  const auto scalar = v.type != ValueType::kArray;
+  switch (scalar ? v.type : v.element) {
+    case ValueType::kString: {
+      if (scalar) return py::cast(*file.get_string(key));
+      py::list out;
+      for (std::string_view s : *file.get_strings(key)) out.append(lossy(s));
+      return out;
+    }
+    case ValueType::kFloat32:
+    case ValueType::kFloat64:
+      if (scalar) return py::cast(*file.get_float(key));
+      return py::cast(*file.get_floats(key));
+    case ValueType::kBool:
+      if (scalar) return py::cast(*file.get_bool(key));
+      return py::cast(*file.get_ints(key));
+    case ValueType::kUint64:
+      if (scalar) return py::cast(*file.get_uint(key));
+      return py::cast(*file.get_ints(key));
+    default:
+      if (scalar) return py::cast(*file.get_int(key));
+      return py::cast(*file.get_ints(key));
+  }
+}
+
+py::dict stats_dict(const GenerationStats& s) {
+  using namespace py::literals;
+  return py::dict("rounds"_a = s.rounds, "drafted"_a = s.drafted, "accepted"_a = s.accepted,
+                  "prompt_tokens"_a = s.prompt_tokens, "cached_tokens"_a = s.cached_tokens,
+                  "prompt_seconds"_a = s.prompt_seconds, "tokens"_a = s.tokens,
+                  "decode_seconds"_a = s.decode_seconds,
+                  "tokens_per_second"_a = s.tokens_per_second(),
+                  "depth_histogram"_a = s.depth_histogram, "drafted_at"_a = s.drafted_at,
+                  "accepted_at"_a = s.accepted_at);
+}
+
+void bind_file(py::module_& m) {
+  py::class_<GgufFile, std::shared_ptr<GgufFile>>(m, "GgufFile")
+      .def(py::init([](const py::object& path, bool mmap) {
+             return std::const_pointer_cast<GgufFile>(GgufFile::open(path_of(path), mmap));
+           }),
+           py::arg("path"), py::arg("mmap") = true)
+      .def_property_readonly("version", &GgufFile::version)
+      .def_property_readonly("size", &GgufFile::size)
+      .def_property_readonly("keys", &GgufFile::keys)
+      .def("value", [](const GgufFile& f, const std::string& key) -> py::object {
+        return f.has(key) ? metadata_value(f, key) : py::none();
+      })
+      .def("array_length",
+           [](const GgufFile& f, const std::string& key) -> py::object {
+             const Value* v = f.find(key);
+             return v && v->type == ValueType::kArray ? py::cast(v->count) : py::none();
+           })
+      .def_property_readonly("tensors", [](const GgufFile& f) {
+        py::list out;
+        for (const Tensor& t : f.tensors())
+          out.append(py::make_tuple(t.name, dtype_info(t.type)->name, t.shape, t.bytes,
+                                    dtype_supported(t.type)));
+        return out;
+      });
+}
+
+void bind_tokenizer(py::module_& m) {
+  py::class_<Tokenizer>(m, "Tokenizer")
+      .def(py::init([](const py::object& path) {
+             return std::make_unique<Tokenizer>(*GgufFile::open(path_of(path)));
+           }),
+           py::arg("path"))
+      .def(
+          "encode",
+          [](const Tokenizer& t, const py::object& text, bool add_bos, bool special) {
+            const std::string s = utf8(text);
+            py::gil_scoped_release release;
+            return t.encode(s, add_bos, special);
+          },
+          py::arg("text"), py::arg("add_bos") = false, py::arg("special") = false)
+      .def(
+          "decode",
+          [](const Tokenizer& t, const std::vector<int32_t>& ids, bool special) {
+            return t.decode(ids, special);
+          },
+          py::arg("ids"), py::arg("special") = false)
+      .def_property_readonly("vocab_size", &Tokenizer::vocab_size)
+      .def_property_readonly("bos", &Tokenizer::bos)
+      .def_property_readonly("end_tokens", &Tokenizer::end_tokens)
+      .def("find", &Tokenizer::find, py::arg("token_text"))
+      .def("token_text",
+           [](const Tokenizer& t, int32_t id) { return lossy(t.token_text(id)); });
+}
+
+void bind_sampling(py::module_& m) {
+  py::class_<SamplingParams>(m, "SamplingParams")
+      .def(py::init<>())
+      .def_readwrite("temperature", &SamplingParams::temperature)
+      .def_readwrite("top_k", &SamplingParams::top_k)
+      .def_readwrite("top_p", &SamplingParams::top_p)
+      .def_readwrite("min_p", &SamplingParams::min_p)
+      .def_readwrite("repetition_penalty", &SamplingParams::repetition_penalty)
+      .def_readwrite("presence_penalty", &SamplingParams::presence_penalty)
+      .def_readwrite("frequency_penalty", &SamplingParams::frequency_penalty)
+      .def_readwrite("penalty_last_n", &SamplingParams::penalty_last_n)
+      .def_readwrite("seed", &SamplingParams::seed)
+      .def_readwrite("logit_bias", &SamplingParams::logit_bias);
+  m.def(
+      "choose_many",
+      [](const FloatInput& logits, const std::vector<int64_t>& positions,
+         const std::vector<int32_t>& history, const SamplingParams& params) {
+        const auto n = static_cast<int64_t>(logits.size());
+        py::array_t<int32_t> out(static_cast<py::ssize_t>(positions.size()));
+        int32_t* chosen = out.mutable_data();
+        const float* values = logits.data();
+        py::gil_scoped_release release;
+        Chooser chooser(params, {}, static_cast<int32_t>(n));
+        TokenHistory tokens(params.penalty_last_n);
+        for (int32_t id : history) tokens.push(id);
+        for (size_t i = 0; i < positions.size(); ++i)
+          chosen[i] = chooser.choose(values, nullptr, n, positions[i], tokens);
+        return out;
+      },
+      py::arg("logits"), py::arg("positions"), py::arg("history"), py::arg("params"),
+      "The token chosen at each position from the same logits: the sampler by itself.");
+}
+
+void bind_engine(py::module_& m) {
+  py::class_<Engine, std::shared_ptr<Engine>>(m, "Engine")
+      .def(py::init([](const py::object& target, const py::object& drafter, int threads,
+                       int64_t context, int64_t prefill_chunk, bool kv_f16, bool mmap,
+                       const std::string& isa) {
+             EngineOptions o;
+             o.threads = threads;
+             o.context = context;
+             o.prefill_chunk = prefill_chunk;
+             o.kv_f16 = kv_f16;
+             o.mmap = mmap;
+             o.isa = isa;
+             const std::string target_path = path_of(target);
+             const std::string drafter_path = drafter.is_none() ? "" : path_of(drafter);
+             if (!drafter.is_none() && drafter_path.empty())
+               throw Error(ErrorKind::kArgument, "the path of the drafter is empty");
+             py::gil_scoped_release release;
+             return Engine::open(target_path, drafter_path, o);
+           }),
+           py::arg("target"), py::arg("drafter"), py::arg("threads"), py::arg("context"),
+           py::arg("prefill_chunk"), py::arg("kv_f16"), py::arg("mmap"), py::arg("isa"))
+      .def_property_readonly("has_drafter", &Engine::has_drafter)
+      .def_property_readonly("context", &Engine::context)
+      .def_property_readonly("vocab_size", [](const Engine& e) { return e.config().vocab; })
+      .def_property_readonly("threads", &Engine::threads)
+      .def_property_readonly("backend", &Engine::backend_name)
+      .def_property_readonly("target_bytes", &Engine::target_bytes)
+      .def_property_readonly("drafter_bytes", &Engine::drafter_bytes)
+      .def_property_readonly("tokenizer", &Engine::need_tokenizer,
+                             py::return_value_policy::reference_internal)
+      .def_property_readonly("has_tokenizer",
+                             [](const Engine& e) { return e.tokenizer() != nullptr; })
+      .def("logits",
+           [](Engine& e, const std::vector<int32_t>& ids) {
+             e.check_ids(ids, 0);
+             FloatArray out({static_cast<py::ssize_t>(ids.size()),
+                             static_cast<py::ssize_t>(e.config().vocab)});
+             float* data = out.mutable_data();
+             py::gil_scoped_release release;
+             e.logits(ids, data);
+             return out;
+           })
+      .def("draft", [](Engine& e, const std::vector<int32_t>& ids, int k) {
+        DraftTrace t;
+        {
+          py::gil_scoped_release release;
+          t = e.draft(ids, k);
+        }
+        const auto rows = static_cast<py::ssize_t>(k);
+        const auto hidden = static_cast<py::ssize_t>(t.hidden.size()) / rows;
+        return py::make_tuple(
+            t.tokens, FloatArray({rows, static_cast<py::ssize_t>(e.config().vocab)}, t.logits.data()),
+            FloatArray({rows, hidden}, t.hidden.data()));
+      });
+}
+
+void bind_generation(py::module_& m) {
+  py::class_<Generation>(m, "Generation")
+      .def(py::init([](std::shared_ptr<Engine> engine, std::vector<int32_t> prompt,
+                       const SamplingParams& sampling, int64_t max_tokens,
+                       const std::vector<py::object>& stop, int draft, bool ignore_eos) {
+             GenerationParams p;
+             p.sampling = sampling;
+             p.max_tokens = max_tokens;
+             for (const py::object& s : stop) p.stop.push_back(utf8(s));
+             p.draft = draft;
+             p.ignore_eos = ignore_eos;
+             py::gil_scoped_release release;
+             return std::make_unique<Generation>(std::move(engine), std::move(prompt), std::move(p));
+           }),
+           py::arg("engine"), py::arg("prompt"), py::arg("sampling"), py::arg("max_tokens"),
+           py::arg("stop"), py::arg("draft"), py::arg("ignore_eos"))
+      .def("step",
+           [](Generation& g) {
+             std::vector<Emitted> emitted;
+             {
+               py::gil_scoped_release release;
+               emitted = g.step();
+             }
+             py::list out;
+             for (const Emitted& e : emitted) out.append(py::make_tuple(e.id, e.drafted, e.text));
+             return out;
+           })
+      .def_property_readonly("done", &Generation::done)
+      .def_property_readonly("finish_reason",
+                             [](const Generation& g) { return finish_reason_name(g.finish_reason()); })
+      .def_property_readonly("tail", &Generation::tail)
+      .def_property_readonly("stats", [](const Generation& g) { return stats_dict(g.stats()); });
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "The native core of gemtp_native; use the package, not this module.";
+  py::register_exception_translator([](std::exception_ptr p) {
+    try {
+      if (p) std::rethrow_exception(p);
+    } catch (const Error& e) {
+      raise(e.kind(), e.what());
+    } catch (const std::bad_alloc&) {
+      raise(ErrorKind::kModel,
+            "not enough memory; use a smaller context or a smaller model, or close other programs");
+    }
+  });
+  bind_file(m);
+  bind_tokenizer(m);
+  bind_sampling(m);
+  bind_engine(m);
+  bind_generation(m);
+  m.attr("MAX_DRAFT") = kMaxDraft;
+  m.def("available_cores", &available_cores);
+  m.def("isas", [] {
+    std::vector<std::string> names;
+    for (const gemtp_kernels* k : runnable_kernels()) names.emplace_back(k->name);
+    return names;
+  });
+  m.def("selected_isa", [] { return std::string(select_kernels("").name); });
+}

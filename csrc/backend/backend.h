@@ -1,0 +1,126 @@
+// The operations a backend offers to the model code. Each is one fused grain of a forward pass,
+// works on m independent rows, and gives every row the same bits whatever m is and whatever the
+// other rows are (batch invariance): that is what makes draft-verify print the text of plain
+// decoding.
+//
+// Buffers are float arrays in the backend's memory (for the CPU: host memory).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gguf/types.h"
+
+namespace gemtp {
+
+/// Rows of a weight in a file, as the source of a Matrix or a Table. `data` must outlive tables.
+struct WeightSource {
+  DType type = DType::kF32;
+  int64_t rows = 0, cols = 0;     // [rows, cols], cols contiguous
+  const uint8_t* data = nullptr;  // first row
+  int64_t row_bytes() const {
+    const DTypeInfo* info = dtype_info(static_cast<uint32_t>(type));
+    return cols / info->block * info->bytes;
+  }
+  WeightSource slice(int64_t first, int64_t count) const {
+    return {type, count, cols, data + first * row_bytes()};
+  }
+};
+
+/// A weight laid out for matmul.
+class Matrix {
+ public:
+  virtual ~Matrix() = default;
+  DType type = DType::kF32;
+  int64_t rows = 0, cols = 0;
+  int64_t bytes = 0;  // read by one pass over it
+};
+
+/// K and V of one layer: `capacity` slots, position p in slot p % capacity.
+class KvLayer {
+ public:
+  virtual ~KvLayer() = default;
+  int64_t kv_heads = 0, head_dim = 0, capacity = 0, bytes = 0;
+};
+
+/// One product y = x W^T: x is [m] rows of cols floats, y [m] rows of W.rows floats.
+struct MatmulJob {
+  const Matrix* w = nullptr;
+  const float* x = nullptr;
+  int64_t x_stride = 0;
+  int64_t m = 0;
+  float* y = nullptr;
+  int64_t y_stride = 0;
+};
+
+/// The positions one query row attends to, both inclusive.
+struct AttentionSpan {
+  int64_t first = 0, last = 0;
+};
+
+/// Rotation angles of m rows: cos and sin, [m, half] each.
+struct RopeRows {
+  const float* cos = nullptr;
+  const float* sin = nullptr;
+  int64_t half = 0;
+};
+
+/// Frees what alloc() gave.
+struct BufferDeleter {
+  void operator()(float* p) const;
+};
+using Buffer = std::unique_ptr<float[], BufferDeleter>;
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string name() const = 0;  // e.g. "cpu/avx2"
+  virtual int threads() const = 0;
+
+  /// n floats, 64-byte aligned, zero.
+  virtual Buffer alloc(int64_t n) = 0;
+
+  /// Lays out the rows of `source` (all, in order, or those listed). Non-finite weights or scales
+  /// are Error{kFile} naming `name`.
+  virtual std::unique_ptr<Matrix> load_matrix(const WeightSource& source, const std::string& name,
+                                              const std::vector<int32_t>* rows = nullptr) = 0;
+  virtual std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,
+                                           bool f16) = 0;
+
+  /// y[i] = table[ids[i]][col .. col + n) * scale; y is [m, n].
+  virtual void embed(const WeightSource& table, const int32_t* ids, int64_t m, int64_t col,
+                     int64_t n, float scale, float* y) = 0;
+  /// All products at once; jobs with the same x share its quantization.
+  virtual void matmul(const std::vector<MatmulJob>& jobs) = 0;
+
+  // Element-wise and row-wise operations on [m, n]; see kernels.h for the exact arithmetic.
+  virtual void rms_norm(const float* x, const float* w, int64_t m, int64_t n, float eps,
+                        float* y) = 0;
+  virtual void rms_norm_add(const float* x, const float* w, int64_t m, int64_t n, float eps,
+                            const float* r, float* y) = 0;
+  virtual void gelu_mul(const float* gate, const float* up, int64_t m, int64_t n, float* y) = 0;
+  virtual void scale(const float* x, float s, int64_t m, int64_t n, float* y) = 0;
+  virtual void add(const float* x, const float* r, int64_t m, int64_t n, float* y) = 0;
+  virtual void softcap(const float* x, int64_t m, int64_t n, float cap, float* y) = 0;
+  /// y[i] = sum over j of weights[i][j] * x[i * terms + j], in order of j; y is [m, n].
+  virtual void weighted_sum(const float* x, const float* weights, int64_t m, int64_t terms,
+                            int64_t n, float* y) = 0;
+
+  /// In place on x [m, heads, d]: RMS norm of each head (weight w [d], or none), then the rotation
+  /// of its row (rope may be null: values are not rotated).
+  virtual void head_norm_rope(float* x, const float* w, int64_t m, int64_t heads, int64_t d,
+                              float eps, const RopeRows* rope) = 0;
+
+  /// Stores k and v, [m, kv_heads, d], at positions first .. first + m - 1.
+  virtual void store_kv(KvLayer& kv, const float* k, const float* v, int64_t first, int64_t m) = 0;
+  /// out[i][h] = softmax(q[i][h] . K) V over spans[i]; q and out are [m, heads, d]. Scale 1.
+  virtual void attention(const KvLayer& kv, const float* q, int64_t m, int64_t heads,
+                         const AttentionSpan* spans, float* out) = 0;
+};
+
+/// The CPU backend. threads >= 1; isa as in select_kernels().
+std::unique_ptr<Backend> make_cpu_backend(int threads, const std::string& isa);
+
+}  // namespace gemtp

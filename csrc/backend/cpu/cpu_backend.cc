@@ -1,0 +1,396 @@
+// The CPU backend: splits each operation over the thread pool and calls the kernel table. Work is
+// split over rows, heads and output tiles, never inside a sum.
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+#include "backend/backend.h"
+#include "backend/cpu/dispatch.h"
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/pack.h"
+#include "base/error.h"
+#include "base/thread_pool.h"
+
+namespace gemtp {
+namespace {
+
+constexpr std::align_val_t kAlign{64};
+
+struct AlignedDeleter {
+  void operator()(uint8_t* p) const { ::operator delete[](p, kAlign); }
+};
+using Bytes = std::unique_ptr<uint8_t[], AlignedDeleter>;
+
+Bytes allocate(int64_t n) {
+  return Bytes(static_cast<uint8_t*>(
+      ::operator new[](static_cast<size_t>(std::max<int64_t>(n, 64)), kAlign)));
+}
+
+class CpuMatrix : public Matrix {
+ public:
+  Bytes data;
+  int64_t tile_bytes = 0;
+  int64_t tiles() const { return (rows + GEMTP_TILE - 1) / GEMTP_TILE; }
+};
+
+class CpuKv : public KvLayer {
+ public:
+  bool f16 = true;
+  Bytes keys, values;
+  int64_t element() const { return f16 ? 2 : 4; }
+  int64_t head_bytes() const { return capacity * head_dim * element(); }
+};
+
+// Grows, never shrinks.
+template <class T>
+class Scratch {
+ public:
+  T* ensure(int64_t n) {
+    if (n > size_) {
+      data_ = allocate(n * static_cast<int64_t>(sizeof(T)));
+      size_ = n;
+    }
+    return reinterpret_cast<T*>(data_.get());
+  }
+
+ private:
+  Bytes data_;
+  int64_t size_ = 0;
+};
+
+bool quantized(DType t) { return t == DType::kQ8_0 || t == DType::kQ4_0; }
+
+// Pieces per thread: enough that a thread which was descheduled does not hold up the others.
+constexpr int64_t kPiecesPerThread = 4;
+
+// Rows of element-wise work below which waking other threads costs more than it saves.
+constexpr int64_t kSerialFloats = 16384;
+
+class CpuBackend : public Backend {
+ public:
+  CpuBackend(int threads, const gemtp_kernels& kernels) : kernels_(kernels), pool_(threads) {}
+
+  std::string name() const override { return std::string("cpu/") + kernels_.name; }
+  int threads() const override { return pool_.threads(); }
+
+  Buffer alloc(int64_t n) override {
+    auto* p = static_cast<float*>(
+        ::operator new[](static_cast<size_t>(std::max<int64_t>(n, 16)) * 4, kAlign));
+    std::memset(p, 0, static_cast<size_t>(n) * 4);
+    return Buffer(p);
+  }
+
+  std::unique_ptr<Matrix> load_matrix(const WeightSource& source, const std::string& name,
+                                      const std::vector<int32_t>* rows) override {
+    auto m = std::make_unique<CpuMatrix>();
+    m->type = source.type;
+    m->rows = rows ? static_cast<int64_t>(rows->size()) : source.rows;
+    m->cols = source.cols;
+    m->tile_bytes = tile_bytes(source.type, source.cols);
+    m->bytes = m->tiles() * m->tile_bytes;
+    m->data = allocate(m->bytes);
+    std::atomic<int64_t> bad{0};
+    const int32_t* order = rows ? rows->data() : nullptr;
+    pool_.parallel_for(m->tiles(), 8, [&](int64_t begin, int64_t end, int) {
+      int64_t seen = 0;
+      for (int64_t t = begin; t < end; ++t)
+        seen += pack_tile(source, order, m->rows, t, m->data.get() + t * m->tile_bytes);
+      if (seen) bad += seen;
+    });
+    if (bad != 0)
+      throw Error(ErrorKind::kFile,
+                  format("tensor %s holds %lld NaN or infinite %s; the file is damaged, convert or "
+                         "download it again",
+                         quoted(name).c_str(), static_cast<long long>(bad.load()),
+                         quantized(source.type) ? "block scales" : "weights"));
+    return m;
+  }
+
+  std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,
+                                   bool f16) override {
+    GEMTP_ASSERT(capacity % 16 == 0);
+    auto kv = std::make_unique<CpuKv>();
+    kv->kv_heads = kv_heads;
+    kv->head_dim = head_dim;
+    kv->capacity = capacity;
+    kv->f16 = f16;
+    kv->keys = allocate(kv_heads * kv->head_bytes());
+    kv->values = allocate(kv_heads * kv->head_bytes());
+    kv->bytes = 2 * kv_heads * kv->head_bytes();
+    return kv;
+  }
+
+  void embed(const WeightSource& table, const int32_t* ids, int64_t m, int64_t col, int64_t n,
+             float scale, float* y) override {
+    rows(m, n, [&](int64_t i) {
+      dequantize(table, ids[i], col, n, y + i * n);
+      kernels_.scale(y + i * n, scale, n, y + i * n);
+    });
+  }
+
+  void matmul(const std::vector<MatmulJob>& jobs) override {
+    std::vector<gemtp_matmul> calls(jobs.size());
+    std::vector<int64_t> first_tile(jobs.size() + 1, 0);
+    quantize_inputs(jobs, calls);
+    int64_t bytes = 0;
+    for (size_t j = 0; j < jobs.size(); ++j) {
+      const auto& w = static_cast<const CpuMatrix&>(*jobs[j].w);
+      gemtp_matmul& c = calls[j];
+      c.weights = w.data.get();
+      c.tile_bytes = w.tile_bytes;
+      c.k = w.cols;
+      c.rows = w.rows;
+      c.m = jobs[j].m;
+      c.x = jobs[j].x;
+      c.x_stride = jobs[j].x_stride;
+      c.y = jobs[j].y;
+      c.y_stride = jobs[j].y_stride;
+      first_tile[j + 1] = first_tile[j] + w.tiles();
+      bytes += w.bytes * jobs[j].m;
+    }
+    const int64_t tiles = first_tile.back();
+    // A product that fits in a few microseconds stays on this thread.
+    const int64_t pieces = bytes < 32768 ? 1 : pool_.threads() * kPiecesPerThread;
+    const int64_t grain = std::max<int64_t>(1, (tiles + pieces - 1) / pieces);
+    pool_.parallel_for(tiles, grain, [&](int64_t begin, int64_t end, int) {
+      size_t j = static_cast<size_t>(std::upper_bound(first_tile.begin(), first_tile.end(), begin) -
+                                     first_tile.begin() - 1);
+      for (; begin < end; ++j) {
+        const int64_t stop = std::min(end, first_tile[j + 1]);
+        gemtp_matmul part = calls[j];
+        part.tile_begin = begin - first_tile[j];
+        part.tile_end = stop - first_tile[j];
+        if (part.tile_begin < part.tile_end) kernel_for(jobs[j].w->type)(&part);
+        begin = stop;
+      }
+    });
+  }
+
+  void rms_norm(const float* x, const float* w, int64_t m, int64_t n, float eps,
+                float* y) override {
+    rows(m, n, [&](int64_t i) { kernels_.rms_norm(x + i * n, w, n, eps, y + i * n); });
+  }
+
+  void rms_norm_add(const float* x, const float* w, int64_t m, int64_t n, float eps, const float* r,
+                    float* y) override {
+    rows(m, n,
+         [&](int64_t i) { kernels_.rms_norm_add(x + i * n, w, n, eps, r + i * n, y + i * n); });
+  }
+
+  void gelu_mul(const float* gate, const float* up, int64_t m, int64_t n, float* y) override {
+    elements(m * n, [&](int64_t at, int64_t count) {
+      kernels_.gelu_mul(gate + at, up + at, count, y + at);
+    });
+  }
+
+  void scale(const float* x, float s, int64_t m, int64_t n, float* y) override {
+    elements(m * n, [&](int64_t at, int64_t count) { kernels_.scale(x + at, s, count, y + at); });
+  }
+
+  void add(const float* x, const float* r, int64_t m, int64_t n, float* y) override {
+    elements(m * n,
+             [&](int64_t at, int64_t count) { kernels_.add(x + at, r + at, count, y + at); });
+  }
+
+  void softcap(const float* x, int64_t m, int64_t n, float cap, float* y) override {
+    elements(m * n,
+             [&](int64_t at, int64_t count) { kernels_.softcap(x + at, count, cap, y + at); });
+  }
+
+  void weighted_sum(const float* x, const float* weights, int64_t m, int64_t terms, int64_t n,
+                    float* y) override {
+    rows(m, n * terms, [&](int64_t i) {
+      std::memset(y + i * n, 0, static_cast<size_t>(n) * 4);
+      for (int64_t j = 0; j < terms; ++j)
+        kernels_.axpy(weights[i * terms + j], x + (i * terms + j) * n, n, y + i * n);
+    });
+  }
+
+  void head_norm_rope(float* x, const float* w, int64_t m, int64_t heads, int64_t d, float eps,
+                      const RopeRows* rope) override {
+    rows(m, heads * d, [&](int64_t i) {
+      for (int64_t h = 0; h < heads; ++h) {
+        float* head = x + (i * heads + h) * d;
+        kernels_.rms_norm(head, w, d, eps, head);
+        if (rope) kernels_.rope(head, rope->cos + i * rope->half, rope->sin + i * rope->half, d);
+      }
+    });
+  }
+
+  void store_kv(KvLayer& layer, const float* k, const float* v, int64_t first, int64_t m) override {
+    auto& kv = static_cast<CpuKv&>(layer);
+    const int64_t d = kv.head_dim;
+    rows(m, kv.kv_heads * d, [&](int64_t i) {
+      const int64_t slot = (first + i) % kv.capacity;
+      for (int64_t h = 0; h < kv.kv_heads; ++h) {
+        const float* key = k + (i * kv.kv_heads + h) * d;
+        const float* value = v + (i * kv.kv_heads + h) * d;
+        uint8_t* keys = kv.keys.get() + h * kv.head_bytes();
+        uint8_t* values = kv.values.get() + h * kv.head_bytes() + slot * d * kv.element();
+        const int64_t block = slot / 16 * 16 * d + slot % 16;  // of [block][d][16 keys]
+        if (kv.f16) {
+          kernels_.to_f16(value, d, reinterpret_cast<uint16_t*>(values));
+          auto* out = reinterpret_cast<uint16_t*>(keys);
+          uint16_t half[16];
+          for (int64_t j = 0; j < d; j += 16) {
+            const int64_t n = std::min<int64_t>(16, d - j);
+            kernels_.to_f16(key + j, n, half);
+            for (int64_t e = 0; e < n; ++e) out[block + (j + e) * 16] = half[e];
+          }
+        } else {
+          std::memcpy(values, value, static_cast<size_t>(d) * 4);
+          auto* out = reinterpret_cast<float*>(keys);
+          for (int64_t j = 0; j < d; ++j) out[block + j * 16] = key[j];
+        }
+      }
+    });
+  }
+
+  void attention(const KvLayer& layer, const float* q, int64_t m, int64_t heads,
+                 const AttentionSpan* spans, float* out) override {
+    const auto& kv = static_cast<const CpuKv&>(layer);
+    const int64_t d = kv.head_dim;
+    const int64_t group = heads / kv.kv_heads;
+    // One piece of work is some heads of one row that share a K/V head; all of them unless that
+    // would leave threads idle.
+    int64_t per_piece = std::min<int64_t>(group, kMaxGroup);
+    while (per_piece > 1 && m * heads / per_piece < pool_.threads())
+      per_piece = (per_piece + 1) / 2;
+    const int64_t parts = (group + per_piece - 1) / per_piece;  // of one K/V head's group
+    int64_t blocks = 0, work = 0;
+    for (int64_t i = 0; i < m; ++i) {
+      const int64_t b = spans[i].last / 16 - spans[i].first / 16 + 1;
+      blocks = std::max(blocks, b);
+      work += b * 16 * d * heads;
+    }
+    scratch_.resize(static_cast<size_t>(pool_.threads()));
+    for (auto& s : scratch_) s.ensure(per_piece * blocks * 16);
+    const int64_t pieces = m * kv.kv_heads * parts;
+    const int64_t grain = work < kSerialFloats ? pieces : 1;
+    pool_.parallel_for(pieces, grain, [&](int64_t begin, int64_t end, int thread) {
+      for (int64_t piece = begin; piece < end; ++piece) {
+        const int64_t row = piece / (kv.kv_heads * parts);
+        const int64_t kv_head = piece / parts % kv.kv_heads;
+        const int64_t first = piece % parts * per_piece;
+        const int64_t n = std::min(per_piece, group - first);
+        const float* qs[kMaxGroup];
+        float* outs[kMaxGroup];
+        for (int64_t h = 0; h < n; ++h) {
+          const int64_t at = (row * heads + kv_head * group + first + h) * d;
+          qs[h] = q + at;
+          outs[h] = out + at;
+        }
+        gemtp_attention a;
+        a.keys = kv.keys.get() + kv_head * kv.head_bytes();
+        a.values = kv.values.get() + kv_head * kv.head_bytes();
+        a.kv_f16 = kv.f16;
+        a.head_dim = d;
+        a.capacity = kv.capacity;
+        a.first = spans[row].first;
+        a.last = spans[row].last;
+        a.q = qs;
+        a.out = outs;
+        a.n_q = n;
+        a.scratch = scratch_[static_cast<size_t>(thread)].ensure(0);
+        kernels_.attention(&a);
+      }
+    });
+  }
+
+ private:
+  static constexpr int64_t kMaxGroup = 16;
+
+  template <class Fn>
+  void rows(int64_t m, int64_t n, const Fn& fn) {
+    const int64_t grain =
+        m * n < kSerialFloats ? m : std::max<int64_t>(1, m / (pool_.threads() * kPiecesPerThread));
+    pool_.parallel_for(m, grain, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) fn(i);
+    });
+  }
+
+  // Element-wise work is cut at multiples of 64, wherever rows end.
+  template <class Fn>
+  void elements(int64_t n, const Fn& fn) {
+    const int64_t units = (n + 63) / 64;
+    const int64_t grain = n < kSerialFloats
+                              ? units
+                              : std::max<int64_t>(1, units / (pool_.threads() * kPiecesPerThread));
+    pool_.parallel_for(units, grain, [&](int64_t begin, int64_t end, int) {
+      fn(begin * 64, std::min(end * 64, n) - begin * 64);
+    });
+  }
+
+  using MatmulKernel = void (*)(const gemtp_matmul*);
+  MatmulKernel kernel_for(DType type) const {
+    switch (type) {
+      case DType::kF32:
+        return kernels_.matmul_f32;
+      case DType::kF16:
+        return kernels_.matmul_f16;
+      case DType::kBF16:
+        return kernels_.matmul_bf16;
+      case DType::kQ8_0:
+        return kernels_.matmul_q8_0;
+      case DType::kQ4_0:
+        return kernels_.matmul_q4_0;
+    }
+    GEMTP_ASSERT(!"a matrix of an unknown type");
+    return nullptr;
+  }
+
+  // Fills calls[j].xq for the quantized jobs, quantizing each distinct x once.
+  void quantize_inputs(const std::vector<MatmulJob>& jobs, std::vector<gemtp_matmul>& calls) {
+    int64_t quants = 0, blocks = 0;
+    std::vector<size_t> owner(jobs.size());
+    std::vector<int64_t> quant_at(jobs.size()), block_at(jobs.size());
+    for (size_t j = 0; j < jobs.size(); ++j) {
+      owner[j] = j;
+      if (!quantized(jobs[j].w->type)) continue;
+      for (size_t i = 0; i < j; ++i)
+        if (quantized(jobs[i].w->type) && jobs[i].x == jobs[j].x && jobs[i].m == jobs[j].m &&
+            jobs[i].x_stride == jobs[j].x_stride && jobs[i].w->cols == jobs[j].w->cols) {
+          owner[j] = owner[i];
+          break;
+        }
+      if (owner[j] != j) continue;
+      quant_at[j] = quants;
+      block_at[j] = blocks;
+      quants += jobs[j].m * jobs[j].w->cols;
+      blocks += jobs[j].m * jobs[j].w->cols / GEMTP_BLOCK;
+    }
+    if (quants == 0) return;
+    int8_t* q = quants_.ensure(quants);
+    float* d = scales_.ensure(blocks);
+    int32_t* sum = sums_.ensure(blocks);
+    for (size_t j = 0; j < jobs.size(); ++j) {
+      if (!quantized(jobs[j].w->type)) continue;
+      const size_t o = owner[j];
+      calls[j].xq = {q + quant_at[o], d + block_at[o], sum + block_at[o]};
+      if (o != j) continue;
+      const MatmulJob& job = jobs[j];
+      const int64_t k = job.w->cols, per_row = k / GEMTP_BLOCK;
+      rows(job.m, k, [&](int64_t i) {
+        kernels_.quantize_q8(job.x + i * job.x_stride, k, q + quant_at[j] + i * k,
+                             d + block_at[j] + i * per_row, sum + block_at[j] + i * per_row);
+      });
+    }
+  }
+
+  const gemtp_kernels& kernels_;
+  ThreadPool pool_;
+  Scratch<int8_t> quants_;
+  Scratch<float> scales_;
+  Scratch<int32_t> sums_;
+  std::vector<Scratch<float>> scratch_;  // attention, one per thread
+};
+
+}  // namespace
+
+void BufferDeleter::operator()(float* p) const { ::operator delete[](p, kAlign); }
+
+std::unique_ptr<Backend> make_cpu_backend(int threads, const std::string& isa) {
+  return std::make_unique<CpuBackend>(threads, select_kernels(isa));
+}
+
+}  // namespace gemtp

@@ -1,0 +1,14 @@
+// How much of the machine this process may use.
+#pragma once
+
+#include <cstdint>
+
+namespace gemtp {
+
+/// Cores this process may run on: its affinity mask, capped by a cgroup CPU quota. At least 1.
+int available_cores();
+
+/// Bytes of physical memory, 0 when unknown.
+uint64_t physical_memory();
+
+}  // namespace gemtp

@@ -1,0 +1,125 @@
+// choose(logits, params, seed, position, history) -> token: the one place where a token is picked,
+// for the target and for the drafter alike. A pure function: its randomness is Gumbel noise keyed
+// by (seed, position, token id), so that verifying a draft is comparing two choices for equality.
+//
+// Order of operations, on the logits that the model gives:
+//   suppressed ids -> repetition, presence and frequency penalties -> logit bias -> temperature
+//   -> top-k -> top-p -> min-p -> argmax of (logit / temperature + Gumbel noise).
+// The Gumbel-max trick makes the last step an exact draw from the softmax of what is left
+// (Gumbel 1954; Maddison et al. 2014). temperature 0 is the argmax of the penalised, biased logits;
+// equal logits go to the smaller id everywhere.
+//
+// The same bits on every machine: float and double operations in one fixed order, no libm, and sums
+// of probabilities in integers, which no order changes.
+#pragma once
+
+#include <cstdint>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace gemtp {
+
+struct SamplingParams {
+  float temperature = 0.0f;         // 0: greedy; otherwise > 0
+  int32_t top_k = 0;                // 0: off
+  float top_p = 1.0f;               // (0, 1]; 1: off
+  float min_p = 0.0f;               // [0, 1); 0: off
+  float repetition_penalty = 1.0f;  // > 0; logits > 0 are divided by it, others multiplied
+  float presence_penalty = 0.0f;    // finite; subtracted once from every token seen
+  float frequency_penalty = 0.0f;   // finite; subtracted times the count
+  int32_t penalty_last_n = -1;  // how many latest tokens the penalties look at; -1: all, 0: none
+  uint64_t seed = 0;
+  std::vector<std::pair<int32_t, float>> logit_bias;  // id -> added; -inf bans
+
+  bool penalises() const {
+    return repetition_penalty != 1.0f || presence_penalty != 0.0f || frequency_penalty != 0.0f;
+  }
+};
+
+/// Error{kArgument} naming the first parameter outside its domain (NaN included) and the domain.
+void validate(const SamplingParams& params, int32_t vocab_size);
+
+/// The tokens the penalties look at: prompt and generated, kept as counts of a sliding window.
+/// Drafting pushes its guesses and pops them again.
+class TokenHistory {
+ public:
+  explicit TokenHistory(int32_t last_n = -1) : last_n_(last_n) {}
+  void push(int32_t id);
+  void pop();  // undoes the latest push
+  int64_t size() const { return static_cast<int64_t>(tokens_.size()); }
+  const std::unordered_map<int32_t, int32_t>& counts() const { return counts_; }
+
+ private:
+  void count(int32_t id);
+  void uncount(int32_t id);
+
+  int32_t last_n_;
+  std::vector<int32_t> tokens_;
+  std::unordered_map<int32_t, int32_t> counts_;
+};
+
+class GumbelNoise;  // the noise of one (seed, position)
+
+class Chooser {
+ public:
+  /// `suppressed`: ids that are never chosen. Validates; vocab_size at most 2^21.
+  Chooser(SamplingParams params, const std::vector<int32_t>& suppressed, int32_t vocab_size);
+
+  /// The token for `position` (absolute index in the sequence of the token being chosen).
+  /// logits: [n] f32, read only. ids: [n] token ids, strictly ascending, or nullptr when logit i
+  /// belongs to token i. Error{kModel} when a logit is NaN or +infinity or none is finite ("the
+  /// weights are damaged"), Error{kArgument} when suppression and bias leave no token.
+  /// Not thread-safe: keeps scratch between calls.
+  int32_t choose(const float* logits, const int32_t* ids, int64_t n, int64_t position,
+                 const TokenHistory& history);
+
+  const SamplingParams& params() const { return params_; }
+
+ private:
+  struct Candidate {
+    float logit;
+    int32_t id;
+    uint64_t weight;  // its probability over the largest one's, fixed point; only top-p fills it in
+  };
+
+  // The logits of one call after suppression, penalties and bias.
+  struct View {
+    const float* logits;  // [n]
+    const int32_t* ids;   // [n] or nullptr
+    int64_t n;
+    float max;
+
+    int32_t id(int64_t i) const { return ids ? ids[i] : static_cast<int32_t>(i); }
+    int64_t find(int32_t id) const;  // index of a token, -1 when absent
+  };
+
+  void adjust(View* view, const TokenHistory& history);
+  void keep_top_k(const View& view);
+  void keep_top_p(const View& view);
+  void keep_nucleus(uint64_t mass);
+  uint64_t weight(const View& view, float logit) const;
+  uint64_t total_weight(const View& view) const;
+  void collect(const View& view, float lowest);
+  int32_t sample_all(const View& view, const GumbelNoise& noise, double lowest) const;
+  int32_t sample_candidates(const GumbelNoise& noise, double lowest) const;
+  double scaled(float logit) const {
+    return static_cast<double>(logit) / static_cast<double>(params_.temperature);
+  }
+
+  SamplingParams params_;
+  std::vector<int32_t> suppressed_;
+  std::vector<Candidate> candidates_;
+  std::vector<float> work_;       // [n] adjusted logits
+  std::vector<float> block_max_;  // [ceil(n / 256)] largest adjusted logit of each block
+  std::vector<float> ranking_;    // block_max_, being partitioned
+  std::vector<int64_t> touched_;  // blocks whose maximum is out of date
+};
+
+/// Gumbel(0, 1) noise in double, a function of the three keys alone and the same on every machine:
+/// counter-based bits, and a logarithm of our own (no libm). Always within [kGumbelMin,
+/// kGumbelMax].
+double gumbel_noise(uint64_t seed, int64_t position, int32_t token);
+extern const double kGumbelMin, kGumbelMax;
+
+}  // namespace gemtp

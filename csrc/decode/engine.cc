@@ -1,0 +1,185 @@
+#include "decode/engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "base/cpu_info.h"
+#include "base/error.h"
+#include "decode/choose.h"
+
+namespace gemtp {
+namespace {
+
+// Idle sessions kept for their prefixes; each holds a K/V cache.
+constexpr size_t kIdleSessions = 1;
+
+void check_options(const EngineOptions& o) {
+  const auto need = [](const char* name, int64_t v, int64_t low, int64_t high) {
+    if (v < low || v > high)
+      throw Error(
+          ErrorKind::kArgument,
+          format("%s is %lld; it must be between %lld and %lld", name, static_cast<long long>(v),
+                 static_cast<long long>(low), static_cast<long long>(high)));
+  };
+  need("threads", o.threads, 0, 1024);
+  need("context", o.context, 2, int64_t{1} << 24);
+  need("prefill_chunk", o.prefill_chunk, 1, 65536);
+}
+
+std::shared_ptr<const GgufFile> open_file(const std::string& path, bool mmap, const char* role) {
+  if (path.empty()) throw Error(ErrorKind::kArgument, format("the path of the %s is empty", role));
+  return GgufFile::open(path, mmap);
+}
+
+}  // namespace
+
+std::shared_ptr<Engine> Engine::open(const std::string& target_path,
+                                     const std::string& drafter_path,
+                                     const EngineOptions& options) {
+  check_options(options);
+  std::shared_ptr<Engine> e(new Engine);
+  e->options_ = options;
+  const auto file = open_file(target_path, options.mmap, "target");
+  e->config_ = read_config(*file);
+  if (e->config_.drafter)
+    throw Error(ErrorKind::kModel,
+                format("%s holds a drafter; open its target and pass this file as "
+                       "the drafter",
+                       target_path.c_str()));
+  e->backend_ =
+      make_cpu_backend(options.threads ? options.threads : available_cores(), options.isa);
+  if (file->has("tokenizer.ggml.model")) e->tokenizer_ = std::make_unique<Tokenizer>(*file);
+  e->weights_ = load_weights(file, e->config_, *e->backend_);
+  if (e->tokenizer_ && e->tokenizer_->vocab_size() != e->config_.vocab)
+    throw Error(ErrorKind::kFile, format("%s: the tokenizer has %d tokens, the embedding %lld rows",
+                                         target_path.c_str(), e->tokenizer_->vocab_size(),
+                                         static_cast<long long>(e->config_.vocab)));
+  e->context_ = std::min(options.context, e->config_.context);
+
+  if (!drafter_path.empty()) {
+    const auto draft_file = open_file(drafter_path, options.mmap, "drafter");
+    e->drafter_config_ = read_config(*draft_file);
+    if (!e->drafter_config_.drafter)
+      throw Error(ErrorKind::kModel,
+                  format("%s holds a target, not a drafter; its architecture must "
+                         "be gemma4-assistant",
+                         drafter_path.c_str()));
+    e->drafter_weights_ = load_weights(draft_file, e->drafter_config_, *e->backend_);
+    check_pair(e->config_, e->drafter_config_);
+    e->drafter_ = std::make_unique<Drafter>(e->drafter_config_, e->drafter_weights_, e->config_,
+                                            e->weights_, *e->backend_);
+  }
+  e->target_ = std::make_unique<Target>(e->config_, e->weights_, *e->backend_, e->max_rows());
+  return e;
+}
+
+int64_t Engine::max_rows() const {
+  return std::max<int64_t>(options_.prefill_chunk, kMaxDraft + 1);
+}
+
+const Tokenizer& Engine::need_tokenizer() const {
+  if (!tokenizer_)
+    throw Error(ErrorKind::kModel, format("%s holds no tokenizer; pass token ids instead of text",
+                                          file().path().c_str()));
+  return *tokenizer_;
+}
+
+void Engine::check_ids(const std::vector<int32_t>& ids, int64_t room) const {
+  if (ids.empty())
+    throw Error(ErrorKind::kArgument, "the prompt is empty; give at least one token");
+  for (size_t i = 0; i < ids.size(); ++i)
+    if (ids[i] < 0 || ids[i] >= config_.vocab)
+      throw Error(ErrorKind::kArgument,
+                  format("token id %d at index %zu is outside the vocabulary of %lld", ids[i], i,
+                         static_cast<long long>(config_.vocab)));
+  const auto n = static_cast<int64_t>(ids.size());
+  if (n + room > context_)
+    throw Error(
+        ErrorKind::kContext,
+        format("the prompt has %lld tokens and the context holds %lld%s; shorten the prompt or "
+               "open the model with a larger context",
+               static_cast<long long>(n), static_cast<long long>(context_),
+               room ? ", prompt and answer together" : ""));
+}
+
+std::unique_ptr<Session> Engine::take_session(const std::vector<int32_t>& prompt) {
+  size_t best = 0;
+  int64_t reuse = -1;
+  for (size_t i = 0; i < idle_.size(); ++i)
+    if (const int64_t n = idle_[i]->reusable(prompt); n > reuse) {
+      best = i;
+      reuse = n;
+    }
+  std::unique_ptr<Session> session;
+  if (reuse >= 0) {
+    session = std::move(idle_[best]);
+    idle_.erase(idle_.begin() + static_cast<int64_t>(best));
+    session->truncate(reuse);
+  } else {
+    session = std::make_unique<Session>(config_, *backend_, context_, max_rows(), kMaxDraft + 1,
+                                        options_.kv_f16);
+  }
+  return session;
+}
+
+void Engine::give_back(std::unique_ptr<Session> session) {
+  idle_.push_back(std::move(session));
+  if (idle_.size() > kIdleSessions) idle_.erase(idle_.begin());
+}
+
+void Engine::logits(const std::vector<int32_t>& ids, float* out) {
+  check_ids(ids, 0);
+  const std::lock_guard lock(mutex_);
+  KvCache kv(config_, *backend_, context_, max_rows(), options_.kv_f16);
+  Buffer hidden = backend_->alloc(max_rows() * config_.hidden);
+  for (size_t at = 0; at < ids.size();) {
+    const auto m = std::min(ids.size() - at, static_cast<size_t>(options_.prefill_chunk));
+    target_->forward(kv, ids.data() + at, static_cast<int64_t>(m), static_cast<int64_t>(m),
+                     hidden.get(), out + at * static_cast<size_t>(config_.vocab));
+    at += m;
+  }
+}
+
+DraftTrace Engine::draft(const std::vector<int32_t>& ids, int k) {
+  if (!drafter_) throw Error(ErrorKind::kArgument, "no drafter is loaded; open the model with one");
+  if (k < 1 || k > kMaxDraft)
+    throw Error(ErrorKind::kArgument, format("k is %d; it must be between 1 and %d", k, kMaxDraft));
+  check_ids(ids, 0);
+  if (ids.size() < 2)
+    throw Error(ErrorKind::kArgument,
+                "drafting needs at least two tokens: the last is the pending one, and the drafter "
+                "starts from the target's hidden state before it");
+  const std::lock_guard lock(mutex_);
+  const std::vector<int32_t> prompt(ids.begin(), ids.end() - 1);
+  std::unique_ptr<Session> session = take_session(prompt);
+  for (int64_t at = session->length(); at < static_cast<int64_t>(prompt.size());) {
+    const int64_t left = static_cast<int64_t>(prompt.size()) - at;
+    const int64_t m = std::min(options_.prefill_chunk, left);
+    session->forward(*target_, prompt.data() + at, m, m == left ? 1 : 0);
+    at += m;
+  }
+  DraftTrace trace;
+  const auto vocab = static_cast<size_t>(config_.vocab);
+  trace.logits.assign(vocab * static_cast<size_t>(k), -std::numeric_limits<float>::infinity());
+  std::vector<float> h(session->hidden(0), session->hidden(0) + config_.hidden);
+  int32_t token = ids.back();
+  Chooser greedy({}, {}, static_cast<int32_t>(config_.vocab));
+  drafter_->begin_round(session->kv(), session->length());
+  for (int i = 0; i < k; ++i) {
+    drafter_->step(token, h.data(), h.data());
+    const int64_t n = drafter_->candidate_count();
+    const int32_t* candidates = drafter_->candidates();
+    float* row = trace.logits.data() + static_cast<size_t>(i) * vocab;
+    for (int64_t c = 0; c < n; ++c) row[candidates ? candidates[c] : c] = drafter_->logits()[c];
+    token = greedy.choose(drafter_->logits(), candidates, n, session->length() + 1 + i,
+                          TokenHistory());
+    trace.tokens.push_back(token);
+    trace.hidden.insert(trace.hidden.end(), h.begin(), h.end());
+  }
+  give_back(std::move(session));
+  return trace;
+}
+
+}  // namespace gemtp

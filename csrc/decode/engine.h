@@ -1,0 +1,99 @@
+// An opened model: target, optional drafter, tokenizer and backend. Immutable after open() but for
+// the scratch of its forward passes, which mutex() guards: one pass runs at a time, and it uses all
+// threads.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "decode/session.h"
+#include "model/config.h"
+#include "model/drafter.h"
+#include "model/target.h"
+#include "model/weights.h"
+#include "text/tokenizer.h"
+
+namespace gemtp {
+
+struct EngineOptions {
+  int threads = 0;              // 0: every core this process may use
+  int64_t context = 4096;       // positions a sequence can hold; capped by the model's own length
+  int64_t prefill_chunk = 512;  // rows of one prefill pass
+  bool kv_f16 = true;           // K/V in f16, else f32
+  bool mmap = true;
+  std::string isa;  // "" : GEMTP_ISA, or the best that runs
+};
+
+/// Most drafts of one round.
+constexpr int kMaxDraft = 15;
+
+/// What the drafter proposed after some tokens, with its own outputs at each step.
+struct DraftTrace {
+  std::vector<int32_t> tokens;  // [k]
+  std::vector<float> logits;    // [k, vocab]; -inf for tokens out of the running
+  std::vector<float> hidden;    // [k, backbone]: the h each step hands on
+};
+
+class Engine {
+ public:
+  /// drafter_path may be empty. Error{kFile, kModel, kArgument}.
+  static std::shared_ptr<Engine> open(const std::string& target_path,
+                                      const std::string& drafter_path,
+                                      const EngineOptions& options);
+
+  const EngineOptions& options() const { return options_; }
+  const Config& config() const { return config_; }
+  const GgufFile& file() const { return *weights_.file; }
+  bool has_drafter() const { return drafter_ != nullptr; }
+  /// Null for a model file without a tokenizer.
+  const Tokenizer* tokenizer() const { return tokenizer_.get(); }
+  /// Error{kModel} for a model file without a tokenizer.
+  const Tokenizer& need_tokenizer() const;
+  int64_t context() const { return context_; }
+  std::string backend_name() const { return backend_->name(); }
+  int threads() const { return backend_->threads(); }
+  /// Bytes that one decoded token reads: laid-out weights of the target and of the drafter.
+  int64_t target_bytes() const { return weights_.matrix_bytes; }
+  int64_t drafter_bytes() const { return drafter_weights_.matrix_bytes; }
+
+  /// Error{kArgument} for an empty list or an id outside the vocabulary; Error{kContext} for more
+  /// tokens than the context holds, `room` of which must stay free.
+  void check_ids(const std::vector<int32_t>& ids, int64_t room) const;
+
+  /// The target's logits after each of ids, [ids, vocab] to `out`.
+  void logits(const std::vector<int32_t>& ids, float* out);
+  /// Greedy drafts after ids (at least two: ids.back() is the pending token of a round at position
+  /// ids.size() - 1).
+  DraftTrace draft(const std::vector<int32_t>& ids, int k);
+
+  /// A session for one generation: the idle one that shares the longest prefix with `prompt`, or a
+  /// new one. give_back() keeps it for the next call.
+  std::unique_ptr<Session> take_session(const std::vector<int32_t>& prompt);
+  void give_back(std::unique_ptr<Session> session);
+
+  // For the decode loop; hold mutex().
+  std::mutex& mutex() { return mutex_; }
+  Target& target() { return *target_; }
+  Drafter& drafter() { return *drafter_; }
+
+ private:
+  Engine() = default;
+  int64_t max_rows() const;  // of one pass
+
+  EngineOptions options_;
+  int64_t context_ = 0;
+  std::unique_ptr<Backend> backend_;
+  Config config_, drafter_config_;
+  Weights weights_, drafter_weights_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<Target> target_;
+  std::unique_ptr<Drafter> drafter_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Session>> idle_;
+};
+
+}  // namespace gemtp

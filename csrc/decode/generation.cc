@@ -1,0 +1,206 @@
+#include "decode/generation.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/error.h"
+
+namespace gemtp {
+namespace {
+
+// Until depth is chosen by measurement: deep enough to gain from a good drafter, shallow enough
+// that verifying stays cheap.
+constexpr int kDefaultDraft = 3;
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::vector<int32_t> end_tokens(const Engine& engine, const GenerationParams& params) {
+  if (params.ignore_eos || !engine.tokenizer()) return {};
+  return engine.tokenizer()->end_tokens();
+}
+
+std::vector<int32_t> suppressed(const Engine& engine) {
+  return engine.tokenizer() ? engine.tokenizer()->suppressed() : std::vector<int32_t>{};
+}
+
+// Length of the longest suffix of `text` that is a proper prefix of `stop`.
+size_t partial_match(const std::string& text, const std::string& stop) {
+  for (size_t n = std::min(text.size(), stop.size() - 1); n > 0; --n)
+    if (text.compare(text.size() - n, n, stop, 0, n) == 0) return n;
+  return 0;
+}
+
+void check(const Engine& engine, const GenerationParams& params) {
+  if (params.max_tokens < 0)
+    throw Error(ErrorKind::kArgument, format("max_tokens is %lld; it must be 0 or more",
+                                             static_cast<long long>(params.max_tokens)));
+  if (params.draft < -1 || params.draft > kMaxDraft)
+    throw Error(ErrorKind::kArgument,
+                format("draft is %d; it must be \"auto\" or a number from 0 to %d", params.draft,
+                       kMaxDraft));
+  if (params.draft > 0 && !engine.has_drafter())
+    throw Error(ErrorKind::kArgument,
+                format("draft is %d but no drafter is loaded; open the model with one, or pass "
+                       "\"auto\" or 0",
+                       params.draft));
+  for (const std::string& s : params.stop) {
+    if (s.empty()) throw Error(ErrorKind::kArgument, "a stop string is empty; leave it out");
+    if (find_invalid_utf8(s) != std::string::npos)
+      throw Error(ErrorKind::kArgument, "a stop string is not valid UTF-8");
+  }
+  if (!params.stop.empty()) engine.need_tokenizer();
+}
+
+}  // namespace
+
+const char* finish_reason_name(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kNone:
+      return "unfinished";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kContext:
+      return "context";
+  }
+  return "";
+}
+
+double GenerationStats::tokens_per_second() const {
+  return tokens > 1 && decode_seconds > 0 ? static_cast<double>(tokens - 1) / decode_seconds : 0.0;
+}
+
+Generation::Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prompt,
+                       GenerationParams params)
+    : engine_(std::move(engine)),
+      prompt_(std::move(prompt)),
+      params_(std::move(params)),
+      chooser_(params_.sampling, suppressed(*engine_),
+               static_cast<int32_t>(engine_->config().vocab)),
+      history_(params_.sampling.penalty_last_n),
+      ends_(end_tokens(*engine_, params_)) {
+  check(*engine_, params_);
+  engine_->check_ids(prompt_, 1);
+  if (engine_->tokenizer()) decoder_ = std::make_unique<StreamDecoder>(*engine_->tokenizer());
+  for (int32_t id : prompt_) history_.push(id);
+  stats_.prompt_tokens = static_cast<int64_t>(prompt_.size());
+  if (params_.max_tokens == 0) {
+    finish_ = FinishReason::kLength;
+    return;
+  }
+  const std::lock_guard lock(engine_->mutex());
+  session_ = engine_->take_session(prompt_);
+  stats_.cached_tokens = session_->length();
+}
+
+Generation::~Generation() {
+  if (!session_) return;
+  const std::lock_guard lock(engine_->mutex());
+  engine_->give_back(std::move(session_));
+}
+
+std::vector<Emitted> Generation::step() {
+  std::vector<Emitted> out;
+  if (done()) return out;
+  const std::lock_guard lock(engine_->mutex());
+  const double start = now();
+  if (!prefilled_) {
+    prefill_chunk();
+    stats_.prompt_seconds += now() - start;
+    if (!prefilled_) return out;
+    emit({pending_.token}, 0, out);
+    return out;
+  }
+  const int depth = round_depth();
+  const Round round = run_round(engine_->target(), depth ? &engine_->drafter() : nullptr, *session_,
+                                pending_, chooser_, history_, depth, ends_);
+  stats_.decode_seconds += now() - start;
+  ++stats_.rounds;
+  stats_.drafted += round.drafted;
+  const auto count = [](std::vector<int64_t>& v, int i) {
+    if (v.size() <= static_cast<size_t>(i)) v.resize(static_cast<size_t>(i) + 1);
+    ++v[static_cast<size_t>(i)];
+  };
+  count(stats_.depth_histogram, round.drafted);
+  for (int i = 0; i < round.drafted; ++i) count(stats_.drafted_at, i);
+  for (int i = 0; i < round.accepted; ++i) count(stats_.accepted_at, i);
+  stats_.accepted += round.accepted;
+  stats_.accepted_at.resize(stats_.drafted_at.size());
+  emit(round.tokens, round.accepted, out);
+  return out;
+}
+
+// Runs the next rows of the prompt; with the last of them, chooses the first token.
+void Generation::prefill_chunk() {
+  const int64_t at = session_->length();
+  const auto total = static_cast<int64_t>(prompt_.size());
+  const int64_t m = std::min(engine_->options().prefill_chunk, total - at);
+  const bool last = at + m == total;
+  session_->forward(engine_->target(), prompt_.data() + at, m, last ? 1 : 0);
+  if (!last) return;
+  pending_.token =
+      chooser_.choose(session_->logits(0), nullptr, engine_->config().vocab, total, history_);
+  history_.push(pending_.token);
+  const float* h = session_->hidden(0);
+  pending_.hidden.assign(h, h + engine_->config().hidden);
+  prefilled_ = true;
+}
+
+// Drafts that can still become tokens: a round yields at most depth + 1 of them.
+int Generation::round_depth() const {
+  if (!engine_->has_drafter()) return 0;
+  const int64_t wanted = params_.draft < 0 ? kDefaultDraft : params_.draft;
+  const int64_t left = params_.max_tokens - stats_.tokens;
+  const int64_t room = engine_->context() - session_->length();
+  return static_cast<int>(std::max<int64_t>(0, std::min({wanted, left - 1, room - 1})));
+}
+
+void Generation::emit(const std::vector<int32_t>& tokens, int accepted, std::vector<Emitted>& out) {
+  for (size_t i = 0; i < tokens.size() && !done(); ++i) {
+    const int32_t id = tokens[i];
+    if (std::binary_search(ends_.begin(), ends_.end(), id)) {
+      finish_ = FinishReason::kStop;
+      break;
+    }
+    ++stats_.tokens;
+    Emitted e{id, static_cast<int>(i) < accepted, ""};
+    if (decoder_) e.text = release_text(decoder_->push(id));
+    out.push_back(std::move(e));
+    if (done()) return;  // a stop string: what it held back is dropped
+    if (stats_.tokens == params_.max_tokens)
+      finish_ = FinishReason::kLength;
+    else if (stats_.prompt_tokens + stats_.tokens == engine_->context())
+      finish_ = FinishReason::kContext;
+  }
+  if (!done() || !decoder_) return;
+  std::string rest = release_text(decoder_->finish()) + held_;
+  held_.clear();
+  (out.empty() ? tail_ : out.back().text) += rest;
+}
+
+// Adds a piece of decoded text and returns what can be shown: everything before a stop string
+// (which ends the generation), or all but what may be the beginning of one.
+std::string Generation::release_text(const std::string& piece) {
+  held_ += piece;
+  size_t hit = std::string::npos, keep = 0;
+  for (const std::string& s : params_.stop) {
+    hit = std::min(hit, held_.find(s));
+    keep = std::max(keep, partial_match(held_, s));
+  }
+  std::string shown;
+  if (hit != std::string::npos) {
+    shown = held_.substr(0, hit);
+    held_.clear();
+    finish_ = FinishReason::kStop;
+    return shown;
+  }
+  // A stop string is valid UTF-8, so cutting where one may begin never splits a character.
+  shown = held_.substr(0, held_.size() - keep);
+  held_.erase(0, held_.size() - keep);
+  return shown;
+}
+
+}  // namespace gemtp

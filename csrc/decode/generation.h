@@ -1,0 +1,86 @@
+// One generation: prompt in, tokens and text out, a step at a time.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "decode/choose.h"
+#include "decode/engine.h"
+#include "decode/speculative.h"
+
+namespace gemtp {
+
+struct GenerationParams {
+  SamplingParams sampling;
+  int64_t max_tokens = 128;
+  std::vector<std::string> stop;  // strings that end the text; not part of it
+  int draft = -1;                 // tokens to draft a round; 0: no drafter; -1: as many as pay off
+  bool ignore_eos = false;        // end tokens are tokens like any other
+};
+
+struct GenerationStats {
+  int64_t rounds = 0;    // verify passes
+  int64_t drafted = 0;   // drafts proposed
+  int64_t accepted = 0;  // drafts that became tokens
+  int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;             // of the prompt, taken from an earlier call's K/V
+  double prompt_seconds = 0;             // until the first token
+  int64_t tokens = 0;                    // generated
+  double decode_seconds = 0;             // after the first token
+  std::vector<int64_t> depth_histogram;  // [k]: rounds that drafted k tokens
+  std::vector<int64_t> drafted_at;       // [i]: rounds that drafted an (i+1)-th token
+  std::vector<int64_t> accepted_at;      // [i]: of those, the ones that accepted it
+  double tokens_per_second() const;      // of decoding: tokens after the first, over their time
+};
+
+enum class FinishReason { kNone, kStop, kLength, kContext };
+const char* finish_reason_name(FinishReason reason);
+
+/// One token as it leaves the generation. `text` is what became certain with it: valid UTF-8,
+/// possibly empty (an unfinished character, or text that may yet turn out to be a stop string).
+struct Emitted {
+  int32_t id = -1;
+  bool drafted = false;  // it was the drafter's guess
+  std::string text;
+};
+
+class Generation {
+ public:
+  /// Validates everything; nothing has run yet. Error{kArgument, kContext, kModel}.
+  Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prompt, GenerationParams params);
+  ~Generation();  // hands the session back, also half-way
+
+  /// One chunk of prefill or one round. The end token that finished the generation is not emitted.
+  /// Text still held back at the end comes with the last token, or in tail().
+  std::vector<Emitted> step();
+  bool done() const { return finish_ != FinishReason::kNone; }
+  FinishReason finish_reason() const { return finish_; }
+  /// Text that was held back when the generation ended without a further token to carry it.
+  const std::string& tail() const { return tail_; }
+  const GenerationStats& stats() const { return stats_; }
+
+ private:
+  void prefill_chunk();
+  void emit(const std::vector<int32_t>& tokens, int accepted, std::vector<Emitted>& out);
+  std::string release_text(const std::string& piece);
+  int round_depth() const;
+
+  std::shared_ptr<Engine> engine_;
+  std::unique_ptr<Session> session_;
+  std::vector<int32_t> prompt_;
+  GenerationParams params_;
+  Chooser chooser_;
+  TokenHistory history_;
+  std::vector<int32_t> ends_;
+  std::unique_ptr<StreamDecoder> decoder_;
+  Pending pending_;
+  bool prefilled_ = false;
+  std::string held_;  // decoded text that may be the beginning of a stop string
+  std::string tail_;
+  FinishReason finish_ = FinishReason::kNone;
+  GenerationStats stats_;
+};
+
+}  // namespace gemtp

@@ -1,0 +1,39 @@
+#include "decode/session.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace gemtp {
+
+Session::Session(const Config& target, Backend& backend, int64_t context, int64_t max_rows,
+                 int64_t output_rows, bool kv_f16)
+    : kv_(target, backend, context, max_rows, kv_f16),
+      hidden_size_(target.hidden),
+      vocab_(target.vocab),
+      output_rows_(output_rows),
+      hidden_(backend.alloc(output_rows * target.hidden)),
+      logits_(backend.alloc(output_rows * target.vocab)) {}
+
+int64_t Session::reusable(const std::vector<int32_t>& ids) const {
+  const size_t n = std::min(ids.size(), tokens_.size());
+  const auto common =
+      std::mismatch(ids.begin(), ids.begin() + static_cast<int64_t>(n), tokens_.begin());
+  // The last token runs in any case: its logits are wanted.
+  const int64_t length =
+      std::min<int64_t>(common.first - ids.begin(), static_cast<int64_t>(ids.size()) - 1);
+  return kv_.can_truncate(length) ? length : 0;
+}
+
+void Session::truncate(int64_t length) {
+  kv_.truncate(length);
+  tokens_.resize(static_cast<size_t>(length));
+}
+
+void Session::forward(Target& target, const int32_t* ids, int64_t m, int64_t want) {
+  GEMTP_ASSERT(want <= output_rows_);
+  target.forward(kv_, ids, m, want, hidden_.get(), logits_.get());
+  tokens_.insert(tokens_.end(), ids, ids + m);
+}
+
+}  // namespace gemtp

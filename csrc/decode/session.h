@@ -1,0 +1,44 @@
+// One timeline: the tokens whose K/V is cached, and the target's outputs of the latest pass.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "backend/backend.h"
+#include "model/kv_cache.h"
+#include "model/target.h"
+
+namespace gemtp {
+
+class Session {
+ public:
+  /// max_rows: of one pass; output_rows: of those, the most whose outputs can be asked for.
+  Session(const Config& target, Backend& backend, int64_t context, int64_t max_rows,
+          int64_t output_rows, bool kv_f16);
+
+  /// Tokens in the cache, position by position.
+  const std::vector<int32_t>& tokens() const { return tokens_; }
+  int64_t length() const { return kv_.length(); }
+  const KvCache& kv() const { return kv_; }
+
+  /// How many of the first tokens of `ids` need not be run again.
+  int64_t reusable(const std::vector<int32_t>& ids) const;
+  /// Keeps positions below `length`. Precondition: kv().can_truncate(length).
+  void truncate(int64_t length);
+
+  /// Runs ids[0 .. m) behind the cached tokens; outputs of the last `want` rows are in hidden() and
+  /// logits() until the next call.
+  void forward(Target& target, const int32_t* ids, int64_t m, int64_t want);
+
+  const float* hidden(int64_t row) const { return hidden_.get() + row * hidden_size_; }
+  const float* logits(int64_t row) const { return logits_.get() + row * vocab_; }
+
+ private:
+  KvCache kv_;
+  std::vector<int32_t> tokens_;
+  int64_t hidden_size_, vocab_, output_rows_;
+  Buffer hidden_;  // [output_rows, hidden]
+  Buffer logits_;  // [output_rows, vocab]
+};
+
+}  // namespace gemtp

@@ -1,0 +1,59 @@
+// Architecture of a target or a drafter, read from GGUF metadata and checked.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "gguf/reader.h"
+
+namespace gemtp {
+
+struct LayerConfig {
+  bool sliding = false;
+  int64_t heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t ffn = 0;     // width of the (dense) feed-forward
+  int kv_source = -1;  // layer whose K/V this one attends to: itself, or an earlier one when shared
+};
+
+struct Config {
+  std::string arch;  // as spelled in the file
+  bool drafter = false;
+  int64_t vocab = 0;
+  int64_t hidden = 0;
+  int64_t backbone = 0;   // drafter: the target's hidden size
+  int64_t context = 0;    // context length the model was trained for
+  int64_t window = 0;     // sliding layers: position p sees k with p - k < window
+  int64_t per_layer = 0;  // width of the per-layer input embeddings (PLE), 0: none
+  int64_t experts = 0;    // 0: dense
+  int64_t experts_used = 0;
+  int64_t expert_ffn = 0;
+  float eps = 1e-6f;
+  float softcap = 0;       // of the final logits, 0: none
+  double rope_base = 1e6;  // full layers
+  double rope_base_sliding = 1e4;
+  std::vector<LayerConfig> layers;
+  int kv_layers = 0;  // the first kv_layers layers own K/V, the rest share
+
+  // Drafter with an ordered head, 0: plain head.
+  int64_t centroids = 0;
+  int64_t centroid_top_k = 0;
+
+  int n_layers() const { return static_cast<int>(layers.size()); }
+  /// The last layer of that type that owns K/V, or -1.
+  int last_kv_layer(bool sliding) const;
+};
+
+bool is_target_arch(const std::string& arch);
+bool is_drafter_arch(const std::string& arch);
+
+/// Error{kFile} for a missing, mistyped or absurd value, naming file and key; Error{kModel} for a
+/// sound file of another architecture.
+Config read_config(const GgufFile& file);
+
+/// Error{kModel} saying how the drafter does not fit the target.
+void check_pair(const Config& target, const Config& drafter);
+
+}  // namespace gemtp

@@ -1,0 +1,104 @@
+#include "model/drafter.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "base/error.h"
+#include "model/target.h"
+
+namespace gemtp {
+
+Drafter::Drafter(const Config& config, const Weights& weights, const Config& target,
+                 const Weights& target_weights, Backend& backend)
+    : config_(config),
+      weights_(weights),
+      target_(target),
+      target_weights_(target_weights),
+      backend_(backend),
+      scratch_(config, backend, 1),
+      rope_full_(make_rope(config, weights, false)),
+      rope_sliding_(make_rope(config, weights, true)),
+      input_(backend.alloc(2 * config.backbone)),
+      x_(backend.alloc(config.hidden)),
+      normed_(backend.alloc(config.hidden)),
+      centroid_scores_(backend.alloc(config.centroids)),
+      logits_(backend.alloc(candidate_count())) {
+  if (config.centroids) candidates_.resize(static_cast<size_t>(candidate_count()));
+}
+
+int64_t Drafter::candidate_count() const {
+  const Config& c = config_;
+  return c.centroids ? c.vocab / c.centroids * c.centroid_top_k : c.vocab;
+}
+
+void Drafter::begin_round(const KvCache& kv, int64_t p) {
+  GEMTP_ASSERT(p >= 1 && kv.length() >= p);
+  kv_ = &kv;
+  angles_full_ = rope_full_.rows(p, 1);
+  angles_sliding_ = rope_sliding_.rows(p, 1);
+  span_full_ = {0, p - 1};
+  span_sliding_ = {std::max<int64_t>(0, p - config_.window + 1), p - 1};
+}
+
+void Drafter::step(int32_t token, const float* h, float* next_h) {
+  GEMTP_ASSERT(kv_ != nullptr);
+  const Config& c = config_;
+  backend_.embed(target_weights_.token_embedding, &token, 1, 0, c.backbone,
+                 std::sqrt(static_cast<float>(c.backbone)), input_.get());
+  std::memcpy(input_.get() + c.backbone, h, static_cast<size_t>(c.backbone) * sizeof(float));
+  backend_.matmul(
+      {{weights_.pre_projection.get(), input_.get(), 2 * c.backbone, 1, x_.get(), c.hidden}});
+
+  for (int i = 0; i < c.n_layers(); ++i) {
+    const bool sliding = c.layers[static_cast<size_t>(i)].sliding;
+    LayerPass pass;
+    pass.m = pass.keep = 1;
+    pass.rope = sliding ? angles_sliding_ : angles_full_;
+    pass.spans = sliding ? &span_sliding_ : &span_full_;
+    pass.read = &kv_->layer(target_.last_kv_layer(sliding));
+    pass.weights = &weights_;
+    pass.index = i;
+    layer_forward(c, weights_.layers[static_cast<size_t>(i)], pass, scratch_, backend_, x_.get());
+  }
+  backend_.rms_norm(x_.get(), weights_.output_norm.get(), 1, c.hidden, c.eps, normed_.get());
+
+  std::vector<MatmulJob> jobs{
+      {weights_.post_projection.get(), normed_.get(), c.hidden, 1, next_h, c.backbone}};
+  if (c.centroids) {
+    jobs.push_back({weights_.centroids.get(), normed_.get(), c.hidden, 1, centroid_scores_.get(),
+                    c.centroids});
+    backend_.matmul(jobs);
+    ordered_head(normed_.get());
+  } else {
+    jobs.push_back({weights_.head.get(), normed_.get(), c.hidden, 1, logits_.get(), c.vocab});
+    backend_.matmul(jobs);
+  }
+  if (c.softcap > 0)
+    backend_.softcap(logits_.get(), 1, candidate_count(), c.softcap, logits_.get());
+}
+
+// Logits of the tokens in the best clusters; every other token is out of the running.
+void Drafter::ordered_head(const float* normed) {
+  const Config& c = config_;
+  const float* scores = centroid_scores_.get();
+  cluster_order_.resize(static_cast<size_t>(c.centroids));
+  std::iota(cluster_order_.begin(), cluster_order_.end(), 0);
+  std::partial_sort(cluster_order_.begin(), cluster_order_.begin() + c.centroid_top_k,
+                    cluster_order_.end(), [scores](int32_t a, int32_t b) {
+                      return scores[a] != scores[b] ? scores[a] > scores[b] : a < b;
+                    });
+  const int64_t per_cluster = c.vocab / c.centroids;
+  std::vector<MatmulJob> jobs;
+  for (int64_t i = 0; i < c.centroid_top_k; ++i) {
+    const auto cluster = static_cast<size_t>(cluster_order_[static_cast<size_t>(i)]);
+    jobs.push_back({weights_.clusters[cluster].get(), normed, c.hidden, 1,
+                    logits_.get() + i * per_cluster, per_cluster});
+    std::copy_n(weights_.token_order.begin() + static_cast<int64_t>(cluster) * per_cluster,
+                per_cluster, candidates_.begin() + i * per_cluster);
+  }
+  backend_.matmul(jobs);
+}
+
+}  // namespace gemtp

@@ -1,0 +1,54 @@
+#include "model/kv_cache.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace gemtp {
+namespace {
+
+int64_t round_up_16(int64_t n) { return (n + 15) / 16 * 16; }
+
+}  // namespace
+
+KvCache::KvCache(const Config& target, Backend& backend, int64_t context, int64_t max_rows,
+                 bool f16)
+    : window_(target.window) {
+  // A pass writes up to max_rows positions before its first row reads the window behind it, and
+  // rejected rows of the pass before may have run ahead by as much: window + max_rows slots keep
+  // every key that can still be asked for.
+  const int64_t full = round_up_16(context);
+  const int64_t ring = std::min(full, round_up_16(window_ + max_rows));
+  for (int i = 0; i < target.kv_layers; ++i) {
+    const LayerConfig& l = target.layers[static_cast<size_t>(i)];
+    layers_.push_back(backend.make_kv(l.kv_heads, l.head_dim, l.sliding ? ring : full, f16));
+    if (l.sliding) ring_ = ring;
+  }
+}
+
+void KvCache::advance(int64_t rows) {
+  length_ += rows;
+  written_ = std::max(written_, length_);
+}
+
+bool KvCache::can_truncate(int64_t length) const {
+  if (length < 0 || length > length_) return false;
+  // The next row, at position `length`, reads back to length - window + 1. Slot p is intact as long
+  // as position p + ring has not been written.
+  const int64_t oldest = std::max<int64_t>(0, length - window_ + 1);
+  return length == 0 || ring_ == 0 || oldest + ring_ >= written_;
+}
+
+void KvCache::truncate(int64_t length) {
+  GEMTP_ASSERT(can_truncate(length));
+  length_ = length;
+  if (length == 0) written_ = 0;
+}
+
+int64_t KvCache::bytes() const {
+  int64_t n = 0;
+  for (const auto& l : layers_) n += l->bytes;
+  return n;
+}
+
+}  // namespace gemtp

@@ -1,0 +1,42 @@
+// K and V of one sequence: a full-length cache for every full-attention layer that owns K/V and a
+// ring for every sliding one.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "backend/backend.h"
+#include "model/config.h"
+
+namespace gemtp {
+
+class KvCache {
+ public:
+  /// context: positions 0 .. context - 1 can be held. max_rows: the most rows written in one pass.
+  KvCache(const Config& target, Backend& backend, int64_t context, int64_t max_rows, bool f16);
+
+  KvLayer& layer(int i) { return *layers_[static_cast<size_t>(i)]; }
+  const KvLayer& layer(int i) const { return *layers_[static_cast<size_t>(i)]; }
+
+  /// Positions 0 .. length() - 1 are valid.
+  int64_t length() const { return length_; }
+  void advance(int64_t rows);
+
+  /// True when positions 0 .. length - 1 can be continued from: nothing that a sliding layer still
+  /// needs has been overwritten by later positions, rejected drafts included.
+  bool can_truncate(int64_t length) const;
+  /// Forgets positions from `length` on. Always possible for the rows of the last pass.
+  void truncate(int64_t length);
+
+  int64_t bytes() const;
+
+ private:
+  std::vector<std::unique_ptr<KvLayer>> layers_;  // [kv_layers]
+  int64_t window_ = 0;
+  int64_t ring_ = 0;  // slots of a sliding layer; 0: no sliding layer
+  int64_t length_ = 0;
+  int64_t written_ = 0;  // positions below this have been written since they were last intact
+};
+
+}  // namespace gemtp

@@ -1,0 +1,215 @@
+#include "model/layer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "base/numeric.h"
+
+namespace gemtp {
+namespace {
+
+MatmulJob job(const MatrixPtr& w, const float* x, int64_t m, float* y) {
+  return {w.get(), x, w->cols, m, y, w->rows};
+}
+
+const LayerConfig& layer_config(const Config& c, int i) { return c.layers[static_cast<size_t>(i)]; }
+
+// (rms(W_model x hidden^-1/2) w + table[token] sqrt(P)) 2^-1/2, this layer's slice, into
+// s.ple_input; s.ple_gate holds W_model x on entry.
+void finish_per_layer_input(const Config& c, const LayerPass& p, LayerScratch& s, Backend& b) {
+  const int64_t n = c.per_layer, skip = p.m - p.keep;
+  const float hidden_scale = 1.0f / std::sqrt(static_cast<float>(c.hidden));
+  const float table_scale = std::sqrt(static_cast<float>(n));
+  b.scale(s.ple_gate.get(), hidden_scale, p.keep, n, s.ple_gate.get());
+  b.embed(p.weights->per_layer_embedding, p.ids + skip, p.keep, p.index * n, n, table_scale,
+          s.ple_input.get());
+  b.rms_norm_add(s.ple_gate.get(), p.weights->ple_norm.get(), p.keep, n, c.eps, s.ple_input.get(),
+                 s.ple_input.get());
+  b.scale(s.ple_input.get(), 0.70710678118654752f, p.keep, n, s.ple_input.get());
+}
+
+void attention_block(const Config& c, const LayerConfig& l, const LayerWeights& w,
+                     const LayerPass& p, LayerScratch& s, Backend& b, float* x) {
+  const int64_t skip = p.m - p.keep;
+  float* kept = x + skip * c.hidden;
+  const float* kept_normed = s.normed.get() + skip * c.hidden;
+  b.rms_norm(x, w.attn_norm.get(), p.m, c.hidden, c.eps, s.normed.get());
+
+  std::vector<MatmulJob> jobs;
+  if (p.own) {
+    jobs.push_back(job(w.k, s.normed.get(), p.m, s.k.get()));
+    if (w.v) jobs.push_back(job(w.v, s.normed.get(), p.m, s.v.get()));
+  }
+  if (p.keep) {
+    jobs.push_back(job(w.q, kept_normed, p.keep, s.q.get()));
+    if (c.per_layer)
+      jobs.push_back(job(w.ple_model_proj, p.embedded + skip * c.hidden, p.keep, s.ple_gate.get()));
+  }
+  b.matmul(jobs);
+
+  if (p.own) {
+    const int64_t width = l.kv_heads * l.head_dim;
+    if (!w.v) std::memcpy(s.v.get(), s.k.get(), static_cast<size_t>(p.m * width) * sizeof(float));
+    b.head_norm_rope(s.k.get(), w.k_norm.get(), p.m, l.kv_heads, l.head_dim, c.eps, &p.rope);
+    b.head_norm_rope(s.v.get(), nullptr, p.m, l.kv_heads, l.head_dim, c.eps, nullptr);
+    b.store_kv(*p.own, s.k.get(), s.v.get(), p.first, p.m);
+  }
+  if (p.keep == 0) return;
+
+  if (c.per_layer) finish_per_layer_input(c, p, s, b);
+  RopeRows rope = p.rope;
+  rope.cos += skip * rope.half;
+  rope.sin += skip * rope.half;
+  b.head_norm_rope(s.q.get(), w.q_norm.get(), p.keep, l.heads, l.head_dim, c.eps, &rope);
+  b.attention(*p.read, s.q.get(), p.keep, l.heads, p.spans, s.attended.get());
+  b.matmul({job(w.attn_output, s.attended.get(), p.keep, s.branch.get())});
+  b.rms_norm_add(s.branch.get(), w.attn_post_norm.get(), p.keep, c.hidden, c.eps, kept, kept);
+}
+
+// Scores [experts] of one row -> the experts used, best first, and their weights: softmax over all,
+// the top k renormalised, times the per-expert scale.
+void route(const Config& c, const ExpertWeights& w, const float* scores, int32_t* chosen,
+           float* weight) {
+  const auto n = static_cast<size_t>(c.experts);
+  std::vector<int32_t> order(n);
+  std::iota(order.begin(), order.end(), 0);
+  std::partial_sort(
+      order.begin(), order.begin() + c.experts_used, order.end(),
+      [&](int32_t a, int32_t b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a < b; });
+  // The softmax's own denominator cancels in the renormalisation.
+  double total = 0;
+  std::vector<double> e(static_cast<size_t>(c.experts_used));
+  for (size_t i = 0; i < e.size(); ++i) {
+    e[i] = portable_exp(static_cast<double>(scores[order[i]]) - scores[order[0]]);
+    total += e[i];
+  }
+  for (size_t i = 0; i < e.size(); ++i) {
+    chosen[i] = order[i];
+    weight[i] = static_cast<float>(e[i] / total) * w.per_expert_scale[order[i]];
+  }
+}
+
+// The expert branch of an MoE layer: x [m, hidden] (the residual) -> s.branch, normed.
+void expert_branch(const Config& c, const ExpertWeights& w, int64_t m, LayerScratch& s, Backend& b,
+                   const float* x) {
+  const int64_t h = c.hidden, f = c.expert_ffn, used = c.experts_used, slots = m * used;
+  b.rms_norm(x, nullptr, m, h, c.eps, s.normed.get());
+  const float root = 1.0f / std::sqrt(static_cast<float>(h));
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t j = 0; j < h; ++j)
+      s.normed[i * h + j] = s.normed[i * h + j] * w.router_scale[j] * root;
+  b.matmul({job(w.router, s.normed.get(), m, s.router_scores.get())});
+
+  std::vector<int32_t> chosen(static_cast<size_t>(slots));
+  for (int64_t i = 0; i < m; ++i)
+    route(c, w, s.router_scores.get() + i * c.experts, chosen.data() + i * used,
+          s.slot_weight.get() + i * used);
+
+  // Group the slots by expert, so that each expert's weights are read once.
+  std::vector<int32_t> grouped(static_cast<size_t>(slots));  // slot at each grouped place
+  std::iota(grouped.begin(), grouped.end(), 0);
+  std::stable_sort(grouped.begin(), grouped.end(), [&](int32_t a, int32_t b) {
+    return chosen[static_cast<size_t>(a)] < chosen[static_cast<size_t>(b)];
+  });
+  b.rms_norm(x, w.pre_norm.get(), m, h, c.eps, s.normed.get());
+  for (int64_t g = 0; g < slots; ++g)
+    std::memcpy(s.expert_in.get() + g * h,
+                s.normed.get() + grouped[static_cast<size_t>(g)] / used * h,
+                static_cast<size_t>(h) * sizeof(float));
+  std::vector<MatmulJob> in, out;
+  for (int64_t g = 0; g < slots;) {
+    const int32_t e = chosen[static_cast<size_t>(grouped[static_cast<size_t>(g)])];
+    int64_t n = 1;
+    while (g + n < slots && chosen[static_cast<size_t>(grouped[static_cast<size_t>(g + n)])] == e)
+      ++n;
+    const auto at = static_cast<size_t>(e);
+    in.push_back(job(w.gate[at], s.expert_in.get() + g * h, n, s.expert_gate.get() + g * f));
+    in.push_back(job(w.up[at], s.expert_in.get() + g * h, n, s.expert_up.get() + g * f));
+    out.push_back(job(w.down[at], s.expert_gate.get() + g * f, n, s.expert_out.get() + g * h));
+    g += n;
+  }
+  b.matmul(in);
+  b.gelu_mul(s.expert_gate.get(), s.expert_up.get(), slots, f, s.expert_gate.get());
+  b.matmul(out);
+  for (int64_t g = 0; g < slots; ++g)
+    std::memcpy(s.slot_out.get() + grouped[static_cast<size_t>(g)] * h, s.expert_out.get() + g * h,
+                static_cast<size_t>(h) * sizeof(float));
+  b.weighted_sum(s.slot_out.get(), s.slot_weight.get(), m, used, h, s.branch.get());
+  b.rms_norm(s.branch.get(), w.post_norm.get(), m, h, c.eps, s.branch.get());
+}
+
+void feed_forward_block(const Config& c, const LayerConfig& l, const LayerWeights& w, int64_t m,
+                        LayerScratch& s, Backend& b, float* x) {
+  b.rms_norm(x, w.ffn_norm.get(), m, c.hidden, c.eps, s.normed.get());
+  b.matmul({job(w.ffn_gate, s.normed.get(), m, s.gate.get()),
+            job(w.ffn_up, s.normed.get(), m, s.up.get())});
+  b.gelu_mul(s.gate.get(), s.up.get(), m, l.ffn, s.gate.get());
+  if (!w.moe) {
+    b.matmul({job(w.ffn_down, s.gate.get(), m, s.branch.get())});
+  } else {
+    b.matmul({job(w.ffn_down, s.gate.get(), m, s.dense_out.get())});
+    expert_branch(c, *w.moe, m, s, b, x);
+    b.rms_norm_add(s.dense_out.get(), w.moe->dense_post_norm.get(), m, c.hidden, c.eps,
+                   s.branch.get(), s.branch.get());
+  }
+  b.rms_norm_add(s.branch.get(), w.ffn_post_norm.get(), m, c.hidden, c.eps, x, x);
+}
+
+void per_layer_block(const Config& c, const LayerWeights& w, int64_t m, LayerScratch& s, Backend& b,
+                     float* x) {
+  b.matmul({job(w.ple_gate, x, m, s.ple_gate.get())});
+  b.gelu_mul(s.ple_gate.get(), s.ple_input.get(), m, c.per_layer, s.ple_gate.get());
+  b.matmul({job(w.ple_proj, s.ple_gate.get(), m, s.branch.get())});
+  b.rms_norm_add(s.branch.get(), w.ple_post_norm.get(), m, c.hidden, c.eps, x, x);
+}
+
+}  // namespace
+
+LayerScratch::LayerScratch(const Config& c, Backend& b, int64_t rows) {
+  int64_t heads = 0, kv = 0, ffn = 0;
+  for (const LayerConfig& l : c.layers) {
+    heads = std::max(heads, l.heads * l.head_dim);
+    kv = std::max(kv, l.kv_heads * l.head_dim);
+    ffn = std::max(ffn, l.ffn);
+  }
+  normed = b.alloc(rows * c.hidden);
+  q = b.alloc(rows * heads);
+  attended = b.alloc(rows * heads);
+  branch = b.alloc(rows * c.hidden);
+  gate = b.alloc(rows * ffn);
+  up = b.alloc(rows * ffn);
+  if (c.kv_layers) {
+    k = b.alloc(rows * kv);
+    v = b.alloc(rows * kv);
+  }
+  if (c.per_layer) {
+    ple_input = b.alloc(rows * c.per_layer);
+    ple_gate = b.alloc(rows * c.per_layer);
+  }
+  if (c.experts) {
+    const int64_t slots = rows * c.experts_used;
+    router_scores = b.alloc(rows * c.experts);
+    expert_in = b.alloc(slots * c.hidden);
+    expert_gate = b.alloc(slots * c.expert_ffn);
+    expert_up = b.alloc(slots * c.expert_ffn);
+    expert_out = b.alloc(slots * c.hidden);
+    slot_out = b.alloc(slots * c.hidden);
+    slot_weight = b.alloc(slots);
+    dense_out = b.alloc(rows * c.hidden);
+  }
+}
+
+void layer_forward(const Config& c, const LayerWeights& w, const LayerPass& p, LayerScratch& s,
+                   Backend& b, float* x) {
+  const LayerConfig& l = layer_config(c, p.index);
+  attention_block(c, l, w, p, s, b, x);
+  if (p.keep == 0) return;
+  float* kept = x + (p.m - p.keep) * c.hidden;
+  feed_forward_block(c, l, w, p.keep, s, b, kept);
+  if (c.per_layer) per_layer_block(c, w, p.keep, s, b, kept);
+  if (w.output_scale != 1.0f) b.scale(kept, w.output_scale, p.keep, c.hidden, kept);
+}
+
+}  // namespace gemtp

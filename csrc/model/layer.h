@@ -1,0 +1,57 @@
+// One transformer layer of Gemma 4, written once for targets and drafters.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "backend/backend.h"
+#include "model/config.h"
+#include "model/kv_cache.h"
+#include "model/weights.h"
+
+namespace gemtp {
+
+/// Buffers for one pass of at most `rows` rows through any layer of `config`.
+class LayerScratch {
+ public:
+  LayerScratch(const Config& config, Backend& backend, int64_t rows);
+
+  Buffer normed;     // [rows, hidden]
+  Buffer q;          // [rows, heads * head_dim]
+  Buffer k, v;       // [rows, kv_heads * head_dim]
+  Buffer attended;   // [rows, heads * head_dim]
+  Buffer branch;     // [rows, hidden]: what a branch adds to the residual
+  Buffer gate, up;   // [rows, ffn]
+  Buffer ple_input;  // [rows, P]
+  Buffer ple_gate;   // [rows, P]
+  // MoE; slots = rows * experts_used, ordered by row, then by rank of the expert.
+  Buffer router_scores;           // [rows, experts]
+  Buffer expert_in;               // [slots, hidden] inputs grouped by expert
+  Buffer expert_gate, expert_up;  // [slots, expert_ffn] grouped by expert
+  Buffer expert_out;              // [slots, hidden] grouped by expert
+  Buffer slot_out;                // [slots, hidden] by row and rank
+  Buffer slot_weight;             // [slots]
+  Buffer dense_out;               // [rows, hidden]
+};
+
+/// The rows of one pass through one layer.
+struct LayerPass {
+  int64_t m = 0;      // rows
+  int64_t keep = 0;   // trailing rows that go on past K/V; the others only leave their K/V
+  int64_t first = 0;  // position of row 0
+  RopeRows rope;      // of the m rows
+  const AttentionSpan* spans = nullptr;  // of the `keep` rows
+  KvLayer* own = nullptr;                // K/V to write; null when shared
+  const KvLayer* read = nullptr;         // K/V to attend to
+  // Per-layer inputs: ids and scaled embeddings of the m rows; ple_table may be empty (no PLE).
+  const int32_t* ids = nullptr;
+  const float* embedded = nullptr;  // [m, hidden]
+  const Weights* weights = nullptr;
+  int index = 0;
+};
+
+/// x: [m, hidden], in place; only the last `keep` rows are meaningful afterwards.
+void layer_forward(const Config& config, const LayerWeights& w, const LayerPass& pass,
+                   LayerScratch& s, Backend& backend, float* x);
+
+}  // namespace gemtp

@@ -1,0 +1,34 @@
+#include "model/rope.h"
+
+#include "base/error.h"
+#include "base/numeric.h"
+
+namespace gemtp {
+
+Rope::Rope(double base, int64_t head_dim, const std::vector<float>& factors) {
+  const int64_t half = head_dim / 2;
+  GEMTP_ASSERT(factors.empty() || static_cast<int64_t>(factors.size()) == half);
+  for (int64_t i = 0; i < half; ++i) {
+    const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
+    const double factor = factors.empty() ? 1.0 : factors[static_cast<size_t>(i)];
+    frequency_.push_back(portable_pow(base, exponent) / factor);
+  }
+}
+
+RopeRows Rope::rows(int64_t first, int64_t m) {
+  const size_t half = frequency_.size();
+  cos_.resize(static_cast<size_t>(m) * half);
+  sin_.resize(cos_.size());
+  for (size_t r = 0; r < static_cast<size_t>(m); ++r) {
+    const double position = static_cast<double>(first + static_cast<int64_t>(r));
+    for (size_t i = 0; i < half; ++i) {
+      double s, c;
+      portable_sincos(position * frequency_[i], &s, &c);
+      cos_[r * half + i] = static_cast<float>(c);
+      sin_[r * half + i] = static_cast<float>(s);
+    }
+  }
+  return {cos_.data(), sin_.data(), static_cast<int64_t>(half)};
+}
+
+}  // namespace gemtp

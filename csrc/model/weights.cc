@@ -1,0 +1,302 @@
+#include "model/weights.h"
+
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "base/error.h"
+#include "base/float16.h"
+
+namespace gemtp {
+namespace {
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string s = "[";
+  for (size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + std::to_string(shape[i]);
+  return s + "]";
+}
+
+class Loader {
+ public:
+  Loader(const GgufFile& file, Backend& backend, Weights& weights)
+      : file_(file), backend_(backend), weights_(weights) {}
+
+  [[noreturn]] void fail(const std::string& what) const {
+    throw Error(ErrorKind::kFile, file_.path() + ": " + what);
+  }
+
+  bool has(const std::string& name) const { return file_.find_tensor(name) != nullptr; }
+
+  /// The tensor, of exactly this shape (contiguous dimension first) and a computable type.
+  const Tensor& demand(const std::string& name, const std::vector<int64_t>& shape) const {
+    const Tensor* t = file_.find_tensor(name);
+    if (!t) fail("tensor " + name + " is missing; convert the model again");
+    std::vector<int64_t> have = t->shape, want = shape;
+    while (have.size() > 1 && have.back() == 1) have.pop_back();
+    while (want.size() > 1 && want.back() == 1) want.pop_back();
+    if (have != want)
+      fail("tensor " + name + " has shape " + shape_text(t->shape) +
+           " where the architecture needs " + shape_text(shape));
+    if (!dtype_supported(t->type))
+      fail(format(
+          "tensor %s is %s; this version computes with F32, F16, BF16, Q8_0 and Q4_0, not yet "
+          "with that type",
+          name.c_str(), dtype_info(t->type)->name));
+    return *t;
+  }
+
+  WeightSource source(const std::string& name, int64_t rows, int64_t cols) const {
+    const Tensor& t = demand(name, {cols, rows});
+    return {static_cast<DType>(t.type), rows, cols, t.data};
+  }
+
+  MatrixPtr layout(const WeightSource& source, const std::string& name,
+                   const std::vector<int32_t>* rows = nullptr) {
+    MatrixPtr m;
+    try {
+      m = backend_.load_matrix(source, name, rows);
+    } catch (const Error& e) {
+      fail(e.what());
+    }
+    weights_.matrix_bytes += m->bytes;
+    return m;
+  }
+
+  MatrixPtr matrix(const std::string& name, int64_t rows, int64_t cols) {
+    return layout(source(name, rows, cols), name);
+  }
+
+  /// A vector as floats (F32, F16 or BF16 in the file).
+  std::vector<float> values(const std::string& name, int64_t n) const {
+    const Tensor& t = demand(name, {n});
+    const auto type = static_cast<DType>(t.type);
+    std::vector<float> v(static_cast<size_t>(n));
+    for (int64_t i = 0; i < n; ++i) {
+      uint16_t h = 0;
+      if (type == DType::kF32)
+        std::memcpy(&v[static_cast<size_t>(i)], t.data + i * 4, 4);
+      else if (type == DType::kF16 || type == DType::kBF16)
+        std::memcpy(&h, t.data + i * 2, 2);
+      else
+        fail(format("tensor %s is %s; norms and scales must be F32, F16 or BF16", name.c_str(),
+                    dtype_info(t.type)->name));
+      if (type == DType::kF16) v[static_cast<size_t>(i)] = gemtp_f16_to_f32(h);
+      if (type == DType::kBF16) v[static_cast<size_t>(i)] = gemtp_bf16_to_f32(h);
+      if (!std::isfinite(v[static_cast<size_t>(i)]))
+        fail("tensor " + name + " holds a NaN or infinite value; the file is damaged");
+    }
+    return v;
+  }
+
+  Buffer vector(const std::string& name, int64_t n) const {
+    const std::vector<float> v = values(name, n);
+    Buffer b = backend_.alloc(n);
+    std::memcpy(b.get(), v.data(), v.size() * sizeof(float));
+    return b;
+  }
+
+  /// The experts of a 3-D tensor [experts, rows, cols], each its own matrix of rows first .. +
+  /// count.
+  std::vector<MatrixPtr> experts(const std::string& name, int64_t n, int64_t rows, int64_t cols,
+                                 int64_t first, int64_t count) {
+    const Tensor& t = demand(name, {cols, rows, n});
+    const WeightSource all{static_cast<DType>(t.type), rows * n, cols, t.data};
+    std::vector<MatrixPtr> out;
+    for (int64_t e = 0; e < n; ++e) out.push_back(layout(all.slice(e * rows + first, count), name));
+    return out;
+  }
+
+ private:
+  const GgufFile& file_;
+  Backend& backend_;
+  Weights& weights_;
+};
+
+void load_attention(Loader& load, const Config& c, const LayerConfig& l, const std::string& p,
+                    bool owns_kv, LayerWeights& w) {
+  const int64_t q_rows = l.heads * l.head_dim, kv_rows = l.kv_heads * l.head_dim;
+  w.attn_norm = load.vector(p + "attn_norm.weight", c.hidden);
+  if (load.has(p + "attn_qkv.weight") && owns_kv) {
+    const std::string name = p + "attn_qkv.weight";
+    const WeightSource s = load.source(name, q_rows + 2 * kv_rows, c.hidden);
+    w.q = load.layout(s.slice(0, q_rows), name);
+    w.k = load.layout(s.slice(q_rows, kv_rows), name);
+    w.v = load.layout(s.slice(q_rows + kv_rows, kv_rows), name);
+  } else {
+    w.q = load.matrix(p + "attn_q.weight", q_rows, c.hidden);
+    if (owns_kv) {
+      w.k = load.matrix(p + "attn_k.weight", kv_rows, c.hidden);
+      if (load.has(p + "attn_v.weight")) w.v = load.matrix(p + "attn_v.weight", kv_rows, c.hidden);
+    }
+  }
+  w.q_norm = load.vector(p + "attn_q_norm.weight", l.head_dim);
+  if (owns_kv) w.k_norm = load.vector(p + "attn_k_norm.weight", l.head_dim);
+  w.attn_output = load.matrix(p + "attn_output.weight", c.hidden, q_rows);
+  w.attn_post_norm = load.vector(p + "post_attention_norm.weight", c.hidden);
+}
+
+std::unique_ptr<ExpertWeights> load_experts(Loader& load, const Config& c, const std::string& p) {
+  auto e = std::make_unique<ExpertWeights>();
+  e->router = load.matrix(p + "ffn_gate_inp.weight", c.experts, c.hidden);
+  e->router_scale = load.vector(p + "ffn_gate_inp.scale", c.hidden);
+  e->per_expert_scale = load.vector(p + "ffn_down_exps.scale", c.experts);
+  if (load.has(p + "ffn_gate_up_exps.weight")) {
+    const std::string name = p + "ffn_gate_up_exps.weight";
+    e->gate = load.experts(name, c.experts, 2 * c.expert_ffn, c.hidden, 0, c.expert_ffn);
+    e->up = load.experts(name, c.experts, 2 * c.expert_ffn, c.hidden, c.expert_ffn, c.expert_ffn);
+  } else {
+    for (auto [name, out] :
+         {std::pair{"ffn_gate_exps.weight", &e->gate}, {"ffn_up_exps.weight", &e->up}})
+      *out = load.experts(p + name, c.experts, c.expert_ffn, c.hidden, 0, c.expert_ffn);
+  }
+  e->down =
+      load.experts(p + "ffn_down_exps.weight", c.experts, c.hidden, c.expert_ffn, 0, c.hidden);
+  e->dense_post_norm = load.vector(p + "post_ffw_norm_1.weight", c.hidden);
+  e->pre_norm = load.vector(p + "pre_ffw_norm_2.weight", c.hidden);
+  e->post_norm = load.vector(p + "post_ffw_norm_2.weight", c.hidden);
+  return e;
+}
+
+void load_layer(Loader& load, const Config& c, int i, LayerWeights& w) {
+  const LayerConfig& l = c.layers[static_cast<size_t>(i)];
+  const std::string p = "blk." + std::to_string(i) + ".";
+  load_attention(load, c, l, p, i < c.kv_layers, w);
+  w.ffn_norm = load.vector(p + "ffn_norm.weight", c.hidden);
+  w.ffn_gate = load.matrix(p + "ffn_gate.weight", l.ffn, c.hidden);
+  w.ffn_up = load.matrix(p + "ffn_up.weight", l.ffn, c.hidden);
+  w.ffn_down = load.matrix(p + "ffn_down.weight", c.hidden, l.ffn);
+  w.ffn_post_norm = load.vector(p + "post_ffw_norm.weight", c.hidden);
+  if (c.experts && load.has(p + "ffn_gate_inp.weight")) w.moe = load_experts(load, c, p);
+  if (c.per_layer) {
+    w.ple_gate = load.matrix(p + "inp_gate.weight", c.per_layer, c.hidden);
+    w.ple_proj = load.matrix(p + "proj.weight", c.hidden, c.per_layer);
+    w.ple_post_norm = load.vector(p + "post_norm.weight", c.hidden);
+  }
+  if (load.has(p + "layer_output_scale.weight"))
+    w.output_scale = load.values(p + "layer_output_scale.weight", 1)[0];
+}
+
+// The ordered head as metadata (what our converter writes) or as tensors (llama.cpp's names).
+void load_ordered_head(Loader& load, const GgufFile& file, Config& c, Weights& w,
+                       Backend& backend) {
+  std::vector<float> centroids;
+  std::vector<int64_t> order;
+  if (file.has("gemtp.ordered_head.num_centroids")) {
+    c.centroids = file.get_int("gemtp.ordered_head.num_centroids").value();
+    c.centroid_top_k = file.get_int("gemtp.ordered_head.top_k").value_or(0);
+    centroids = file.get_floats("gemtp.ordered_head.centroids").value_or(std::vector<float>{});
+    order = file.get_ints("gemtp.ordered_head.token_order").value_or(std::vector<int64_t>{});
+  } else if (const Tensor* t = file.find_tensor("masked_embd_centroids.weight")) {
+    c.centroids = t->shape.size() > 1 ? t->shape[1] : 1;
+    c.centroid_top_k = std::min<int64_t>(32, c.centroids);
+    if (const auto k = file.get_int(c.arch + ".masked_embd_top_k")) c.centroid_top_k = *k;
+    if (c.centroids < 1 || c.centroids > c.vocab)
+      load.fail("masked_embd_centroids.weight has a wrong shape");
+    const Tensor& rows = load.demand(t->name, {c.hidden, c.centroids});
+    if (static_cast<DType>(rows.type) != DType::kF32)
+      load.fail("masked_embd_centroids.weight must be F32");
+    centroids.resize(static_cast<size_t>(c.centroids * c.hidden));
+    std::memcpy(centroids.data(), rows.data, centroids.size() * 4);
+    const Tensor* ordering = file.find_tensor("masked_embd_ordering");
+    if (!ordering) ordering = file.find_tensor("masked_embd_ordering.weight");
+    constexpr uint32_t kI32 = 26;
+    if (!ordering || ordering->type != kI32 || ordering->elements() != c.vocab)
+      load.fail("masked_embd_ordering must be an I32 tensor with one entry a token");
+    for (int64_t i = 0; i < c.vocab; ++i) {
+      int32_t v;
+      std::memcpy(&v, ordering->data + i * 4, 4);
+      order.push_back(v);
+    }
+  } else {
+    return;
+  }
+
+  if (c.centroids < 1 || c.centroids > c.vocab || c.vocab % c.centroids)
+    load.fail(format("the ordered head's %lld centroids do not divide a vocabulary of %lld",
+                     static_cast<long long>(c.centroids), static_cast<long long>(c.vocab)));
+  if (c.centroid_top_k < 1 || c.centroid_top_k > c.centroids)
+    load.fail(format("the ordered head's top_k is %lld, outside [1, %lld]",
+                     static_cast<long long>(c.centroid_top_k),
+                     static_cast<long long>(c.centroids)));
+  if (static_cast<int64_t>(centroids.size()) != c.centroids * c.hidden)
+    load.fail(format("the ordered head has %zu centroid values, %lld x %lld are needed",
+                     centroids.size(), static_cast<long long>(c.centroids),
+                     static_cast<long long>(c.hidden)));
+  for (float v : centroids)
+    if (!std::isfinite(v)) load.fail("the ordered head's centroids hold a NaN or infinite value");
+  std::vector<bool> seen(static_cast<size_t>(c.vocab));
+  bool permutation = static_cast<int64_t>(order.size()) == c.vocab;
+  for (size_t i = 0; permutation && i < order.size(); ++i) {
+    permutation = order[i] >= 0 && order[i] < c.vocab && !seen[static_cast<size_t>(order[i])];
+    if (permutation) seen[static_cast<size_t>(order[i])] = true;
+  }
+  if (!permutation)
+    load.fail("the ordered head's token_order is not a permutation of the vocabulary");
+
+  w.token_order.assign(order.begin(), order.end());
+  const WeightSource rows{DType::kF32, c.centroids, c.hidden,
+                          reinterpret_cast<const uint8_t*>(centroids.data())};
+  w.centroids = backend.load_matrix(rows, "gemtp.ordered_head.centroids");
+  const int64_t per_cluster = c.vocab / c.centroids;
+  for (int64_t i = 0; i < c.centroids; ++i) {
+    const std::vector<int32_t> tokens(w.token_order.begin() + i * per_cluster,
+                                      w.token_order.begin() + (i + 1) * per_cluster);
+    w.clusters.push_back(load.layout(w.token_embedding, "token_embd.weight", &tokens));
+  }
+}
+
+}  // namespace
+
+Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Backend& backend) {
+  Weights w;
+  w.file = file;
+  Loader load(*file, backend, w);
+  Config& c = config;
+
+  const Tensor* embedding = file->find_tensor("token_embd.weight");
+  if (!embedding)
+    load.fail("tensor token_embd.weight is missing; this file holds no model weights");
+  if (embedding->shape.size() != 2)
+    load.fail("tensor token_embd.weight has shape " + shape_text(embedding->shape) +
+              ", not two dimensions");
+  c.vocab = embedding->shape[1];
+  if (c.vocab > INT32_MAX) load.fail("token_embd.weight has more rows than token ids can count");
+  w.token_embedding = load.source("token_embd.weight", c.vocab, c.hidden);
+
+  if (c.per_layer) {
+    const int64_t packed = c.per_layer * c.n_layers();
+    w.per_layer_embedding = load.source("per_layer_token_embd.weight", c.vocab, packed);
+    w.ple_norm = load.vector("per_layer_proj_norm.weight", c.per_layer);
+  }
+  w.output_norm = load.vector("output_norm.weight", c.hidden);
+  for (const LayerConfig& l : c.layers)
+    if (!l.sliding && w.rope_factors.empty()) {
+      w.rope_factors = load.values("rope_freqs.weight", l.head_dim / 2);
+      for (float f : w.rope_factors)
+        if (!(f > 0)) load.fail("tensor rope_freqs.weight holds a value that is not positive");
+    }
+
+  w.layers.resize(c.layers.size());
+  for (int i = 0; i < c.n_layers(); ++i) load_layer(load, c, i, w.layers[static_cast<size_t>(i)]);
+  if (c.per_layer) {
+    const std::string name = "per_layer_model_proj.weight";
+    const WeightSource all = load.source(name, c.per_layer * c.n_layers(), c.hidden);
+    for (int i = 0; i < c.n_layers(); ++i)
+      w.layers[static_cast<size_t>(i)].ple_model_proj =
+          load.layout(all.slice(i * c.per_layer, c.per_layer), name);
+  }
+
+  if (c.drafter) {
+    w.pre_projection = load.matrix("nextn.pre_projection.weight", c.hidden, 2 * c.backbone);
+    w.post_projection = load.matrix("nextn.post_projection.weight", c.backbone, c.hidden);
+    load_ordered_head(load, *file, c, w, backend);
+  }
+  if (w.clusters.empty()) {
+    const bool untied = load.has("output.weight");
+    w.head = untied ? load.matrix("output.weight", c.vocab, c.hidden)
+                    : load.layout(w.token_embedding, "token_embd.weight");
+  }
+  return w;
+}
+
+}  // namespace gemtp

@@ -1,0 +1,72 @@
+// Weights of a target or drafter: every tensor demanded by name and shape, laid out by the backend.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "gguf/reader.h"
+#include "model/config.h"
+
+namespace gemtp {
+
+using MatrixPtr = std::unique_ptr<Matrix>;
+
+/// Feed-forward experts of one layer (MoE).
+struct ExpertWeights {
+  MatrixPtr router;                 // [experts, hidden]
+  Buffer router_scale;              // [hidden], hidden^-1/2 folded in by the forward
+  Buffer per_expert_scale;          // [experts]
+  std::vector<MatrixPtr> gate, up;  // per expert [expert_ffn, hidden]
+  std::vector<MatrixPtr> down;      // per expert [hidden, expert_ffn]
+  Buffer dense_post_norm;           // [hidden], of the dense branch
+  Buffer pre_norm, post_norm;       // [hidden], of the expert branch
+};
+
+struct LayerWeights {
+  Buffer attn_norm;                    // [hidden]
+  MatrixPtr q;                         // [heads * head_dim, hidden]
+  MatrixPtr k;                         // [kv_heads * head_dim, hidden]; null when K/V are shared
+  MatrixPtr v;                         // as k; null with k present: V starts from the raw K
+  MatrixPtr attn_output;               // [hidden, heads * head_dim]
+  Buffer q_norm, k_norm;               // [head_dim]
+  Buffer attn_post_norm;               // [hidden]
+  Buffer ffn_norm, ffn_post_norm;      // [hidden]
+  MatrixPtr ffn_gate, ffn_up;          // [ffn, hidden]
+  MatrixPtr ffn_down;                  // [hidden, ffn]
+  std::unique_ptr<ExpertWeights> moe;  // null: dense
+  // Per-layer input embedding (PLE), with P = Config::per_layer.
+  MatrixPtr ple_model_proj;  // this layer's rows of per_layer_model_proj: [P, hidden]
+  MatrixPtr ple_gate;        // [P, hidden]
+  MatrixPtr ple_proj;        // [hidden, P]
+  Buffer ple_post_norm;      // [hidden]
+  float output_scale = 1.0f;
+};
+
+struct Weights {
+  std::shared_ptr<const GgufFile> file;  // keeps the tables' mapping alive
+  WeightSource token_embedding;          // [vocab, hidden], looked up by row
+  WeightSource per_layer_embedding;      // [vocab, layers * P], looked up by row
+  Buffer ple_norm;                       // [P]
+  std::vector<LayerWeights> layers;
+  Buffer output_norm;               // [hidden]
+  MatrixPtr head;                   // [vocab, hidden]; null with an ordered head
+  std::vector<float> rope_factors;  // [head_dim / 2] of full layers: divides the frequency
+
+  // Drafter only.
+  MatrixPtr pre_projection;          // [hidden, 2 * backbone]
+  MatrixPtr post_projection;         // [backbone, hidden]
+  MatrixPtr centroids;               // [centroids, hidden]
+  std::vector<MatrixPtr> clusters;   // head rows of each cluster: [vocab / centroids, hidden]
+  std::vector<int32_t> token_order;  // [vocab]: cluster c owns entries c * vocab/centroids ...
+
+  int64_t matrix_bytes = 0;  // laid-out size of all matrices
+};
+
+/// Loads everything `config` calls for; completes config.vocab (from the embedding's shape) and the
+/// ordered head's sizes. Error{kFile} names a tensor that is missing, misshapen, of a type this
+/// build cannot compute with, or damaged.
+Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Backend& backend);
+
+}  // namespace gemtp

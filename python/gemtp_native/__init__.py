@@ -1,0 +1,59 @@
+"""Gemma 4 with its multi-token-prediction drafter, on CPUs.
+
+    import gemtp_native as gemtp
+
+    model = gemtp.Model("target.gguf", drafter="drafter.gguf")
+    print(model.generate("Once upon a time", max_tokens=64).text)
+
+The text depends on weights, prompt, sampling parameters and seed, and on nothing else: not on the
+drafter, its depth, the number of threads or the instruction set.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .errors import ArgumentError, ContextError, Error, FileError, ModelError
+
+if TYPE_CHECKING:
+    from .model import Output, Stats, TextStream, Token
+    from .model import Model as Model
+    from .model import Tokenizer as Tokenizer
+    from .model import system_info as system_info
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArgumentError",
+    "ContextError",
+    "Error",
+    "FileError",
+    "Model",
+    "ModelError",
+    "Output",
+    "Stats",
+    "TextStream",
+    "Token",
+    "Tokenizer",
+    "demo_models",
+    "system_info",
+]
+
+# Loaded on first use, so that the converter also runs from a checkout without the native core.
+_LAZY = {
+    "Model": "model",
+    "Output": "model",
+    "Stats": "model",
+    "TextStream": "model",
+    "Token": "model",
+    "Tokenizer": "model",
+    "demo_models": "model",
+    "system_info": "model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,380 @@
+"""The friendly face of the native core: Model, Tokenizer, and what they return."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from . import __version__, _core
+from .errors import ArgumentError
+
+Prompt = str | bytes | Sequence[int]
+Draft = Literal["auto"] | int
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a generation cost. Times are seconds."""
+
+    rounds: int
+    """Verify passes of the target, one per draft-verify round."""
+    drafted: int
+    """Tokens the drafter proposed."""
+    accepted: int
+    """Proposals that were the target's own choice."""
+    prompt_tokens: int
+    cached_tokens: int
+    """Prompt tokens whose K/V an earlier call had left in the cache."""
+    prompt_seconds: float
+    """Until the first token was chosen."""
+    tokens: int
+    """Tokens generated; rejected drafts are not among them."""
+    decode_seconds: float
+    """After the first token."""
+    tokens_per_second: float
+    """Tokens after the first, over decode_seconds."""
+    depth_histogram: list[int]
+    """[k]: rounds that drafted k tokens."""
+    drafted_at: list[int]
+    """[i]: rounds that proposed an (i+1)-th token."""
+    accepted_at: list[int]
+    """[i]: of those rounds, the ones whose (i+1)-th proposal was accepted."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """One generated token. ``text`` is what became certain with it, possibly nothing."""
+
+    id: int
+    drafted: bool
+    """True when the drafter had guessed it."""
+    text: str
+
+
+@dataclass(frozen=True)
+class Output:
+    """A finished generation."""
+
+    text: str
+    """Without the end token and without the stop string that ended it."""
+    tokens: list[int]
+    """Up to, not including, the end token; up to and including the token that completed a stop
+    string."""
+    finish_reason: str
+    """"stop" (end token or stop string), "length" (max_tokens) or "context" (it is full)."""
+    stats: Stats
+
+
+class TextStream(Iterator[str]):
+    """Pieces of text as they become certain, each valid UTF-8.
+
+    Work happens only while a piece is asked for; ``close()`` (or leaving a ``with`` block) ends it.
+    """
+
+    def __init__(self, generation: _core.Generation):
+        self._generation: _core.Generation | None = generation
+        self._pending: list[Token] = []
+        self._tokens: list[int] = []
+        self._stats = generation.stats
+        self._finish_reason = generation.finish_reason
+
+    def steps(self) -> Iterator[list[Token]]:
+        """The tokens of each round (of draft and verification), as they come."""
+        while self._generation is not None and not self._generation.done:
+            step = [Token(*t) for t in self._generation.step()]
+            if self._generation.done and self._generation.tail and not step:
+                step = [Token(-1, False, self._generation.tail)]
+            self._tokens += [t.id for t in step if t.id >= 0]
+            self._stats = self._generation.stats
+            self._finish_reason = self._generation.finish_reason
+            if step:
+                yield step
+
+    def __next__(self) -> str:
+        while True:
+            while self._pending:
+                token = self._pending.pop(0)
+                if token.text:
+                    return token.text
+            step = next(self.steps(), None)
+            if step is None:
+                self.close()
+                raise StopIteration
+            self._pending = step
+
+    def close(self) -> None:
+        """Stops the generation and hands its K/V cache back to the model."""
+        self._generation = None
+        self._pending = []
+
+    def __enter__(self) -> TextStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def tokens(self) -> list[int]:
+        """Ids generated so far."""
+        return list(self._tokens)
+
+    @property
+    def finish_reason(self) -> str:
+        return self._finish_reason
+
+    @property
+    def stats(self) -> Stats:
+        return Stats(**self._stats)
+
+
+class Tokenizer:
+    """The tokenizer of any GGUF that has one, also of a file that holds only a vocabulary."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self._core = _core.Tokenizer(path)
+
+    def encode(
+        self, text: str | bytes, add_bos: bool = False, special: bool = False
+    ) -> list[int]:
+        """Ids of ``text``. With ``special``, text that spells a control token becomes that token:
+        leave it off for anything that a user or a tool wrote."""
+        return self._core.encode(text, add_bos, special)
+
+    def decode(self, ids: Iterable[int], special: bool = False) -> str:
+        """Text of ``ids``; control tokens are written out only with ``special``."""
+        return self._core.decode(_id_list(ids), special)
+
+    @property
+    def vocab_size(self) -> int:
+        return self._core.vocab_size
+
+    @property
+    def bos(self) -> int:
+        """Id of the beginning-of-sequence token, -1 if the file names none."""
+        return self._core.bos
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """Ids that end a generation."""
+        return self._core.end_tokens
+
+
+class Model:
+    """A Gemma 4 target and, optionally, its drafter, opened from GGUF files.
+
+    Args:
+        target: path of the target's GGUF.
+        drafter: path of the drafter's GGUF, or None to decode without one.
+        threads: threads to compute with; None takes every core this process may use.
+        context: tokens a sequence can hold, prompt and answer together; at most the length the
+            model was made for.
+        kv_type: "f16" or "f32", the type keys and values are kept in.
+        prefill_chunk: rows of one prefill pass; changes memory and speed, never the result.
+        mmap: False reads the file into memory, for files that may change while in use.
+
+    Raises FileError for a damaged file, ModelError for files that do not fit together.
+    The environment variable GEMTP_ISA picks the instruction set ("scalar", "avx2", ...).
+    """
+
+    def __init__(
+        self,
+        target: str | os.PathLike[str],
+        drafter: str | os.PathLike[str] | None = None,
+        threads: int | None = None,
+        context: int = 4096,
+        kv_type: Literal["f16", "f32"] = "f16",
+        prefill_chunk: int = 512,
+        mmap: bool = True,
+    ):
+        if kv_type not in ("f16", "f32"):
+            raise ArgumentError(f'kv_type is {kv_type!r}; it must be "f16" or "f32"')
+        self._engine = _core.Engine(
+            target,
+            drafter,
+            0 if threads is None else _integer("threads", threads, 1),
+            _integer("context", context),
+            _integer("prefill_chunk", prefill_chunk),
+            kv_type == "f16",
+            bool(mmap),
+            "",
+        )
+
+    def generate(self, prompt: Prompt, **options: Any) -> Output:
+        """Completes ``prompt``, a text (BOS is prepended) or a list of token ids.
+
+        Options are those of :meth:`stream`.
+        """
+        stream = self.stream(prompt, **options)
+        with stream:
+            text = "".join(stream)
+            return Output(text, stream.tokens, stream.finish_reason, stream.stats)
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int = 128,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        penalty_last_n: int = -1,
+        logit_bias: Mapping[int, float] | None = None,
+        seed: int = 0,
+        stop: str | Sequence[str] = (),
+        draft: Draft = "auto",
+        ignore_eos: bool = False,
+    ) -> TextStream:
+        """Like :meth:`generate`, but yields pieces of text as they become certain.
+
+        Args:
+            max_tokens: the most tokens to generate.
+            temperature: 0 is greedy.
+            top_k: 0 is off. top_p: 1 is off. min_p: 0 is off. They apply in this order, to the
+                distribution at that temperature.
+            repetition_penalty, presence_penalty, frequency_penalty: over the latest
+                penalty_last_n tokens of prompt and answer (-1: all).
+            logit_bias: id -> added to its logit; -inf bans a token.
+            seed: with a temperature above 0, the text is a function of it.
+            stop: strings that end the text and are not part of it.
+            draft: tokens to draft a round: "auto", 0 (no drafter) to 15. Never changes the text.
+            ignore_eos: go on after an end token.
+        """
+        params = _core.SamplingParams()
+        params.temperature = _number("temperature", temperature)
+        params.top_k = _integer("top_k", top_k)
+        params.top_p = _number("top_p", top_p)
+        params.min_p = _number("min_p", min_p)
+        params.repetition_penalty = _number("repetition_penalty", repetition_penalty)
+        params.presence_penalty = _number("presence_penalty", presence_penalty)
+        params.frequency_penalty = _number("frequency_penalty", frequency_penalty)
+        params.penalty_last_n = _integer("penalty_last_n", penalty_last_n)
+        params.seed = _integer("seed", seed, low=None) % 2**64
+        params.logit_bias = [
+            (_integer("a logit_bias id", i), _number("a logit_bias value", b))
+            for i, b in (logit_bias or {}).items()
+        ]
+        if draft != "auto" and (isinstance(draft, str) or _integer("draft", draft) < 0):
+            raise ArgumentError(f'draft is {draft!r}; it must be "auto" or a number from 0 to 15')
+        generation = _core.Generation(
+            self._engine,
+            self._prompt_ids(prompt),
+            params,
+            _integer("max_tokens", max_tokens),
+            [stop] if isinstance(stop, (str, bytes)) else list(stop),
+            -1 if draft == "auto" else int(draft),
+            bool(ignore_eos),
+        )
+        return TextStream(generation)
+
+    def tokenize(
+        self, text: str | bytes, add_bos: bool = True, special: bool = False
+    ) -> list[int]:
+        """Ids of ``text``; see :meth:`Tokenizer.encode`."""
+        return self._engine.tokenizer.encode(text, add_bos, special)
+
+    def detokenize(self, ids: Iterable[int], special: bool = False) -> str:
+        """Text of ``ids``; see :meth:`Tokenizer.decode`."""
+        return self._engine.tokenizer.decode(_id_list(ids), special)
+
+    def logits(self, ids: Iterable[int]) -> np.ndarray:
+        """The target's logits after each of ``ids``: float32 [len(ids), vocab]."""
+        return self._engine.logits(_id_list(ids))
+
+    def draft(self, ids: Iterable[int], k: int) -> list[int]:
+        """The k tokens that the drafter proposes after ``ids``, greedily.
+
+        ``ids[-1]`` is the pending token of a draft-verify round, so at least two are needed.
+        """
+        return self.draft_trace(ids, k)[0]
+
+    def draft_trace(self, ids: Iterable[int], k: int) -> tuple[list[int], np.ndarray, np.ndarray]:
+        """:meth:`draft` with the drafter's outputs at each step: its logits, float32 [k, vocab]
+        (-inf for tokens out of an ordered head's running), and the hidden state that it hands to
+        the next step, float32 [k, hidden of the target]."""
+        return self._engine.draft(_id_list(ids), _integer("k", k))
+
+    @property
+    def has_drafter(self) -> bool:
+        return self._engine.has_drafter
+
+    @property
+    def context(self) -> int:
+        """Tokens a sequence can hold."""
+        return self._engine.context
+
+    @property
+    def vocab_size(self) -> int:
+        return self._engine.vocab_size
+
+    @property
+    def threads(self) -> int:
+        return self._engine.threads
+
+    @property
+    def isa(self) -> str:
+        """The instruction set in use, e.g. "avx2"."""
+        return self._engine.backend.split("/")[1]
+
+    def _prompt_ids(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, (str, bytes)):
+            return self.tokenize(prompt)
+        return _id_list(prompt)
+
+
+def demo_models() -> tuple[Path, Path]:
+    """Paths of the small target and drafter that the package ships; they complete Python code."""
+    data = Path(__file__).parent / "data"
+    return data / "target.gguf", data / "drafter.gguf"
+
+
+def system_info() -> dict[str, Any]:
+    """What this build runs on: isa (in use), isas (that could run), threads, backends, version."""
+    return {
+        "version": __version__,
+        "isa": _core.selected_isa(),
+        "isas": _core.isas(),
+        "threads": _core.available_cores(),
+        "backends": ["cpu"],
+    }
+
+
+_INT32_MAX = 2**31 - 1
+
+
+def _id_list(ids: Iterable[int]) -> list[int]:
+    if isinstance(ids, (str, bytes)):
+        raise ArgumentError("token ids must be a list of numbers, not text; tokenize it first")
+    try:
+        out = [i.__index__() for i in ids]
+    except (AttributeError, TypeError):
+        raise ArgumentError("token ids must be a list of whole numbers") from None
+    for at, i in enumerate(out):
+        if not 0 <= i <= _INT32_MAX:
+            raise ArgumentError(f"token id {i} at index {at} is outside any vocabulary")
+    return out
+
+
+def _integer(name: str, value: Any, low: int | None = -_INT32_MAX) -> int:
+    try:
+        number = value.__index__()
+    except AttributeError:
+        raise ArgumentError(f"{name} is {value!r}; it must be a whole number") from None
+    if low is not None and not low <= number <= _INT32_MAX:
+        raise ArgumentError(f"{name} is {number}; it must be between {low} and {_INT32_MAX}")
+    return number
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ArgumentError(f"{name} is {value!r}; it must be a number") from None
