@@ -1,0 +1,366 @@
+"""Make the demo pair from nothing: a small Gemma 4 target for Python code, and its drafter.
+
+    python tools/train_demo.py --out build/demo
+
+Five stages, each of which picks up where an earlier run stopped:
+
+    tokenizer   SentencePiece BPE over the standard library's sources
+    target      train the target, save it as a Hugging Face folder
+    drafter     write the target's own continuations, distil the drafter, save it likewise
+    evaluate    held-out loss, and acceptance per draft position in greedy rounds
+    convert     the two folders to GGUF (Q8_0)
+
+Needs torch, transformers (5.22.2), sentencepiece and tokenizers besides the package itself. The
+default figures made the shipped pair on two cores in about two hours; with a GPU the larger preset
+is chosen. See docs/demo-models.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from demo_corpus import (
+    Document,
+    TokenStream,
+    build_tokenizer,
+    compare_tokenizers,
+    corpus_digest,
+    held_out_stream,
+    read_corpus,
+    training_stream,
+)
+from demo_drafter import (
+    DrafterSize,
+    build_drafter,
+    check_against_forward,
+    continue_greedily,
+    measure_acceptance,
+    train_drafter,
+)
+from demo_target import (
+    Schedule,
+    TargetSize,
+    build_target,
+    causal_masks,
+    held_out_batch,
+    held_out_loss,
+    train_target,
+    training_batches,
+)
+
+STAGES = ("tokenizer", "target", "drafter", "evaluate", "convert")
+END_TOKENS = ("<eos>", "<turn|>", "<|tool_response>")
+TOKENIZER_FILES = (
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes and step counts that go together."""
+
+    target: TargetSize
+    drafter: DrafterSize
+    target_schedule: Schedule
+    drafter_schedule: Schedule
+    own_rows: int  # continuations of the target's own that the drafter also learns from
+
+
+PRESETS = {
+    "small": Preset(
+        target=TargetSize(),
+        drafter=DrafterSize(),
+        target_schedule=Schedule(steps=1600, batch_tokens=3072),
+        drafter_schedule=Schedule(steps=700, batch_tokens=3072, length=384),
+        own_rows=512,
+    ),
+    "large": Preset(
+        target=TargetSize(hidden=320, layers=10, pattern=5, kv_shared=5, ffn=640, head_dim=64),
+        drafter=DrafterSize(hidden=128, ffn=512),
+        target_schedule=Schedule(steps=12000, batch_tokens=32768, report_every=200),
+        drafter_schedule=Schedule(steps=6000, batch_tokens=16384, length=384, report_every=200),
+        own_rows=16384,
+    ),
+}
+
+
+class Job:
+    """One output directory and the settings of the run that fills it."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.out: Path = options.out
+        self.seed: int = options.seed
+        self.compiled: bool = options.compile
+        self.outtype: str = options.outtype
+        self.device = pick_device(options.device)
+        preset = PRESETS[options.preset or ("large" if self.device.type == "cuda" else "small")]
+        self.preset = replace(
+            preset,
+            target_schedule=adjusted(preset.target_schedule, options.target_steps, self.seed),
+            drafter_schedule=adjusted(preset.drafter_schedule, options.drafter_steps, self.seed),
+            own_rows=preset.own_rows if options.own_rows is None else options.own_rows,
+        )
+        self.tokenizer_dir = self.out / "tokenizer"
+        self.target_dir = self.out / "target"
+        self.drafter_dir = self.out / "drafter"
+        self.checkpoints = self.out / "checkpoints"
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.documents: list[Document] = read_corpus()
+
+    def log(self, line: str) -> None:
+        """Print with the time of day, and keep a copy beside the results."""
+        line = f"{time.strftime('%H:%M:%S')} {line}"
+        print(line, flush=True)
+        with (self.out / "log.txt").open("a") as file:
+            file.write(line + "\n")
+
+    def streams(self) -> tuple[TokenStream, TokenStream]:
+        """Training and held-out tokens."""
+        self.require(self.tokenizer_dir / "tokenizer.json", "tokenizer")
+        return (
+            training_stream(self.documents, self.tokenizer_dir),
+            held_out_stream(self.documents, self.tokenizer_dir),
+        )
+
+    def require(self, path: Path, stage: str) -> None:
+        """Stop with a sentence where an earlier stage's result is missing."""
+        if not path.exists():
+            raise SystemExit(f"{path} is missing: run the stage '{stage}' first.")
+
+
+def pick_device(name: str) -> torch.device:
+    """Device by name; `auto` takes a GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("--device cuda: this torch finds no CUDA device; use --device cpu.")
+    return torch.device(name)
+
+
+def adjusted(schedule: Schedule, steps: int | None, seed: int) -> Schedule:
+    """The preset's schedule with the user's step count and seed."""
+    return replace(schedule, seed=seed, steps=schedule.steps if steps is None else steps)
+
+
+def save_folder(model: nn.Module, folder: Path, tokenizer_dir: Path) -> None:
+    """Write a Hugging Face folder: config, safetensors, tokenizer, chat template."""
+    model.save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(tokenizer_dir / name, folder / name)
+
+
+def load_target(job: Job) -> nn.Module:
+    """Load the finished target, frozen."""
+    from transformers import Gemma4ForCausalLM
+
+    job.require(job.target_dir / "model.safetensors", "target")
+    return Gemma4ForCausalLM.from_pretrained(job.target_dir).to(job.device).requires_grad_(False)
+
+
+def load_drafter(job: Job) -> nn.Module:
+    """Load the finished drafter, frozen."""
+    from transformers import Gemma4AssistantForCausalLM
+
+    job.require(job.drafter_dir / "model.safetensors", "drafter")
+    drafter = Gemma4AssistantForCausalLM.from_pretrained(job.drafter_dir)
+    return drafter.to(job.device).requires_grad_(False)
+
+
+def run_tokenizer(job: Job) -> None:
+    """Train the tokenizer and say how far its two forms agree."""
+    size = sum(len(d.text) for d in job.documents)
+    job.log(
+        f"corpus: {len(job.documents)} files, {size / 1e6:.1f} MB, {sys.version.split()[0]}, "
+        f"fingerprint {corpus_digest(job.documents)}"
+    )
+    build_tokenizer(job.documents, job.preset.target.vocab, job.tokenizer_dir)
+    job.log(f"tokenizer: {compare_tokenizers(job.documents, job.tokenizer_dir)}")
+
+
+def run_target(job: Job) -> None:
+    """Train the target and save it."""
+    from tokenizers import Tokenizer
+
+    if (job.target_dir / "model.safetensors").exists():
+        job.log(f"target: {job.target_dir} is there already")
+        return
+    train, held_out = job.streams()
+    torch.manual_seed(job.seed)
+    target = build_target(job.preset.target).to(job.device)
+    loss = train_target(
+        target,
+        train,
+        held_out,
+        job.preset.target_schedule,
+        job.checkpoints / "target.pt",
+        job.compiled,
+        job.log,
+    )
+    tokenizer = Tokenizer.from_file(str(job.tokenizer_dir / "tokenizer.json"))
+    target.generation_config.eos_token_id = [tokenizer.token_to_id(t) for t in END_TOKENS]
+    save_folder(target, job.target_dir, job.tokenizer_dir)
+    job.log(f"target: saved, held-out loss {loss:.4f} nats per token")
+
+
+def own_text(job: Job, target: nn.Module, train: TokenStream) -> Tensor | None:
+    """The target's greedy continuations of training windows: [own_rows, length], made once."""
+    if not job.preset.own_rows:
+        return None
+    path = job.checkpoints / "own_text.pt"
+    if path.exists():
+        return torch.load(path)
+    length, batch = job.preset.drafter_schedule.length, 256
+    prompt = length // 2
+    batches = training_batches(train, batch, prompt - 1, job.seed + 1, 0)
+    parts, done = [], 0
+    while done < job.preset.own_rows:
+        parts.append(continue_greedily(target, next(batches).to(job.device), length - prompt).cpu())
+        done += batch
+        job.log(f"drafter: {done}/{job.preset.own_rows} of the target's own continuations")
+    rows = torch.cat(parts)[: job.preset.own_rows]
+    torch.save(rows, path)
+    return rows
+
+
+def run_drafter(job: Job) -> None:
+    """Distil the drafter and save it."""
+    if (job.drafter_dir / "model.safetensors").exists():
+        job.log(f"drafter: {job.drafter_dir} is there already")
+        return
+    target = load_target(job)
+    train, held_out = job.streams()
+    own = own_text(job, target, train)
+    torch.manual_seed(job.seed + 1)
+    drafter = build_drafter(job.preset.drafter, target).to(job.device)
+    train_drafter(
+        target,
+        drafter,
+        train,
+        own,
+        held_out,
+        job.preset.drafter_schedule,
+        job.checkpoints / "drafter.pt",
+        job.log,
+    )
+    save_folder(drafter, job.drafter_dir, job.tokenizer_dir)
+    job.log("drafter: saved")
+
+
+def run_evaluate(job: Job, drafts: int = 8) -> None:
+    """Measure the pair on the held-out files and write metrics.json."""
+    _, held_out = job.streams()
+    target, drafter = load_target(job), load_drafter(job)
+    length = job.preset.target_schedule.long_length
+    windows = held_out_batch(held_out, 64, length)
+    masks = causal_masks(length, target.config.sliding_window, job.device)
+    loss = held_out_loss(target, target.model, windows, masks)
+    difference = check_against_forward(target, drafter, windows[:1].to(job.device))
+    if difference > 1e-4:
+        raise SystemExit(f"The rounds differ from the drafter's forward by {difference:.1e}.")
+    characters = sum(len(d.text) for d in job.documents if d.held_out)
+    prompts = held_out_batch(held_out, 128, 95).to(job.device)  # [128, 96]
+    ordered = measure_acceptance(target, drafter, prompts, 160, drafts)
+    plain = measure_acceptance(target, drafter, prompts, 160, drafts, ordered=False)
+    metrics = {
+        "corpus_fingerprint": corpus_digest(job.documents),
+        "target": asdict(job.preset.target),
+        "drafter": asdict(job.preset.drafter),
+        "target_parameters": sum(p.numel() for p in target.parameters()),
+        "drafter_parameters": sum(p.numel() for p in drafter.parameters()),
+        "held_out_nats_per_token": loss,
+        "held_out_bits_per_character": loss * len(held_out.ids) / characters / math.log(2),
+        "rounds_vs_forward": difference,
+        "rounds": ordered.rounds,
+        "tokens_per_round": ordered.tokens / max(1, ordered.rounds),
+        "ordered_head": ordered.table(),
+        "plain_head": plain.table(),
+    }
+    (job.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    job.log(f"evaluate: held-out loss {loss:.4f} nats per token, {length} tokens of context")
+    for row, other in zip(metrics["ordered_head"], metrics["plain_head"], strict=True):
+        job.log(
+            f"evaluate: draft {row['position']}: accepted {row['accepted']:.1%}, "
+            f"if reached {row['accepted_if_reached']:.1%} "
+            f"(plain head {other['accepted']:.1%})"
+        )
+    job.log(
+        f"evaluate: {ordered.rounds} rounds, {metrics['tokens_per_round']:.2f} tokens a round "
+        f"with {drafts} drafts"
+    )
+
+
+def run_convert(job: Job) -> None:
+    """Turn both folders into GGUF files with the package's converter."""
+    for name, folder in (("target", job.target_dir), ("drafter", job.drafter_dir)):
+        job.require(folder / "model.safetensors", name)
+        output = job.out / f"{name}.gguf"
+        command = [str(folder), str(output), "--outtype", job.outtype]
+        script = Path(__file__).resolve().parent / "convert.py"
+        result = subprocess.run([sys.executable, str(script), *command], check=False)
+        if result.returncode:
+            raise SystemExit(f"Converting {folder} failed; the converter's message is above.")
+        job.log(f"convert: {output} {output.stat().st_size / 1e6:.2f} MB")
+
+
+def parse_options() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="directory for all results")
+    parser.add_argument(
+        "--stages", nargs="+", choices=STAGES, default=list(STAGES), help="default: all"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="default: large on a GPU")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--target-steps", type=int, help="default: the preset's")
+    parser.add_argument("--drafter-steps", type=int, help="default: the preset's")
+    parser.add_argument(
+        "--own-rows", type=int, help="continuations by the target for distillation (0: none)"
+    )
+    parser.add_argument("--compile", action="store_true", help="torch.compile the target")
+    parser.add_argument("--outtype", default="q8_0", help="type of the GGUF files (default q8_0)")
+    options = parser.parse_args()
+    for name in ("threads", "target_steps", "drafter_steps"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, not {value}.")
+    return options
+
+
+def main() -> None:
+    """Run the chosen stages in order."""
+    options = parse_options()
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    job = Job(options)
+    stages = {
+        "tokenizer": run_tokenizer,
+        "target": run_target,
+        "drafter": run_drafter,
+        "evaluate": run_evaluate,
+        "convert": run_convert,
+    }
+    for stage in STAGES:
+        if stage in options.stages:
+            stages[stage](job)
+
+
+if __name__ == "__main__":
+    main()
