@@ -14,7 +14,12 @@ namespace gemtp {
 
 /// Values of tokenizer.ggml.token_type.
 enum class TokenType : uint8_t {
-  kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6
+  kNormal = 1,
+  kUnknown = 2,
+  kControl = 3,
+  kUserDefined = 4,
+  kUnused = 5,
+  kByte = 6
 };
 
 class Tokenizer {
@@ -44,8 +49,8 @@ class Tokenizer {
   int32_t find(std::string_view token_text) const;  // id or -1
 
   int32_t vocab_size() const;
-  int32_t bos() const;  // -1 when the file names none
-  bool add_bos() const; // what the file asks for (default true)
+  int32_t bos() const;   // -1 when the file names none
+  bool add_bos() const;  // what the file asks for (default true)
   /// Ids that end a generation: the file's eos (and eot) ids, and `<turn|>` and `<|tool_response>`
   /// where the vocabulary has them. Sorted, unique.
   const std::vector<int32_t>& end_tokens() const;
