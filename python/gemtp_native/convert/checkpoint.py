@@ -6,6 +6,7 @@ of a mapping do not count as our memory.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -13,7 +14,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -21,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from ..errors import FileError
 from .config import read_json_object
 
+_INDEX = "model.safetensors.index.json"
 _ITEM_SIZE = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4}
 FLOAT_TYPES = ("F32", "F16", "BF16")
 
@@ -49,9 +51,9 @@ class Checkpoint:
     """All tensors of a folder by canonical name (wrappers stripped). Close after use."""
 
     def __init__(self, model_dir: Path):
-        self.files = _weight_files(model_dir)
+        self.files, promised = _weight_files(model_dir)
         self.tensors: dict[str, StoredTensor] = {}
-        self._open: dict[Path, BinaryIO] = {}
+        self._open: dict[Path, io.BufferedReader] = {}
         for file in self.files:
             for tensor in _read_header(file):
                 name = _WRAPPERS.sub("", tensor.name)
@@ -61,6 +63,10 @@ class Checkpoint:
                         f"{other.name}; remove one of them."
                     )
                 self.tensors[name] = tensor
+        stored = {(t.name, t.file.name) for t in self.tensors.values()}
+        for name, file_name in promised.items():
+            if (name, file_name) not in stored:
+                raise FileError(f"{model_dir / file_name} lacks {name}, which {_INDEX} puts there.")
 
     def close(self) -> None:
         for handle in self._open.values():
@@ -98,16 +104,16 @@ class Checkpoint:
         return raw.view("<i8" if tensor.dtype == "I64" else "<i4").astype(np.int64, copy=False)
 
 
-def _weight_files(model_dir: Path) -> list[Path]:
-    """The single file, or the shards that the index names (every one of them present)."""
+def _weight_files(model_dir: Path) -> tuple[list[Path], dict[str, str]]:
+    """The single file, or the shards of the index and what it promises: tensor -> file name."""
     single = model_dir / "model.safetensors"
     if single.is_file():
-        return [single]
-    index = model_dir / "model.safetensors.index.json"
+        return [single], {}
+    index = model_dir / _INDEX
     if not index.is_file():
         raise FileError(
-            f"{model_dir} holds neither model.safetensors nor model.safetensors.index.json; other "
-            f"weight formats are not converted."
+            f"{model_dir} holds neither model.safetensors nor {_INDEX}; other weight formats "
+            f"are not converted."
         )
     weight_map = read_json_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
@@ -123,11 +129,7 @@ def _weight_files(model_dir: Path) -> list[Path]:
     for path in files.values():
         if not path.is_file():
             raise FileError(f"{path} is missing, though {index.name} names it: download it again.")
-    stored = {t.name: t.file.name for path in files.values() for t in _read_header(path)}
-    for tensor, name in weight_map.items():
-        if stored.get(tensor) != name:
-            raise FileError(f"{index} puts {tensor} into {name}, but it is not there.")
-    return [files[name] for name in sorted(files)]
+    return [files[name] for name in sorted(files)], weight_map
 
 
 def _read_header(path: Path) -> Iterator[StoredTensor]:

@@ -42,7 +42,7 @@ _DEFAULT_ROPE = {
 
 @dataclass(frozen=True)
 class OrderedHead:
-    """The drafter's clustered output head: `num_centroids` equal clusters, the best `top_k` count."""
+    """Clustered output head of a drafter: `num_centroids` equal clusters, the best `top_k` used."""
 
     num_centroids: int
     top_k: int

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import secrets
-import shutil
 import sys
 import time
 from collections import deque
@@ -13,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -23,6 +20,8 @@ from .checkpoint import Checkpoint, StoredTensor
 from .config import ModelConfig, read_config
 from .encode import LARGEST, OUTTYPES, TensorType, block_values, encode
 from .gguf_file import Layout, Metadata, pad, read_metadata
+from .hyperparameters import rope_freqs, write_hyperparameters
+from .output import replacing
 from .tensors import Plan, Spec, make_plan
 from .tokenizer import (
     FILES,
@@ -32,8 +31,7 @@ from .tokenizer import (
     tokenizer_from_gguf,
 )
 
-_SLICE = 1 << 21  # values encoded at a time: 8 MiB of float32
-_UNROTATED = 1e30  # frequency divisor of pairs that do not rotate
+_SLICE = 1 << 19  # values encoded at a time: 2 MiB of float32
 
 
 @dataclass
@@ -70,6 +68,8 @@ def convert(
     start = time.monotonic()
     if outtype not in OUTTYPES:
         raise ArgumentError(f"outtype is {outtype!r}; {', '.join(OUTTYPES)} are possible.")
+    if target is not None and not tokenizer:
+        raise ArgumentError("a target lends a tokenizer, yet none is to be written: choose one.")
     model_dir, out = Path(model_dir), Path(out)
     if not model_dir.is_dir():
         raise FileError(f"{model_dir} is not a folder; give the folder of a Hugging Face model.")
@@ -91,13 +91,13 @@ def convert(
         vocabulary = _tokenizer(config, model_dir, target, notes) if tokenizer else None
 
         metadata = Metadata()
-        _write_hyperparameters(metadata, config, model_dir, OUTTYPES[outtype][1])
+        write_hyperparameters(metadata, config, model_dir, OUTTYPES[outtype][1])
         if config.ordered_head is not None:
             _write_ordered_head(metadata, config, plan, checkpoint)
         if vocabulary is not None:
             vocabulary.write(metadata)
         kinds = _choose_types(plan, OUTTYPES[outtype][0], notes)
-        rope = _rope_freqs(config)
+        rope = rope_freqs(config)
         layout = Layout()
         layout.add("rope_freqs.weight", rope.shape, TensorType.F32)
         for (spec, _), kind in zip(plan.tensors, kinds, strict=True):
@@ -105,7 +105,7 @@ def convert(
         header = layout.header(metadata)
         size = len(header) + layout.data_size
 
-        with _replacing(out, size) as handle:
+        with replacing(out, size) as handle:
             handle.write(header)
             handle.write(rope.astype("<f4").tobytes())
             pad(handle, layout.sizes[0])
@@ -182,55 +182,12 @@ def _lent_tokenizer(config: ModelConfig, target: Path) -> Tokenizer:
     return tokenizer
 
 
-def _write_hyperparameters(m: Metadata, c: ModelConfig, model_dir: Path, file_type: int) -> None:
-    arch = c.arch
-    name = model_dir.resolve().name.encode("utf-8", "replace")
-    m.string("general.architecture", arch)
-    m.string("general.type", "model")
-    m.string("general.name", name)
-    m.u32("general.file_type", file_type)
-    m.u32("general.quantization_version", 2)
-    m.u32(f"{arch}.block_count", c.layers)
-    m.u32(f"{arch}.context_length", c.context_length)
-    m.u32(f"{arch}.embedding_length", c.hidden)
-    _scalar_or_array(m, f"{arch}.feed_forward_length", c.feed_forward)
-    m.u32(f"{arch}.attention.head_count", c.heads)
-    _scalar_or_array(m, f"{arch}.attention.head_count_kv", c.kv_heads)
-    m.u32(f"{arch}.attention.key_length", c.head_dim_full)
-    m.u32(f"{arch}.attention.value_length", c.head_dim_full)
-    m.u32(f"{arch}.attention.key_length_swa", c.head_dim_sliding)
-    m.u32(f"{arch}.attention.value_length_swa", c.head_dim_sliding)
-    m.f32(f"{arch}.attention.layer_norm_rms_epsilon", c.rms_eps)
-    m.u32(f"{arch}.attention.sliding_window", c.window)
-    m.bool_array(f"{arch}.attention.sliding_window_pattern", c.sliding)
-    m.u32(f"{arch}.attention.shared_kv_layers", c.shared_kv_layers)
-    m.f32(f"{arch}.rope.freq_base", c.rope_base_full)
-    m.f32(f"{arch}.rope.freq_base_swa", c.rope_base_sliding)
-    m.u32(f"{arch}.rope.dimension_count", c.head_dim_full)
-    m.u32(f"{arch}.rope.dimension_count_swa", c.head_dim_sliding)
-    m.u32(f"{arch}.embedding_length_per_layer_input", c.ple_width)
-    if c.softcap is not None:
-        m.f32(f"{arch}.final_logit_softcapping", c.softcap)
-    if c.experts:
-        m.u32(f"{arch}.expert_count", c.experts)
-        m.u32(f"{arch}.expert_used_count", c.experts_used)
-        m.u32(f"{arch}.expert_feed_forward_length", c.expert_feed_forward)
-    if c.drafter:
-        m.u32(f"{arch}.embedding_length_out", c.backbone)
-        m.u32(f"{arch}.nextn_predict_layers", c.layers)
-
-
-def _scalar_or_array(m: Metadata, key: str, values: list[int]) -> None:
-    if len(set(values)) == 1:
-        m.u32(key, values[0])
-    else:
-        m.i32_array(key, values)
-
-
 def _write_ordered_head(m: Metadata, c: ModelConfig, plan: Plan, checkpoint: Checkpoint) -> None:
-    assert c.ordered_head and plan.centroids and plan.token_order
+    assert c.ordered_head is not None
+    assert plan.centroids is not None
+    assert plan.token_order is not None
     centroids = checkpoint.read(plan.centroids, 0, plan.centroids.count)
-    _check_values(plan.centroids, _count_bad(centroids, LARGEST[TensorType.F32]), TensorType.F32)
+    _count_bad(centroids, TensorType.F32).check(plan.centroids, TensorType.F32)
     order = checkpoint.read(plan.token_order, 0, plan.token_order.count)
     if not np.array_equal(np.sort(order), np.arange(c.vocab)):
         raise ModelError(
@@ -241,15 +198,6 @@ def _write_ordered_head(m: Metadata, c: ModelConfig, plan: Plan, checkpoint: Che
     m.u32("gemtp.ordered_head.top_k", c.ordered_head.top_k)
     m.f32_array("gemtp.ordered_head.centroids", centroids)
     m.i32_array("gemtp.ordered_head.token_order", order)
-
-
-def _rope_freqs(c: ModelConfig) -> np.ndarray:
-    """[head_dim / 2] divisors of the full layers' frequencies: 1 rotates, 1e30 stands still."""
-    pairs = c.head_dim_full // 2
-    rotating = int(c.rope_factor_full * c.head_dim_full // 2)
-    freqs = np.full(pairs, _UNROTATED, dtype=np.float32)
-    freqs[:rotating] = 1.0
-    return freqs
 
 
 def _choose_types(plan: Plan, wanted: TensorType, notes: list[str]) -> list[TensorType]:
@@ -294,13 +242,13 @@ def _write_tensors(
     ):
         for (spec, tensor), kind, size in zip(plan.tensors, kinds, sizes, strict=True):
             bar.set_description(spec.name, refresh=False)
-            bad = 0
-            for data, bad_here in _encoded(pool, workers + 1, checkpoint, tensor, kind):
-                bad += bad_here
+            bad = _Bad()
+            for data, here in _encoded(pool, workers + 1, checkpoint, tensor, kind):
+                bad += here
                 if not bad:
-                    handle.write(data)
+                    handle.write(data.data)
                 bar.update(data.size * tensor.nbytes // size)
-            _check_values(tensor, bad, kind)
+            bad.check(tensor, kind)
             pad(handle, size)
 
 
@@ -310,14 +258,14 @@ def _encoded(
     checkpoint: Checkpoint,
     tensor: StoredTensor,
     kind: TensorType,
-) -> Iterator[tuple[np.ndarray, int]]:
-    """(bytes, number of values that the type cannot hold) of one slice after the other."""
+) -> Iterator[tuple[np.ndarray, _Bad]]:
+    """(bytes, count of values that the type cannot hold) of one slice after the other."""
 
-    def work(values: np.ndarray) -> tuple[np.ndarray, int]:
-        bad = _count_bad(values, LARGEST[kind])
+    def work(values: np.ndarray) -> tuple[np.ndarray, _Bad]:
+        bad = _count_bad(values, kind)
         return (values.view(np.uint8) if bad else encode(values, kind)), bad
 
-    waiting: deque[Future[tuple[np.ndarray, int]]] = deque()
+    waiting: deque[Future[tuple[np.ndarray, _Bad]]] = deque()
     for start in range(0, tensor.count, _SLICE):
         values = checkpoint.read(tensor, start, min(_SLICE, tensor.count - start))
         waiting.append(pool.submit(work, values))
@@ -327,66 +275,34 @@ def _encoded(
         yield waiting.popleft().result()
 
 
-def _count_bad(values: np.ndarray, largest: float) -> int:
-    low, high = float(values.min()), float(values.max())  # NaN where there is one
-    if -largest <= low and high <= largest:
-        return 0
-    return int(values.size - np.count_nonzero(np.abs(values) <= np.float32(largest)))
+class _Bad(NamedTuple):
+    """How many values cannot be stored."""
 
+    not_finite: int = 0
+    too_large: int = 0
 
-def _check_values(tensor: StoredTensor, bad: int, kind: TensorType) -> None:
-    if bad:
-        raise FileError(
-            f"{tensor.file}: {tensor.name} holds {bad} values that are not finite or too large for "
-            f"{kind.name}: the checkpoint is damaged."
-        )
+    def __bool__(self) -> bool:
+        return self.not_finite + self.too_large > 0
 
+    def __add__(self, other: Any) -> _Bad:
+        return _Bad(self.not_finite + other.not_finite, self.too_large + other.too_large)
 
-class _replacing:
-    """A file beside `path` that takes its place when all went well, and disappears otherwise."""
-
-    def __init__(self, path: Path, size: int):
-        self._path = path
-        self._size = size
-        self._temporary = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")
-        self._handle: BinaryIO | None = None
-
-    def __enter__(self) -> BinaryIO:
-        free = shutil.disk_usage(self._path.parent).free
-        if free < self._size:
-            raise FileError(self._full(free))
-        try:
-            self._handle = self._temporary.open("xb")
-        except OSError as e:
-            raise FileError(f"{self._path} cannot be written: {e.strerror or e}.") from e
-        return self._handle
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        assert self._handle is not None
-        try:
-            if error is None:
-                self._handle.flush()
-                os.fsync(self._handle.fileno())
-                self._handle.close()
-                os.replace(self._temporary, self._path)
-                return
-        except OSError as e:
-            error = e
-        # Closing flushes, and so may fail for the same full disk.
-        try:
-            self._handle.close()
-        except OSError:
-            pass
-        self._temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise FileError(self._full(shutil.disk_usage(self._path.parent).free)) from error
+    def check(self, tensor: StoredTensor, kind: TensorType) -> None:
+        if self.not_finite:
             raise FileError(
-                f"{self._path} cannot be written: {error.strerror or error}."
-            ) from error
+                f"{tensor.file}: {tensor.name} holds {self.not_finite} values that are NaN or "
+                f"infinite: the checkpoint is damaged."
+            )
+        if self.too_large:
+            raise ModelError(
+                f"{tensor.file}: {tensor.name} holds {self.too_large} values beyond "
+                f"{LARGEST[kind]:g}, the largest of {kind.name}; choose outtype bf16 or f32."
+            )
 
-    def _full(self, free: int) -> str:
-        return (
-            f"not enough space for {self._path}: {self._size:,} bytes are needed, {free:,} are "
-            f"free; make room or choose a smaller --outtype."
-        )
+
+def _count_bad(values: np.ndarray, kind: TensorType) -> _Bad:
+    largest = np.float32(LARGEST[kind])
+    if values.min() >= -largest and values.max() <= largest:  # false where there is a NaN
+        return _Bad()
+    finite = int(np.count_nonzero(np.isfinite(values)))
+    return _Bad(values.size - finite, finite - int(np.count_nonzero(np.abs(values) <= largest)))

@@ -130,7 +130,7 @@ def demanded(c: ModelConfig) -> Iterator[Spec]:
 
 
 def make_plan(config: ModelConfig, checkpoint: Checkpoint) -> Plan:
-    """Matches demand and supply. ModelError names the first tensor of a problem, counts the rest."""
+    """Matches demand and supply. ModelError names the first tensor, counts the rest."""
     plan = Plan()
     missing: list[str] = []
     misshapen: list[str] = []

@@ -169,7 +169,8 @@ def _from_json(path: Path) -> Tokenizer:
     for text, index in vocab.items():
         ids[text] = _token_id(path, text, index)
     kinds: dict[str, int] = {}
-    for entry in data.get("added_tokens") or []:
+    added = data.get("added_tokens")
+    for entry in added if isinstance(added, list) else []:
         if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
             raise FileError(f"{path}: an entry of 'added_tokens' has no 'content'.")
         text = entry["content"]
@@ -287,8 +288,11 @@ def _check_normalizer(path: Path, data: dict[str, Any]) -> None:
     steps: list[Any] = []
     for key in ("normalizer", "pre_tokenizer"):
         step = data.get(key)
-        inner = step.get(f"{key}s" if key == "normalizer" else "pretokenizers") if step else None
-        steps += inner if isinstance(inner, list) else [step] if step else []
+        if isinstance(step, dict) and step.get("type") == "Sequence":
+            inner = step.get(f"{key}s", step.get("pretokenizers"))
+            steps += inner if isinstance(inner, list) else [step]
+        elif step is not None:
+            steps.append(step)
     for step in steps:
         kind = step.get("type") if isinstance(step, dict) else None
         pattern = step.get("pattern") if isinstance(step, dict) else None
