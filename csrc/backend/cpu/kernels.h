@@ -71,7 +71,9 @@ typedef struct gemtp_kernels {
   const char* name; /* "scalar", "avx2", "avx512", "avx512vnni", ... */
 
   /* Quantizes one row in blocks of 32: amax = max |x|; d = amax / 127; id = 1 / d;
-   * q = round_half_even(x * id). A block with amax < 1e-30 is all zero with d = 0. */
+   * q = round_half_even(max(x * id, -127)). A block with amax < 1e-30 is all zero with d = 0.
+   * amax passes over NaNs and the max takes a NaN to -127, so every input has a defined result; an
+   * infinity makes d infinite, and the block's products are not finite. */
   void (*quantize_q8)(const float* x, int64_t k, int8_t* q, float* d, int32_t* sum);
 
   /* y[i][r] = sum over k in order of fma(w[r][k], x[i][k], acc), starting from 0. */

@@ -23,7 +23,8 @@ void quantize_q8(const float* x, int64_t k, int8_t* q, float* d, int32_t* sum) {
     const float id = zero ? 0.0f : 1.0f / d[b];
     int32_t total = 0;
     for (int i = 0; i < kBlock; ++i) {
-      const int32_t v = static_cast<int32_t>(__builtin_rintf(xb[i] * id));
+      const float scaled = xb[i] * id;  // NaN for a NaN, and for an infinity (whose id is 0)
+      const int32_t v = static_cast<int32_t>(__builtin_rintf(scaled > -127.0f ? scaled : -127.0f));
       q[b * kBlock + i] = static_cast<int8_t>(v);
       total += v;
     }
@@ -95,8 +96,7 @@ void matmul_quantized(const gemtp_matmul* args) {
         for (int64_t b = 0; b < blocks; ++b) {
           uint16_t dw;
           std::memcpy(&dw, scales + (b * kTile + r) * 2, 2);
-          const int32_t dot =
-              kDot(tile + b * kTile * kBytesPerRow, r, q + b * kBlock, sum[b]);
+          const int32_t dot = kDot(tile + b * kTile * kBytesPerRow, r, q + b * kBlock, sum[b]);
           acc = gemtp_fma(static_cast<float>(dot), gemtp_f16_to_f32(dw) * d[b], acc);
         }
         a.y[i * a.y_stride + first + r] = acc;
