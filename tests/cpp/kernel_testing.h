@@ -1,0 +1,302 @@
+// Inputs for the tests of the kernel tables: random values, matrices packed by the layout that
+// kernels.h states, quantized activations, K/V caches; and calls with them.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <new>
+#include <vector>
+
+#include "backend/cpu/kernels.h"
+#include "base/float16.h"
+
+namespace gemtp::kernel_testing {
+
+constexpr float kInf = std::numeric_limits<float>::infinity();
+
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed) {}
+  uint64_t bits() {
+    state_ = state_ * 6364136223846793005u + 1442695040888963407u;
+    uint64_t z = state_ ^ (state_ >> 29);
+    z *= 0xbf58476d1ce4e5b9u;
+    return z ^ (z >> 32);
+  }
+  int64_t below(int64_t n) { return static_cast<int64_t>(bits() % static_cast<uint64_t>(n)); }
+  /// Uniform in [low, high).
+  float real(float low, float high) {
+    return low + (high - low) * (static_cast<float>(bits() >> 40) * 0x1p-24f);
+  }
+
+ private:
+  uint64_t state_;
+};
+
+enum class Values { kPlain, kMixed, kSpecial };
+
+/// kPlain: like activations. kMixed: magnitudes from 2^-40 to 2^8, zeros of both signs.
+/// kSpecial: also subnormals, infinities and huge values.
+inline float draw(Random& random, Values values) {
+  const int64_t kind =
+      values == Values::kPlain ? 0 : random.below(values == Values::kMixed ? 8 : 12);
+  const float x = random.real(-2.0f, 2.0f);
+  switch (kind) {
+    case 1:
+      return x < 0 ? -0.0f : 0.0f;
+    case 2:
+    case 3:
+      return std::ldexp(x, static_cast<int>(random.below(48)) - 40);
+    case 8:
+      return std::ldexp(x, -130 - static_cast<int>(random.below(19)));
+    case 9:
+      return x < 0 ? -kInf : kInf;
+    case 10:
+      return std::ldexp(x, 60 + static_cast<int>(random.below(67)));
+    case 11:
+      return x * 60.0f;
+    default:
+      return x;
+  }
+}
+
+inline std::vector<float> draw(Random& random, int64_t n, Values values) {
+  std::vector<float> x(static_cast<size_t>(n));
+  for (float& v : x) v = draw(random, values);
+  return x;
+}
+
+/// Same bits, or NaN in both: which NaN an operation returns is not defined.
+inline bool same(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return false;
+  for (size_t i = 0; i < a.size(); ++i)
+    if (std::memcmp(&a[i], &b[i], 4) != 0 && !(std::isnan(a[i]) && std::isnan(b[i]))) return false;
+  return true;
+}
+
+/// A buffer of exactly `n` values that starts on a 64-byte boundary.
+template <class T>
+class Aligned {
+ public:
+  explicit Aligned(int64_t n)
+      : size_(n), data_(static_cast<T*>(::operator new(bytes(), std::align_val_t{64}))) {
+    std::memset(data_, 0, bytes());
+  }
+  ~Aligned() { ::operator delete(data_, std::align_val_t{64}); }
+  Aligned(const Aligned&) = delete;
+  Aligned& operator=(const Aligned&) = delete;
+  T* get() { return data_; }
+  const T* get() const { return data_; }
+  T& operator[](int64_t i) { return data_[i]; }
+
+ private:
+  size_t bytes() const { return static_cast<size_t>(size_) * sizeof(T); }
+  int64_t size_;
+  T* data_;
+};
+
+// ---- weights in the tile layout of kernels.h ----------------------------------------------------
+
+enum class Type { kF32, kF16, kBf16, kQ8, kQ4 };
+constexpr Type kTypes[] = {Type::kF32, Type::kF16, Type::kBf16, Type::kQ8, Type::kQ4};
+
+inline bool quantized(Type t) { return t == Type::kQ8 || t == Type::kQ4; }
+
+inline int64_t tile_size(Type t, int64_t k) {
+  const int64_t bytes = t == Type::kF32 ? k * 64
+                        : quantized(t)  ? k / 32 * (t == Type::kQ8 ? 544 : 288)
+                                        : k * 32;
+  return (bytes + 63) / 64 * 64;
+}
+
+/// A random matrix, packed; `value` is what it stands for, in double.
+struct Matrix {
+  Type type;
+  int64_t rows, k, tile_bytes;
+  Aligned<uint8_t> data;
+  std::vector<double> value;  // [rows][k]
+
+  Matrix(Random& random, Type t, int64_t n_rows, int64_t n_k, Values values)
+      : type(t),
+        rows(n_rows),
+        k(n_k),
+        tile_bytes(tile_size(t, n_k)),
+        data((n_rows + 15) / 16 * tile_bytes),
+        value(static_cast<size_t>(n_rows * n_k)) {
+    for (int64_t r = 0; r < rows; ++r) {
+      uint8_t* tile = data.get() + r / 16 * tile_bytes;
+      if (quantized(t))
+        fill_quantized_row(random, tile, r);
+      else
+        for (int64_t i = 0; i < k; ++i) {
+          const int64_t at = i * 16 + r % 16;
+          const float w = draw(random, values);
+          value[static_cast<size_t>(r * k + i)] = put(tile, at, w);
+        }
+    }
+  }
+
+  float put(uint8_t* tile, int64_t at, float w) const {
+    if (type == Type::kF32) {
+      std::memcpy(tile + at * 4, &w, 4);
+      return w;
+    }
+    const uint16_t half =
+        type == Type::kF16 ? gemtp_f32_to_f16(w) : static_cast<uint16_t>(gemtp_f32_bits(w) >> 16);
+    std::memcpy(tile + at * 2, &half, 2);
+    return type == Type::kF16 ? gemtp_f16_to_f32(half) : gemtp_bf16_to_f32(half);
+  }
+
+  void fill_quantized_row(Random& random, uint8_t* tile, int64_t r) {
+    const int64_t per_block = type == Type::kQ8 ? 512 : 256, lane = r % 16;
+    uint8_t* scales = tile + k / 32 * per_block;
+    for (int64_t b = 0; b < k / 32; ++b) {
+      float d = random.real(-0.02f, 0.02f);
+      if (random.below(16) == 0) d = random.below(2) ? 0.0f : 3e-7f;  // a subnormal f16
+      const uint16_t half = gemtp_f32_to_f16(d);
+      std::memcpy(scales + (b * 16 + lane) * 2, &half, 2);
+      // Now and then a block at the end of the range, where an int16 sum is largest.
+      const int64_t extreme = random.below(8);
+      for (int64_t i = 0; i < 32; ++i) {
+        int64_t q = type == Type::kQ8 ? random.below(256) - 128 : random.below(16) - 8;
+        if (extreme < 2)
+          q = extreme ? (type == Type::kQ8 ? 127 : 7) : (type == Type::kQ8 ? -128 : -8);
+        uint8_t* block = tile + b * per_block;
+        if (type == Type::kQ8) {
+          block[(i / 4 * 16 + lane) * 4 + i % 4] = static_cast<uint8_t>(q);
+        } else {
+          const int shift = i < 16 ? 0 : 4;
+          uint8_t& byte = block[(i % 16 / 4 * 16 + lane) * 4 + i % 4];
+          byte = static_cast<uint8_t>(byte | (q + 8) << shift);
+        }
+        value[static_cast<size_t>(r * k + b * 32 + i)] =
+            static_cast<double>(q) * static_cast<double>(gemtp_f16_to_f32(half));
+      }
+    }
+  }
+};
+
+/// Activations: floats and their quantized form (by the scalar kernel, plus blocks at the limits).
+struct Activations {
+  int64_t m, k, stride;
+  std::vector<float> x;
+  std::vector<int8_t> q;
+  std::vector<float> d;
+  std::vector<int32_t> sum;
+
+  Activations(Random& random, int64_t rows, int64_t cols, Values values)
+      : m(rows), k(cols), stride(cols + random.below(3)), x(draw(random, rows * stride, values)) {
+    if (k % 32) return;
+    q.resize(static_cast<size_t>(m * k));
+    d.resize(static_cast<size_t>(m * k / 32));
+    sum.resize(d.size());
+    for (int64_t i = 0; i < m; ++i) {
+      for (int64_t b = 0; b < k / 32; ++b)
+        if (random.below(4) == 0) {
+          const float limit = random.below(2) ? 1.5f : -1.5f;  // all quants 127 or -127
+          for (int64_t j = 0; j < 32; ++j) x[static_cast<size_t>(i * stride + b * 32 + j)] = limit;
+        }
+      gemtp_kernels_scalar.quantize_q8(&x[static_cast<size_t>(i * stride)], k, q.data() + i * k,
+                                       d.data() + i * k / 32, sum.data() + i * k / 32);
+    }
+  }
+};
+
+inline std::vector<float> multiply(const gemtp_kernels& t, const Matrix& w, const Activations& x,
+                                   int64_t tile_begin, int64_t tile_end, int64_t y_stride) {
+  std::vector<float> y(static_cast<size_t>(x.m * y_stride), -7.25f);
+  gemtp_matmul a{};
+  a.weights = w.data.get();
+  a.tile_bytes = w.tile_bytes;
+  a.k = w.k;
+  a.tile_begin = tile_begin;
+  a.tile_end = tile_end;
+  a.rows = w.rows;
+  a.m = x.m;
+  a.x = x.x.data();
+  a.x_stride = x.stride;
+  a.xq = {x.q.data(), x.d.data(), x.sum.data()};
+  a.y = y.data();
+  a.y_stride = y_stride;
+  switch (w.type) {
+    case Type::kF32:
+      t.matmul_f32(&a);
+      break;
+    case Type::kF16:
+      t.matmul_f16(&a);
+      break;
+    case Type::kBf16:
+      t.matmul_bf16(&a);
+      break;
+    case Type::kQ8:
+      t.matmul_q8_0(&a);
+      break;
+    case Type::kQ4:
+      t.matmul_q4_0(&a);
+      break;
+  }
+  return y;
+}
+
+// ---- attention ----------------------------------------------------------------------------------
+
+struct Cache {
+  bool f16;
+  int64_t head_dim, capacity;
+  Aligned<uint8_t> keys, values;
+
+  /// Slots of positions first..last hold numbers, all others NaN patterns.
+  Cache(Random& random, bool half, int64_t d, int64_t slots, int64_t first, int64_t last)
+      : f16(half), head_dim(d), capacity(slots), keys(slots * d * 4), values(slots * d * 4) {
+    std::memset(keys.get(), 0xff, static_cast<size_t>(slots * d * 4));
+    std::memset(values.get(), 0xff, static_cast<size_t>(slots * d * 4));
+    for (int64_t t = first; t <= last; ++t)
+      for (int64_t i = 0; i < d; ++i) {
+        const int64_t slot = t % slots;
+        put(keys, (slot / 16 * d + i) * 16 + slot % 16, draw(random, Values::kMixed));
+        put(values, slot * d + i, draw(random, Values::kMixed));
+      }
+  }
+
+  void put(Aligned<uint8_t>& to, int64_t at, float v) {
+    const uint16_t half = gemtp_f32_to_f16(v);
+    if (f16)
+      std::memcpy(to.get() + at * 2, &half, 2);
+    else
+      std::memcpy(to.get() + at * 4, &v, 4);
+  }
+};
+
+inline std::vector<float> attend(const gemtp_kernels& t, const Cache& cache,
+                                 const std::vector<float>& q, int64_t n_q, int64_t first,
+                                 int64_t last) {
+  const int64_t d = cache.head_dim;
+  std::vector<float> out(static_cast<size_t>(n_q * d + 3), -7.25f);
+  Aligned<float> scratch(n_q * 16 * (last / 16 - first / 16 + 1));
+  std::memset(scratch.get(), 0xff,
+              static_cast<size_t>(n_q * 16 * (last / 16 - first / 16 + 1)) * 4);
+  std::vector<const float*> qs;
+  std::vector<float*> outs;
+  for (int64_t h = 0; h < n_q; ++h) {
+    qs.push_back(q.data() + h * d);
+    outs.push_back(out.data() + h * d);
+  }
+  gemtp_attention a{};
+  a.keys = cache.keys.get();
+  a.values = cache.values.get();
+  a.kv_f16 = cache.f16;
+  a.head_dim = d;
+  a.capacity = cache.capacity;
+  a.first = first;
+  a.last = last;
+  a.q = qs.data();
+  a.out = outs.data();
+  a.n_q = n_q;
+  a.scratch = scratch.get();
+  t.attention(&a);
+  return out;
+}
+
+}  // namespace gemtp::kernel_testing
