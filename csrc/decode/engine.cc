@@ -173,8 +173,8 @@ DraftTrace Engine::draft(const std::vector<int32_t>& ids, int k) {
     const int32_t* candidates = drafter_->candidates();
     float* row = trace.logits.data() + static_cast<size_t>(i) * vocab;
     for (int64_t c = 0; c < n; ++c) row[candidates ? candidates[c] : c] = drafter_->logits()[c];
-    token = greedy.choose(drafter_->logits(), candidates, n, session->length() + 1 + i,
-                          TokenHistory());
+    token =
+        greedy.choose(drafter_->logits(), candidates, n, session->length() + 1 + i, TokenHistory());
     trace.tokens.push_back(token);
     trace.hidden.insert(trace.hidden.end(), h.begin(), h.end());
   }

@@ -1,0 +1,222 @@
+// The CPU backend: packing, splitting over threads, and the independence of rows from one another.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cpu/dispatch.h"
+#include "backend/cpu/pack.h"
+#include "base/error.h"
+#include "base/float16.h"
+
+using namespace gemtp;
+
+namespace {
+
+struct Weight {
+  std::vector<uint8_t> bytes;
+  WeightSource source;
+};
+
+void put_u16(std::vector<uint8_t>& out, uint16_t v) {
+  out.push_back(static_cast<uint8_t>(v & 255));
+  out.push_back(static_cast<uint8_t>(v >> 8));
+}
+
+// Random rows in the file's layout.
+Weight make_weight(DType type, int64_t rows, int64_t cols, uint32_t seed) {
+  std::mt19937 rng(seed);
+  std::normal_distribution<float> normal;
+  Weight w;
+  const int64_t block = dtype_info(static_cast<uint32_t>(type))->block;
+  for (int64_t b = 0; b < rows * cols / block; ++b) {
+    const float v = normal(rng);
+    switch (type) {
+      case DType::kF32: {
+        uint8_t raw[4];
+        std::memcpy(raw, &v, 4);
+        w.bytes.insert(w.bytes.end(), raw, raw + 4);
+        break;
+      }
+      case DType::kF16:
+        put_u16(w.bytes, gemtp_f32_to_f16(v));
+        break;
+      case DType::kBF16:
+        put_u16(w.bytes, static_cast<uint16_t>(gemtp_f32_bits(v) >> 16));
+        break;
+      case DType::kQ8_0:
+      case DType::kQ4_0:
+        put_u16(w.bytes, gemtp_f32_to_f16(v * 0.01f));
+        for (int i = 0; i < (type == DType::kQ8_0 ? 32 : 16); ++i)
+          w.bytes.push_back(static_cast<uint8_t>(rng()));
+        break;
+    }
+  }
+  w.source = {type, rows, cols, w.bytes.data()};
+  return w;
+}
+
+std::vector<float> random_floats(int64_t n, uint32_t seed) {
+  std::mt19937 rng(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> v(static_cast<size_t>(n));
+  for (float& x : v) x = normal(rng);
+  return v;
+}
+
+constexpr DType kTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0};
+
+}  // namespace
+
+TEST_CASE("matmul is the product with the dequantized weights, within the activations' rounding") {
+  const auto backend = make_cpu_backend(2, "");
+  for (DType type : kTypes)
+    for (int64_t rows : {1, 16, 37, 130}) {
+      const int64_t cols = 96, m = 5;
+      const Weight w = make_weight(type, rows, cols, 7);
+      const auto matrix = backend->load_matrix(w.source, "w");
+      const std::vector<float> x = random_floats(m * cols, 3);
+      std::vector<float> y(static_cast<size_t>(m * rows), NAN);
+      backend->matmul({{matrix.get(), x.data(), cols, m, y.data(), rows}});
+      std::vector<float> wr(static_cast<size_t>(cols));
+      for (int64_t i = 0; i < m; ++i)
+        for (int64_t r = 0; r < rows; ++r) {
+          dequantize(w.source, r, 0, cols, wr.data());
+          double want = 0, bound = 0;
+          for (int64_t b = 0; b < cols; b += 32) {
+            double amax = 0, sum = 0;
+            for (int64_t k = b; k < b + 32; ++k) {
+              want += static_cast<double>(wr[static_cast<size_t>(k)]) *
+                      x[static_cast<size_t>(i * cols + k)];
+              amax = std::max(amax,
+                              std::fabs(static_cast<double>(x[static_cast<size_t>(i * cols + k)])));
+              sum += std::fabs(static_cast<double>(wr[static_cast<size_t>(k)]));
+            }
+            // Half a quantization step for each activation; float rounding is far below it.
+            const bool quantized = type == DType::kQ8_0 || type == DType::kQ4_0;
+            bound += sum * amax * (quantized ? 0.5 / 127 * 1.01 : 96 * 6e-8);
+          }
+          CHECK(std::fabs(y[static_cast<size_t>(i * rows + r)] - want) <= bound + 1e-12);
+        }
+    }
+}
+
+TEST_CASE("a row's product has the same bits alone, in a batch, on any threads and any table") {
+  for (DType type : kTypes) {
+    const int64_t rows = 75, cols = 160, m = 19;
+    const Weight w = make_weight(type, rows, cols, 11);
+    const std::vector<float> x = random_floats(m * cols, 5);
+    std::vector<float> want(static_cast<size_t>(m * rows));
+    {
+      const auto scalar = make_cpu_backend(1, "scalar");
+      const auto matrix = scalar->load_matrix(w.source, "w");
+      for (int64_t i = 0; i < m; ++i)
+        scalar->matmul(
+            {{matrix.get(), x.data() + i * cols, cols, 1, want.data() + i * rows, rows}});
+    }
+    for (const gemtp_kernels* k : runnable_kernels())
+      for (int threads : {1, 2, 3}) {
+        const auto backend = make_cpu_backend(threads, k->name);
+        const auto matrix = backend->load_matrix(w.source, "w");
+        std::vector<float> y(want.size());
+        backend->matmul({{matrix.get(), x.data(), cols, m, y.data(), rows}});
+        CHECK(std::memcmp(y.data(), want.data(), want.size() * 4) == 0);
+      }
+  }
+}
+
+TEST_CASE("a matrix of listed rows is those rows in that order") {
+  const auto backend = make_cpu_backend(1, "");
+  const Weight w = make_weight(DType::kQ4_0, 40, 64, 2);
+  const std::vector<int32_t> order{39, 0, 7, 7, 21};
+  const auto all = backend->load_matrix(w.source, "w");
+  const auto some = backend->load_matrix(w.source, "w", &order);
+  const std::vector<float> x = random_floats(64, 1);
+  std::vector<float> y(40), z(5);
+  backend->matmul(
+      {{all.get(), x.data(), 64, 1, y.data(), 40}, {some.get(), x.data(), 64, 1, z.data(), 5}});
+  for (size_t i = 0; i < order.size(); ++i) CHECK(z[i] == y[static_cast<size_t>(order[i])]);
+}
+
+TEST_CASE("NaN and infinite weights or scales are refused by name") {
+  const auto backend = make_cpu_backend(1, "");
+  for (DType type : kTypes)
+    for (float bad :
+         {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+      Weight w = make_weight(type, 3, 64, 2);
+      if (type == DType::kF32)
+        std::memcpy(w.bytes.data() + 4 * 70, &bad, 4);
+      else if (type == DType::kBF16)
+        w.bytes[2 * 70 + 1] = 0x7f, w.bytes[2 * 70] = 0x80;
+      else {
+        const uint16_t h = gemtp_f32_to_f16(bad);
+        const size_t at = type == DType::kF16 ? 140 : type == DType::kQ8_0 ? 34 * 3 : 18 * 3;
+        std::memcpy(w.bytes.data() + at, &h, 2);
+      }
+      CHECK_THROWS_WITH_AS(backend->load_matrix(w.source, "blk.0.x"), doctest::Contains("blk.0.x"),
+                           Error);
+    }
+}
+
+TEST_CASE("attention is softmax over the span, in a ring that has wrapped, alone or in a batch") {
+  for (const gemtp_kernels* kernels : runnable_kernels())
+    for (bool f16 : {true, false})
+      for (int64_t d : {8, 24, 64}) {
+        const int64_t kv_heads = 2, heads = 6, capacity = 48, window = 20, total = 131;
+        const auto backend = make_cpu_backend(2, kernels->name);
+        const auto kv = backend->make_kv(kv_heads, d, capacity, f16);
+        std::vector<float> k = random_floats(total * kv_heads * d, 1),
+                           v = random_floats(total * kv_heads * d, 2);
+        for (float& e : k) e = gemtp_f16_to_f32(gemtp_f32_to_f16(e * 0.5f));
+        for (float& e : v) e = gemtp_f16_to_f32(gemtp_f32_to_f16(e));
+        const std::vector<float> q = random_floats(total * heads * d, 3);
+        std::vector<float> batched(q.size()), single(q.size());
+        for (int64_t first = 0; first < total;) {
+          const int64_t m = std::min<int64_t>(1 + first % 13, total - first);
+          backend->store_kv(*kv, k.data() + first * kv_heads * d, v.data() + first * kv_heads * d,
+                            first, m);
+          std::vector<AttentionSpan> spans;
+          for (int64_t p = first; p < first + m; ++p)
+            spans.push_back({std::max<int64_t>(0, p - window + 1), p});
+          backend->attention(*kv, q.data() + first * heads * d, m, heads, spans.data(),
+                             batched.data() + first * heads * d);
+          for (int64_t i = 0; i < m; ++i)
+            backend->attention(*kv, q.data() + (first + i) * heads * d, 1, heads,
+                               &spans[static_cast<size_t>(i)],
+                               single.data() + (first + i) * heads * d);
+          first += m;
+        }
+        CHECK(std::memcmp(batched.data(), single.data(), batched.size() * 4) == 0);
+        double worst = 0;
+        for (int64_t p = 0; p < total; ++p)
+          for (int64_t h = 0; h < heads; ++h) {
+            const int64_t g = h / (heads / kv_heads), lo = std::max<int64_t>(0, p - window + 1);
+            std::vector<double> e;
+            double top = -1e300, sum = 0;
+            for (int64_t t = lo; t <= p; ++t) {
+              double s = 0;
+              for (int64_t j = 0; j < d; ++j)
+                s += static_cast<double>(q[static_cast<size_t>((p * heads + h) * d + j)]) *
+                     k[static_cast<size_t>((t * kv_heads + g) * d + j)];
+              e.push_back(s);
+              top = std::max(top, s);
+            }
+            for (double& s : e) sum += s = std::exp(s - top);
+            for (int64_t j = 0; j < d; ++j) {
+              double want = 0;
+              for (int64_t t = lo; t <= p; ++t)
+                want += e[static_cast<size_t>(t - lo)] / sum *
+                        v[static_cast<size_t>((t * kv_heads + g) * d + j)];
+              worst = std::max(
+                  worst, std::fabs(want - batched[static_cast<size_t>((p * heads + h) * d + j)]));
+            }
+          }
+        // |s| stays below 30, so e^s carries 30 * 2^-24 of relative error, twice (numerator and
+        // sum).
+        CHECK(worst < 2 * 60 * 6e-8 * 4);
+      }
+}
