@@ -1,0 +1,97 @@
+"""The `gemtp` command. Each subcommand is a module with add_arguments(parser) and run(args)."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from .. import __version__
+from ..errors import Error
+
+__all__ = ["main"]
+
+INTERRUPTED = 130  # 128 + SIGINT
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+# name: (module, one line of help)
+_COMMANDS = {
+    "generate": (".generate", "complete a prompt"),
+    "convert": ("..convert", "Hugging Face folder to GGUF"),
+    "inspect": (".inspect", "show what is in a GGUF, and whether a drafter fits its target"),
+    "info": (".info", "show what this machine and build can run"),
+    "demo": (".demo", "run the shipped pair, with and without its drafter"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: done; 1: an error, said in one line; 2: wrong usage; 130: interrupted."""
+    _write_utf8()
+    try:
+        status = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader has seen enough
+        _discard_stdout()
+        return BROKEN_PIPE
+    except Exception as e:
+        if os.environ.get("GEMTP_DEBUG"):
+            raise
+        print(f"gemtp: error: {_sentence(e)}", file=sys.stderr)
+        return 1
+
+
+def _dispatch(argv: list[str]) -> int:
+    args = _parser(argv).parse_args(argv)
+    status: int = args.run(args)
+    return status
+
+
+def _parser(argv: list[str]) -> argparse.ArgumentParser:
+    """Only the module of the command that is called gets imported: numpy alone costs 0.1 s."""
+    called = next((arg for arg in argv if not arg.startswith("-")), None)
+    parser = argparse.ArgumentParser(
+        prog="gemtp",
+        description="Gemma 4 with its multi-token-prediction drafter, on CPUs.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"gemtp {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, (module, line) in _COMMANDS.items():
+        command = commands.add_parser(
+            name, help=line, description=f"{line[0].upper()}{line[1:]}.", allow_abbrev=False
+        )
+        if name == called:
+            implementation = import_module(module, __name__)
+            implementation.add_arguments(command)
+            command.set_defaults(run=implementation.run)
+    return parser
+
+
+def _sentence(e: Exception) -> str:
+    if isinstance(e, Error):
+        return str(e)
+    if isinstance(e, OSError) and e.strerror:
+        return f"{e.filename}: {e.strerror}" if e.filename is not None else e.strerror
+    if isinstance(e, MemoryError):
+        return "not enough memory; use a smaller context or a smaller model"
+    what = " ".join(f"{type(e).__name__}: {e}".split())
+    return f"unexpected {what}; set GEMTP_DEBUG=1 for the traceback"
+
+
+def _write_utf8() -> None:
+    """Generated text is UTF-8 whatever the locale, and its newlines stay as they are."""
+    with contextlib.suppress(AttributeError, OSError):  # replaced by something that cannot
+        sys.stdout.reconfigure(encoding="utf-8", newline="")  # type: ignore[union-attr]
+
+
+def _discard_stdout() -> None:
+    """Keeps the interpreter from flushing into the closed pipe once more when it exits."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,207 @@
+"""`gemtp demo`: the shipped pair, with and without its drafter."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import FileError
+from .options import draft_depth
+from .text import acceptance_table
+
+if TYPE_CHECKING:
+    from ..model import Model, Output, Stats, Token
+
+PROMPT = '''\
+import json
+import os
+
+
+class Settings:
+    """Settings of an application, kept in a JSON file."""
+
+    def __init__(self, path):
+        self.path = path
+        self.values = {}
+
+    def load(self):
+'''
+
+_GREEN, _PLAIN = "\x1b[32m", "\x1b[0m"
+_OPEN, _CLOSE = "‹", "›"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Completes a piece of Python code with the pair that the package ships, marks the tokens "
+        "that the drafter guessed, measures both ways of decoding and compares their texts. "
+        "Exit code 1 if the texts differ."
+    )
+    parser.add_argument("--prompt", help="text to complete (default: the beginning of a class)")
+    parser.add_argument("--max-tokens", type=int, default=192, metavar="N", help="(default: 192)")
+    parser.add_argument(
+        "--runs", type=_positive, default=5, metavar="N", help="of each kind (default: 5)"
+    )
+    parser.add_argument(
+        "--draft", type=draft_depth, default="auto", metavar="auto|0..15", help="(default: auto)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="(default: every core)")
+    parser.add_argument("--target", type=Path, metavar="TARGET.gguf", help="another target")
+    parser.add_argument("--drafter", type=Path, metavar="DRAFTER.gguf", help="and its drafter")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.set_defaults(usage_error=parser.error)
+
+
+@dataclass
+class Runs:
+    """The same generation, several times."""
+
+    outputs: list[Output] = field(default_factory=list)
+
+    @property
+    def rates(self) -> list[float]:
+        return [o.stats.tokens_per_second for o in self.outputs]
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(self.rates)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"tokens_per_second": self.rate, "runs": self.rates}
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..model import Model
+
+    target, drafter = _files(args)
+    model = Model(target, drafter=drafter, threads=args.threads)
+    prompt = PROMPT if args.prompt is None else os.fsencode(args.prompt)
+
+    def generate(draft: Any) -> Output:
+        return model.generate(prompt, max_tokens=args.max_tokens, draft=draft)
+
+    if not args.json:
+        _show_completion(model, prompt, args)
+    plain, drafted = Runs(), Runs()
+    for _ in range(args.runs):  # interleaved, so that a busy moment of the machine meets both
+        plain.outputs.append(generate(0))
+        drafted.outputs.append(generate(args.draft))
+    identical = len({(o.text, *o.tokens) for o in plain.outputs + drafted.outputs}) == 1
+    if args.json:
+        print(json.dumps(_as_json(model, plain, drafted, identical), ensure_ascii=False))
+    else:
+        _print_figures(plain, drafted, identical)
+    return 0 if identical else 1
+
+
+def _files(args: argparse.Namespace) -> tuple[Path, Path]:
+    from ..model import demo_models
+
+    if (args.target is None) != (args.drafter is None):
+        args.usage_error("--target and --drafter go together")
+    if args.target is not None:
+        return args.target, args.drafter
+    for path in (files := demo_models()):
+        if not path.is_file():
+            raise FileError(f"{path} is missing: this installation has no demo models")
+    return files
+
+
+def _positive(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+
+
+# ---------------------------------------------------------------- the completion
+
+
+class Marker:
+    """Writes tokens to stdout, those that the drafter guessed in green or in brackets."""
+
+    def __init__(self, colour: bool):
+        self._begin, self._end = (_GREEN, _PLAIN) if colour else (_OPEN, _CLOSE)
+        self._marked = False
+        self.legend = (
+            f"{self._begin}{'like this' if colour else '...'}{self._end}: "
+            "guessed by the drafter, confirmed by the target"
+        )
+
+    def write(self, token: Token) -> None:
+        if not token.text:
+            return
+        if token.drafted != self._marked:
+            sys.stdout.write(self._begin if token.drafted else self._end)
+            self._marked = token.drafted
+        sys.stdout.write(token.text)
+
+    def close(self) -> None:
+        if self._marked:
+            sys.stdout.write(self._end)
+        self._marked = False
+
+
+def _show_completion(model: Model, prompt: str | bytes, args: argparse.Namespace) -> None:
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    marker = Marker(colour)
+    text = prompt if isinstance(prompt, str) else prompt.decode("utf-8", "replace")
+    sys.stdout.write(text)
+    with model.stream(prompt, max_tokens=args.max_tokens, draft=args.draft) as stream:
+        try:
+            for step in stream.steps():
+                for token in step:
+                    marker.write(token)
+                sys.stdout.flush()
+        finally:
+            marker.close()
+            print(flush=True)
+    print(f"\n{marker.legend}\n")
+
+
+# ---------------------------------------------------------------- figures
+
+
+def _pooled(runs: Runs) -> Stats:
+    """All runs accept the same drafts; the last stands for them."""
+    return runs.outputs[-1].stats
+
+
+def _print_figures(plain: Runs, drafted: Runs, identical: bool) -> None:
+    stats = _pooled(drafted)
+    count = len(plain.outputs)
+    print(f"{stats.tokens} tokens, median of {count} interleaved runs:")
+    print(f"  plain    {plain.rate:8.1f} tokens/s")
+    ratio = f"   {drafted.rate / plain.rate:.2f} times plain" if plain.rate else ""
+    print(f"  drafted  {drafted.rate:8.1f} tokens/s{ratio}")
+    if stats.drafted:
+        print(f"\n{acceptance_table(stats)}")
+    same = "the texts of all runs are the same bytes"
+    print(f"\n{same if identical else 'THE TEXTS DIFFER: this is a bug, please report it'}")
+
+
+def _as_json(model: Model, plain: Runs, drafted: Runs, identical: bool) -> dict[str, Any]:
+    from ..model import system_info
+
+    stats = _pooled(drafted)
+    return {
+        "identical": identical,
+        "tokens": stats.tokens,
+        "plain": plain.as_json(),
+        "drafted": drafted.as_json(),
+        "speedup": drafted.rate / plain.rate if plain.rate else None,
+        "rounds": stats.rounds,
+        "acceptance": [
+            {"draft": depth, "proposed": proposed, "accepted": accepted}
+            for depth, (proposed, accepted) in enumerate(
+                zip(stats.drafted_at, stats.accepted_at, strict=True), start=1
+            )
+        ],
+        "text": plain.outputs[0].text,
+        "machine": {**system_info(), "isa": model.isa, "threads": model.threads},
+    }

@@ -1,0 +1,124 @@
+"""`gemtp generate`: complete a prompt."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import INTERRUPTED
+from .options import add_model_options, add_sampling_options, draft_depth, sampling_options
+from .text import acceptance_table, statistics
+
+if TYPE_CHECKING:
+    from ..model import Model, TextStream
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="TARGET.gguf", help="the model")
+    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="text; - reads standard input")
+    parser.add_argument("--file", type=Path, help="read the prompt from a file")
+    parser.add_argument("--drafter", metavar="DRAFTER.gguf", help="the model's drafter")
+    parser.add_argument(
+        "--draft",
+        type=draft_depth,
+        default="auto",
+        metavar="auto|0..15",
+        help="tokens to draft a round; changes the speed, never the text (default: auto)",
+    )
+    parser.add_argument("--max-tokens", type=int, default=128, metavar="N", help="(default: 128)")
+    parser.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; may repeat"
+    )
+    parser.add_argument("--ignore-eos", action="store_true", help="go on after an end token")
+    parser.add_argument(
+        "--special",
+        action="store_true",
+        help="control tokens spelled out in the prompt count as such; not for text of others",
+    )
+    add_sampling_options(parser)
+    add_model_options(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument("--stats", action="store_true", help="statistics on standard error")
+    output.add_argument(
+        "--json", action="store_true", help="print text, tokens and statistics as JSON, at the end"
+    )
+    output.add_argument("--quiet", action="store_true", help="no notes on standard error")
+    parser.set_defaults(usage_error=parser.error)
+
+
+def run(args: argparse.Namespace) -> int:
+    prompt = _prompt(args)
+    from ..model import Model
+
+    model = Model(
+        args.target,
+        drafter=args.drafter,
+        threads=args.threads,
+        context=args.context,
+        kv_type=args.kv_type,
+    )
+    stream = model.stream(
+        model.tokenize(prompt, special=args.special),
+        max_tokens=args.max_tokens,
+        stop=[os.fsencode(s) for s in args.stop],
+        draft=args.draft,
+        ignore_eos=args.ignore_eos,
+        **sampling_options(args),
+    )
+    interrupted = False
+    pieces: list[str] = []
+    try:
+        for piece in stream:
+            pieces.append(piece)
+            if not args.json:
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        interrupted = True
+    text = "".join(pieces)
+    if args.json:
+        print(json.dumps(_result(text, stream, interrupted), ensure_ascii=False))
+    elif not text.endswith("\n"):
+        print()
+    sys.stdout.flush()
+    if args.stats:
+        print(statistics(stream.stats), file=sys.stderr)
+        if stream.stats.drafted:
+            print(acceptance_table(stream.stats), file=sys.stderr)
+    if not interrupted:
+        _note_end(args, model, stream)
+    return INTERRUPTED if interrupted else 0
+
+
+def _prompt(args: argparse.Namespace) -> bytes:
+    if (args.prompt is None) == (args.file is None):
+        args.usage_error("give a prompt, or --file FILE, or - to read standard input")
+    if args.file is not None:
+        data: bytes = args.file.read_bytes()
+    elif args.prompt == "-":
+        data = sys.stdin.buffer.read()
+    else:
+        data = os.fsencode(args.prompt)
+    return data
+
+
+def _result(text: str, stream: TextStream, interrupted: bool) -> dict[str, Any]:
+    return {
+        "text": text,
+        "tokens": stream.tokens,
+        "finish_reason": "interrupted" if interrupted else stream.finish_reason,
+        "stats": asdict(stream.stats),
+    }
+
+
+def _note_end(args: argparse.Namespace, model: Model, stream: TextStream) -> None:
+    if stream.finish_reason == "context" and not args.quiet:
+        print(
+            f"gemtp: note: the context of {model.context} tokens is full; --context sets its size",
+            file=sys.stderr,
+        )

@@ -1,0 +1,46 @@
+"""`gemtp info`: what this machine and build can run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from typing import Any
+
+from .text import size_text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..model import system_info
+
+    info: dict[str, Any] = system_info()
+    info["memory_bytes"] = _memory()
+    info["platform"] = f"{platform.system()} {platform.machine()}"
+    info["python"] = platform.python_version()
+    if args.json:
+        print(json.dumps(info))
+        return 0
+    memory = info["memory_bytes"]
+    for name, value in (
+        ("version", info["version"]),
+        ("isa", f"{info['isa']} (can run: {', '.join(info['isas'])}; GEMTP_ISA picks one)"),
+        ("threads", info["threads"]),
+        ("memory", "unknown" if memory is None else size_text(memory)),
+        ("backends", ", ".join(info["backends"])),
+        ("platform", f"{info['platform']}, Python {info['python']}"),
+    ):
+        print(f"{name:<9} {value}")
+    return 0
+
+
+def _memory() -> int | None:
+    """Physical memory in bytes, where the platform says."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None

@@ -1,0 +1,80 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Literal
+
+_SAMPLING = {
+    "temperature": (float, 0.0, "0 is greedy (default)"),
+    "top_k": (int, 0, "keep the K likeliest tokens (default 0: all)"),
+    "top_p": (float, 1.0, "keep the likeliest tokens that sum to P (default 1: all)"),
+    "min_p": (float, 0.0, "drop tokens below P times the likeliest (default 0: none)"),
+    "repetition_penalty": (float, 1.0, "(default 1: none)"),
+    "presence_penalty": (float, 0.0, "(default 0: none)"),
+    "frequency_penalty": (float, 0.0, "(default 0: none)"),
+    "seed": (int, 0, "with a temperature, the text is a function of it (default 0)"),
+}
+
+
+def add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sampling")
+    for name, (kind, default, text) in _SAMPLING.items():
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=kind,
+            default=default,
+            metavar="N" if kind is int else "X",
+            help=text,
+        )
+    group.add_argument(
+        "--logit-bias",
+        type=_bias,
+        action="append",
+        default=[],
+        metavar="ID=X",
+        help="add X to the logit of token ID, -inf bans it; may repeat",
+    )
+
+
+def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
+    """As keywords of Model.generate."""
+    options: dict[str, Any] = {name: getattr(args, name) for name in _SAMPLING}
+    options["logit_bias"] = dict(args.logit_bias)
+    return options
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--threads", type=int, metavar="N", help="(default: every core this process may use)"
+    )
+    group.add_argument(
+        "--context",
+        type=int,
+        default=4096,
+        metavar="N",
+        help="tokens of prompt and answer together (default: 4096)",
+    )
+    group.add_argument(
+        "--kv-type", choices=("f16", "f32"), default="f16", help="of the K/V cache (default: f16)"
+    )
+
+
+def draft_depth(text: str) -> int | Literal["auto"]:
+    """Value of --draft."""
+    if text == "auto":
+        return "auto"
+    if text.isascii() and text.isdigit() and int(text) <= 15:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number from 0 to 15")
+
+
+def _bias(text: str) -> tuple[int, float]:
+    token, _, value = text.partition("=")
+    try:
+        return int(token), float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not of the form ID=X, a token id and a number"
+        ) from None

@@ -1,0 +1,62 @@
+"""How figures are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..model import Stats
+
+
+def size_text(count: float) -> str:
+    """Bytes, in powers of 1000: "1.28 GB"."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.2f} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.0f}%" if whole else "-"
+
+
+def statistics(stats: Stats) -> str:
+    """The cost of a generation, in a few lines."""
+    fresh = stats.prompt_tokens - stats.cached_tokens
+    lines = [
+        f"prompt   {stats.prompt_tokens} tokens ({stats.cached_tokens} cached), "
+        f"{stats.prompt_seconds:.3f} s, {_rate(fresh, stats.prompt_seconds)}",
+        f"decode   {stats.tokens} tokens, {stats.decode_seconds:.3f} s, "
+        f"{stats.tokens_per_second:.1f} tokens/s",
+    ]
+    if stats.rounds:
+        lines.append(
+            f"rounds   {stats.rounds}, drafted {stats.drafted}, accepted {stats.accepted} "
+            f"({percent(stats.accepted, stats.drafted)})"
+        )
+    return "\n".join(lines)
+
+
+def acceptance_table(stats: Stats) -> str:
+    """How often the draft at each position was the target's choice."""
+    rows = [("draft", "proposed", "accepted", "share")]
+    for depth, (drafted, accepted) in enumerate(
+        zip(stats.drafted_at, stats.accepted_at, strict=True), start=1
+    ):
+        rows.append((str(depth), str(drafted), str(accepted), percent(accepted, drafted)))
+    return table(rows)
+
+
+def table(rows: Iterable[tuple[str, ...]]) -> str:
+    """Right-aligned columns."""
+    lines = list(rows)
+    widths = [max(len(row[i]) for row in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in lines
+    )
+
+
+def _rate(count: int, seconds: float) -> str:
+    return f"{count / seconds:.1f} tokens/s" if seconds > 0 else "-"
