@@ -17,10 +17,16 @@ from typing import TYPE_CHECKING, Any
 from .errors import ArgumentError, ContextError, Error, FileError, ModelError
 
 if TYPE_CHECKING:
-    from .model import Output, Stats, TextStream, Token
-    from .model import Model as Model
-    from .model import Tokenizer as Tokenizer
-    from .model import system_info as system_info
+    from .model import (
+        Model,
+        Output,
+        Stats,
+        TextStream,
+        Token,
+        Tokenizer,
+        demo_models,
+        system_info,
+    )
 
 __version__ = "0.1.0"
 

@@ -138,9 +138,7 @@ class Tokenizer:
     def __init__(self, path: str | os.PathLike[str]):
         self._core = _core.Tokenizer(path)
 
-    def encode(
-        self, text: str | bytes, add_bos: bool = False, special: bool = False
-    ) -> list[int]:
+    def encode(self, text: str | bytes, add_bos: bool = False, special: bool = False) -> list[int]:
         """Ids of ``text``. With ``special``, text that spells a control token becomes that token:
         leave it off for anything that a user or a tool wrote."""
         return self._core.encode(text, add_bos, special)
@@ -229,7 +227,7 @@ class Model:
         penalty_last_n: int = -1,
         logit_bias: Mapping[int, float] | None = None,
         seed: int = 0,
-        stop: str | Sequence[str] = (),
+        stop: str | bytes | Sequence[str | bytes] = (),
         draft: Draft = "auto",
         ignore_eos: bool = False,
     ) -> TextStream:
@@ -275,9 +273,7 @@ class Model:
         )
         return TextStream(generation)
 
-    def tokenize(
-        self, text: str | bytes, add_bos: bool = True, special: bool = False
-    ) -> list[int]:
+    def tokenize(self, text: str | bytes, add_bos: bool = True, special: bool = False) -> list[int]:
         """Ids of ``text``; see :meth:`Tokenizer.encode`."""
         return self._engine.tokenizer.encode(text, add_bos, special)
 
@@ -365,7 +361,7 @@ def _id_list(ids: Iterable[int]) -> list[int]:
 
 def _integer(name: str, value: Any, low: int | None = -_INT32_MAX) -> int:
     try:
-        number = value.__index__()
+        number: int = value.__index__()
     except AttributeError:
         raise ArgumentError(f"{name} is {value!r}; it must be a whole number") from None
     if low is not None and not low <= number <= _INT32_MAX:
