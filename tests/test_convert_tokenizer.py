@@ -70,6 +70,13 @@ def test_chat_template_from_the_tokenizer_config(tmp_path, template):
     assert keys_of(reader)["tokenizer.chat_template"] == "T"
 
 
+@pytest.mark.parametrize("template", [5, {}, [5, {"name": []}], [{"name": "default"}]])
+def test_what_is_no_chat_template_is_none(tmp_path, template):
+    folder = add_tokenizer(make_folder(tmp_path, CONFIGS["31b"]), chat_template=template)
+    _, reader = run(folder, tokenizer=True)
+    assert "tokenizer.chat_template" not in keys_of(reader)
+
+
 def test_a_drafter_borrows_the_tokenizer_of_its_target(tmp_path):
     target = add_tokenizer(make_folder(tmp_path, CONFIGS["31b"], name="target"))
     (target / "chat_template.jinja").write_text("T")

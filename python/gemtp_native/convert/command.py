@@ -80,7 +80,7 @@ def _as_json(r: ConvertResult, verbose: bool) -> str:
     values = dict(vars(r), path=str(r.path), seconds=round(r.seconds, 3))
     if not verbose:
         values["left_out"] = {reason: len(names) for reason, names in r.left_out.items()}
-    return json.dumps(values, ensure_ascii=False)
+    return json.dumps(values)
 
 
 def _summary(r: ConvertResult, verbose: bool) -> str:

@@ -343,8 +343,8 @@ def _chat_template(model_dir: Path, settings: dict[str, Any]) -> bytes | None:
         if template is None:
             template = _optional_json(model_dir / "chat_template.json").get("chat_template")
         if isinstance(template, list):  # several by name
-            named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-            template = named.get("default")
+            named = [t for t in template if isinstance(t, dict) and t.get("name") == "default"]
+            template = named[0].get("template") if named else None
     return template.encode("utf-8", "replace") if isinstance(template, str) else None
 
 
