@@ -151,6 +151,28 @@ DoubleDouble log_double_double(double x) {
 
 double portable_exp(double x) { return exp_sum(x, 0.0); }
 
+void portable_exp(double* x, int64_t n) {
+  bool moderate = true;
+  for (int64_t i = 0; i < n; ++i) moderate &= x[i] >= -700.0 && x[i] <= 700.0;
+  if (!moderate) {
+    for (int64_t i = 0; i < n; ++i) x[i] = portable_exp(x[i]);
+    return;
+  }
+  // exp_sum without branches, for the compiler to vectorize: where nothing can leave the range of
+  // normal numbers, scaling by 2^n is exact in one step too.
+  for (int64_t i = 0; i < n; ++i) {
+    const double shifted = x[i] * kInvLn2 + kRound;
+    const double whole = shifted - kRound;
+    const double r_hi = x[i] - whole * kLn2A;
+    const double r_lo = 0.0 - whole * kLn2B;
+    const DoubleDouble r = two_sum(r_hi, r_lo);
+    const double tail = r.hi * r.hi * exp_tail(r.hi) + r.lo;
+    const double y = 1.0 + (r.hi + tail);
+    // The low bits of `shifted` are n.
+    x[i] = y * std::bit_cast<double>((std::bit_cast<uint64_t>(shifted) + 1023) << 52);
+  }
+}
+
 double portable_log(double x) {
   if (!(x > 0.0)) return x == 0.0 ? -kInfinity : kNaN;
   if (x == kInfinity) return x;

@@ -13,6 +13,7 @@
 // of probabilities in integers, which no order changes.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <unordered_map>
 #include <utility>
@@ -83,6 +84,10 @@ class Chooser {
     uint64_t weight;  // its probability over the largest one's, fixed point; only top-p fills it in
   };
 
+  struct Interval {
+    uint64_t low, high;
+  };
+
   // The logits of one call after suppression, penalties and bias.
   struct View {
     const float* logits;  // [n]
@@ -97,9 +102,10 @@ class Chooser {
   void adjust(View* view, const TokenHistory& history);
   void keep_top_k(const View& view);
   void keep_top_p(const View& view);
-  void keep_nucleus(uint64_t mass);
+  size_t nucleus_size(uint64_t mass);
   uint64_t weight(const View& view, float logit) const;
   uint64_t total_weight(const View& view) const;
+  Interval estimate_total_weight(const View& view) const;
   void collect(const View& view, float lowest);
   int32_t sample_all(const View& view, const GumbelNoise& noise, double lowest) const;
   int32_t sample_candidates(const GumbelNoise& noise, double lowest) const;

@@ -69,6 +69,25 @@ TEST_CASE("portable_exp at the edges") {
   CHECK(std::isnan(portable_exp(std::nan(""))));
 }
 
+TEST_CASE("portable_exp of an array equals portable_exp of each element") {
+  Random random{6};
+  for (const double range : {1.0, 40.0, 699.9, 800.0}) {
+    double x[257], y[257];
+    for (int i = 0; i < 257; ++i) x[i] = y[i] = random(-range, range);
+    y[7] = x[7] = -0.0;
+    portable_exp(y, 257);
+    for (int i = 0; i < 257; ++i) REQUIRE(y[i] == portable_exp(x[i]));
+  }
+  double edges[] = {700.0, -700.0, kInf, -kInf, 0.0};
+  portable_exp(edges, 2);
+  CHECK(edges[0] == portable_exp(700.0));
+  CHECK(edges[1] == portable_exp(-700.0));
+  portable_exp(edges + 2, 3);
+  CHECK(edges[2] == kInf);
+  CHECK(edges[3] == 0.0);
+  CHECK(edges[4] == 1.0);
+}
+
 TEST_CASE("portable_log is within one ulp, also next to 1") {
   Random random{2};
   double worst = 0;
