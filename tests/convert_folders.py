@@ -14,15 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-gguf = pytest.importorskip("gguf")
-pytest.importorskip("safetensors")
-ROOT = Path(__file__).resolve().parent.parent
-try:
-    import gemtp_native.convert  # noqa: F401
-except ModuleNotFoundError:
-    sys.path.insert(0, str(ROOT / "python"))
+from gemtp_native.convert import convert
 
-from gemtp_native.convert import convert  # noqa: E402
+gguf = pytest.importorskip("gguf")
+ROOT = Path(__file__).resolve().parent.parent
 
 VOCAB = 64
 PATTERN = ["sliding_attention", "sliding_attention", "full_attention"]
