@@ -28,7 +28,7 @@ class Drafter {
 
   /// [candidate_count()] logits of the step.
   const float* logits() const { return logits_.get(); }
-  /// Their token ids; null when logit i belongs to token i (plain head).
+  /// Their token ids, ascending; null when logit i belongs to token i (plain head).
   const int32_t* candidates() const { return candidates_.empty() ? nullptr : candidates_.data(); }
   int64_t candidate_count() const;
 
@@ -36,6 +36,7 @@ class Drafter {
 
  private:
   void ordered_head(const float* normed);
+  void sort_candidates();
 
   const Config& config_;
   const Weights& weights_;
@@ -52,8 +53,12 @@ class Drafter {
   Buffer normed_;           // [hidden]
   Buffer centroid_scores_;  // [centroids]
   Buffer logits_;           // [candidate_count]
-  std::vector<int32_t> candidates_;
-  std::vector<int32_t> cluster_order_;
+  // Ordered head only.
+  std::vector<int32_t> candidates_;     // [candidate_count]
+  std::vector<int32_t> cluster_order_;  // [centroids]
+  Buffer cluster_logits_;               // [candidate_count], cluster by cluster
+  std::vector<float> by_token_;         // [vocab], meaningful where present_
+  std::vector<uint64_t> present_;       // a bit for each token, all 0 between steps
 };
 
 }  // namespace gemtp
