@@ -272,20 +272,20 @@ class GgufParser {
     const uint8_t* bytes = take(length, "the list of tensors");
     Tensor tensor;
     tensor.name.assign(reinterpret_cast<const char*>(bytes), length);
-    const std::string name = quoted(tensor.name, kMaxTensorNameBytes);
-    if (!valid_utf8(bytes, length)) fail("the tensor name " + name + " is not valid UTF-8");
+    const auto name = [&] { return quoted(tensor.name, kMaxTensorNameBytes); };
+    if (!valid_utf8(bytes, length)) fail("the tensor name " + name() + " is not valid UTF-8");
 
     const uint32_t dims = read<uint32_t>("the list of tensors");
     if (dims == 0 || dims > kMaxDims) {
-      fail(format("tensor %s has %u dimensions, but 1 to 4 are possible", name.c_str(), dims));
+      fail(format("tensor %s has %u dimensions, but 1 to 4 are possible", name().c_str(), dims));
     }
     uint64_t elements = 1;
     constexpr uint64_t kMaxElements = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
     for (uint32_t i = 0; i < dims; ++i) {
       const uint64_t dim = read<uint64_t>("the list of tensors");
-      if (dim == 0) fail("a dimension of tensor " + name + " is zero");
+      if (dim == 0) fail("a dimension of tensor " + name() + " is zero");
       if (dim > kMaxElements / elements) {
-        fail("the shape of tensor " + name + " has more elements than 63 bits can count");
+        fail("the shape of tensor " + name() + " has more elements than 63 bits can count");
       }
       elements *= dim;
       tensor.shape.push_back(static_cast<int64_t>(dim));
@@ -294,20 +294,21 @@ class GgufParser {
     const DTypeInfo* info = dtype_info(tensor.type);
     if (info == nullptr) {
       fail(format("tensor %s has type %u, which is not known here; a newer version may read it",
-                  name.c_str(), tensor.type));
+                  name().c_str(), tensor.type));
     }
     if (tensor.shape[0] % info->block != 0) {
       fail(format("tensor %s has rows of %lld elements, but type %s stores blocks of %d",
-                  name.c_str(), static_cast<long long>(tensor.shape[0]), info->name, info->block));
+                  name().c_str(), static_cast<long long>(tensor.shape[0]), info->name,
+                  info->block));
     }
     const uint64_t blocks = elements / static_cast<uint64_t>(info->block);
     if (blocks > kMaxElements / static_cast<uint64_t>(info->bytes)) {
-      fail("the data of tensor " + name + " would be larger than 63 bits can count");
+      fail("the data of tensor " + name() + " would be larger than 63 bits can count");
     }
     tensor.bytes = blocks * static_cast<uint64_t>(info->bytes);
     offsets_.push_back(read<uint64_t>("the list of tensors"));
     if (!out_.tensor_index_.emplace(tensor.name, out_.tensors_.size()).second) {
-      fail("tensor " + name + " appears twice");
+      fail("tensor " + name() + " appears twice");
     }
     out_.tensors_.push_back(std::move(tensor));
   }
@@ -329,27 +330,27 @@ class GgufParser {
     uint64_t expected = 0;  // offset from `start`
     for (size_t i = 0; i < out_.tensors_.size(); ++i) {
       Tensor& tensor = out_.tensors_[i];
-      const std::string name = quoted(tensor.name, kMaxTensorNameBytes);
+      const auto name = [&] { return quoted(tensor.name, kMaxTensorNameBytes); };
       const uint64_t offset = offsets_[i];
       if (offset % align != 0) {
         fail(
             format("the data of tensor %s begins at offset %llu, which is not a multiple of the "
                    "alignment %llu",
-                   name.c_str(), static_cast<unsigned long long>(offset),
+                   name().c_str(), static_cast<unsigned long long>(offset),
                    static_cast<unsigned long long>(align)));
       }
       if (start > size_ || offset > size_ - start || tensor.bytes > size_ - start - offset) {
         fail(format(
             "the data of tensor %s (%llu bytes at offset %llu of the data) reaches beyond "
             "the end of the file (%llu bytes); it is truncated or damaged, fetch it again",
-            name.c_str(), static_cast<unsigned long long>(tensor.bytes),
+            name().c_str(), static_cast<unsigned long long>(tensor.bytes),
             static_cast<unsigned long long>(offset), static_cast<unsigned long long>(size_)));
       }
       if (offset != expected) {
         fail(
             format("the data of tensor %s begins at offset %llu, but %llu follows from the tensors "
                    "before it: the data %s",
-                   name.c_str(), static_cast<unsigned long long>(offset),
+                   name().c_str(), static_cast<unsigned long long>(offset),
                    static_cast<unsigned long long>(expected),
                    offset < expected ? "overlaps" : "has a gap"));
       }
