@@ -35,6 +35,8 @@ std::shared_ptr<const GgufFile> open_file(const std::string& path, bool mmap, co
 
 }  // namespace
 
+const char* version() { return GEMTP_VERSION; }
+
 std::shared_ptr<Engine> Engine::open(const std::string& target_path,
                                      const std::string& drafter_path,
                                      const EngineOptions& options) {

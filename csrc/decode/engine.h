@@ -28,6 +28,9 @@ struct EngineOptions {
   std::string isa;  // "" : GEMTP_ISA, or the best that runs
 };
 
+/// "0.1.0"
+const char* version();
+
 /// Most drafts of one round.
 constexpr int kMaxDraft = 15;
 
