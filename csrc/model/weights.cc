@@ -113,7 +113,7 @@ class Loader {
 };
 
 void load_attention(Loader& load, const Config& c, const LayerConfig& l, const std::string& p,
-                    bool owns_kv, LayerWeights& w) {
+                    bool owns_kv, bool k_is_v, LayerWeights& w) {
   const int64_t q_rows = l.heads * l.head_dim, kv_rows = l.kv_heads * l.head_dim;
   w.attn_norm = load.vector(p + "attn_norm.weight", c.hidden);
   if (load.has(p + "attn_qkv.weight") && owns_kv) {
@@ -126,7 +126,7 @@ void load_attention(Loader& load, const Config& c, const LayerConfig& l, const s
     w.q = load.matrix(p + "attn_q.weight", q_rows, c.hidden);
     if (owns_kv) {
       w.k = load.matrix(p + "attn_k.weight", kv_rows, c.hidden);
-      if (load.has(p + "attn_v.weight")) w.v = load.matrix(p + "attn_v.weight", kv_rows, c.hidden);
+      if (!k_is_v) w.v = load.matrix(p + "attn_v.weight", kv_rows, c.hidden);
     }
   }
   w.q_norm = load.vector(p + "attn_q_norm.weight", l.head_dim);
@@ -157,16 +157,27 @@ std::unique_ptr<ExpertWeights> load_experts(Loader& load, const Config& c, const
   return e;
 }
 
-void load_layer(Loader& load, const Config& c, int i, LayerWeights& w) {
+// Whether the full-attention layers take their values from K: then none of them has a V projection.
+bool full_layers_reuse_k(const Loader& load, const Config& c) {
+  for (int i = 0; i < c.kv_layers; ++i) {
+    const std::string p = "blk." + std::to_string(i) + ".";
+    if (!c.layers[static_cast<size_t>(i)].sliding &&
+        (load.has(p + "attn_v.weight") || load.has(p + "attn_qkv.weight")))
+      return false;
+  }
+  return true;
+}
+
+void load_layer(Loader& load, const Config& c, int i, bool full_k_is_v, LayerWeights& w) {
   const LayerConfig& l = c.layers[static_cast<size_t>(i)];
   const std::string p = "blk." + std::to_string(i) + ".";
-  load_attention(load, c, l, p, i < c.kv_layers, w);
+  load_attention(load, c, l, p, i < c.kv_layers, !l.sliding && full_k_is_v, w);
   w.ffn_norm = load.vector(p + "ffn_norm.weight", c.hidden);
   w.ffn_gate = load.matrix(p + "ffn_gate.weight", l.ffn, c.hidden);
   w.ffn_up = load.matrix(p + "ffn_up.weight", l.ffn, c.hidden);
   w.ffn_down = load.matrix(p + "ffn_down.weight", c.hidden, l.ffn);
   w.ffn_post_norm = load.vector(p + "post_ffw_norm.weight", c.hidden);
-  if (c.experts && load.has(p + "ffn_gate_inp.weight")) w.moe = load_experts(load, c, p);
+  if (c.experts) w.moe = load_experts(load, c, p);
   if (c.per_layer) {
     w.ple_gate = load.matrix(p + "inp_gate.weight", c.per_layer, c.hidden);
     w.ple_proj = load.matrix(p + "proj.weight", c.hidden, c.per_layer);
@@ -277,7 +288,9 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Backe
     }
 
   w.layers.resize(c.layers.size());
-  for (int i = 0; i < c.n_layers(); ++i) load_layer(load, c, i, w.layers[static_cast<size_t>(i)]);
+  const bool full_k_is_v = full_layers_reuse_k(load, c);
+  for (int i = 0; i < c.n_layers(); ++i)
+    load_layer(load, c, i, full_k_is_v, w.layers[static_cast<size_t>(i)]);
   if (c.per_layer) {
     const std::string name = "per_layer_model_proj.weight";
     const WeightSource all = load.source(name, c.per_layer * c.n_layers(), c.hidden);
