@@ -159,6 +159,7 @@ std::unique_ptr<ExpertWeights> load_experts(Loader& load, const Config& c, const
 
 // Whether the full-attention layers take their values from K: then none of them has a V projection.
 bool full_layers_reuse_k(const Loader& load, const Config& c) {
+  if (c.per_layer) return false;  // the E series always has V projections
   for (int i = 0; i < c.kv_layers; ++i) {
     const std::string p = "blk." + std::to_string(i) + ".";
     if (!c.layers[static_cast<size_t>(i)].sliding &&
