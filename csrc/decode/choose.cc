@@ -245,12 +245,15 @@ int32_t Chooser::choose(const float* logits, const int32_t* ids, int64_t n, int6
   const double lowest = params_.min_p > 0
                             ? scaled(view.max) + portable_log(static_cast<double>(params_.min_p))
                             : -std::numeric_limits<double>::infinity();
-  const bool top_k = params_.top_k > 0 && params_.top_k < n;
-  if (!top_k && params_.top_p == 1) return sample_all(view, noise, lowest);
-  candidates_.clear();
-  if (top_k) keep_top_k(view);
-  if (params_.top_p < 1) keep_top_p(view);
-  return sample_candidates(noise, lowest);
+  const bool top_k = params_.top_k > 0 && params_.top_k < n, top_p = params_.top_p < 1;
+  if (top_k) {
+    keep_top_k(view);
+    if (top_p) candidates_.resize(nucleus_size(nucleus_mass(weigh_candidates(view))));
+    return sample_candidates(noise, lowest);
+  }
+  if (top_p && keep_small_nucleus(view)) return sample_candidates(noise, lowest);
+  const Candidate everything{-kInfinity, std::numeric_limits<int32_t>::max(), 0};
+  return sample_all(view, noise, lowest, top_p ? end_of_nucleus(view) : everything);
 }
 
 /// Suppression, penalties and bias, into a copy; each token's arithmetic in double, rounded once.
@@ -297,8 +300,10 @@ void Chooser::adjust(View* view, const TokenHistory& history) {
   }
 }
 
-/// Appends every token whose logit is at least `lowest`, and finite.
-void Chooser::collect(const View& view, float lowest) {
+/// Makes every token whose logit is at least `lowest`, and finite, a candidate; false if there are
+/// more than `limit`.
+bool Chooser::collect(const View& view, float lowest, size_t limit) {
+  candidates_.clear();
   lowest = std::max(lowest, -kLargest);
   for (size_t block = 0; block < block_max_.size(); ++block) {
     if (block_max_[block] < lowest) continue;
@@ -307,7 +312,9 @@ void Chooser::collect(const View& view, float lowest) {
     for (int64_t i = begin; i < end; ++i) {
       if (view.logits[i] >= lowest) candidates_.push_back({view.logits[i], view.id(i), 0});
     }
+    if (candidates_.size() > limit) return false;
   }
+  return true;
 }
 
 void Chooser::keep_top_k(const View& view) {
@@ -320,7 +327,7 @@ void Chooser::keep_top_k(const View& view) {
                      std::greater<float>());
     lowest = ranking_[k - 1];
   }
-  collect(view, lowest);
+  collect(view, lowest, std::numeric_limits<size_t>::max());
   if (candidates_.size() > k) {
     std::nth_element(candidates_.begin(), candidates_.begin() + (k - 1), candidates_.end(),
                      kBetter);
@@ -328,110 +335,27 @@ void Chooser::keep_top_k(const View& view) {
   }
 }
 
-uint64_t Chooser::weight(const View& view, float logit) const {
-  const double per_temperature = 1.0 / static_cast<double>(params_.temperature);
-  const double below = static_cast<double>(logit) - static_cast<double>(view.max);
-  return rounded(portable_exp(below * per_temperature) * kWeightOne);
-}
-
-/// The sum of weight() over all tokens.
-uint64_t Chooser::total_weight(const View& view) const {
+uint64_t Chooser::weigh_candidates(const View& view) {
   const double max = view.max, per_temperature = 1.0 / static_cast<double>(params_.temperature);
   uint64_t total = 0;
-  double x[kBlock];
-  for (size_t block = 0; block < block_max_.size(); ++block) {
-    if ((block_max_[block] - max) * per_temperature < -kWeightlessGap) continue;
-    const int64_t begin = static_cast<int64_t>(block) * kBlock;
-    const int64_t count = std::min(kBlock, view.n - begin);
-    for (int64_t i = 0; i < count; ++i) {
-      x[i] = (static_cast<double>(view.logits[begin + i]) - max) * per_temperature;
-    }
-    portable_exp(x, count);
-    for (int64_t i = 0; i < count; ++i) total += rounded(x[i] * kWeightOne);
+  for (Candidate& c : candidates_) {
+    c.weight = rounded(portable_exp((c.logit - max) * per_temperature) * kWeightOne);
+    total += c.weight;
   }
   return total;
 }
 
-/// An interval that contains total_weight(), in a fraction of its time.
-Chooser::Interval Chooser::estimate_total_weight(const View& view) const {
-  const float max = view.max, per_temperature = 1.0f / params_.temperature;
-  if (!(per_temperature >= 1e-30f && per_temperature <= 1e30f)) {  // float's range would not do
-    const uint64_t total = total_weight(view);
-    return {total, total};
-  }
-  double total = 0;
-  for (size_t block = 0; block < block_max_.size(); ++block) {
-    if ((block_max_[block] - max) * per_temperature < -static_cast<float>(kWeightlessGap)) continue;
-    const int64_t begin = static_cast<int64_t>(block) * kBlock;
-    total +=
-        rough_exp_sum(view.logits + begin, std::min(kBlock, view.n - begin), max, per_temperature);
-  }
-  total *= kWeightOne;
-  // Each of n weights is rounded to an integer, or left out where it would be 0.
-  const double slack = kRoughError * total + static_cast<double>(view.n);
-  return {static_cast<uint64_t>(std::max(total - slack, 1.0)),
-          static_cast<uint64_t>(total + slack)};
-}
-
-/// After top-k on its candidates, otherwise on all tokens.
-void Chooser::keep_top_p(const View& view) {
-  const auto weigh_candidates = [&] {
-    uint64_t sum = 0;
-    for (Candidate& c : candidates_) sum += c.weight = weight(view, c.logit);
-    return sum;
-  };
-  // The weight the nucleus must reach, of all weights' total; grows with it.
-  const auto mass = [&](uint64_t total) {
-    return static_cast<uint64_t>(
-        std::ceil(static_cast<double>(params_.top_p) * static_cast<double>(total)));
-  };
-  if (!candidates_.empty()) {
-    candidates_.resize(nucleus_size(mass(weigh_candidates())));
-    return;
-  }
-  // Sorting all tokens is not needed: those within some distance of the largest logit are a prefix
-  // of the sorted order, and one that holds enough mass contains the nucleus.
-  const Interval total = estimate_total_weight(view);
-  for (double gap = 4;; gap *= 2) {
-    candidates_.clear();
-    collect(view, to_logit(static_cast<double>(view.max) - gap * params_.temperature));
-    const uint64_t sum = weigh_candidates();
-    if (sum >= mass(total.high)) break;
-    if (gap > kWeightlessGap) {  // the others weigh nothing
-      candidates_.resize(nucleus_size(mass(sum)));
-      return;
-    }
-  }
-  // Mostly the nucleus is the same for every total in the interval.
-  size_t size = nucleus_size(mass(total.low));
-  uint64_t sum = 0;
-  for (size_t i = 0; i < size; ++i) sum += candidates_[i].weight;
-  if (sum < mass(total.high)) size = nucleus_size(mass(total_weight(view)));
-  candidates_.resize(size);
+/// The weight that the nucleus must reach, of all tokens' weight; grows with it.
+uint64_t Chooser::nucleus_mass(uint64_t total) const {
+  return static_cast<uint64_t>(
+      std::ceil(static_cast<double>(params_.top_p) * static_cast<double>(total)));
 }
 
 /// Moves the shortest prefix of the candidates, in sorted order, whose weights reach `mass` to the
-/// front and returns its length; in linear time, because a nucleus may be most of the vocabulary.
+/// front and returns its length; in linear time.
 size_t Chooser::nucleus_size(uint64_t mass) {
   const auto begin = candidates_.begin();
   auto low = begin, high = candidates_.end();  // [begin, low) is in, [high, end) is out
-  if (high - low > 4096) {
-    // A histogram over the range of logits tells in which narrow slice the nucleus ends.
-    const auto [least, most] = std::minmax_element(
-        low, high, [](const Candidate& a, const Candidate& b) { return a.logit < b.logit; });
-    constexpr int kSlices = 1024;
-    const double top = most->logit, range = top - least->logit;
-    const double slices_per_unit = range > 0 ? (kSlices - 1) / range : 0;
-    const auto slice = [=](const Candidate& c) {
-      return static_cast<int>((top - c.logit) * slices_per_unit);
-    };
-    uint64_t weights[kSlices] = {};
-    for (auto it = low; it != high; ++it) weights[slice(*it)] += it->weight;
-    int last = 0;
-    while (last < kSlices - 1 && weights[last] < mass) mass -= weights[last++];
-    low = std::partition(low, high, [&](const Candidate& c) { return slice(c) < last; });
-    high = std::partition(low, high, [&](const Candidate& c) { return slice(c) == last; });
-  }
   while (high - low > 1) {
     const auto middle = low + (high - low) / 2;
     std::nth_element(low, middle, high, kBetter);
@@ -447,7 +371,89 @@ size_t Chooser::nucleus_size(uint64_t mass) {
   return static_cast<size_t>(high - begin);
 }
 
-int32_t Chooser::sample_all(const View& view, const GumbelNoise& noise, double lowest) const {
+/// The usual case of top-p, a small nucleus: the tokens within some distance of the largest logit
+/// are a prefix of the sorted order, and if they hold enough mass they contain the nucleus. False,
+/// without a result, if that takes too many tokens or an exact total.
+bool Chooser::keep_small_nucleus(const View& view) {
+  constexpr size_t kLimit = 8192;
+  const float max = view.max, per_temperature = 1.0f / params_.temperature;
+  if (!(per_temperature >= 1e-30f && per_temperature <= 1e30f))
+    return false;  // floats would not do
+  double total = 0;
+  for (size_t block = 0; block < block_max_.size(); ++block) {
+    if ((block_max_[block] - max) * per_temperature < -kWeightlessGap) continue;
+    const int64_t begin = static_cast<int64_t>(block) * kBlock;
+    total +=
+        rough_exp_sum(view.logits + begin, std::min(kBlock, view.n - begin), max, per_temperature);
+  }
+  total *= kWeightOne;
+  // Besides its error, each of n weights is rounded to an integer, or left out where it would be 0.
+  const double slack = kRoughError * total + static_cast<double>(view.n);
+  const uint64_t least_mass = nucleus_mass(static_cast<uint64_t>(std::max(total - slack, 1.0)));
+  const uint64_t most_mass = nucleus_mass(static_cast<uint64_t>(total + slack));
+  for (double gap = 4; gap <= 16; gap *= 2) {
+    const double lowest = static_cast<double>(max) - gap * params_.temperature;
+    if (!collect(view, to_logit(lowest), kLimit)) return false;
+    if (weigh_candidates(view) < most_mass) continue;
+    const size_t size = nucleus_size(least_mass);
+    uint64_t sum = 0;
+    for (size_t i = 0; i < size; ++i) sum += candidates_[i].weight;
+    candidates_.resize(size);
+    return sum >= most_mass;  // then every total in the interval gives this nucleus
+  }
+  return false;
+}
+
+/// Any nucleus: a histogram of all weights over slices of the logits' range tells in which slice it
+/// ends, and only that slice's tokens are ordered. Returns the last token that is in.
+Chooser::Candidate Chooser::end_of_nucleus(const View& view) {
+  constexpr int kSlices = 1024;
+  const double max = view.max, per_temperature = 1.0 / static_cast<double>(params_.temperature);
+  const auto slice_of = [](double x) {  // x: logit below the largest, over temperature
+    return static_cast<int>(std::max(x, -kWeightlessGap) * -((kSlices - 1) / kWeightlessGap));
+  };
+  uint64_t weights[kSlices] = {};
+  uint64_t total = 0;
+  double x[kBlock];
+  int slices[kBlock];
+  for (size_t block = 0; block < block_max_.size(); ++block) {
+    if ((block_max_[block] - max) * per_temperature < -kWeightlessGap) continue;
+    const int64_t begin = static_cast<int64_t>(block) * kBlock;
+    const int64_t count = std::min(kBlock, view.n - begin);
+    for (int64_t i = 0; i < count; ++i) {
+      x[i] = (view.logits[begin + i] - max) * per_temperature;
+      slices[i] = slice_of(x[i]);
+    }
+    portable_exp(x, count);
+    for (int64_t i = 0; i < count; ++i) {
+      const uint64_t weight = rounded(x[i] * kWeightOne);
+      weights[slices[i]] += weight;
+      total += weight;
+    }
+  }
+  uint64_t mass = nucleus_mass(total);
+  int last = 0;
+  while (weights[last] < mass) mass -= weights[last++];
+
+  candidates_.clear();
+  for (size_t block = 0; block < block_max_.size(); ++block) {
+    if (slice_of((block_max_[block] - max) * per_temperature) > last) continue;
+    const int64_t begin = static_cast<int64_t>(block) * kBlock;
+    const int64_t end = std::min(begin + kBlock, view.n);
+    for (int64_t i = begin; i < end; ++i) {
+      const float logit = view.logits[i];
+      if (slice_of((logit - max) * per_temperature) != last || logit < -kLargest) continue;
+      candidates_.push_back({logit, view.id(i), 0});
+    }
+  }
+  weigh_candidates(view);
+  const auto end = candidates_.begin() + static_cast<int64_t>(nucleus_size(mass));
+  return *std::max_element(candidates_.begin(), end, kBetter);
+}
+
+/// Of the tokens up to `last` in sorted order whose scaled logit is at least `lowest`.
+int32_t Chooser::sample_all(const View& view, const GumbelNoise& noise, double lowest,
+                            const Candidate& last) const {
   // The block of the largest logit first, so that the score to beat is high from the start.
   const size_t first =
       std::find(block_max_.begin(), block_max_.end(), view.max) - block_max_.begin();
@@ -458,14 +464,17 @@ int32_t Chooser::sample_all(const View& view, const GumbelNoise& noise, double l
 
   const auto visit = [&](size_t block) {
     const double max = scaled(block_max_[block]);
-    if (max < lowest || max + kGumbelMax < best.score()) return;
+    if (max < lowest || block_max_[block] < last.logit) return;
+    if (max + kGumbelMax < best.score()) return;
     // The rounding of the two sums is far below this slack.
     const double slack = 1e-9 + 1e-15 * (std::fabs(best.score()) + std::fabs(max));
     const uint32_t needed = GumbelNoise::needed(best.score() - max - slack);
     const auto consider = [&](int64_t i, uint32_t upper) {
       if (needed & ~upper) return;
-      const double x = scaled(view.logits[i]);
+      const float logit = view.logits[i];
       const int32_t id = view.id(i);
+      if (logit < last.logit || (logit == last.logit && id > last.id)) return;
+      const double x = scaled(logit);
       if (x >= lowest) best.offer(x, noise.bits(id, upper), id);
     };
     const int64_t begin = static_cast<int64_t>(block) * kBlock;

@@ -84,10 +84,6 @@ class Chooser {
     uint64_t weight;  // its probability over the largest one's, fixed point; only top-p fills it in
   };
 
-  struct Interval {
-    uint64_t low, high;
-  };
-
   // The logits of one call after suppression, penalties and bias.
   struct View {
     const float* logits;  // [n]
@@ -100,14 +96,15 @@ class Chooser {
   };
 
   void adjust(View* view, const TokenHistory& history);
+  bool collect(const View& view, float lowest, size_t limit);
   void keep_top_k(const View& view);
-  void keep_top_p(const View& view);
+  uint64_t weigh_candidates(const View& view);
+  uint64_t nucleus_mass(uint64_t total) const;
   size_t nucleus_size(uint64_t mass);
-  uint64_t weight(const View& view, float logit) const;
-  uint64_t total_weight(const View& view) const;
-  Interval estimate_total_weight(const View& view) const;
-  void collect(const View& view, float lowest);
-  int32_t sample_all(const View& view, const GumbelNoise& noise, double lowest) const;
+  bool keep_small_nucleus(const View& view);
+  Candidate end_of_nucleus(const View& view);
+  int32_t sample_all(const View& view, const GumbelNoise& noise, double lowest,
+                     const Candidate& last) const;
   int32_t sample_candidates(const GumbelNoise& noise, double lowest) const;
   double scaled(float logit) const {
     return static_cast<double>(logit) / static_cast<double>(params_.temperature);
