@@ -247,11 +247,12 @@ struct Cache {
   int64_t head_dim, capacity;
   Aligned<uint8_t> keys, values;
 
-  /// Slots of positions first..last hold numbers, all others NaN patterns.
+  /// Slots of positions first..last hold numbers, all others NaN patterns or large numbers.
   Cache(Random& random, bool half, int64_t d, int64_t slots, int64_t first, int64_t last)
       : f16(half), head_dim(d), capacity(slots), keys(slots * d * 4), values(slots * d * 4) {
-    std::memset(keys.get(), 0xff, static_cast<size_t>(slots * d * 4));
-    std::memset(values.get(), 0xff, static_cast<size_t>(slots * d * 4));
+    const int stale = random.below(2) ? 0xff : 0x55;
+    std::memset(keys.get(), stale, static_cast<size_t>(slots * d * 4));
+    std::memset(values.get(), stale, static_cast<size_t>(slots * d * 4));
     for (int64_t t = first; t <= last; ++t)
       for (int64_t i = 0; i < d; ++i) {
         const int64_t slot = t % slots;

@@ -9,6 +9,10 @@ namespace {
 
 constexpr int kChains = 4;  // 8 registers of accumulators: two FMA units with a latency of 4
 
+// The hardware prefetcher alone reaches about two thirds of the memory's speed.
+constexpr int64_t kBytesAhead = 4096;
+inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
 struct F32x16 {
   __m256 lo, hi;
 };
@@ -161,6 +165,10 @@ inline __m256i load_bytes(const void* p) {
   return _mm256_load_si256(static_cast<const __m256i*>(p));
 }
 
+inline F32x16 to_f32(__m256i lo, __m256i hi) {
+  return {_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)};
+}
+
 // Four consecutive quants in every group of four bytes.
 inline __m256i broadcast4(const int8_t* p) {
   int32_t four;
@@ -168,70 +176,41 @@ inline __m256i broadcast4(const int8_t* p) {
   return _mm256_set1_epi32(four);
 }
 
-// The weights `kBlocksAhead` blocks ahead of block b, in this tile or the next: the hardware
-// prefetcher alone reaches about two thirds of the memory's speed.
-constexpr int64_t kBytesAhead = 4096;
-
-template <int kBlockBytes>
-inline void prefetch_weights(const QuantizedTile& t, int64_t b) {
-  constexpr int64_t kBlocksAhead = kBytesAhead / kBlockBytes;
-  const int64_t ahead = b + kBlocksAhead;
-  const uint8_t* p =
-      ahead < t.blocks ? t.quants + ahead * kBlockBytes : t.next + (ahead - t.blocks) * kBlockBytes;
-  GEMTP_UNROLL
-  for (int i = 0; i < kBlockBytes; i += 64)
-    _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T0);
-  _mm_prefetch(reinterpret_cast<const char*>(t.scales + b * 32 + 512), _MM_HINT_T0);
-}
-
 struct Q4_0 {
   static constexpr int kBlockBytes = 256;
   static constexpr int kMaxRows = 4;
 
   template <int kRows>
-  static void run(const QuantizedTile& t) {
+  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, int64_t k, const int32_t* sum,
+                                int64_t blocks, F32x16* dot) {
     const __m256i low4 = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-    const int64_t k = t.blocks * kBlock;
-    F32x16 acc[kRows];
+    // Sums of nibble * quant in int16: at most 4 groups * 2 nibbles * 2 products * 15 * 127.
+    __m256i lo[kRows], hi[kRows];
     GEMTP_UNROLL
-    for (int i = 0; i < kRows; ++i) acc[i] = zero();
-    for (int64_t b = 0; b < t.blocks; ++b) {
-      const uint8_t* w = t.quants + b * kBlockBytes;
-      const int8_t* q = t.x.q + b * kBlock;
-      prefetch_weights<kBlockBytes>(t, b);
-      // Sums of nibble * quant in int16: at most 4 groups * 2 nibbles * 2 products * 15 * 127.
-      __m256i lo[kRows], hi[kRows];
-      GEMTP_UNROLL
-      for (int g = 0; g < 4; ++g) {
-        const __m256i w_lo = load_bytes(w + g * 64), w_hi = load_bytes(w + g * 64 + 32);
-        const __m256i lo_first = _mm256_and_si256(w_lo, low4);
-        const __m256i hi_first = _mm256_and_si256(w_hi, low4);
-        const __m256i lo_second = _mm256_and_si256(_mm256_srli_epi16(w_lo, 4), low4);
-        const __m256i hi_second = _mm256_and_si256(_mm256_srli_epi16(w_hi, 4), low4);
-        GEMTP_UNROLL
-        for (int i = 0; i < kRows; ++i) {
-          const __m256i first = broadcast4(q + i * k + g * 4);
-          const __m256i second = broadcast4(q + i * k + g * 4 + 16);
-          const __m256i lo1 = _mm256_maddubs_epi16(lo_first, first);
-          const __m256i hi1 = _mm256_maddubs_epi16(hi_first, first);
-          lo[i] = g == 0 ? lo1 : _mm256_add_epi16(lo[i], lo1);
-          hi[i] = g == 0 ? hi1 : _mm256_add_epi16(hi[i], hi1);
-          lo[i] = _mm256_add_epi16(lo[i], _mm256_maddubs_epi16(lo_second, second));
-          hi[i] = _mm256_add_epi16(hi[i], _mm256_maddubs_epi16(hi_second, second));
-        }
-      }
-      const F32x16 dw = load_f16(reinterpret_cast<const uint16_t*>(t.scales) + b * kTile);
+    for (int g = 0; g < 4; ++g) {
+      const __m256i w_lo = load_bytes(w + g * 64), w_hi = load_bytes(w + g * 64 + 32);
+      const __m256i lo_first = _mm256_and_si256(w_lo, low4);
+      const __m256i hi_first = _mm256_and_si256(w_hi, low4);
+      const __m256i lo_second = _mm256_and_si256(_mm256_srli_epi16(w_lo, 4), low4);
+      const __m256i hi_second = _mm256_and_si256(_mm256_srli_epi16(w_hi, 4), low4);
       GEMTP_UNROLL
       for (int i = 0; i < kRows; ++i) {
-        const __m256i offset = _mm256_set1_epi32(8 * t.x.sum[i * t.blocks + b]);
-        const F32x16 dot = {
-            _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_madd_epi16(lo[i], ones), offset)),
-            _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_madd_epi16(hi[i], ones), offset))};
-        acc[i] = fma(dot, dw * set1(t.x.d[i * t.blocks + b]), acc[i]);
+        const __m256i first = broadcast4(q + i * k + g * 4);
+        const __m256i second = broadcast4(q + i * k + g * 4 + 16);
+        const __m256i lo1 = _mm256_maddubs_epi16(lo_first, first);
+        const __m256i hi1 = _mm256_maddubs_epi16(hi_first, first);
+        lo[i] = g == 0 ? lo1 : _mm256_add_epi16(lo[i], lo1);
+        hi[i] = g == 0 ? hi1 : _mm256_add_epi16(hi[i], hi1);
+        lo[i] = _mm256_add_epi16(lo[i], _mm256_maddubs_epi16(lo_second, second));
+        hi[i] = _mm256_add_epi16(hi[i], _mm256_maddubs_epi16(hi_second, second));
       }
     }
     GEMTP_UNROLL
-    for (int i = 0; i < kRows; ++i) store_n(t.y + i * t.y_stride, acc[i], t.n);
+    for (int i = 0; i < kRows; ++i) {
+      const __m256i offset = _mm256_set1_epi32(8 * sum[i * blocks]);
+      dot[i] = to_f32(_mm256_sub_epi32(_mm256_madd_epi16(lo[i], ones), offset),
+                      _mm256_sub_epi32(_mm256_madd_epi16(hi[i], ones), offset));
+    }
   }
 };
 
@@ -240,42 +219,27 @@ struct Q8_0 {
   static constexpr int kMaxRows = 4;
 
   template <int kRows>
-  static void run(const QuantizedTile& t) {
+  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, int64_t k, const int32_t*,
+                                int64_t, F32x16* dot) {
     const __m256i ones = _mm256_set1_epi16(1);
-    const int64_t k = t.blocks * kBlock;
-    F32x16 acc[kRows];
+    __m256i lo[kRows], hi[kRows];
     GEMTP_UNROLL
-    for (int i = 0; i < kRows; ++i) acc[i] = zero();
-    for (int64_t b = 0; b < t.blocks; ++b) {
-      const uint8_t* w = t.quants + b * kBlockBytes;
-      const int8_t* q = t.x.q + b * kBlock;
-      prefetch_weights<kBlockBytes>(t, b);
-      __m256i lo[kRows], hi[kRows];
-      GEMTP_UNROLL
-      for (int g = 0; g < 8; ++g) {
-        const __m256i w_lo = load_bytes(w + g * 64), w_hi = load_bytes(w + g * 64 + 32);
-        // |w| <= 128 as unsigned; two products of at most 128 * 127 fit int16.
-        const __m256i abs_lo = _mm256_abs_epi8(w_lo), abs_hi = _mm256_abs_epi8(w_hi);
-        GEMTP_UNROLL
-        for (int i = 0; i < kRows; ++i) {
-          const __m256i x = broadcast4(q + i * k + g * 4);
-          const __m256i lo1 =
-              _mm256_madd_epi16(_mm256_maddubs_epi16(abs_lo, _mm256_sign_epi8(x, w_lo)), ones);
-          const __m256i hi1 =
-              _mm256_madd_epi16(_mm256_maddubs_epi16(abs_hi, _mm256_sign_epi8(x, w_hi)), ones);
-          lo[i] = g == 0 ? lo1 : _mm256_add_epi32(lo[i], lo1);
-          hi[i] = g == 0 ? hi1 : _mm256_add_epi32(hi[i], hi1);
-        }
-      }
-      const F32x16 dw = load_f16(reinterpret_cast<const uint16_t*>(t.scales) + b * kTile);
+    for (int g = 0; g < 8; ++g) {
+      const __m256i w_lo = load_bytes(w + g * 64), w_hi = load_bytes(w + g * 64 + 32);
+      // |w| <= 128 as unsigned; two products of at most 128 * 127 fit int16.
+      const __m256i abs_lo = _mm256_abs_epi8(w_lo), abs_hi = _mm256_abs_epi8(w_hi);
       GEMTP_UNROLL
       for (int i = 0; i < kRows; ++i) {
-        const F32x16 dot = {_mm256_cvtepi32_ps(lo[i]), _mm256_cvtepi32_ps(hi[i])};
-        acc[i] = fma(dot, dw * set1(t.x.d[i * t.blocks + b]), acc[i]);
+        const __m256i x = broadcast4(q + i * k + g * 4);
+        const __m256i lo2 = _mm256_maddubs_epi16(abs_lo, _mm256_sign_epi8(x, w_lo));
+        const __m256i hi2 = _mm256_maddubs_epi16(abs_hi, _mm256_sign_epi8(x, w_hi));
+        const __m256i lo1 = _mm256_madd_epi16(lo2, ones), hi1 = _mm256_madd_epi16(hi2, ones);
+        lo[i] = g == 0 ? lo1 : _mm256_add_epi32(lo[i], lo1);
+        hi[i] = g == 0 ? hi1 : _mm256_add_epi32(hi[i], hi1);
       }
     }
     GEMTP_UNROLL
-    for (int i = 0; i < kRows; ++i) store_n(t.y + i * t.y_stride, acc[i], t.n);
+    for (int i = 0; i < kRows; ++i) dot[i] = to_f32(lo[i], hi[i]);
   }
 };
 

@@ -1,4 +1,4 @@
-// Every kernel but the two dots of quantized blocks, written once over a vector of 16 floats. An
+// Every kernel but the dots of quantized blocks, written once over a vector of 16 floats. An
 // instruction set's file first defines, in an unnamed namespace,
 //
 //   F32x16          16 lanes; operators + - * /, and the functions
@@ -12,9 +12,16 @@
 //   select_lanes(begin, end, x, y): lanes begin..end-1 of x, the others of y
 //   fold(v): the sum in the order of lane16; max_of(v): the largest lane
 //   store_q8(q, v0, v1): 32 floats rounded to int8, returns their sum
+//   prefetch(p): the cache line of p; kBytesAhead: how far ahead of use weights are prefetched
 //   kChains: independent accumulators (each F32x16) that keep the FMA units busy
 //
-// then includes this file. Everything has internal linkage: nothing compiled with wide flags can be
+// then includes this file, and adds a struct for each quantized format:
+//
+//   kBlockBytes: bytes of one block in the tile, without scales; kMaxRows: rows of one pass
+//   dots<kRows>(w, q, k, sum, blocks, dot): dot[i] = the exact dots of the block at w with the
+//       activation block at q + i * k, whose quants sum to sum[i * blocks]
+//
+// Everything has internal linkage: nothing compiled with wide flags can be
 // picked by the linker for a caller elsewhere.
 #pragma once
 
@@ -29,6 +36,12 @@
 #define GEMTP_UNROLL _Pragma("GCC unroll 16")
 #else
 #define GEMTP_UNROLL
+#endif
+
+#if defined(_MSC_VER)
+#define GEMTP_INLINE inline __forceinline
+#else
+#define GEMTP_INLINE inline __attribute__((always_inline))
 #endif
 
 namespace {
@@ -289,8 +302,39 @@ struct QuantizedTile {
   int64_t n; /* output rows that exist */
 };
 
-// Kernel::run<kRows>(tile) handles up to Kernel::kMaxRows activation rows.
-template <class Kernel>
+// Touches the weights kBytesAhead ahead of block b, in this tile or the next.
+template <int kBlockBytes>
+inline void prefetch_weights(const QuantizedTile& t, int64_t b) {
+  constexpr int64_t kBlocksAhead = kBytesAhead / kBlockBytes;
+  const int64_t ahead = b + kBlocksAhead;
+  const uint8_t* p =
+      ahead < t.blocks ? t.quants + ahead * kBlockBytes : t.next + (ahead - t.blocks) * kBlockBytes;
+  GEMTP_UNROLL
+  for (int i = 0; i < kBlockBytes; i += 64) prefetch(p + i);
+  prefetch(t.scales + b * 32 + kBytesAhead / 8);
+}
+
+template <class Format, int kRows>
+void quantized_tile(const QuantizedTile& t) {
+  const int64_t k = t.blocks * kBlock;
+  F32x16 acc[kRows];
+  GEMTP_UNROLL
+  for (int i = 0; i < kRows; ++i) acc[i] = zero();
+  for (int64_t b = 0; b < t.blocks; ++b) {
+    prefetch_weights<Format::kBlockBytes>(t, b);
+    F32x16 dot[kRows];
+    Format::template dots<kRows>(t.quants + b * Format::kBlockBytes, t.x.q + b * kBlock, k,
+                                 t.x.sum + b, t.blocks, dot);
+    const F32x16 dw = load_f16(reinterpret_cast<const uint16_t*>(t.scales) + b * kTile);
+    GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i)
+      acc[i] = fma(dot[i], dw * set1(t.x.d[i * t.blocks + b]), acc[i]);
+  }
+  GEMTP_UNROLL
+  for (int i = 0; i < kRows; ++i) store_n(t.y + i * t.y_stride, acc[i], t.n);
+}
+
+template <class Format>
 void matmul_quantized(const gemtp_matmul* args) {
   const gemtp_matmul& a = *args;
   QuantizedTile t;
@@ -298,15 +342,15 @@ void matmul_quantized(const gemtp_matmul* args) {
   t.y_stride = a.y_stride;
   for (int64_t tile = a.tile_begin; tile < a.tile_end; ++tile) {
     t.quants = a.weights + tile * a.tile_bytes;
-    t.scales = t.quants + t.blocks * Kernel::kBlockBytes;
+    t.scales = t.quants + t.blocks * Format::kBlockBytes;
     t.next = tile + 1 < a.tile_end ? t.quants + a.tile_bytes : t.quants;
     t.n = smaller(kTile, a.rows - tile * kTile);
-    for_each_pass<Kernel::kMaxRows>(a.m, [&]<int kRows>(int64_t row) {
+    for_each_pass<Format::kMaxRows>(a.m, [&]<int kRows>(int64_t row) {
       t.x.q = a.xq.q + row * a.k;
       t.x.d = a.xq.d + row * t.blocks;
       t.x.sum = a.xq.sum + row * t.blocks;
       t.y = a.y + row * a.y_stride + tile * kTile;
-      Kernel::template run<kRows>(t);
+      quantized_tile<Format, kRows>(t);
     });
   }
 }

@@ -1,0 +1,254 @@
+// The kernels for AVX-512 (F, BW, DQ, VL): 16 lanes are one zmm register. Compiled twice, with and
+// without VNNI's 8-bit dot products (GEMTP_AVX512_VNNI); GEMTP_AVX512_TABLE and GEMTP_AVX512_NAME
+// name the table. An emulation of the intrinsics may stand in for <immintrin.h>.
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 13
+#pragma GCC diagnostic ignored "-Wuninitialized"  // its own headers: _mm512_undefined_ps
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#ifndef GEMTP_EMULATE_AVX512
+#include <immintrin.h>
+#endif
+#include <stdint.h>
+#include <string.h>
+
+#include "backend/cpu/kernels.h"
+
+namespace {
+
+constexpr int kChains = 8;  // two FMA units with a latency of 4
+
+// The hardware prefetcher alone reaches about three quarters of the memory's speed.
+constexpr int64_t kBytesAhead = 4096;
+inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+struct F32x16 {
+  __m512 v;
+};
+
+inline __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
+
+inline F32x16 zero() { return {_mm512_setzero_ps()}; }
+inline F32x16 set1(float s) { return {_mm512_set1_ps(s)}; }
+inline F32x16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline F32x16 load_n(const float* p, int64_t n) {
+  return {_mm512_maskz_loadu_ps(first_lanes(n), p)};
+}
+inline void store(float* p, F32x16 v) { _mm512_storeu_ps(p, v.v); }
+inline void store_n(float* p, F32x16 v, int64_t n) {
+  _mm512_mask_storeu_ps(p, first_lanes(n), v.v);
+}
+inline __m256i load_halves(const uint16_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+inline F32x16 load_f16(const uint16_t* p) { return {_mm512_cvtph_ps(load_halves(p))}; }
+inline F32x16 load_f16_n(const uint16_t* p, int64_t n) {
+  return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), p))};
+}
+inline F32x16 load_bf16(const uint16_t* p) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_halves(p)), 16))};
+}
+inline void store_f16(uint16_t* p, F32x16 v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_cvtps_ph(v.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+inline void store_f16_n(uint16_t* p, F32x16 v, int64_t n) {
+  _mm256_mask_storeu_epi16(p, first_lanes(n),
+                           _mm512_cvtps_ph(v.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+inline F32x16 operator+(F32x16 a, F32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline F32x16 operator-(F32x16 a, F32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline F32x16 operator*(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline F32x16 operator/(F32x16 a, F32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline F32x16 fnma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }
+inline F32x16 max(F32x16 a, F32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline F32x16 min(F32x16 a, F32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline F32x16 round_even(F32x16 v) {
+  return {_mm512_roundscale_ps(v.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+inline F32x16 abs_of(F32x16 v) { return {_mm512_andnot_ps(_mm512_set1_ps(-0.0f), v.v)}; }
+inline F32x16 with_sign(F32x16 v, F32x16 s) {
+  return {_mm512_or_ps(v.v, _mm512_and_ps(_mm512_set1_ps(-0.0f), s.v))};
+}
+inline F32x16 power_of_two(F32x16 n) {
+  const __m512i biased = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(biased, 23))};
+}
+inline F32x16 select_lt(F32x16 a, F32x16 b, F32x16 x, F32x16 y) {
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), y.v, x.v)};
+}
+inline F32x16 select_lanes(int64_t begin, int64_t end, F32x16 x, F32x16 y) {
+  const __mmask16 lanes = static_cast<__mmask16>(first_lanes(end) & ~first_lanes(begin));
+  return {_mm512_mask_blend_ps(lanes, y.v, x.v)};
+}
+
+inline __m256 upper_half(__m512 v) {
+  return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1));
+}
+inline float fold(F32x16 v) {
+  const __m256 s8 = _mm256_add_ps(_mm512_castps512_ps256(v.v), upper_half(v.v));
+  const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
+  const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
+  return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+}
+inline float max_of(F32x16 v) {
+  const __m256 s8 = _mm256_max_ps(_mm512_castps512_ps256(v.v), upper_half(v.v));
+  const __m128 s4 = _mm_max_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
+  const __m128 s2 = _mm_max_ps(s4, _mm_movehl_ps(s4, s4));
+  return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
+}
+
+inline int32_t store_q8(int8_t* q, F32x16 v0, F32x16 v1) {
+  const __m512i a = _mm512_cvtps_epi32(v0.v), b = _mm512_cvtps_epi32(v1.v);
+  __m128i* out = reinterpret_cast<__m128i*>(q);
+  _mm_storeu_si128(out, _mm512_cvtsepi32_epi8(a));
+  _mm_storeu_si128(out + 1, _mm512_cvtsepi32_epi8(b));
+  const __m512i s16 = _mm512_add_epi32(a, b);
+  const __m256i s8 =
+      _mm256_add_epi32(_mm512_castsi512_si256(s16), _mm512_extracti64x4_epi64(s16, 1));
+  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(s8), _mm256_extracti128_si256(s8, 1));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, _MM_SHUFFLE(1, 0, 3, 2)));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, _MM_SHUFFLE(2, 3, 0, 1)));
+  return _mm_cvtsi128_si32(s);
+}
+
+}  // namespace
+
+#include "backend/cpu/vector_kernels.h"
+
+namespace {
+
+inline __m512i load_bytes(const void* p) { return _mm512_load_si512(p); }
+
+// Four consecutive quants in every group of four bytes.
+inline __m512i broadcast4(const int8_t* p) {
+  int32_t four;
+  memcpy(&four, p, 4);
+  return _mm512_set1_epi32(four);
+}
+
+// The dots are of bytes u >= 0 with weight = u - offset: sum(u * quant) - offset * sum(quant).
+#ifdef GEMTP_AVX512_VNNI
+inline __m512i dot_begin(int32_t offset) { return _mm512_set1_epi32(-offset); }
+inline __m512i dot_add(__m512i acc, __m512i u, __m512i x) { return _mm512_dpbusd_epi32(acc, u, x); }
+inline F32x16 dot_end(__m512i acc, int32_t) { return {_mm512_cvtepi32_ps(acc)}; }
+#else
+// In int16 while u is a nibble: a block has at most 8 times two products of 15 * 127 per lane.
+inline __m512i dot_begin(int32_t) { return _mm512_setzero_si512(); }
+inline __m512i dot_add(__m512i acc, __m512i u, __m512i x) {
+  return _mm512_add_epi16(acc, _mm512_maddubs_epi16(u, x));
+}
+inline F32x16 dot_end(__m512i acc, int32_t offset) {
+  const __m512i dot = _mm512_madd_epi16(acc, _mm512_set1_epi16(1));
+  return {_mm512_cvtepi32_ps(_mm512_sub_epi32(dot, _mm512_set1_epi32(offset)))};
+}
+#endif
+
+struct Q4_0 {
+  static constexpr int kBlockBytes = 256;
+  static constexpr int kMaxRows = 12;
+
+  template <int kRows>
+  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, int64_t k, const int32_t* sum,
+                                int64_t blocks, F32x16* dot) {
+    const __m512i low4 = _mm512_set1_epi8(15);
+    __m512i acc[kRows];
+    GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i) acc[i] = dot_begin(8 * sum[i * blocks]);
+    GEMTP_UNROLL
+    for (int g = 0; g < 4; ++g) {
+      const __m512i both = load_bytes(w + g * 64);
+      const __m512i first = _mm512_and_si512(both, low4);
+      const __m512i second = _mm512_and_si512(_mm512_srli_epi16(both, 4), low4);
+      GEMTP_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        const int8_t* x = q + i * k + g * 4;
+        acc[i] = dot_add(acc[i], first, broadcast4(x));
+        acc[i] = dot_add(acc[i], second, broadcast4(x + 16));
+      }
+    }
+    GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i) dot[i] = dot_end(acc[i], 8 * sum[i * blocks]);
+  }
+};
+
+#ifdef GEMTP_AVX512_VNNI
+struct Q8_0 {
+  static constexpr int kBlockBytes = 512;
+  static constexpr int kMaxRows = 12;
+
+  template <int kRows>
+  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, int64_t k, const int32_t* sum,
+                                int64_t blocks, F32x16* dot) {
+    const __m512i sign = _mm512_set1_epi8(-128);
+    __m512i acc[kRows];
+    GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i) acc[i] = dot_begin(128 * sum[i * blocks]);
+    GEMTP_UNROLL
+    for (int g = 0; g < 8; ++g) {
+      const __m512i u = _mm512_xor_si512(load_bytes(w + g * 64), sign);  // w + 128
+      GEMTP_UNROLL
+      for (int i = 0; i < kRows; ++i) acc[i] = dot_add(acc[i], u, broadcast4(q + i * k + g * 4));
+    }
+    GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i) dot[i] = dot_end(acc[i], 0);
+  }
+};
+#else
+struct Q8_0 {
+  static constexpr int kBlockBytes = 512;
+  static constexpr int kMaxRows = 8;
+
+  // w + 128 = 16 high + low, so that both nibbles can use int16 sums.
+  template <int kRows>
+  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, int64_t k, const int32_t* sum,
+                                int64_t blocks, F32x16* dot) {
+    const __m512i low4 = _mm512_set1_epi8(15), sign = _mm512_set1_epi8(-128);
+    __m512i low[kRows], high[kRows];
+    GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i) low[i] = high[i] = dot_begin(0);
+    GEMTP_UNROLL
+    for (int g = 0; g < 8; ++g) {
+      const __m512i u = _mm512_xor_si512(load_bytes(w + g * 64), sign);
+      const __m512i u_low = _mm512_and_si512(u, low4);
+      const __m512i u_high = _mm512_and_si512(_mm512_srli_epi16(u, 4), low4);
+      GEMTP_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        const __m512i x = broadcast4(q + i * k + g * 4);
+        low[i] = dot_add(low[i], u_low, x);
+        high[i] = dot_add(high[i], u_high, x);
+      }
+    }
+    GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      const __m512i total = _mm512_add_epi32(_mm512_madd_epi16(low[i], _mm512_set1_epi16(1)),
+                                             _mm512_madd_epi16(high[i], _mm512_set1_epi16(16)));
+      const __m512i offset = _mm512_set1_epi32(128 * sum[i * blocks]);
+      dot[i] = {_mm512_cvtepi32_ps(_mm512_sub_epi32(total, offset))};
+    }
+  }
+};
+#endif
+
+}  // namespace
+
+extern "C" const gemtp_kernels GEMTP_AVX512_TABLE = {
+    GEMTP_AVX512_NAME,
+    quantize_q8,
+    matmul_float<F32>,
+    matmul_float<F16>,
+    matmul_float<Bf16>,
+    matmul_quantized<Q8_0>,
+    matmul_quantized<Q4_0>,
+    rms_norm,
+    rms_norm_add,
+    gelu_mul,
+    softcap,
+    rope,
+    scale,
+    add,
+    axpy,
+    attention,
+    to_f16,
+};
