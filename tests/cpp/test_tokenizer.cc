@@ -60,7 +60,7 @@ struct Vocabulary {
 
 Vocabulary small() {
   Vocabulary v;
-  for (const char* text : {"<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>"}) {
+  for (const char* text : {"<pad>", "<eos>", "<bos>", "<mask>", "<|turn>", "<turn|>"}) {
     v.add(text, TokenType::kControl);
   }
   v.add("<|tool_response>", TokenType::kUserDefined);
@@ -200,7 +200,7 @@ TEST_CASE("tokenizer: markers only where they are allowed") {
   CHECK(t.encode("a<|\"|>b<|turn>", false, true) ==
         Ids{v.id("a"), v.id("<|\"|>"), v.id("b"), v.id("<|turn>")});
   CHECK(t.encode("<|turn", false, true) == t.encode("<|turn", false, false));
-  // Spelling a byte token gives text in both modes, never the byte.
+  // Spelling a byte token gives text in both modes, never the byte ("<mask>" is as long as one).
   for (const bool special : {false, true}) {
     for (const int32_t id : t.encode("<0x61>", false, special)) CHECK(id != v.id("<0x61>"));
   }
