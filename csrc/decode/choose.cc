@@ -441,9 +441,9 @@ Chooser::Candidate Chooser::end_of_nucleus(const View& view) {
     const int64_t begin = static_cast<int64_t>(block) * kBlock;
     const int64_t end = std::min(begin + kBlock, view.n);
     for (int64_t i = begin; i < end; ++i) {
-      const float logit = view.logits[i];
-      if (slice_of((logit - max) * per_temperature) != last || logit < -kLargest) continue;
-      candidates_.push_back({logit, view.id(i), 0});
+      if (slice_of((view.logits[i] - max) * per_temperature) == last) {
+        candidates_.push_back({view.logits[i], view.id(i), 0});
+      }
     }
   }
   weigh_candidates(view);

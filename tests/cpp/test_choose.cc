@@ -623,6 +623,28 @@ TEST_CASE("extreme temperatures and logits") {
   CHECK(Chooser(p, {}, 4).choose(huge.data(), nullptr, 4, 0, TokenHistory()) == 1);
 }
 
+TEST_CASE("equal scores go to the smaller id") {
+  // Over so small a temperature the noise is below the rounding of the scores, so all three tie.
+  std::vector<float> logits(1000, 1.0f);
+  logits[900] = logits[300] = logits[310] = 3.0f;
+  SamplingParams p;
+  p.temperature = 1e-25f;
+  const auto check = [&] {
+    Chooser chooser(p, {}, 1000);
+    for (int64_t position = 0; position < 50; ++position) {
+      REQUIRE(chooser.choose(logits.data(), nullptr, 1000, position, TokenHistory()) == 300);
+    }
+  };
+  check();
+  p.top_k = 2;
+  check();
+  p.top_k = 0;
+  p.top_p = 0.9f;
+  check();
+  p.temperature = 1e-35f;
+  check();
+}
+
 TEST_CASE("damaged logits are an error of the model") {
   for (const float temperature : {0.0f, 1.0f}) {
     for (const int n : {7, 1000}) {
