@@ -169,7 +169,7 @@ def merges_of(pieces: dict[str, int], user_defined: set[str]) -> list[tuple[str,
 def write_tokenizer(model_file: Path, folder: Path) -> None:
     """Write tokenizer.json, tokenizer_config.json and the chat template for a .model file."""
     import sentencepiece
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
     sp = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
     vocab = {sp.id_to_piece(i): i for i in range(sp.get_piece_size())}
@@ -194,6 +194,9 @@ def write_tokenizer(model_file: Path, folder: Path) -> None:
     )
     specials = [AddedToken(t, special=True, normalized=False) for t in RESERVED + CONTROL]
     tokenizer.add_special_tokens(specials)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", 2)]
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     settings = {

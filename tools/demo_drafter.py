@@ -191,11 +191,13 @@ def distillation_loss(
 
 
 def mixed_cross_entropy(logits: Tensor, probabilities: Tensor, choice: Tensor) -> Tensor:
-    """Half soft, half hard cross-entropy of [batch, n, classes]: [batch, n]."""
-    flat = logits.flatten(0, 1)
-    soft = F.cross_entropy(flat, probabilities.flatten(0, 1), reduction="none")
-    hard = F.cross_entropy(flat, choice.flatten(), reduction="none")
-    return (0.5 * (soft + hard)).view(choice.shape)
+    """Half soft, half hard cross-entropy of [batch, n, classes]: [batch, n].
+
+    -sum(q log softmax(z)) = logsumexp(z) - sum(q z) for any distribution q; one pass for both.
+    """
+    soft = torch.einsum("bnc,bnc->bn", probabilities, logits)
+    hard = logits.gather(-1, choice[..., None]).squeeze(-1)
+    return logits.logsumexp(dim=-1) - 0.5 * (soft + hard)
 
 
 @torch.no_grad()
@@ -303,6 +305,14 @@ class Acceptance:
     reached: list[int]  # rounds in which the draft at this position was looked at
     accepted: list[int]
 
+    def summary(self) -> dict[str, object]:
+        """All figures, for metrics.json."""
+        return {
+            "rounds": self.rounds,
+            "tokens_per_round": self.tokens / max(1, self.rounds),
+            "drafts": self.table(),
+        }
+
     def table(self) -> list[dict[str, float]]:
         """Acceptance per draft position: of all rounds, and of those that looked at it."""
         return [
@@ -350,6 +360,18 @@ def measure_acceptance(
 
 
 @torch.no_grad()
+def first_draft_agreement(target: nn.Module, drafter: nn.Module, ids: Tensor) -> float:
+    """Share of the positions of given text [batch, length] at which draft 1 is the target's choice.
+
+    The text here is somebody else's, so this figure owes nothing to a small model's habit of
+    repeating itself, which makes its own text easy to guess.
+    """
+    drafts, backbone = draft_rounds(target, drafter, ids, steps=1)
+    choices = backbone.logits.argmax(dim=-1)[:, 1:]  # [batch, length - 1]
+    return (drafts[..., 0] == choices).float().mean().item()
+
+
+@torch.no_grad()
 def check_against_forward(target: nn.Module, drafter: nn.Module, ids: Tensor) -> float:
     """Compare the rounds with the drafter's own forward at a few positions of ids [1, length].
 
@@ -388,12 +410,12 @@ def check_against_forward(target: nn.Module, drafter: nn.Module, ids: Tensor) ->
 def mixed_batches(
     corpus: TokenStream, own: Tensor | None, schedule: Schedule, length: int, step: int
 ) -> Iterator[Tensor]:
-    """Windows of the corpus; every third batch is of the target's `own` text [rows, length]."""
+    """Windows of the corpus; every fourth batch is of the target's `own` text [rows, length]."""
     batch = max(1, schedule.batch_tokens // length)
     batches = training_batches(corpus, batch, length, schedule.seed, step)
     while True:
         ids = next(batches)[:, :length]
-        if own is not None and step % 3 == 2:
+        if own is not None and step % 4 == 3:
             generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
             rows = torch.randint(len(own), (batch,), generator=generator)
             ids = own[rows, :length]

@@ -266,23 +266,23 @@ def train_target(
     device = model.device
     body = torch.compile(model.model, dynamic=False) if compiled else model.model
     optimizers = make_optimizers(model)
-    first = 0
+    first, loss_value = 0, float("nan")
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device)
         model.load_state_dict(state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        first = state["step"]
+        first, loss_value = state["step"], state["loss"]
         log(f"target: resumed at step {first}")
     length, batches, masks, validation = 0, iter(()), {}, torch.empty(0)
-    started, average, loss_value = time.monotonic(), None, float("nan")
+    started, average = time.monotonic(), None
     for step in range(first, schedule.steps):
         if schedule.length_at(step) != length:
             length = schedule.length_at(step)
             batch = max(1, schedule.batch_tokens // length)
             batches = training_batches(train, batch, length, schedule.seed, step)
             masks = causal_masks(length, model.config.sliding_window, device)
-            validation = held_out_batch(held_out, 16384 // length, length)
+            validation = held_out_batch(held_out, 8192 // length, length)
         set_learning_rate(optimizers, learning_rate_factor(step, schedule.steps))
         loss = target_loss(model, body, next(batches).to(device), masks)
         loss.backward()
