@@ -26,11 +26,16 @@ using FloatInput = py::array_t<float, py::array::c_style | py::array::forcecast>
 
 const char* error_class(ErrorKind kind) {
   switch (kind) {
-    case ErrorKind::kFile: return "FileError";
-    case ErrorKind::kModel: return "ModelError";
-    case ErrorKind::kArgument: return "ArgumentError";
-    case ErrorKind::kContext: return "ContextError";
-    case ErrorKind::kInternal: return "Error";
+    case ErrorKind::kFile:
+      return "FileError";
+    case ErrorKind::kModel:
+      return "ModelError";
+    case ErrorKind::kArgument:
+      return "ArgumentError";
+    case ErrorKind::kContext:
+      return "ContextError";
+    case ErrorKind::kInternal:
+      return "Error";
   }
   return "Error";
 }
@@ -47,8 +52,8 @@ void raise(ErrorKind kind, const char* message) {
 std::string utf8(const py::object& text) {
   if (PyBytes_Check(text.ptr())) return text.cast<std::string>();
   if (!PyUnicode_Check(text.ptr()))
-    throw Error(ErrorKind::kArgument,
-                std::string("the text is a ") + Py_TYPE(text.ptr())->tp_name + "; pass str or bytes");
+    throw Error(ErrorKind::kArgument, std::string("the text is a ") + Py_TYPE(text.ptr())->tp_name +
+                                          "; pass str or bytes");
   Py_ssize_t size = 0;
   const char* data = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
   if (!data) {
@@ -76,8 +81,9 @@ py::object metadata_value(const GgufFile& file, const std::string& key) {
   switch (scalar ? v.type : v.element) {
     case ValueType::kString: {
       if (scalar) return py::cast(*file.get_string(key));
+      const std::vector<std::string_view> strings = *file.get_strings(key);
       py::list out;
-      for (std::string_view s : *file.get_strings(key)) out.append(lossy(s));
+      for (std::string_view s : strings) out.append(lossy(s));
       return out;
     }
     case ValueType::kFloat32:
@@ -116,9 +122,10 @@ void bind_file(py::module_& m) {
       .def_property_readonly("version", &GgufFile::version)
       .def_property_readonly("size", &GgufFile::size)
       .def_property_readonly("keys", &GgufFile::keys)
-      .def("value", [](const GgufFile& f, const std::string& key) -> py::object {
-        return f.has(key) ? metadata_value(f, key) : py::none();
-      })
+      .def("value",
+           [](const GgufFile& f, const std::string& key) -> py::object {
+             return f.has(key) ? metadata_value(f, key) : py::none();
+           })
       .def("array_length",
            [](const GgufFile& f, const std::string& key) -> py::object {
              const Value* v = f.find(key);
@@ -157,8 +164,7 @@ void bind_tokenizer(py::module_& m) {
       .def_property_readonly("bos", &Tokenizer::bos)
       .def_property_readonly("end_tokens", &Tokenizer::end_tokens)
       .def("find", &Tokenizer::find, py::arg("token_text"))
-      .def("token_text",
-           [](const Tokenizer& t, int32_t id) { return lossy(t.token_text(id)); });
+      .def("token_text", [](const Tokenizer& t, int32_t id) { return lossy(t.token_text(id)); });
 }
 
 void bind_sampling(py::module_& m) {
@@ -245,7 +251,8 @@ void bind_engine(py::module_& m) {
         const auto rows = static_cast<py::ssize_t>(k);
         const auto hidden = static_cast<py::ssize_t>(t.hidden.size()) / rows;
         return py::make_tuple(
-            t.tokens, FloatArray({rows, static_cast<py::ssize_t>(e.config().vocab)}, t.logits.data()),
+            t.tokens,
+            FloatArray({rows, static_cast<py::ssize_t>(e.config().vocab)}, t.logits.data()),
             FloatArray({rows, hidden}, t.hidden.data()));
       });
 }
@@ -262,7 +269,8 @@ void bind_generation(py::module_& m) {
              p.draft = draft;
              p.ignore_eos = ignore_eos;
              py::gil_scoped_release release;
-             return std::make_unique<Generation>(std::move(engine), std::move(prompt), std::move(p));
+             return std::make_unique<Generation>(std::move(engine), std::move(prompt),
+                                                 std::move(p));
            }),
            py::arg("engine"), py::arg("prompt"), py::arg("sampling"), py::arg("max_tokens"),
            py::arg("stop"), py::arg("draft"), py::arg("ignore_eos"))
@@ -278,8 +286,9 @@ void bind_generation(py::module_& m) {
              return out;
            })
       .def_property_readonly("done", &Generation::done)
-      .def_property_readonly("finish_reason",
-                             [](const Generation& g) { return finish_reason_name(g.finish_reason()); })
+      .def_property_readonly(
+          "finish_reason",
+          [](const Generation& g) { return finish_reason_name(g.finish_reason()); })
       .def_property_readonly("tail", &Generation::tail)
       .def_property_readonly("stats", [](const Generation& g) { return stats_dict(g.stats()); });
 }

@@ -136,7 +136,7 @@ class Tokenizer:
     """The tokenizer of any GGUF that has one, also of a file that holds only a vocabulary."""
 
     def __init__(self, path: str | os.PathLike[str]):
-        self._core = _core.Tokenizer(path)
+        self._core = _core.Tokenizer(_path("tokenizer file", path))
 
     def encode(self, text: str | bytes, add_bos: bool = False, special: bool = False) -> list[int]:
         """Ids of ``text``. With ``special``, text that spells a control token becomes that token:
@@ -190,11 +190,11 @@ class Model:
         mmap: bool = True,
     ):
         if kv_type not in ("f16", "f32"):
-            raise ArgumentError(f'kv_type is {kv_type!r}; it must be "f16" or "f32"')
+            raise ArgumentError(f'kv_type is {_shown(kv_type)}; it must be "f16" or "f32"')
         self._engine = _core.Engine(
-            target,
-            drafter,
-            0 if threads is None else _integer("threads", threads, 1),
+            _path("target", target),
+            None if drafter is None else _path("drafter", drafter),
+            0 if threads is None else _integer("threads", threads, 1, 1024),
             _integer("context", context),
             _integer("prefill_chunk", prefill_chunk),
             kv_type == "f16",
@@ -256,18 +256,17 @@ class Model:
         params.frequency_penalty = _number("frequency_penalty", frequency_penalty)
         params.penalty_last_n = _integer("penalty_last_n", penalty_last_n)
         params.seed = _integer("seed", seed, low=None) % 2**64
-        params.logit_bias = [
-            (_integer("a logit_bias id", i), _number("a logit_bias value", b))
-            for i, b in (logit_bias or {}).items()
-        ]
+        params.logit_bias = _biases(logit_bias)
         if draft != "auto" and (isinstance(draft, str) or _integer("draft", draft) < 0):
-            raise ArgumentError(f'draft is {draft!r}; it must be "auto" or a number from 0 to 15')
+            raise ArgumentError(
+                f'draft is {_shown(draft)}; it must be "auto" or a number from 0 to 15'
+            )
         generation = _core.Generation(
             self._engine,
             self._prompt_ids(prompt),
             params,
             _integer("max_tokens", max_tokens),
-            [stop] if isinstance(stop, (str, bytes)) else list(stop),
+            _stop_strings(stop),
             -1 if draft == "auto" else int(draft),
             bool(ignore_eos),
         )
@@ -323,6 +322,8 @@ class Model:
     def _prompt_ids(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, (str, bytes)):
             return self.tokenize(prompt)
+        if not isinstance(prompt, Iterable):
+            raise ArgumentError(f"the prompt is {_shown(prompt)}; pass text or a list of token ids")
         return _id_list(prompt)
 
 
@@ -355,17 +356,18 @@ def _id_list(ids: Iterable[int]) -> list[int]:
         raise ArgumentError("token ids must be a list of whole numbers") from None
     for at, i in enumerate(out):
         if not 0 <= i <= _INT32_MAX:
-            raise ArgumentError(f"token id {i} at index {at} is outside any vocabulary")
+            raise ArgumentError(f"token id {_shown(i)} at index {at} is outside any vocabulary")
     return out
 
 
-def _integer(name: str, value: Any, low: int | None = -_INT32_MAX) -> int:
+def _integer(name: str, value: Any, low: int | None = -_INT32_MAX, high: int = _INT32_MAX) -> int:
+    """low=None: any."""
     try:
         number: int = value.__index__()
     except AttributeError:
-        raise ArgumentError(f"{name} is {value!r}; it must be a whole number") from None
-    if low is not None and not low <= number <= _INT32_MAX:
-        raise ArgumentError(f"{name} is {number}; it must be between {low} and {_INT32_MAX}")
+        raise ArgumentError(f"{name} is {_shown(value)}; it must be a whole number") from None
+    if low is not None and not low <= number <= high:
+        raise ArgumentError(f"{name} is {_shown(number)}; it must be between {low} and {high}")
     return number
 
 
@@ -373,4 +375,41 @@ def _number(name: str, value: Any) -> float:
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise ArgumentError(f"{name} is {value!r}; it must be a number") from None
+        raise ArgumentError(f"{name} is {_shown(value)}; it must be a number") from None
+
+
+def _shown(value: Any) -> str:
+    """repr for a sentence: short, whatever the value is."""
+    try:
+        text = repr(value)
+    except Exception:  # among others, int refuses to print thousands of digits
+        return f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _path(name: str, value: Any) -> Any:
+    if not isinstance(value, (str, bytes, os.PathLike)):
+        raise ArgumentError(f"the {name} is {_shown(value)}; it must be a path")
+    return value
+
+
+def _stop_strings(stop: Any) -> list[str | bytes]:
+    strings = [stop] if isinstance(stop, (str, bytes)) else stop
+    if not isinstance(strings, Iterable):
+        raise ArgumentError(f"stop is {_shown(stop)}; it must be a string or a list of strings")
+    strings = list(strings)
+    for s in strings:
+        if not isinstance(s, (str, bytes)):
+            raise ArgumentError(f"a stop string is {_shown(s)}; it must be str or bytes")
+    return strings
+
+
+def _biases(logit_bias: Any) -> list[tuple[int, float]]:
+    if logit_bias is None:
+        return []
+    if not isinstance(logit_bias, Mapping):
+        raise ArgumentError(f"logit_bias is {_shown(logit_bias)}; it must map token ids to numbers")
+    return [
+        (_integer("a logit_bias id", i), _number("a logit_bias value", b))
+        for i, b in logit_bias.items()
+    ]

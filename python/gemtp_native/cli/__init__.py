@@ -31,25 +31,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0: done; 1: an error, said in one line; 2: wrong usage; 130: interrupted."""
     _write_utf8()
     try:
-        status = _dispatch(list(sys.argv[1:] if argv is None else argv))
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return status
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough
-        _discard_stdout()
         return BROKEN_PIPE
     except Exception as e:
         if os.environ.get("GEMTP_DEBUG"):
             raise
         print(f"gemtp: error: {_sentence(e)}", file=sys.stderr)
         return 1
+    finally:
+        _settle_stdout()
 
 
 def _dispatch(argv: list[str]) -> int:
     args = _parser(argv).parse_args(argv)
     status: int = args.run(args)
+    sys.stdout.flush()
     return status
 
 
@@ -91,7 +90,10 @@ def _write_utf8() -> None:
         sys.stdout.reconfigure(encoding="utf-8", newline="")  # type: ignore[union-attr]
 
 
-def _discard_stdout() -> None:
-    """Keeps the interpreter from flushing into the closed pipe once more when it exits."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _settle_stdout() -> None:
+    """Keeps the interpreter from complaining at its exit that stdout cannot be written."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -134,7 +134,7 @@ def _end_tokens(file: ModelFile) -> list[int] | None:
     try:
         return _core.Tokenizer(file.path).end_tokens
     except Error as e:
-        file.problems.append(str(e).removeprefix(f"{file.path}: "))
+        file.problem_of(e)
         return None
 
 

@@ -79,7 +79,7 @@ class ModelFile:
         try:
             return self.gguf.value(key)
         except Error as e:
-            self._problem(str(e).removeprefix(f"{self.path}: "))
+            self.problem_of(e)
             return None
 
     def text(self, key: str) -> str | None:
@@ -203,6 +203,11 @@ class ModelFile:
         )
 
     # ------------------------------------------------------------ problems
+
+    def problem_of(self, error: Error) -> None:
+        """An error of the core about this file, without the file's name."""
+        _, named, what = str(error).partition(f"{self.path.name}': ")
+        self._problem(what if named else str(error).removeprefix(f"{self.path}: "))
 
     def _problem(self, sentence: str) -> None:
         if sentence not in self.problems:

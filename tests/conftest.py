@@ -1,0 +1,35 @@
+"""Models that several tests share, built once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import checkpoints
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory) -> checkpoints.Pair:
+    """An E2B-like pair in F32 whose drafter is often, not always, right; with a long context."""
+    folder = tmp_path_factory.mktemp("pair")
+    checkpoints.agreeing("e2b", folder)
+    for part in ("target", "drafter"):
+        _lengthen_context(folder / part, 1 << 17)
+    return checkpoints.to_gguf(folder, folder, "f32")
+
+
+@pytest.fixture(scope="session")
+def other_pair(tmp_path_factory) -> checkpoints.Pair:
+    """A 12B-like pair: other widths, another vocabulary, a plain head."""
+    folder = tmp_path_factory.mktemp("other")
+    return checkpoints.to_gguf(checkpoints.committed("12b", folder), folder, "q8_0")
+
+
+def _lengthen_context(folder: Path, length: int) -> None:
+    config = checkpoints.read_config(folder)
+    for part in (config, config.get("text_config", {})):
+        if "max_position_embeddings" in part:
+            part["max_position_embeddings"] = length
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")

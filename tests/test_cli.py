@@ -1,0 +1,545 @@
+"""The command line: exit codes, messages, output that parses, and what Ctrl-C does."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import checkpoints
+import gemtp_native as gemtp
+from gemtp_native.cli import main
+
+posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and pipes")
+
+
+def command(*args: object) -> list[str]:
+    return [sys.executable, "-m", "gemtp_native", *map(str, args)]
+
+
+def run(*args: object, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(command(*args), capture_output=True, timeout=120, **options)
+
+
+def start(*args: object) -> subprocess.Popen:
+    """A command with its own pipes; Ctrl-C reaches it even if our own parent ignores it."""
+    return subprocess.Popen(
+        command(*args),
+        bufsize=0,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    )
+
+
+@pytest.fixture
+def call(capsys):
+    """main(argv) in this process -> (exit code, stdout, stderr)."""
+
+    def call(*args: object) -> tuple[int, str, str]:
+        try:
+            code = main([str(arg) for arg in args])
+        except SystemExit as e:  # argparse
+            code = e.code
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call
+
+
+def is_one_error(err: str) -> bool:
+    return err.startswith("gemtp: error: ") and err.count("\n") == 1 and "Traceback" not in err
+
+
+# ---------------------------------------------------------------- start
+
+
+def test_help_and_version():
+    start = time.monotonic()
+    done = run("--help")
+    seconds = time.monotonic() - start
+    assert done.returncode == 0
+    for name in ("generate", "convert", "inspect", "info", "demo"):
+        assert name in done.stdout.decode()
+    assert seconds < 3  # generous: the machine may be busy
+    assert run("--version").stdout.decode() == f"gemtp {gemtp.__version__}\n"
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; from gemtp_native.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit(any(name in sys.modules for name in ('numpy', 'gemtp_native._core')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["generate", "convert", "inspect", "info", "demo"])
+def test_help_of_commands(call, name):
+    code, out, err = call(name, "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"usage: gemtp {name}")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["fly"],
+        ["generate"],
+        ["generate", "t.gguf"],
+        ["generate", "t.gguf", "a", "--file", "b"],
+        ["generate", "t.gguf", "a", "--draft", "16"],
+        ["generate", "t.gguf", "a", "--draft", "-1"],
+        ["generate", "t.gguf", "a", "--draft", "many"],
+        ["generate", "t.gguf", "a", "--max-tokens", "x"],
+        ["generate", "t.gguf", "a", "--logit-bias", "5"],
+        ["generate", "t.gguf", "a", "--logit-bias", "a=1"],
+        ["generate", "t.gguf", "a", "--kv-type", "q8"],
+        ["generate", "t.gguf", "a", "--nonsense"],
+        ["inspect"],
+        ["info", "extra"],
+        ["demo", "--runs", "0"],
+        ["demo", "--target", "t.gguf"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(call, args):
+    code, out, err = call(*args)
+    assert (code, out) == (2, "")
+    assert err.startswith("usage: gemtp")
+    assert "error: " in err.splitlines()[-1]
+
+
+# ---------------------------------------------------------------- generate
+
+
+def test_generate(call, pair):
+    expected = gemtp.Model(pair.target).generate("the in", max_tokens=20)
+    code, out, err = call("generate", pair.target, "the in", "--max-tokens", 20)
+    assert (code, err) == (0, "")
+    assert out == expected.text + ("" if expected.text.endswith("\n") else "\n")
+
+
+def test_generate_is_the_same_with_a_drafter(call, pair):
+    for sampling in ([], ["--temperature", 1, "--seed", 7, "--top-k", 50, "--top-p", 0.9]):
+        texts = set()
+        for more in ([], ["--drafter", pair.drafter], ["--drafter", pair.drafter, "--draft", 15]):
+            code, out, _ = call(
+                "generate", pair.target, "the in", "--max-tokens", 40, *sampling, *more
+            )
+            assert code == 0
+            texts.add(out)
+        assert len(texts) == 1
+
+
+def test_generate_json_and_options(call, pair):
+    options = {
+        "temperature": 0.8, "top_k": 40, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.1,
+        "presence_penalty": 0.1, "frequency_penalty": 0.2, "seed": -3, "max_tokens": 30,
+    }  # fmt: skip
+    expected = gemtp.Model(pair.target).generate(
+        "the in", logit_bias={5: -1.5, 6: float("-inf")}, stop=["\u03b1\u03b2", "!"], **options
+    )
+    args: list[object] = ["--logit-bias", "5=-1.5", "--logit-bias", "6=-inf"]
+    args += ["--stop", "\u03b1\u03b2", "--stop", "!", "--drafter", pair.drafter, "--json"]
+    for name, value in options.items():
+        args += [f"--{name.replace('_', '-')}", value]
+    code, out, err = call("generate", pair.target, "the in", *args)
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert result["text"] == expected.text
+    assert result["tokens"] == expected.tokens
+    assert result["finish_reason"] == expected.finish_reason
+    assert result["stats"]["drafted"] > 0
+
+
+def test_prompt_from_file_and_standard_input(call, pair, tmp_path, monkeypatch):
+    prompt = "the in\n\u00e9"
+    (tmp_path / "prompt").write_bytes(prompt.encode())
+    _, expected, _ = call("generate", pair.target, prompt, "--max-tokens", 9)
+    assert call("generate", pair.target, "--file", tmp_path / "prompt", "--max-tokens", 9)[1] == (
+        expected
+    )
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(prompt.encode())))
+    assert call("generate", pair.target, "-", "--max-tokens", 9)[1] == expected
+
+
+def test_control_tokens_in_the_prompt(call, pair):
+    model = gemtp.Model(pair.target)
+    for more, special in ([], False), (["--special"], True):
+        ids = model.tokenize("in<eos>the", special=special)
+        code, out, _ = call(
+            "generate", pair.target, "in<eos>the", "--max-tokens", 9, "--json", *more
+        )
+        assert code == 0
+        assert json.loads(out)["tokens"] == model.generate(ids, max_tokens=9).tokens
+
+
+def test_statistics_go_to_standard_error(call, pair):
+    code, out, err = call(
+        "generate", pair.target, "the", "--drafter", pair.drafter, "--max-tokens", 30, "--stats"
+    )
+    assert code == 0
+    assert "tokens/s" not in out
+    assert "tokens/s" in err
+    assert "accepted" in err
+
+
+def test_full_context_is_noted(call, pair):
+    args = ("generate", pair.target, "the", "--context", 20, "--max-tokens", 50, "--ignore-eos")
+    code, _, err = call(*args)
+    assert code == 0
+    assert "the context of 20 tokens is full" in err
+    assert call(*args, "--quiet")[2] == ""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--temperature", "nan"],
+        ["--temperature", "-1"],
+        ["--top-p", "0"],
+        ["--top-k", "-4"],
+        ["--max-tokens", "-1"],
+        ["--logit-bias", "99999999=1"],
+        ["--stop", ""],
+        ["--stop", "\udcff"],
+        ["--threads", "0"],
+        ["--context", "1"],
+        ["--context", "3"],
+        ["--draft", "2"],  # without a drafter
+        ["--drafter", "missing.gguf"],
+        ["--drafter", ""],
+    ],
+    ids=ascii,
+)
+def test_wrong_values(call, pair, args):
+    code, out, err = call("generate", pair.target, "the in", *args)
+    assert (code, out) == (1, "")
+    assert is_one_error(err)
+
+
+def test_wrong_prompts(call, pair, tmp_path):
+    (tmp_path / "latin1").write_bytes(b"caf\xe9")
+    for args in (["--file", tmp_path / "latin1"], ["a\udce9"]):
+        code, _, err = call("generate", pair.target, *args)
+        assert code == 1
+        assert is_one_error(err)
+        assert "not valid UTF-8" in err
+    for path in (tmp_path / "missing", tmp_path):
+        code, _, err = call("generate", pair.target, "--file", path)
+        assert code == 1
+        assert is_one_error(err)
+        assert str(path) in err
+
+
+def test_wrong_files(call, pair, other_pair, tmp_path):
+    (tmp_path / "cut.gguf").write_bytes(pair.target.read_bytes()[:5000])
+    for path in (tmp_path / "missing.gguf", tmp_path, tmp_path / "cut.gguf", pair.drafter):
+        for args in (["generate", path, "the"], ["demo", "--target", path, "--drafter", path]):
+            code, _, err = call(*args)
+            assert code == 1
+            assert is_one_error(err)
+    code, _, err = call("generate", pair.target, "the", "--drafter", other_pair.drafter)
+    assert code == 1
+    assert "does not fit the target" in err
+
+
+def test_unknown_instruction_set(call, pair, monkeypatch):
+    monkeypatch.setenv("GEMTP_ISA", "mmx")
+    for args in (["info"], ["generate", pair.target, "the"]):
+        code, _, err = call(*args)
+        assert code == 1
+        assert is_one_error(err)
+
+
+def test_unexpected_errors_are_one_line(call, monkeypatch):
+    def broken() -> None:
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr(gemtp.model, "system_info", broken)
+    code, _, err = call("info")
+    assert code == 1
+    assert is_one_error(err)
+    assert "RuntimeError: first line second line" in err
+    assert "GEMTP_DEBUG=1" in err
+    monkeypatch.setenv("GEMTP_DEBUG", "1")
+    with pytest.raises(RuntimeError):
+        main(["info"])
+
+
+# ---------------------------------------------------------------- the terminal
+
+
+def endless(pair: checkpoints.Pair) -> list[object]:
+    return [
+        "generate", pair.target, "the in", "--drafter", pair.drafter, "--ignore-eos",
+        "--max-tokens", 100_000, "--context", 100_000,
+    ]  # fmt: skip
+
+
+@posix
+def test_interrupt(pair):
+    """The text so far stays, a newline follows, the exit code is 130."""
+    process = start(*endless(pair), "--stats")
+    begin = process.stdout.read(40)
+    process.send_signal(signal.SIGINT)
+    rest, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    text = (begin + rest).decode("utf-8")  # no half characters
+    assert text.endswith("\n")
+    assert "Traceback" not in err.decode()
+    assert "tokens/s" in err.decode()
+    expected = gemtp.Model(pair.target, context=4096).generate(
+        "the in", max_tokens=200, ignore_eos=True
+    )
+    shown = text.removesuffix("\n")
+    assert shown.startswith(expected.text) or expected.text.startswith(shown)
+
+
+@posix
+def test_interrupt_with_json(pair):
+    process = start(*endless(pair), "--json")
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == b""
+    if out:  # nothing when the signal met the opening of the model
+        assert json.loads(out)["finish_reason"] == "interrupted"
+
+
+@posix
+def test_closed_pipe(pair):
+    """`gemtp generate ... | head -c 10` says nothing."""
+    process = start(*endless(pair))
+    process.stdout.read(10)
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 141
+    assert err == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_disk(pair):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command("generate", pair.target, "the"), stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 1
+    assert is_one_error(done.stderr.decode())
+
+
+def test_text_is_utf8_in_any_locale(pair):
+    args = ("generate", pair.target, "the in", "--max-tokens", 30)
+    expected = run(*args).stdout
+    assert not expected.isascii()
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    assert run(*args, env=environment).stdout == expected
+
+
+# ---------------------------------------------------------------- info, inspect, demo, convert
+
+
+def test_info(call):
+    code, out, _ = call("info", "--json")
+    info = json.loads(out)
+    assert code == 0
+    assert info["isa"] in info["isas"]
+    assert {"version", "threads", "backends", "memory_bytes", "platform"} <= set(info)
+    code, out, _ = call("info")
+    assert code == 0
+    assert info["isa"] in out
+
+
+@pytest.fixture(scope="module", params=checkpoints.ARCHITECTURES)
+def any_pair(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    return request.param, checkpoints.to_gguf(
+        checkpoints.committed(request.param, folder), folder, "q8_0"
+    )
+
+
+def test_inspect(call, any_pair):
+    arch, files = any_pair
+    code, out, _ = call("inspect", files.target, files.drafter, "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert result["pair"] == {"compatible": True, "reasons": []}
+    target, drafter = result["files"]
+    assert target["problems"] == drafter["problems"] == []
+    assert (target["kind"], drafter["kind"]) == ("target", "drafter")
+    config = checkpoints.read_config(checkpoints.GOLDEN / arch / "target")
+    config = config.get("text_config", config)
+    layers = target["layers"]
+    assert layers["count"] == config["num_hidden_layers"]
+    assert layers["shared_kv"] == config["num_kv_shared_layers"]
+    assert target["hidden"] == drafter["backbone"] == config["hidden_size"]
+    assert target["window"] == config["sliding_window"]
+    assert target["vocabulary"] == config["vocab_size"]
+    assert target["bytes"] == files.target.stat().st_size
+    assert bool(target["experts"]) == (arch == "26b-a4b")
+    assert drafter["head"]["type"] == ("ordered" if arch in ("e2b", "e4b") else "plain")
+    stored = sum(x["bytes"] for x in target["types"].values())
+    assert stored <= target["bytes"]
+    assert 0 < target["read_per_token_bytes"] <= stored
+    assert target["tokenizer"]["end_tokens"] == [1]
+    code, out, _ = call("inspect", files.target)
+    assert code == 0
+    assert "problem" not in out
+
+
+def test_inspect_lists(call, pair):
+    code, out, _ = call("inspect", pair.target, "--tensors", "--metadata", "--json")
+    assert code == 0
+    (facts,) = json.loads(out)["files"]
+    names = {tensor["name"]: tensor for tensor in facts["tensor_list"]}
+    assert names["token_embd.weight"]["shape"] == [facts["hidden"], facts["vocabulary"]]
+    assert facts["metadata"]["general.architecture"] == "gemma4"
+    code, out, _ = call("inspect", pair.target, "--tensors", "--metadata")
+    assert code == 0
+    assert "token_embd.weight  F32" in out
+    assert "general.architecture = gemma4" in out
+
+
+def test_inspect_agrees_with_opening_about_pairs(call, pair, other_pair):
+    for target in (pair.target, other_pair.target):
+        for drafter in (pair.drafter, other_pair.drafter):
+            code, out, _ = call("inspect", drafter, target, "--json")
+            verdict = json.loads(out)["pair"]
+            if verdict["compatible"]:
+                assert code == 0
+                gemtp.Model(target, drafter=drafter, threads=1, context=32)
+            else:
+                assert code == 1
+                with pytest.raises(gemtp.ModelError, match=re.escape(verdict["reasons"][0])):
+                    gemtp.Model(target, drafter=drafter, threads=1, context=32)
+    code, out, _ = call("inspect", pair.target, pair.target)
+    assert code == 1
+    assert "a target and a drafter are needed" in out
+
+
+@pytest.fixture
+def odd_file(tmp_path):
+    """Writes GGUF files with gguf-py."""
+    import gguf
+    import numpy as np
+
+    def write(arch: str, fill) -> Path:
+        path = tmp_path / "odd.gguf"
+        writer = gguf.GGUFWriter(path, arch)
+        fill(writer, gguf, np)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path
+
+    return write
+
+
+def test_inspect_lists_problems(call, odd_file):
+    def fill(writer, gguf, np) -> None:
+        writer.add_block_count(2)
+        writer.add_embedding_length(256)
+        data = np.zeros((4, 144), np.uint8)
+        writer.add_tensor("token_embd.weight", data, raw_dtype=gguf.GGMLQuantizationType.Q4_K)
+
+    code, out, _ = call("inspect", odd_file("gemma4", fill), "--json")
+    (facts,) = json.loads(out)["files"]
+    assert code == 0
+    assert facts["types"] == {"Q4_K": {"tensors": 1, "bytes": 4 * 144}}
+    problems = " / ".join(facts["problems"])
+    assert "Q4_K (token_embd.weight)" in problems
+    assert "does not describe the layers" in problems
+    assert "output_norm.weight" in problems
+
+
+def test_inspect_other_architectures_and_vocabularies(call, odd_file):
+    def fill(writer, gguf, np) -> None:
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list(["a", "b"])
+
+    code, out, _ = call("inspect", odd_file("llama", fill), "--json")
+    (facts,) = json.loads(out)["files"]
+    assert code == 0
+    assert facts["kind"] == "vocabulary"
+    assert facts["tokenizer"]["tokens"] == 2
+    assert facts["problems"]
+    assert call("inspect", odd_file("llama", fill))[0] == 0
+
+
+def test_inspect_bad_files(call, tmp_path, pair):
+    (tmp_path / "cut.gguf").write_bytes(pair.target.read_bytes()[:200])
+    for path in (tmp_path, tmp_path / "missing.gguf", tmp_path / "cut.gguf"):
+        code, out, err = call("inspect", path)
+        assert (code, out) == (1, "")
+        assert is_one_error(err)
+
+
+def demo_args(pair: checkpoints.Pair) -> list[object]:
+    return [
+        "demo", "--target", pair.target, "--drafter", pair.drafter, "--runs", 2, "--max-tokens", 30,
+        "--prompt", "the in",
+    ]  # fmt: skip
+
+
+def test_demo(call, pair):
+    code, out, _ = call(*demo_args(pair))
+    assert code == 0
+    assert "\x1b" not in out
+    assert "‹" in out
+    for word in ("plain", "drafted", "tokens/s", "proposed", "the same bytes"):
+        assert word in out
+
+
+def test_demo_json(call, pair):
+    code, out, _ = call(*demo_args(pair), "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert result["identical"] is True
+    assert result["tokens"] == 30
+    assert len(result["plain"]["runs"]) == len(result["drafted"]["runs"]) == 2
+    assert result["speedup"] > 0
+    assert [row["draft"] for row in result["acceptance"]] == [1, 2, 3]
+    assert all(0 <= row["accepted"] <= row["proposed"] for row in result["acceptance"])
+    assert result["text"] == gemtp.Model(pair.target).generate("the in", max_tokens=30).text
+
+
+def test_demo_fails_when_texts_differ(call, pair, monkeypatch):
+    generate = gemtp.Model.generate
+
+    def drifting(self, prompt, **options):
+        return generate(self, prompt, **{**options, "seed": 1, "temperature": options["draft"]})
+
+    monkeypatch.setattr(gemtp.Model, "generate", drifting)
+    code, out, _ = call(*demo_args(pair), "--draft", 2)
+    assert code == 1
+    assert "DIFFER" in out
+    code, out, _ = call(*demo_args(pair), "--draft", 2, "--json")
+    assert code == 1
+    assert json.loads(out)["identical"] is False
+
+
+def test_convert(call, tmp_path):
+    folder = checkpoints.committed("12b", tmp_path / "hf")
+    out_file = tmp_path / "out.gguf"
+    code, out, _ = call("convert", folder / "target", out_file, "--outtype", "q8_0", "--json")
+    assert code == 0
+    assert json.loads(out)["path"] == str(out_file)
+    assert call("inspect", out_file)[0] == 0
+    code, _, err = call("convert", tmp_path / "missing", out_file)
+    assert code == 1
+    assert "error: " in err
+    assert "Traceback" not in err
