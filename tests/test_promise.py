@@ -82,29 +82,42 @@ def generate(model: gemtp.Model, prompt: list[int], draft, max_tokens: int = NEW
 
 @pytest.fixture(scope="module", params=list(itertools.product(checkpoints.ARCHITECTURES, TYPES)))
 def grid(request, pairs):
-    """(architecture, {(threads, chunk): model}) of one architecture and weight type."""
+    """(plain model, {(threads, chunk): (model, its turns)}, prompts) of one architecture and type.
+
+    Each model gets two prompts in turn, so that no run finds its own in the cache.
+    """
     arch, outtype = request.param
-    return arch, {
-        (threads, chunk): pairs.model(arch, outtype, threads=threads, prefill_chunk=chunk)
+    models = {
+        (threads, chunk): (
+            pairs.model(arch, outtype, threads=threads, prefill_chunk=chunk),
+            itertools.cycle((0, 1)),
+        )
         for threads, chunk in itertools.product(THREADS, CHUNKS)
     }
+    prompts = [checkpoints.random_prompt(arch, PROMPT, seed) for seed in (1, 2)]
+    return pairs.model(arch, outtype), models, prompts
+
+
+# Every depth with every chunk on one thread. On two, where steps this small are mostly waiting for
+# the other thread, every depth and every chunk.
+VARIANTS = [
+    *itertools.product(THREADS[:1], CHUNKS, DEPTHS),
+    *((THREADS[1], CHUNKS[i % len(CHUNKS)], depth) for i, depth in enumerate(DEPTHS)),
+]
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_tokens_do_not_depend_on_depth_threads_or_chunks(grid, sampling):
-    arch, models = grid
+    plain, models, prompts = grid
     options = SAMPLINGS[sampling]
-    # Two prompts in turn, so that no run finds its prompt in the cache of the one before.
-    prompts = [checkpoints.random_prompt(arch, PROMPT, seed) for seed in (1, 2)]
-    plain = models[1, 512]
     expected = [generate(plain, prompt, 0, **options).tokens for prompt in prompts]
     assert expected[0] != expected[1]
-    turn = itertools.cycle((0, 1))
-    for (threads, chunk), model in models.items():
-        for depth in DEPTHS:
-            i = next(turn)
-            tokens = generate(model, prompts[i], depth, **options).tokens
-            assert tokens == expected[i], f"threads {threads}, chunk {chunk}, depth {depth}"
+    for threads, chunk, depth in VARIANTS:
+        model, turns = models[threads, chunk]
+        i = next(turns)
+        out = generate(model, prompts[i], depth, **options)
+        assert out.tokens == expected[i], f"threads {threads}, chunk {chunk}, depth {depth}"
+        assert out.stats.cached_tokens < 2  # at most BOS: the prompt was run in chunks
 
 
 @pytest.mark.parametrize("arch", checkpoints.ARCHITECTURES)
