@@ -7,8 +7,9 @@
 namespace gemtp {
 namespace {
 
-// Proposes `depth` tokens after pending.token, chosen exactly as the target will choose: same
-// function, same noise, same history.
+// Proposes up to `depth` tokens after pending.token, chosen exactly as the target will choose: same
+// function, same noise, same history. Fewer when the candidates of an ordered head are all banned,
+// by bias or suppression: the target, which sees the whole vocabulary, may well have a choice.
 std::vector<int32_t> propose(Drafter& drafter, const Session& session, const Pending& pending,
                              Chooser& chooser, TokenHistory& history, int depth) {
   const int64_t p = session.length();
@@ -18,12 +19,17 @@ std::vector<int32_t> propose(Drafter& drafter, const Session& session, const Pen
   drafter.begin_round(session.kv(), p);
   for (int i = 0; i < depth; ++i) {
     drafter.step(token, h.data(), h.data());
-    token = chooser.choose(drafter.logits(), drafter.candidates(), drafter.candidate_count(),
-                           p + 1 + i, history);
+    try {
+      token = chooser.choose(drafter.logits(), drafter.candidates(), drafter.candidate_count(),
+                             p + 1 + i, history);
+    } catch (const Error& e) {
+      if (e.kind() != ErrorKind::kArgument) throw;
+      break;  // nothing left to propose
+    }
     history.push(token);
     drafts.push_back(token);
   }
-  for (int i = 0; i < depth; ++i) history.pop();
+  for (size_t i = 0; i < drafts.size(); ++i) history.pop();
   return drafts;
 }
 
@@ -39,11 +45,11 @@ Round run_round(Target& target, Drafter* drafter, Session& session, Pending& pen
     const auto drafts = propose(*drafter, session, pending, chooser, history, depth);
     rows.insert(rows.end(), drafts.begin(), drafts.end());
   }
-  const int64_t m = depth + 1;
+  const auto m = static_cast<int64_t>(rows.size());
   session.forward(target, rows.data(), m, m);
 
   Round round;
-  round.drafted = depth;
+  round.drafted = static_cast<int>(m - 1);
   int64_t row = 0;
   for (;; ++row) {
     const int32_t choice =

@@ -17,8 +17,19 @@
 namespace gemtp {
 
 enum class ValueType : uint32_t {
-  kUint8 = 0, kInt8, kUint16, kInt16, kUint32, kInt32, kFloat32, kBool, kString, kArray,
-  kUint64, kInt64, kFloat64
+  kUint8 = 0,
+  kInt8,
+  kUint16,
+  kInt16,
+  kUint32,
+  kInt32,
+  kFloat32,
+  kBool,
+  kString,
+  kArray,
+  kUint64,
+  kInt64,
+  kFloat64
 };
 
 /// One metadata value: a view into the mapping, decoded on demand.
@@ -33,8 +44,8 @@ struct Value {
 /// One tensor. `shape` in file order: shape[0] is the contiguous dimension (columns, K).
 struct Tensor {
   std::string name;
-  uint32_t type = 0;            // raw number; see dtype_supported()
-  std::vector<int64_t> shape;   // 1 to 4 entries, all > 0
+  uint32_t type = 0;           // raw number; see dtype_supported()
+  std::vector<int64_t> shape;  // 1 to 4 entries, all > 0
   const uint8_t* data = nullptr;
   uint64_t bytes = 0;
 
@@ -63,9 +74,10 @@ class GgufFile {
   std::optional<double> get_float(std::string_view key) const;  // f32 or f64, finite or not
   std::optional<bool> get_bool(std::string_view key) const;
   std::optional<std::string> get_string(std::string_view key) const;  // valid UTF-8, else Error
-  std::optional<std::vector<int64_t>> get_ints(std::string_view key) const;     // int or bool array
-  std::optional<std::vector<float>> get_floats(std::string_view key) const;     // f32 array
-  std::optional<std::vector<std::string_view>> get_strings(std::string_view key) const;  // raw bytes
+  std::optional<std::vector<int64_t>> get_ints(std::string_view key) const;  // int or bool array
+  std::optional<std::vector<float>> get_floats(std::string_view key) const;  // f32 array
+  std::optional<std::vector<std::string_view>> get_strings(
+      std::string_view key) const;  // raw bytes
 
   // Tensors, in file order.
   const std::vector<Tensor>& tensors() const { return tensors_; }

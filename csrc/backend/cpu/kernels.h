@@ -1,6 +1,7 @@
-/* The table of CPU kernels. One table per instruction set, each in a file of its own that is compiled
- * with that set's flags; scalar.cc is the definition of what every other table must compute, bit for
- * bit. Plain C types only, so that no inline C++ compiled with wide flags can leak to other callers.
+/* The table of CPU kernels. One table per instruction set, each in a file of its own that is
+ * compiled with that set's flags; scalar.cc is the definition of what every other table must
+ * compute, bit for bit. Plain C types only, so that no inline C++ compiled with wide flags can leak
+ * to other callers.
  *
  * Numerics (the contract of the project):
  *  - SIMD lanes are output rows (matmul), keys (q.k), head dims (p.v) or elements; there is no
@@ -46,8 +47,8 @@ typedef struct {
   int64_t m;                    /* activation rows, any number >= 1 */
   const float* x;               /* float matmuls: [m] rows of k, x_stride floats apart */
   int64_t x_stride;
-  gemtp_q8_rows xq;             /* quantized matmuls */
-  float* y;                     /* [m] rows, y_stride floats apart: y[i][r] */
+  gemtp_q8_rows xq; /* quantized matmuls */
+  float* y;         /* [m] rows, y_stride floats apart: y[i][r] */
   int64_t y_stride;
 } gemtp_matmul;
 
@@ -60,7 +61,7 @@ typedef struct {
   int kv_f16;
   int64_t head_dim;
   int64_t capacity;
-  int64_t first, last; /* positions attended to, both inclusive, last >= first */
+  int64_t first, last;   /* positions attended to, both inclusive, last >= first */
   const float* const* q; /* n_q query vectors of head_dim floats (heads that share this K/V head) */
   float* const* out;     /* n_q results of head_dim floats */
   int64_t n_q;
@@ -97,9 +98,9 @@ typedef struct gemtp_kernels {
   void (*gelu_mul)(const float* gate, const float* up, int64_t n, float* y);
   /* y = cap * tanh(x / cap). y may be x. */
   void (*softcap)(const float* x, int64_t n, float cap, float* y);
-  /* Rotates pairs (i, i + n/2): y_i = x_i * cos_i - x_j * sin_i, y_j = x_j * cos_i + x_i * sin_i with
-   * the second product of each fused: y_i = fma(-x_j, sin_i, x_i * cos_i) and
-   * y_j = fma(x_i, sin_i, x_j * cos_i). In place. cos and sin have n/2 entries. */
+  /* Rotates pairs (i, i + n/2): y_i = x_i * cos_i - x_j * sin_i, y_j = x_j * cos_i + x_i * sin_i
+   * with the second product of each fused: y_i = fma(-x_j, sin_i, x_i * cos_i) and y_j = fma(x_i,
+   * sin_i, x_j * cos_i). In place. cos and sin have n/2 entries. */
   void (*rope)(float* x, const float* cos, const float* sin, int64_t n);
   /* y = x * s / y = x + r, element by element. */
   void (*scale)(const float* x, float s, int64_t n, float* y);

@@ -12,8 +12,8 @@
 
 /* exp: x = n ln2 + r, e^r = 1 + r + r^2 P(r). P interpolates (e^r - 1 - r)/r^2 at Chebyshev nodes
  * of [-ln2/2, ln2/2]; the relative error of the whole stays below 1.6 * 2^-24. */
-#define GEMTP_EXP_LOW -87.0f  /* below: exactly 0 */
-#define GEMTP_EXP_HIGH 88.0f  /* above: e^88 */
+#define GEMTP_EXP_LOW -87.0f /* below: exactly 0 */
+#define GEMTP_EXP_HIGH 88.0f /* above: e^88 */
 #define GEMTP_LOG2E 1.44269504088896341f
 #define GEMTP_LN2_HI 0.693359375f
 #define GEMTP_LN2_LO -2.12194440e-4f
