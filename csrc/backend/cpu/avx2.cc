@@ -169,6 +169,9 @@ inline F32x16 to_f32(__m256i lo, __m256i hi) {
   return {_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)};
 }
 
+// The loops over groups below stay loops: unrolled, compilers turn a row's sum into a tree whose
+// leaves do not fit the registers.
+
 // Four consecutive quants in every group of four bytes.
 inline __m256i broadcast4(const int8_t* p) {
   int32_t four;
@@ -187,6 +190,8 @@ struct Q4_0 {
     // Sums of nibble * quant in int16: at most 4 groups * 2 nibbles * 2 products * 15 * 127.
     __m256i lo[kRows], hi[kRows];
     GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i) lo[i] = hi[i] = _mm256_setzero_si256();
+    GEMTP_NO_UNROLL
     for (int g = 0; g < 4; ++g) {
       const __m256i w_lo = load_bytes(w + g * 64), w_hi = load_bytes(w + g * 64 + 32);
       const __m256i lo_first = _mm256_and_si256(w_lo, low4);
@@ -199,8 +204,8 @@ struct Q4_0 {
         const __m256i second = broadcast4(q + i * k + g * 4 + 16);
         const __m256i lo1 = _mm256_maddubs_epi16(lo_first, first);
         const __m256i hi1 = _mm256_maddubs_epi16(hi_first, first);
-        lo[i] = g == 0 ? lo1 : _mm256_add_epi16(lo[i], lo1);
-        hi[i] = g == 0 ? hi1 : _mm256_add_epi16(hi[i], hi1);
+        lo[i] = _mm256_add_epi16(lo[i], lo1);
+        hi[i] = _mm256_add_epi16(hi[i], hi1);
         lo[i] = _mm256_add_epi16(lo[i], _mm256_maddubs_epi16(lo_second, second));
         hi[i] = _mm256_add_epi16(hi[i], _mm256_maddubs_epi16(hi_second, second));
       }
@@ -224,6 +229,8 @@ struct Q8_0 {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i lo[kRows], hi[kRows];
     GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i) lo[i] = hi[i] = _mm256_setzero_si256();
+    GEMTP_NO_UNROLL
     for (int g = 0; g < 8; ++g) {
       const __m256i w_lo = load_bytes(w + g * 64), w_hi = load_bytes(w + g * 64 + 32);
       // |w| <= 128 as unsigned; two products of at most 128 * 127 fit int16.
@@ -234,8 +241,8 @@ struct Q8_0 {
         const __m256i lo2 = _mm256_maddubs_epi16(abs_lo, _mm256_sign_epi8(x, w_lo));
         const __m256i hi2 = _mm256_maddubs_epi16(abs_hi, _mm256_sign_epi8(x, w_hi));
         const __m256i lo1 = _mm256_madd_epi16(lo2, ones), hi1 = _mm256_madd_epi16(hi2, ones);
-        lo[i] = g == 0 ? lo1 : _mm256_add_epi32(lo[i], lo1);
-        hi[i] = g == 0 ? hi1 : _mm256_add_epi32(hi[i], hi1);
+        lo[i] = _mm256_add_epi32(lo[i], lo1);
+        hi[i] = _mm256_add_epi32(hi[i], hi1);
       }
     }
     GEMTP_UNROLL

@@ -128,6 +128,9 @@ inline __m512i broadcast4(const int8_t* p) {
   return _mm512_set1_epi32(four);
 }
 
+// The loops over groups below stay loops: unrolled, compilers turn a row's sum into a tree whose
+// leaves do not fit the registers.
+//
 // The dots are of bytes u >= 0 with weight = u - offset: sum(u * quant) - offset * sum(quant).
 #ifdef GEMTP_AVX512_VNNI
 inline __m512i dot_begin(int32_t offset) { return _mm512_set1_epi32(-offset); }
@@ -156,7 +159,7 @@ struct Q4_0 {
     __m512i acc[kRows];
     GEMTP_UNROLL
     for (int i = 0; i < kRows; ++i) acc[i] = dot_begin(8 * sum[i * blocks]);
-    GEMTP_UNROLL
+    GEMTP_NO_UNROLL
     for (int g = 0; g < 4; ++g) {
       const __m512i both = load_bytes(w + g * 64);
       const __m512i first = _mm512_and_si512(both, low4);
@@ -185,7 +188,7 @@ struct Q8_0 {
     __m512i acc[kRows];
     GEMTP_UNROLL
     for (int i = 0; i < kRows; ++i) acc[i] = dot_begin(128 * sum[i * blocks]);
-    GEMTP_UNROLL
+    GEMTP_NO_UNROLL
     for (int g = 0; g < 8; ++g) {
       const __m512i u = _mm512_xor_si512(load_bytes(w + g * 64), sign);  // w + 128
       GEMTP_UNROLL
@@ -208,7 +211,7 @@ struct Q8_0 {
     __m512i low[kRows], high[kRows];
     GEMTP_UNROLL
     for (int i = 0; i < kRows; ++i) low[i] = high[i] = dot_begin(0);
-    GEMTP_UNROLL
+    GEMTP_NO_UNROLL
     for (int g = 0; g < 8; ++g) {
       const __m512i u = _mm512_xor_si512(load_bytes(w + g * 64), sign);
       const __m512i u_low = _mm512_and_si512(u, low4);

@@ -32,10 +32,13 @@
 
 #if defined(__clang__)
 #define GEMTP_UNROLL _Pragma("unroll")
+#define GEMTP_NO_UNROLL _Pragma("nounroll")
 #elif defined(__GNUC__)
 #define GEMTP_UNROLL _Pragma("GCC unroll 16")
+#define GEMTP_NO_UNROLL _Pragma("GCC unroll 1")
 #else
 #define GEMTP_UNROLL
+#define GEMTP_NO_UNROLL
 #endif
 
 #if defined(_MSC_VER)
@@ -240,11 +243,14 @@ void float_tiles(const gemtp_matmul& a, int64_t tile, int64_t row) {
       for (int t = 0; t < kTiles; ++t) acc[i][t] = fma(weight[t], xk, acc[i][t]);
     }
   }
-  for (int i = 0; i < kRows; ++i)
+  GEMTP_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    GEMTP_UNROLL
     for (int t = 0; t < kTiles; ++t) {
       const int64_t first = (tile + t) * kTile;
       store_n(a.y + (row + i) * a.y_stride + first, acc[i][t], smaller(kTile, a.rows - first));
     }
+  }
 }
 
 // Calls fn.template operator()<n>() for the n in 1..kMax that equals `n`.
@@ -378,8 +384,11 @@ void score_blocks(const typename Format::Element* const* keys, int64_t head_dim,
       for (int b = 0; b < kBlocks; ++b) s[h][b] = fma(qd, key[b], s[h][b]);
     }
   }
-  for (int h = 0; h < kHeads; ++h)
+  GEMTP_UNROLL
+  for (int h = 0; h < kHeads; ++h) {
+    GEMTP_UNROLL
     for (int b = 0; b < kBlocks; ++b) store(scores + h * stride + b * 16, s[h][b]);
+  }
 }
 
 // out[h][d .. d + 16 kChunks - 1] += p[h][t] * value t, over `n` rows of values in order.
@@ -403,8 +412,11 @@ void add_values(const typename Format::Element* v, int64_t head_dim, const float
       for (int c = 0; c < kChunks; ++c) acc[h][c] = fma(weight, value[c], acc[h][c]);
     }
   }
-  for (int h = 0; h < kHeads; ++h)
+  GEMTP_UNROLL
+  for (int h = 0; h < kHeads; ++h) {
+    GEMTP_UNROLL
     for (int c = 0; c < kChunks; ++c) store(out[h] + d + c * 16, acc[h][c]);
+  }
 }
 
 // The same for the last head dims, fewer than 16.
