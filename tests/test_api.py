@@ -173,6 +173,15 @@ def test_stop_strings_across_tokens(model, draft):
         assert stream.tokens == model.generate(PROMPT, stop=stop, **options).tokens
 
 
+def test_a_drafter_with_nothing_to_propose(model):
+    """Where all tokens that an ordered head scores are banned, the target still has a choice."""
+    for only in (5, 100, 287):
+        ban = {i: -math.inf for i in range(model.vocab_size) if i != only}
+        options = {"max_tokens": 12, "logit_bias": ban, "temperature": 0.7}
+        outputs = [model.generate(PROMPT, draft=k, **options) for k in (0, 1, 3, 15)]
+        assert all(out.tokens == [only] * 12 for out in outputs)
+
+
 def test_earliest_stop_string_wins(model):
     options = {"max_tokens": 30, "logit_bias": LETTERS_ONLY, "temperature": 1.0, "seed": 5}
     text = model.generate(PROMPT, **options).text

@@ -1,0 +1,44 @@
+"""Typical use, for `mypy --strict`; nothing here runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+import gemtp_native as gemtp
+
+
+def complete(prompt: str) -> str:
+    target, drafter = gemtp.demo_models()
+    model = gemtp.Model(target, drafter=drafter, threads=2, context=1024, kv_type="f32")
+    out: gemtp.Output = model.generate(prompt, max_tokens=8, draft="auto", stop=["\n"])
+    accepted: int = out.stats.accepted
+    ids: list[int] = out.tokens
+    return f"{out.text} {accepted} {ids} {out.finish_reason}"
+
+
+def watch(model: gemtp.Model, prompt: list[int]) -> list[str]:
+    with model.stream(prompt, temperature=0.7, logit_bias={5: -1.0}, draft=3) as stream:
+        guessed = [token.text for step in stream.steps() for token in step if token.drafted]
+    pieces: list[str] = list(model.stream(b"bytes", stop="end"))
+    return guessed + pieces
+
+
+def evaluate(model: gemtp.Model, text: str) -> npt.NDArray[np.float32]:
+    ids = model.tokenize(text)
+    proposals: list[int] = model.draft(ids, 4)
+    return model.logits(ids + proposals)
+
+
+def look(path: Path) -> int:
+    try:
+        return gemtp.Tokenizer(path).encode("a", add_bos=True)[0]
+    except (gemtp.FileError, gemtp.ModelError) as e:
+        raise SystemExit(str(e)) from None
+
+
+def threads() -> int:
+    found: int = gemtp.system_info()["threads"]
+    return found
