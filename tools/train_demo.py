@@ -2,13 +2,14 @@
 
     python tools/train_demo.py --out build/demo
 
-Five stages, each of which picks up where an earlier run stopped:
+Six stages, each of which picks up where an earlier run stopped:
 
     tokenizer   SentencePiece BPE over the standard library's sources
     target      train the target, save it as a Hugging Face folder
     drafter     write the target's own continuations, distil the drafter, save it likewise
     evaluate    held-out loss, and acceptance per draft position in greedy rounds
     convert     the two folders to GGUF (Q8_0)
+    runtime     acceptance again with gemtp_native and the GGUF files, greedy and sampled
 
 Needs torch, transformers (5.22.2), sentencepiece and tokenizers besides the package itself. The
 default figures made the shipped pair on two cores in about two hours; with a GPU the larger preset
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -60,7 +62,7 @@ from demo_target import (
     training_batches,
 )
 
-STAGES = ("tokenizer", "target", "drafter", "evaluate", "convert")
+STAGES = ("tokenizer", "target", "drafter", "evaluate", "convert", "runtime")
 END_TOKENS = ("<eos>", "<turn|>", "<|tool_response>")
 TOKENIZER_FILES = (
     "tokenizer.model",
@@ -327,6 +329,54 @@ def run_convert(job: Job) -> None:
         job.log(f"convert: {output} {output.stat().st_size / 1e6:.2f} MB")
 
 
+def run_runtime(job: Job, drafts: int = 4) -> None:
+    """Decode held-out prompts with the package and the GGUF files, and count accepted drafts."""
+    try:
+        import gemtp_native
+    except ImportError as error:
+        raise SystemExit(
+            f"The stage 'runtime' needs the package: pip install . ({error})"
+        ) from None
+    for name in ("target", "drafter"):
+        job.require(job.out / f"{name}.gguf", "convert")
+    model = gemtp_native.Model(
+        str(job.out / "target.gguf"), drafter=str(job.out / "drafter.gguf"), threads=1
+    )
+    _, held_out = job.streams()
+    prompts = held_out_batch(held_out, 512, 95).tolist()  # 512 of 96 tokens
+    results = []
+    for temperature, tokens, every in ((0.0, 32, 1), (0.0, 160, 4), (0.7, 64, 2), (1.0, 64, 2)):
+        rounds, produced, drafted, accepted = 0, 0, [0] * drafts, [0] * drafts
+        for prompt in prompts[::every]:
+            stats = model.generate(
+                prompt,
+                max_tokens=tokens,
+                temperature=temperature,
+                seed=job.seed,
+                draft=drafts,
+                ignore_eos=True,
+            ).stats
+            rounds, produced = rounds + stats.rounds, produced + stats.tokens
+            drafted = [a + b for a, b in zip_longest(drafted, stats.drafted_at, fillvalue=0)]
+            accepted = [a + b for a, b in zip_longest(accepted, stats.accepted_at, fillvalue=0)]
+        shares = [a / max(1, d) for a, d in zip(accepted, drafted, strict=True)]
+        results.append(
+            {
+                "temperature": temperature,
+                "tokens": tokens,
+                "rounds": rounds,
+                "accepted": shares,
+                "tokens_per_round": produced / max(1, rounds),
+            }
+        )
+        job.log(
+            f"runtime: temperature {temperature}, {tokens} tokens: accepted at 1..{drafts}: "
+            f"{', '.join(f'{share:.1%}' for share in shares)}; {rounds} rounds, "
+            f"{produced / max(1, rounds):.2f} tokens each"
+        )
+    (job.out / "runtime.json").write_text(json.dumps(results, indent=2) + "\n")
+
+
 def parse_options() -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -367,6 +417,7 @@ def main() -> None:
         "drafter": run_drafter,
         "evaluate": run_evaluate,
         "convert": run_convert,
+        "runtime": run_runtime,
     }
     for stage in STAGES:
         if stage in options.stages:
