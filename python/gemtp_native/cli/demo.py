@@ -19,18 +19,10 @@ if TYPE_CHECKING:
     from ..model import Model, Output, Stats, Token
 
 PROMPT = '''\
-import json
-import os
+class Queue:
+    """A queue of tasks, oldest first."""
 
-
-class Settings:
-    """Settings of an application, kept in a JSON file."""
-
-    def __init__(self, path):
-        self.path = path
-        self.values = {}
-
-    def load(self):
+    def __init__(self, maxsize=0):
 '''
 
 _GREEN, _PLAIN = "\x1b[32m", "\x1b[0m"
@@ -45,6 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--prompt", help="text to complete (default: the beginning of a class)")
     parser.add_argument("--max-tokens", type=int, default=192, metavar="N", help="(default: 192)")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=0.7,
+        metavar="X",
+        help="(default: 0.7; a small model repeats itself at 0, and every guess is right)",
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="(default: 1)")
     parser.add_argument(
         "--runs", type=_positive, default=5, metavar="N", help="of each kind (default: 5)"
     )
@@ -83,11 +83,17 @@ def run(args: argparse.Namespace) -> int:
     model = Model(target, drafter=drafter, threads=args.threads)
     prompt = PROMPT if args.prompt is None else os.fsencode(args.prompt)
 
+    options = {
+        "max_tokens": args.max_tokens,
+        "temperature": args.temperature,
+        "seed": args.seed,
+    }
+
     def generate(draft: Any) -> Output:
-        return model.generate(prompt, max_tokens=args.max_tokens, draft=draft)
+        return model.generate(prompt, draft=draft, **options)
 
     if not args.json:
-        _show_completion(model, prompt, args)
+        _show_completion(model, prompt, draft=args.draft, **options)
     plain, drafted = Runs(), Runs()
     for _ in range(args.runs):  # interleaved, so that a busy moment of the machine meets both
         plain.outputs.append(generate(0))
@@ -96,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_as_json(model, plain, drafted, identical), ensure_ascii=False))
     else:
-        _print_figures(plain, drafted, identical)
+        _print_figures(plain, drafted, identical, options)
     return 0 if identical else 1
 
 
@@ -147,12 +153,12 @@ class Marker:
         self._marked = False
 
 
-def _show_completion(model: Model, prompt: str | bytes, args: argparse.Namespace) -> None:
+def _show_completion(model: Model, prompt: str | bytes, **options: Any) -> None:
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     marker = Marker(colour)
     text = prompt if isinstance(prompt, str) else prompt.decode("utf-8", "replace")
     sys.stdout.write(text)
-    with model.stream(prompt, max_tokens=args.max_tokens, draft=args.draft) as stream:
+    with model.stream(prompt, **options) as stream:
         try:
             for step in stream.steps():
                 for token in step:
@@ -172,10 +178,11 @@ def _pooled(runs: Runs) -> Stats:
     return runs.outputs[-1].stats
 
 
-def _print_figures(plain: Runs, drafted: Runs, identical: bool) -> None:
+def _print_figures(plain: Runs, drafted: Runs, identical: bool, options: dict[str, Any]) -> None:
     stats = _pooled(drafted)
     count = len(plain.outputs)
-    print(f"{stats.tokens} tokens, median of {count} interleaved runs:")
+    how = f"temperature {options['temperature']:g}, seed {options['seed']}"
+    print(f"{stats.tokens} tokens at {how}; median of {count} interleaved runs:")
     print(f"  plain    {plain.rate:8.1f} tokens/s")
     ratio = f"   {drafted.rate / plain.rate:.2f} times plain" if plain.rate else ""
     print(f"  drafted  {drafted.rate:8.1f} tokens/s{ratio}")
