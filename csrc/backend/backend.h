@@ -20,12 +20,13 @@ struct WeightSource {
   DType type = DType::kF32;
   int64_t rows = 0, cols = 0;     // [rows, cols], cols contiguous
   const uint8_t* data = nullptr;  // first row
+  std::string name = {};          // for error sentences: file and tensor
   int64_t row_bytes() const {
     const DTypeInfo* info = dtype_info(static_cast<uint32_t>(type));
     return cols / info->block * info->bytes;
   }
   WeightSource slice(int64_t first, int64_t count) const {
-    return {type, count, cols, data + first * row_bytes()};
+    return {type, count, cols, data + first * row_bytes(), name};
   }
 };
 
@@ -89,7 +90,8 @@ class Backend {
   virtual std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                            bool f16) = 0;
 
-  /// y[i] = table[ids[i]][col .. col + n) * scale; y is [m, n].
+  /// y[i] = table[ids[i]][col .. col + n) * scale; y is [m, n]. Tables are not read when they are
+  /// loaded, so here is where damage shows: Error{kFile} for a NaN or infinite value.
   virtual void embed(const WeightSource& table, const int32_t* ids, int64_t m, int64_t col,
                      int64_t n, float scale, float* y) = 0;
   /// All products at once; jobs with the same x share its quantization.

@@ -55,9 +55,10 @@ std::shared_ptr<Engine> Engine::open(const std::string& target_path,
   if (file->has("tokenizer.ggml.model")) e->tokenizer_ = std::make_unique<Tokenizer>(*file);
   e->weights_ = load_weights(file, e->config_, *e->backend_);
   if (e->tokenizer_ && e->tokenizer_->vocab_size() != e->config_.vocab)
-    throw Error(ErrorKind::kFile, format("%s: the tokenizer has %d tokens, the embedding %lld rows",
-                                         target_path.c_str(), e->tokenizer_->vocab_size(),
-                                         static_cast<long long>(e->config_.vocab)));
+    throw Error(ErrorKind::kFile,
+                format("%s: the tokenizer has %d tokens, the embedding %lld rows; convert it again",
+                       file->quoted_path().c_str(), e->tokenizer_->vocab_size(),
+                       static_cast<long long>(e->config_.vocab)));
   e->context_ = std::min(options.context, e->config_.context);
 
   if (!drafter_path.empty()) {
@@ -69,7 +70,11 @@ std::shared_ptr<Engine> Engine::open(const std::string& target_path,
                          "be gemma4-assistant",
                          drafter_path.c_str()));
     e->drafter_weights_ = load_weights(draft_file, e->drafter_config_, *e->backend_);
-    check_pair(e->config_, e->drafter_config_);
+    try {
+      check_pair(e->config_, e->drafter_config_);
+    } catch (const Error& error) {
+      throw Error(error.kind(), draft_file->quoted_path() + ": " + error.what());
+    }
     e->drafter_ = std::make_unique<Drafter>(e->drafter_config_, e->drafter_weights_, e->config_,
                                             e->weights_, *e->backend_);
   }
@@ -84,7 +89,7 @@ int64_t Engine::max_rows() const {
 const Tokenizer& Engine::need_tokenizer() const {
   if (!tokenizer_)
     throw Error(ErrorKind::kModel, format("%s holds no tokenizer; pass token ids instead of text",
-                                          file().path().c_str()));
+                                          file().quoted_path().c_str()));
   return *tokenizer_;
 }
 

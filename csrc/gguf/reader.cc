@@ -382,6 +382,8 @@ std::shared_ptr<const GgufFile> GgufFile::open(const std::string& path, bool mma
   return file;
 }
 
+std::string GgufFile::quoted_path() const { return quoted(path_, 4096); }
+
 const Value* GgufFile::find(std::string_view key) const {
   const auto it = values_.find(std::string(key));
   return it == values_.end() ? nullptr : &it->second;

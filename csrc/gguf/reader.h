@@ -59,6 +59,8 @@ class GgufFile {
   static std::shared_ptr<const GgufFile> open(const std::string& path, bool mmap = true);
 
   const std::string& path() const { return path_; }
+  /// The path as error sentences show it.
+  std::string quoted_path() const;
   uint32_t version() const { return version_; }
   uint64_t size() const { return file_->size(); }
 

@@ -14,7 +14,7 @@ class KeyReader {
   KeyReader(const GgufFile& file, std::string arch) : file_(file), arch_(std::move(arch)) {}
 
   [[noreturn]] void fail(const std::string& key, const std::string& what) const {
-    throw Error(ErrorKind::kFile, format("%s: %s.%s %s", file_.path().c_str(), arch_.c_str(),
+    throw Error(ErrorKind::kFile, format("%s: %s.%s %s", file_.quoted_path().c_str(), arch_.c_str(),
                                          key.c_str(), what.c_str()));
   }
 
@@ -145,12 +145,12 @@ Config read_config(const GgufFile& file) {
   if (!arch)
     throw Error(ErrorKind::kFile, format("%s: general.architecture is missing; this GGUF does not "
                                          "say what model it holds",
-                                         file.path().c_str()));
+                                         file.quoted_path().c_str()));
   if (!is_target_arch(*arch) && !is_drafter_arch(*arch))
     throw Error(ErrorKind::kModel,
-                format("%s: architecture '%s' is not one of gemma4 (target) or gemma4-assistant "
+                format("%s: architecture %s is not one of gemma4 (target) or gemma4-assistant "
                        "(drafter), the ones this runtime runs",
-                       file.path().c_str(), quoted(*arch).c_str()));
+                       file.quoted_path().c_str(), quoted(*arch).c_str()));
   Config c;
   c.arch = *arch;
   c.drafter = is_drafter_arch(*arch);
@@ -167,9 +167,9 @@ Config read_config(const GgufFile& file) {
   read_layers(keys, c);
   if (!c.drafter) read_experts(keys, c);
   if (c.drafter && (c.per_layer || keys.integer_or("expert_count", 0, 4096, 0)))
-    throw Error(
-        ErrorKind::kFile,
-        format("%s: a drafter has neither per-layer embeddings nor experts", file.path().c_str()));
+    throw Error(ErrorKind::kFile,
+                format("%s: a drafter has neither per-layer embeddings nor experts",
+                       file.quoted_path().c_str()));
   return c;
 }
 

@@ -22,7 +22,7 @@ class Loader {
       : file_(file), backend_(backend), weights_(weights) {}
 
   [[noreturn]] void fail(const std::string& what) const {
-    throw Error(ErrorKind::kFile, file_.path() + ": " + what);
+    throw Error(ErrorKind::kFile, file_.quoted_path() + ": " + what);
   }
 
   bool has(const std::string& name) const { return file_.find_tensor(name) != nullptr; }
@@ -47,7 +47,8 @@ class Loader {
 
   WeightSource source(const std::string& name, int64_t rows, int64_t cols) const {
     const Tensor& t = demand(name, {cols, rows});
-    return {static_cast<DType>(t.type), rows, cols, t.data};
+    return {static_cast<DType>(t.type), rows, cols, t.data,
+            file_.quoted_path() + ": tensor " + name};
   }
 
   MatrixPtr layout(const WeightSource& source, const std::string& name,

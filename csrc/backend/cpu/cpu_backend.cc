@@ -1,6 +1,8 @@
 // The CPU backend: splits each operation over the thread pool and calls the kernel table. Work is
 // split over rows, heads and output tiles, never inside a sum.
 #include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <cstring>
 #include <new>
 
@@ -122,10 +124,19 @@ class CpuBackend : public Backend {
 
   void embed(const WeightSource& table, const int32_t* ids, int64_t m, int64_t col, int64_t n,
              float scale, float* y) override {
+    std::atomic<int64_t> bad{-1};
     rows(m, n, [&](int64_t i) {
       dequantize(table, ids[i], col, n, y + i * n);
       kernels_.scale(y + i * n, scale, n, y + i * n);
+      for (int64_t j = 0; j < n; ++j)
+        if (!std::isfinite(y[i * n + j])) bad = ids[i];
     });
+    if (bad >= 0)
+      throw Error(
+          ErrorKind::kFile,
+          format("%s holds a NaN or infinite value in row %lld; the file is damaged, convert "
+                 "or download it again",
+                 table.name.c_str(), static_cast<long long>(bad.load())));
   }
 
   void matmul(const std::vector<MatmulJob>& jobs) override {
