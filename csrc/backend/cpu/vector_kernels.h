@@ -311,13 +311,15 @@ struct QuantizedTile {
 // Touches the weights kBytesAhead ahead of block b, in this tile or the next.
 template <int kBlockBytes>
 inline void prefetch_weights(const QuantizedTile& t, int64_t b) {
-  constexpr int64_t kBlocksAhead = kBytesAhead / kBlockBytes;
-  const int64_t ahead = b + kBlocksAhead;
-  const uint8_t* p =
-      ahead < t.blocks ? t.quants + ahead * kBlockBytes : t.next + (ahead - t.blocks) * kBlockBytes;
+  b += kBytesAhead / kBlockBytes;
+  const uint8_t* tile = t.quants;
+  if (b >= t.blocks) {
+    b -= t.blocks;
+    tile = t.next;
+  }
   GEMTP_UNROLL
-  for (int i = 0; i < kBlockBytes; i += 64) prefetch(p + i);
-  prefetch(t.scales + b * 32 + kBytesAhead / 8);
+  for (int i = 0; i < kBlockBytes; i += 64) prefetch(tile + b * kBlockBytes + i);
+  prefetch(tile + t.blocks * kBlockBytes + b * 32);
 }
 
 template <class Format, int kRows>
