@@ -58,13 +58,13 @@ def run(args: argparse.Namespace) -> int:
             progress=not args.quiet,
         )
     except Error as e:
-        print(f"error: {e}", file=sys.stderr)
+        print(f"gemtp: error: {e}", file=sys.stderr)
         return 2 if isinstance(e, ArgumentError) else 1
     except OSError as e:
-        print(f"error: {e}", file=sys.stderr)
+        print(f"gemtp: error: {e}", file=sys.stderr)
         return 1
     except MemoryError:
-        print("error: not enough memory for the conversion.", file=sys.stderr)
+        print("gemtp: error: not enough memory for the conversion.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: nothing was written.", file=sys.stderr)
