@@ -9,7 +9,8 @@
 namespace gemtp {
 namespace {
 
-constexpr int kSpins = 4000;  // pauses before sleeping: some tens of microseconds
+constexpr int kSpins = 4000;          // pauses before sleeping: some tens of microseconds
+constexpr uint32_t kOpen = 1u << 31;  // workers may still enter the section
 
 inline void pause() {
 #if defined(__x86_64__) || defined(_M_X64)
@@ -59,22 +60,31 @@ void ThreadPool::run(int64_t n, int64_t grain, const void* fn, Invoke invoke) {
   fn_ = fn;
   invoke_ = invoke;
   next_.store(0, std::memory_order_relaxed);
-  running_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+  gate_.store(kOpen, std::memory_order_release);
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
   work(0);
-  for (int left; (left = running_.load(std::memory_order_acquire)) != 0;)
-    await_change(running_, left);
+  // Every piece has been taken; wait for the workers that still have one in hand.
+  uint32_t inside = gate_.fetch_and(~kOpen, std::memory_order_acq_rel) & ~kOpen;
+  while (inside != 0) {
+    await_change(gate_, inside);
+    inside = gate_.load(std::memory_order_acquire);
+  }
 }
 
 void ThreadPool::worker_loop(int thread) {
   uint32_t seen = 0;
   for (;;) {
     await_change(generation_, seen);
-    ++seen;  // sections are never skipped: the caller waits for every worker
+    seen = generation_.load(std::memory_order_acquire);
     if (stop_.load()) return;
-    work(thread);
-    if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) running_.notify_one();
+    uint32_t gate = gate_.load(std::memory_order_relaxed);
+    while (gate & kOpen) {
+      if (!gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel)) continue;
+      work(thread);
+      if (gate_.fetch_sub(1, std::memory_order_acq_rel) == 1) gate_.notify_one();
+      break;
+    }
   }
 }
 

@@ -42,13 +42,13 @@ class ThreadPool {
   void work(int thread);
   void worker_loop(int thread);
 
-  // The current section; written by the caller before `generation_` is bumped.
+  // The current section; written by the caller while gate_ is 0.
   int64_t n_ = 0, grain_ = 1;
   const void* fn_ = nullptr;
   Invoke invoke_ = nullptr;
   alignas(64) std::atomic<int64_t> next_{0};
-  alignas(64) std::atomic<uint32_t> generation_{0};
-  alignas(64) std::atomic<int> running_{0};
+  alignas(64) std::atomic<uint32_t> generation_{0};  // sections so far; what idle workers watch
+  alignas(64) std::atomic<uint32_t> gate_{0};        // kOpen | number of workers inside the section
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_;
 };

@@ -68,6 +68,9 @@ constexpr int64_t kPiecesPerThread = 4;
 // Rows of element-wise work below which waking other threads costs more than it saves.
 constexpr int64_t kSerialFloats = 16384;
 
+// Likewise for products, in bytes of weights times rows.
+constexpr int64_t kSerialBytes = 128 << 10;
+
 class CpuBackend : public Backend {
  public:
   CpuBackend(int threads, const gemtp_kernels& kernels) : kernels_(kernels), pool_(threads) {}
@@ -160,8 +163,8 @@ class CpuBackend : public Backend {
       bytes += w.bytes * jobs[j].m;
     }
     const int64_t tiles = first_tile.back();
-    // A product that fits in a few microseconds stays on this thread.
-    const int64_t pieces = bytes < 32768 ? 1 : pool_.threads() * kPiecesPerThread;
+    // A product of some microseconds stays on this thread.
+    const int64_t pieces = bytes < kSerialBytes ? 1 : pool_.threads() * kPiecesPerThread;
     const int64_t grain = std::max<int64_t>(1, (tiles + pieces - 1) / pieces);
     pool_.parallel_for(tiles, grain, [&](int64_t begin, int64_t end, int) {
       size_t j = static_cast<size_t>(std::upper_bound(first_tile.begin(), first_tile.end(), begin) -
