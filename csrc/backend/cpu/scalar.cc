@@ -24,7 +24,7 @@ void quantize_q8(const float* x, int64_t k, int8_t* q, float* d, int32_t* sum) {
     int32_t total = 0;
     for (int i = 0; i < kBlock; ++i) {
       const float scaled = xb[i] * id;  // NaN for a NaN, and for an infinity (whose id is 0)
-      const int32_t v = static_cast<int32_t>(__builtin_rintf(scaled > -127.0f ? scaled : -127.0f));
+      const int32_t v = static_cast<int32_t>(gemtp_rint(scaled > -127.0f ? scaled : -127.0f));
       q[b * kBlock + i] = static_cast<int8_t>(v);
       total += v;
     }
@@ -116,7 +116,7 @@ float fold16(const float* lanes) {
 float inverse_rms(const float* x, int64_t n, float eps) {
   float lanes[16] = {};
   for (int64_t i = 0; i < n; ++i) lanes[i % 16] = gemtp_fma(x[i], x[i], lanes[i % 16]);
-  return 1.0f / __builtin_sqrtf(fold16(lanes) / static_cast<float>(n) + eps);
+  return 1.0f / gemtp_sqrt(fold16(lanes) / static_cast<float>(n) + eps);
 }
 
 void rms_norm(const float* x, const float* w, int64_t n, float eps, float* y) {

@@ -35,13 +35,24 @@
 #define GEMTP_GELU_CUBIC 0.044715f
 #define GEMTP_GELU_SCALE -1.5957691216057308f /* -2 sqrt(2/pi) */
 
+/* The three operations of IEEE 754 that C spells as library functions. Not through <math.h> where
+ * it can be avoided: in C++ it brings inline functions along. */
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <math.h>
+static inline float gemtp_fma(float a, float b, float c) { return fmaf(a, b, c); }
+static inline float gemtp_rint(float x) { return rintf(x); }
+static inline float gemtp_sqrt(float x) { return sqrtf(x); }
+#else
 static inline float gemtp_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+static inline float gemtp_rint(float x) { return __builtin_rintf(x); }
+static inline float gemtp_sqrt(float x) { return __builtin_sqrtf(x); }
+#endif
 
 static inline float gemtp_exp(float x) {
   const float low = GEMTP_EXP_LOW, high = GEMTP_EXP_HIGH;
   float c = x > low ? x : low; /* also takes a NaN to `low` */
   c = c < high ? c : high;
-  const float n = __builtin_rintf(c * GEMTP_LOG2E);
+  const float n = gemtp_rint(c * GEMTP_LOG2E);
   float r = gemtp_fma(-n, GEMTP_LN2_HI, c);
   r = gemtp_fma(-n, GEMTP_LN2_LO, r);
   float p = GEMTP_EXP_P4;
