@@ -19,6 +19,7 @@ constexpr int kChains = 8;  // two FMA units with a latency of 4
 
 // The hardware prefetcher alone reaches about three quarters of the memory's speed.
 constexpr int64_t kBytesAhead = 4096;
+constexpr int kStreams = 4, kStreamedRows = 2;
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 struct F32x16 {

@@ -13,6 +13,8 @@
 //   fold(v): the sum in the order of lane16; max_of(v): the largest lane
 //   store_q8(q, v0, v1): 32 floats rounded to int8, returns their sum
 //   prefetch(p): the cache line of p; kBytesAhead: how far ahead of use weights are prefetched
+//   kStreams: quantized tiles to read side by side for one activation row, half as many for two
+//       and so on up to kStreamedRows
 //   kChains: independent accumulators (each F32x16) that keep the FMA units busy
 //
 // then includes this file, and adds a struct for each quantized format:
@@ -296,69 +298,100 @@ void matmul_float(const gemtp_matmul* args) {
 
 // ---- quantized matmuls --------------------------------------------------------------------------
 
-// One weight tile against some activation rows.
-struct QuantizedTile {
-  const uint8_t* quants;
-  const uint8_t* scales; /* [blocks][16] f16 */
-  const uint8_t* next;   /* the tile after this one, to be prefetched */
+// One weight tile, or a few consecutive ones, against some activation rows.
+struct QuantizedTiles {
+  const uint8_t* weights;
+  int64_t tile_bytes;
+  int64_t next; /* bytes to the tile that this one's place in a pass goes to next, 0 at the end */
   int64_t blocks;
   gemtp_q8_rows x; /* from the first row of the pass on */
-  float* y;        /* y[first row of the pass][first row of the tile] */
+  float* y;        /* y[first row of the pass][first row of the first tile] */
   int64_t y_stride;
-  int64_t n; /* output rows that exist */
+  int64_t n; /* output rows from the first tile on */
 };
 
 // Touches the weights kBytesAhead ahead of block b, in this tile or the next.
 template <int kBlockBytes>
-inline void prefetch_weights(const QuantizedTile& t, int64_t b) {
+inline void prefetch_weights(const QuantizedTiles& t, const uint8_t* tile, int64_t b) {
   b += kBytesAhead / kBlockBytes;
-  const uint8_t* tile = t.quants;
   if (b >= t.blocks) {
     b -= t.blocks;
-    tile = t.next;
+    tile += t.next;
   }
   GEMTP_UNROLL
   for (int i = 0; i < kBlockBytes; i += 64) prefetch(tile + b * kBlockBytes + i);
   prefetch(tile + t.blocks * kBlockBytes + b * 32);
 }
 
-template <class Format, int kRows>
-void quantized_tile(const QuantizedTile& t) {
+template <class Format, int kRows, int kTiles>
+void quantized_tiles(const QuantizedTiles& t) {
   const int64_t k = t.blocks * kBlock;
-  F32x16 acc[kRows];
+  F32x16 acc[kTiles][kRows];
   GEMTP_UNROLL
-  for (int i = 0; i < kRows; ++i) acc[i] = zero();
-  for (int64_t b = 0; b < t.blocks; ++b) {
-    prefetch_weights<Format::kBlockBytes>(t, b);
-    F32x16 dot[kRows];
-    Format::template dots<kRows>(t.quants + b * Format::kBlockBytes, t.x.q + b * kBlock, k,
-                                 t.x.sum + b, t.blocks, dot);
-    const F32x16 dw = load_f16(reinterpret_cast<const uint16_t*>(t.scales) + b * kTile);
+  for (int j = 0; j < kTiles; ++j) {
     GEMTP_UNROLL
-    for (int i = 0; i < kRows; ++i)
-      acc[i] = fma(dot[i], dw * set1(t.x.d[i * t.blocks + b]), acc[i]);
+    for (int i = 0; i < kRows; ++i) acc[j][i] = zero();
+  }
+  for (int64_t b = 0; b < t.blocks; ++b) {
+    GEMTP_UNROLL
+    for (int j = 0; j < kTiles; ++j) {
+      const uint8_t* tile = t.weights + j * t.tile_bytes;
+      prefetch_weights<Format::kBlockBytes>(t, tile, b);
+      F32x16 dot[kRows];
+      Format::template dots<kRows>(tile + b * Format::kBlockBytes, t.x.q + b * kBlock, k,
+                                   t.x.sum + b, t.blocks, dot);
+      const uint8_t* scales = tile + t.blocks * Format::kBlockBytes;
+      const F32x16 dw = load_f16(reinterpret_cast<const uint16_t*>(scales) + b * kTile);
+      GEMTP_UNROLL
+      for (int i = 0; i < kRows; ++i)
+        acc[j][i] = fma(dot[i], dw * set1(t.x.d[i * t.blocks + b]), acc[j][i]);
+    }
   }
   GEMTP_UNROLL
-  for (int i = 0; i < kRows; ++i) store_n(t.y + i * t.y_stride, acc[i], t.n);
+  for (int j = 0; j < kTiles; ++j) {
+    GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i)
+      store_n(t.y + i * t.y_stride + j * kTile, acc[j][i], smaller(kTile, t.n - j * kTile));
+  }
 }
 
 template <class Format>
 void matmul_quantized(const gemtp_matmul* args) {
   const gemtp_matmul& a = *args;
-  QuantizedTile t;
+  QuantizedTiles t;
+  t.tile_bytes = a.tile_bytes;
   t.blocks = a.k / kBlock;
   t.y_stride = a.y_stride;
-  for (int64_t tile = a.tile_begin; tile < a.tile_end; ++tile) {
-    t.quants = a.weights + tile * a.tile_bytes;
-    t.scales = t.quants + t.blocks * Format::kBlockBytes;
-    t.next = tile + 1 < a.tile_end ? t.quants + a.tile_bytes : t.quants;
-    t.n = smaller(kTile, a.rows - tile * kTile);
+  int64_t tile = a.tile_begin;
+  const auto set_tiles = [&](int64_t count) {
+    t.weights = a.weights + tile * a.tile_bytes;
+    t.next = tile + 2 * count <= a.tile_end ? count * a.tile_bytes : 0;
+    t.n = a.rows - tile * kTile;
+  };
+  const auto set_rows = [&](int64_t row) {
+    t.x.q = a.xq.q + row * a.k;
+    t.x.d = a.xq.d + row * t.blocks;
+    t.x.sum = a.xq.sum + row * t.blocks;
+    t.y = a.y + row * a.y_stride + tile * kTile;
+  };
+  // Few rows wait for memory: several tiles at once are several streams, which together come
+  // faster than one.
+  if (a.m <= kStreamedRows) {
+    auto run = [&]<int kRows>() {
+      constexpr int kTiles = kStreams / kRows;
+      for (; tile + kTiles <= a.tile_end; tile += kTiles) {
+        set_tiles(kTiles);
+        set_rows(0);
+        quantized_tiles<Format, kRows, kTiles>(t);
+      }
+    };
+    with_constant<kStreamedRows>(a.m, run);
+  }
+  for (; tile < a.tile_end; ++tile) {
+    set_tiles(1);
     for_each_pass<Format::kMaxRows>(a.m, [&]<int kRows>(int64_t row) {
-      t.x.q = a.xq.q + row * a.k;
-      t.x.d = a.xq.d + row * t.blocks;
-      t.x.sum = a.xq.sum + row * t.blocks;
-      t.y = a.y + row * a.y_stride + tile * kTile;
-      quantized_tile<Format, kRows>(t);
+      set_rows(row);
+      quantized_tiles<Format, kRows, 1>(t);
     });
   }
 }
