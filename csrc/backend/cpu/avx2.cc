@@ -158,7 +158,9 @@ inline int32_t store_q8(int8_t* q, F32x16 v0, F32x16 v1) {
 
 }  // namespace
 
+#include "backend/cpu/vector_attention.h"
 #include "backend/cpu/vector_kernels.h"
+#include "backend/cpu/vector_matmul.h"
 
 namespace {
 
