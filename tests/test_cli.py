@@ -130,6 +130,14 @@ def test_generate(call, pair):
     assert out == expected.text + ("" if expected.text.endswith("\n") else "\n")
 
 
+def test_the_prompt_may_stand_behind_the_options(call, pair):
+    _, plain, _ = call("generate", pair.target, "the", "--max-tokens", 5)
+    code, text, _ = call(
+        "generate", pair.target, "--drafter", pair.drafter, "the", "--max-tokens", 5
+    )
+    assert (code, text) == (0, plain)
+
+
 def test_generate_is_the_same_with_a_drafter(call, pair):
     for sampling in ([], ["--temperature", 1, "--seed", 7, "--top-k", 50, "--top-p", 0.9]):
         texts = set()

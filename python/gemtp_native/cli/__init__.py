@@ -46,15 +46,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
-    args = _parser(argv).parse_args(argv)
-    status: int = args.run(args)
+    if not argv or argv[0] not in _COMMANDS:
+        _overview().parse_args(argv)  # helps, tells the version, or explains; and exits
+    # Only the module of the command that is called gets imported: numpy alone costs 0.1 s.
+    module, line = _COMMANDS[argv[0]]
+    implementation = import_module(module, __name__)
+    parser = argparse.ArgumentParser(
+        prog=f"gemtp {argv[0]}", description=_sentence_case(line), allow_abbrev=False
+    )
+    implementation.add_arguments(parser)
+    # Intermixed: "generate TARGET --drafter DRAFTER PROMPT" has an optional positional behind an
+    # option, which parse_args() and so subparsers would refuse.
+    args = parser.parse_intermixed_args(argv[1:])
+    status: int = implementation.run(args)
     sys.stdout.flush()
     return status
 
 
-def _parser(argv: list[str]) -> argparse.ArgumentParser:
-    """Only the module of the command that is called gets imported: numpy alone costs 0.1 s."""
-    called = next((arg for arg in argv if not arg.startswith("-")), None)
+def _overview() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gemtp",
         description="Gemma 4 with its multi-token-prediction drafter, on CPUs.",
@@ -62,15 +71,13 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gemtp {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, (module, line) in _COMMANDS.items():
-        command = commands.add_parser(
-            name, help=line, description=f"{line[0].upper()}{line[1:]}.", allow_abbrev=False
-        )
-        if name == called:
-            implementation = import_module(module, __name__)
-            implementation.add_arguments(command)
-            command.set_defaults(run=implementation.run)
+    for name, (_, line) in _COMMANDS.items():
+        commands.add_parser(name, help=line, add_help=False)
     return parser
+
+
+def _sentence_case(line: str) -> str:
+    return f"{line[0].upper()}{line[1:]}."
 
 
 def _sentence(e: Exception) -> str:
