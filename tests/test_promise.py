@@ -269,3 +269,12 @@ def test_rejected_drafts_do_not_count(pairs, max_tokens):
             assert out.tokens == longer[:max_tokens]
             assert out.finish_reason == "length"
             assert out.stats.drafted <= sum(range(max_tokens))
+
+
+@pytest.mark.parametrize("arch", checkpoints.ARCHITECTURES)
+def test_drafter_and_target_share_the_noise(pairs, arch):
+    """At a high temperature noise decides: drafts agree only if both choose with the same."""
+    model = pairs.model(arch, "f32", context=512)
+    prompt = checkpoints.random_prompt(arch, 20, 1)
+    stats = generate(model, prompt, 1, max_tokens=400, temperature=2.0, seed=12).stats
+    assert stats.accepted > 0.1 * stats.drafted  # of other noise 2 to 7 in a hundred agree
