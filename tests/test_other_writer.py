@@ -82,7 +82,7 @@ def rewrite(
             for name, field in reader.fields.items()
             if name.startswith("gemtp.ordered_head.")
         }
-        writer.add_uint32(f"{arch}.masked_embd_top_k", head["top_k"])
+        writer.add_uint32(f"{arch}.centroid_intermediate_top_k", head["top_k"])
         centroids = np.array(head["centroids"], np.float32).reshape(head["num_centroids"], -1)
         f32, i32 = gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.I32
         written["masked_embd_centroids.weight"] = (centroids, f32)

@@ -98,12 +98,7 @@ def grid(request, pairs):
     return pairs.model(arch, outtype), models, prompts
 
 
-# Every depth with every chunk on one thread. On two, where steps this small are mostly waiting for
-# the other thread, every depth and every chunk.
-VARIANTS = [
-    *itertools.product(THREADS[:1], CHUNKS, DEPTHS),
-    *((THREADS[1], CHUNKS[i % len(CHUNKS)], depth) for i, depth in enumerate(DEPTHS)),
-]
+VARIANTS = list(itertools.product(THREADS, CHUNKS, DEPTHS))
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)

@@ -10,6 +10,8 @@
 namespace gemtp {
 namespace {
 
+const char kCentroidsTensor[] = "masked_embd_centroids.weight";
+
 std::string shape_text(const std::vector<int64_t>& shape) {
   std::string s = "[";
   for (size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + std::to_string(shape[i]);
@@ -189,67 +191,96 @@ void load_layer(Loader& load, const Config& c, int i, bool full_k_is_v, LayerWei
     w.output_scale = load.values(p + "layer_output_scale.weight", 1)[0];
 }
 
-// The ordered head as metadata (what our converter writes) or as tensors (llama.cpp's names).
-void load_ordered_head(Loader& load, const GgufFile& file, Config& c, Weights& w,
-                       Backend& backend) {
-  std::vector<float> centroids;
-  std::vector<int64_t> order;
-  if (file.has("gemtp.ordered_head.num_centroids")) {
-    c.centroids = file.get_int("gemtp.ordered_head.num_centroids").value();
-    c.centroid_top_k = file.get_int("gemtp.ordered_head.top_k").value_or(0);
-    centroids = file.get_floats("gemtp.ordered_head.centroids").value_or(std::vector<float>{});
-    order = file.get_ints("gemtp.ordered_head.token_order").value_or(std::vector<int64_t>{});
-  } else if (const Tensor* t = file.find_tensor("masked_embd_centroids.weight")) {
-    c.centroids = t->shape.size() > 1 ? t->shape[1] : 1;
-    c.centroid_top_k = std::min<int64_t>(32, c.centroids);
-    if (const auto k = file.get_int(c.arch + ".masked_embd_top_k")) c.centroid_top_k = *k;
-    if (c.centroids < 1 || c.centroids > c.vocab)
-      load.fail("masked_embd_centroids.weight has a wrong shape");
-    const Tensor& rows = load.demand(t->name, {c.hidden, c.centroids});
-    if (static_cast<DType>(rows.type) != DType::kF32)
-      load.fail("masked_embd_centroids.weight must be F32");
-    centroids.resize(static_cast<size_t>(c.centroids * c.hidden));
-    std::memcpy(centroids.data(), rows.data, centroids.size() * 4);
-    const Tensor* ordering = file.find_tensor("masked_embd_ordering");
-    if (!ordering) ordering = file.find_tensor("masked_embd_ordering.weight");
-    constexpr uint32_t kI32 = 26;
-    if (!ordering || ordering->type != kI32 || ordering->elements() != c.vocab)
-      load.fail("masked_embd_ordering must be an I32 tensor with one entry a token");
-    for (int64_t i = 0; i < c.vocab; ++i) {
-      int32_t v;
-      std::memcpy(&v, ordering->data + i * 4, 4);
-      order.push_back(v);
-    }
-  } else {
-    return;
-  }
+struct OrderedHead {
+  int64_t centroids = 0, top_k = 0;
+  MatrixPtr matrix;            // [centroids, hidden]
+  std::vector<int64_t> order;  // token_order, not yet checked
+};
 
-  if (c.centroids < 1 || c.centroids > c.vocab || c.vocab % c.centroids)
+void check_sizes(const Loader& load, const Config& c, const OrderedHead& head) {
+  const auto n = [](int64_t v) { return static_cast<long long>(v); };
+  if (head.centroids < 1 || head.centroids > c.vocab || c.vocab % head.centroids)
     load.fail(format("the ordered head's %lld centroids do not divide a vocabulary of %lld",
-                     static_cast<long long>(c.centroids), static_cast<long long>(c.vocab)));
-  if (c.centroid_top_k < 1 || c.centroid_top_k > c.centroids)
-    load.fail(format("the ordered head's top_k is %lld, outside [1, %lld]",
-                     static_cast<long long>(c.centroid_top_k),
-                     static_cast<long long>(c.centroids)));
-  if (static_cast<int64_t>(centroids.size()) != c.centroids * c.hidden)
+                     n(head.centroids), n(c.vocab)));
+  if (head.top_k < 1 || head.top_k > head.centroids)
+    load.fail(format("the ordered head's top_k is %lld, outside [1, %lld]", n(head.top_k),
+                     n(head.centroids)));
+}
+
+// As metadata: what our converter writes, and other programs skip.
+OrderedHead ordered_head_from_metadata(Loader& load, const GgufFile& file, const Config& c) {
+  const std::string prefix = "gemtp.ordered_head.";
+  OrderedHead head;
+  head.centroids = file.get_int(prefix + "num_centroids").value();
+  head.top_k = file.get_int(prefix + "top_k").value_or(0);
+  check_sizes(load, c, head);
+  const auto values = file.get_floats(prefix + "centroids").value_or(std::vector<float>{});
+  if (static_cast<int64_t>(values.size()) != head.centroids * c.hidden)
     load.fail(format("the ordered head has %zu centroid values, %lld x %lld are needed",
-                     centroids.size(), static_cast<long long>(c.centroids),
+                     values.size(), static_cast<long long>(head.centroids),
                      static_cast<long long>(c.hidden)));
-  for (float v : centroids)
-    if (!std::isfinite(v)) load.fail("the ordered head's centroids hold a NaN or infinite value");
-  std::vector<bool> seen(static_cast<size_t>(c.vocab));
-  bool permutation = static_cast<int64_t>(order.size()) == c.vocab;
-  for (size_t i = 0; permutation && i < order.size(); ++i) {
-    permutation = order[i] >= 0 && order[i] < c.vocab && !seen[static_cast<size_t>(order[i])];
-    if (permutation) seen[static_cast<size_t>(order[i])] = true;
+  const WeightSource rows{DType::kF32, head.centroids, c.hidden,
+                          reinterpret_cast<const uint8_t*>(values.data())};
+  head.matrix = load.layout(rows, prefix + "centroids");
+  head.order = file.get_ints(prefix + "token_order").value_or(std::vector<int64_t>{});
+  return head;
+}
+
+// As tensors, under llama.cpp's names. It has no key for the number of clusters to score; some
+// files carry the config's, and every published drafter was made for 32.
+OrderedHead ordered_head_from_tensors(Loader& load, const GgufFile& file, const Config& c) {
+  const Tensor& rows = *file.find_tensor(kCentroidsTensor);
+  OrderedHead head;
+  head.centroids = rows.shape.size() > 1 ? rows.shape[1] : 1;
+  head.top_k = file.get_int(c.arch + ".centroid_intermediate_top_k")
+                   .value_or(std::min<int64_t>(32, head.centroids));
+  check_sizes(load, c, head);
+  head.matrix = load.matrix(kCentroidsTensor, head.centroids, c.hidden);
+
+  const Tensor* order = file.find_tensor("masked_embd_ordering");
+  if (!order) order = file.find_tensor("masked_embd_ordering.weight");
+  constexpr uint32_t kI32 = 26, kI64 = 27;
+  if (!order || (order->type != kI32 && order->type != kI64) || order->elements() != c.vocab)
+    load.fail("tensor masked_embd_ordering must be I32 or I64 with one entry a token");
+  for (int64_t i = 0; i < c.vocab; ++i) {
+    int32_t narrow;
+    int64_t wide;
+    if (order->type == kI32) {
+      std::memcpy(&narrow, order->data + i * 4, 4);
+      wide = narrow;
+    } else {
+      std::memcpy(&wide, order->data + i * 8, 8);
+    }
+    head.order.push_back(wide);
   }
-  if (!permutation)
+  return head;
+}
+
+bool is_permutation_of(const std::vector<int64_t>& order, int64_t n) {
+  if (static_cast<int64_t>(order.size()) != n) return false;
+  std::vector<bool> seen(order.size());
+  for (int64_t id : order) {
+    if (id < 0 || id >= n || seen[static_cast<size_t>(id)]) return false;
+    seen[static_cast<size_t>(id)] = true;
+  }
+  return true;
+}
+
+void load_ordered_head(Loader& load, const GgufFile& file, Config& c, Weights& w) {
+  OrderedHead head;
+  if (file.has("gemtp.ordered_head.num_centroids"))
+    head = ordered_head_from_metadata(load, file, c);
+  else if (load.has(kCentroidsTensor))
+    head = ordered_head_from_tensors(load, file, c);
+  else
+    return;
+  if (!is_permutation_of(head.order, c.vocab))
     load.fail("the ordered head's token_order is not a permutation of the vocabulary");
 
-  w.token_order.assign(order.begin(), order.end());
-  const WeightSource rows{DType::kF32, c.centroids, c.hidden,
-                          reinterpret_cast<const uint8_t*>(centroids.data())};
-  w.centroids = backend.load_matrix(rows, "gemtp.ordered_head.centroids");
+  c.centroids = head.centroids;
+  c.centroid_top_k = head.top_k;
+  w.centroids = std::move(head.matrix);
+  w.token_order.assign(head.order.begin(), head.order.end());
   const int64_t per_cluster = c.vocab / c.centroids;
   for (int64_t i = 0; i < c.centroids; ++i) {
     const std::vector<int32_t> tokens(w.token_order.begin() + i * per_cluster,
@@ -304,7 +335,7 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Backe
   if (c.drafter) {
     w.pre_projection = load.matrix("nextn.pre_projection.weight", c.hidden, 2 * c.backbone);
     w.post_projection = load.matrix("nextn.post_projection.weight", c.backbone, c.hidden);
-    load_ordered_head(load, *file, c, w, backend);
+    load_ordered_head(load, *file, c, w);
   }
   if (w.clusters.empty()) {
     const bool untied = load.has("output.weight");
