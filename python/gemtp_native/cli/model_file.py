@@ -199,7 +199,7 @@ class ModelFile:
         if rows is None or len(rows.shape) != 2:
             return None
         return OrderedHead(
-            rows.shape[1], self.integer("masked_embd_top_k") or min(32, rows.shape[1])
+            rows.shape[1], self.integer("centroid_intermediate_top_k") or min(32, rows.shape[1])
         )
 
     # ------------------------------------------------------------ problems
