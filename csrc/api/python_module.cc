@@ -312,8 +312,8 @@ PYBIND11_MODULE(_core, m) {
   bind_sampling(m);
   bind_engine(m);
   bind_generation(m);
-  m.attr("MAX_DRAFT") = kMaxDraft;
   m.def("available_cores", &available_cores);
+  m.def("physical_memory", &physical_memory);
   m.def("isas", [] {
     std::vector<std::string> names;
     for (const gemtp_kernels* k : runnable_kernels()) names.emplace_back(k->name);

@@ -104,7 +104,6 @@ class Backend {
                             const float* r, float* y) = 0;
   virtual void gelu_mul(const float* gate, const float* up, int64_t m, int64_t n, float* y) = 0;
   virtual void scale(const float* x, float s, int64_t m, int64_t n, float* y) = 0;
-  virtual void add(const float* x, const float* r, int64_t m, int64_t n, float* y) = 0;
   virtual void softcap(const float* x, int64_t m, int64_t n, float cap, float* y) = 0;
   /// y[i] = sum over j of weights[i][j] * x[i * terms + j], in order of j; y is [m, n].
   virtual void weighted_sum(const float* x, const float* weights, int64_t m, int64_t terms,

@@ -201,11 +201,6 @@ class CpuBackend : public Backend {
     elements(m * n, [&](int64_t at, int64_t count) { kernels_.scale(x + at, s, count, y + at); });
   }
 
-  void add(const float* x, const float* r, int64_t m, int64_t n, float* y) override {
-    elements(m * n,
-             [&](int64_t at, int64_t count) { kernels_.add(x + at, r + at, count, y + at); });
-  }
-
   void softcap(const float* x, int64_t m, int64_t n, float cap, float* y) override {
     elements(m * n,
              [&](int64_t at, int64_t count) { kernels_.softcap(x + at, count, cap, y + at); });

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 from typing import Any
 
@@ -16,10 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from .. import _core
     from ..model import system_info
 
     info: dict[str, Any] = system_info()
-    info["memory_bytes"] = _memory()
+    info["memory_bytes"] = _core.physical_memory() or None  # 0: the platform does not say
     info["platform"] = f"{platform.system()} {platform.machine()}"
     info["python"] = platform.python_version()
     if args.json:
@@ -36,11 +36,3 @@ def run(args: argparse.Namespace) -> int:
     ):
         print(f"{name:<9} {value}")
     return 0
-
-
-def _memory() -> int | None:
-    """Physical memory in bytes, where the platform says."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
