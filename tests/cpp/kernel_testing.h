@@ -2,6 +2,7 @@
 // kernels.h states, quantized activations, K/V caches; and calls with them.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -184,23 +185,42 @@ struct Activations {
   std::vector<float> x;
   std::vector<int8_t> q;
   std::vector<float> d;
-  std::vector<int32_t> sum;
+  std::vector<int32_t> bias;
 
   Activations(Random& random, int64_t rows, int64_t cols, Values values)
       : m(rows), k(cols), stride(cols + random.below(3)), x(draw(random, rows * stride, values)) {
     if (k % 32) return;
+    for (int64_t block = 0; block < m * k / 32; ++block) {
+      if (random.below(4)) continue;
+      const float limit = random.below(2) ? 1.5f : -1.5f;  // all quants 127 or -127
+      const int64_t at = block / (k / 32) * stride + block % (k / 32) * 32;
+      for (int64_t j = 0; j < 32; ++j) x[static_cast<size_t>(at + j)] = limit;
+    }
+    quantize();
+  }
+
+  /// The first n rows alone.
+  Activations first(int64_t n) const {
+    Activations a = *this;
+    a.m = n;
+    a.quantize();
+    return a;
+  }
+
+  void quantize() {
     q.resize(static_cast<size_t>(m * k));
     d.resize(static_cast<size_t>(m * k / 32));
-    sum.resize(d.size());
-    for (int64_t i = 0; i < m; ++i) {
-      for (int64_t b = 0; b < k / 32; ++b)
-        if (random.below(4) == 0) {
-          const float limit = random.below(2) ? 1.5f : -1.5f;  // all quants 127 or -127
-          for (int64_t j = 0; j < 32; ++j) x[static_cast<size_t>(i * stride + b * 32 + j)] = limit;
-        }
-      gemtp_kernels_scalar.quantize_q8(&x[static_cast<size_t>(i * stride)], k, q.data() + i * k,
-                                       d.data() + i * k / 32, sum.data() + i * k / 32);
-    }
+    bias.resize(d.size());
+    for (int64_t i = 0; i < m; ++i)
+      gemtp_kernels_scalar.quantize_q8(&x[static_cast<size_t>(i * stride)], k, panel_rows(i),
+                                       q.data() + block(i, 0) * 32, d.data() + block(i, 0),
+                                       bias.data() + block(i, 0));
+  }
+
+  int64_t panel_rows(int64_t row) const { return std::min<int64_t>(16, m - row / 16 * 16); }
+  /// Where block b of a row lies among all blocks: panels of 16 rows, blocks outermost.
+  int64_t block(int64_t row, int64_t b) const {
+    return row / 16 * 16 * (k / 32) + b * panel_rows(row) + row % 16;
   }
 };
 
@@ -217,7 +237,7 @@ inline std::vector<float> multiply(const gemtp_kernels& t, const Matrix& w, cons
   a.m = x.m;
   a.x = x.x.data();
   a.x_stride = x.stride;
-  a.xq = {x.q.data(), x.d.data(), x.sum.data()};
+  a.xq = {x.q.data(), x.d.data(), x.bias.data()};
   a.y = y.data();
   a.y_stride = y_stride;
   switch (w.type) {

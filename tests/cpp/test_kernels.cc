@@ -18,6 +18,9 @@
 #include "base/float16.h"
 #include "kernel_testing.h"
 
+#ifdef GEMTP_EMULATED_AVX_VNNI
+extern "C" const gemtp_kernels gemtp_kernels_avxvnni_emulated;
+#endif
 #ifdef GEMTP_EMULATED_AVX512
 extern "C" const gemtp_kernels gemtp_kernels_avx512_emulated;
 extern "C" const gemtp_kernels gemtp_kernels_avx512vnni_emulated;
@@ -33,6 +36,9 @@ constexpr double kHalfUlp = 0x1p-24;  // relative error of one rounding to float
 std::vector<const gemtp_kernels*> tables() {
   std::vector<const gemtp_kernels*> all = runnable_kernels();
   all.pop_back();  // scalar itself
+#ifdef GEMTP_EMULATED_AVX_VNNI
+  all.push_back(&gemtp_kernels_avxvnni_emulated);
+#endif
 #ifdef GEMTP_EMULATED_AVX512
   all.push_back(&gemtp_kernels_avx512_emulated);
   all.push_back(&gemtp_kernels_avx512vnni_emulated);
@@ -95,12 +101,10 @@ TEST_CASE("matmul: the result of a row does not depend on how many rows go with 
   Random random(4);
   for (const Type type : kTypes) {
     const Matrix w(random, type, 50, 96, Values::kPlain);
-    Activations x(random, 17, 96, Values::kPlain);
+    const Activations x(random, 17, 96, Values::kPlain);
     for (const gemtp_kernels* t : tables()) {
       const auto together = multiply(*t, w, x, 0, 4, 50);
-      Activations one = x;
-      one.m = 1;
-      const auto alone = multiply(*t, w, one, 0, 4, 50);
+      const auto alone = multiply(*t, w, x.first(1), 0, 4, 50);
       CHECK(same(alone, {together.begin(), together.begin() + 50}));
     }
   }
@@ -119,8 +123,8 @@ TEST_CASE("matmul: scalar within the error bound of its additions") {
         for (int64_t j = 0; j < k; ++j) {
           double xj = static_cast<double>(x.x[static_cast<size_t>(i * x.stride + j)]);
           if (quantized(type))
-            xj = static_cast<double>(x.q[static_cast<size_t>(i * k + j)]) *
-                 static_cast<double>(x.d[static_cast<size_t>((i * k + j) / 32)]);
+            xj = static_cast<double>(x.q[static_cast<size_t>(x.block(i, j / 32) * 32 + j % 32)]) *
+                 static_cast<double>(x.d[static_cast<size_t>(x.block(i, j / 32))]);
           const double term = w.value[static_cast<size_t>(r * k + j)] * xj;
           exact += term;
           magnitude += std::fabs(term);
@@ -139,7 +143,7 @@ TEST_CASE("matmul: scalar within the error bound of its additions") {
 TEST_CASE("quantize_q8: every table gives the scalar bits") {
   Random random(6);
   for (int i = 0; i < 200; ++i) {
-    const int64_t k = 32 * (1 + random.below(6));
+    const int64_t k = 32 * (1 + random.below(6)), n = 1 + random.below(16);
     std::vector<float> x = draw(random, k, static_cast<Values>(i % 3));
     if (i % 5 == 0) {  // a block around the size below which it counts as zero, and a tie
       for (int64_t j = 0; j < 32; ++j) x[static_cast<size_t>(j)] *= 5e-31f;
@@ -147,14 +151,15 @@ TEST_CASE("quantize_q8: every table gives the scalar bits") {
     }
     if (i % 7 == 0) x[static_cast<size_t>(random.below(k))] = std::nanf("");
     const auto run = [&](const gemtp_kernels& t) {
-      std::vector<uint8_t> bytes(static_cast<size_t>(k + k / 32 * 8));
-      std::vector<int8_t> q(static_cast<size_t>(k));
-      std::vector<float> d(static_cast<size_t>(k / 32));
-      std::vector<int32_t> sum(d.size());
-      t.quantize_q8(x.data(), k, q.data(), d.data(), sum.data());
+      // The last of n rows of a panel; what belongs to the others stays.
+      std::vector<int8_t> q(static_cast<size_t>(n * k), 1);
+      std::vector<float> d(static_cast<size_t>(n * k / 32), 1);
+      std::vector<int32_t> bias(d.size(), 1);
+      t.quantize_q8(x.data(), k, n, q.data() + (n - 1) * 32, d.data() + n - 1, bias.data() + n - 1);
+      std::vector<uint8_t> bytes(q.size() + d.size() * 8);
       std::memcpy(bytes.data(), q.data(), q.size());
-      std::memcpy(bytes.data() + k, d.data(), d.size() * 4);
-      std::memcpy(bytes.data() + k + k / 8, sum.data(), d.size() * 4);
+      std::memcpy(bytes.data() + q.size(), d.data(), d.size() * 4);
+      std::memcpy(bytes.data() + q.size() + d.size() * 4, bias.data(), d.size() * 4);
       return bytes;
     };
     for (const gemtp_kernels* t : tables()) {
@@ -389,7 +394,7 @@ TEST_CASE("dispatch: names") {
       CHECK(e.kind() == ErrorKind::kArgument);
       message = e.what();
     }
-    CHECK(message.find("known: avx512vnni, avx512, avx2, scalar") != std::string::npos);
+    CHECK(message.find("known: avx512vnni, avx512, avxvnni, avx2, scalar") != std::string::npos);
     CHECK(message.find('\n') == std::string::npos);
   }
   for (const char* name : {"avx512vnni", "avx512", "avx2"}) {

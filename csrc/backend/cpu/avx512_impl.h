@@ -131,111 +131,83 @@ inline __m512i broadcast4(const int8_t* p) {
   return _mm512_set1_epi32(four);
 }
 
-// The loops over groups below stay loops: unrolled, compilers turn a row's sum into a tree whose
-// leaves do not fit the registers.
-//
-// The dots are of bytes u >= 0 with weight = u - offset: sum(u * quant) - offset * sum(quant).
+// The dots are of bytes u >= 0 with weight = u - offset, so they begin with what the offset adds.
 #ifdef GEMTP_AVX512_VNNI
-inline __m512i dot_begin(int32_t offset) { return _mm512_set1_epi32(-offset); }
+inline __m512i dot_begin(int32_t bias) {  // of nibbles: offset 8
+  return _mm512_madd_epi16(_mm512_set1_epi32(bias), _mm512_set1_epi16(1));
+}
 inline __m512i dot_add(__m512i acc, __m512i u, __m512i x) { return _mm512_dpbusd_epi32(acc, u, x); }
-inline F32x16 dot_end(__m512i acc, int32_t) { return {_mm512_cvtepi32_ps(acc)}; }
+inline __m512i dot_end(__m512i acc) { return acc; }
 #else
-// In int16 while u is a nibble: a block has at most 8 times two products of 15 * 127 per lane.
-inline __m512i dot_begin(int32_t) { return _mm512_setzero_si512(); }
+// Sums in int16: a lane adds up 16 products of nibbles with its half of the bias, which is
+// (u - 4) times its own 16 quants and -4 times the other 16: at most (11 + 4) * 16 * 127 in size.
+inline __m512i dot_begin(int32_t bias) { return _mm512_set1_epi32(bias); }
 inline __m512i dot_add(__m512i acc, __m512i u, __m512i x) {
   return _mm512_add_epi16(acc, _mm512_maddubs_epi16(u, x));
 }
-inline F32x16 dot_end(__m512i acc, int32_t offset) {
-  const __m512i dot = _mm512_madd_epi16(acc, _mm512_set1_epi16(1));
-  return {_mm512_cvtepi32_ps(_mm512_sub_epi32(dot, _mm512_set1_epi32(offset)))};
-}
+inline __m512i dot_end(__m512i acc) { return _mm512_madd_epi16(acc, _mm512_set1_epi16(1)); }
 #endif
 
+// A block's weights stay in eight registers while the rows pass.
 struct Q4_0 {
-  static constexpr int kBlockBytes = 256;
-  static constexpr int kMaxRows = 12;
+  static constexpr int kBlockBytes = 256, kDirectRows = GEMTP_PANEL;
 
   template <int kRows>
-  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, int64_t k, const int32_t* sum,
-                                int64_t blocks, F32x16* dot) {
+  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t* bias,
+                                F32x16* dot) {
     const __m512i low4 = _mm512_set1_epi8(15);
-    __m512i acc[kRows];
+    __m512i u[8];
     GEMTP_UNROLL
-    for (int i = 0; i < kRows; ++i) acc[i] = dot_begin(8 * sum[i * blocks]);
-    GEMTP_NO_UNROLL
     for (int g = 0; g < 4; ++g) {
       const __m512i both = load_bytes(w + g * 64);
-      const __m512i first = _mm512_and_si512(both, low4);
-      const __m512i second = _mm512_and_si512(_mm512_srli_epi16(both, 4), low4);
-      GEMTP_UNROLL
-      for (int i = 0; i < kRows; ++i) {
-        const int8_t* x = q + i * k + g * 4;
-        acc[i] = dot_add(acc[i], first, broadcast4(x));
-        acc[i] = dot_add(acc[i], second, broadcast4(x + 16));
-      }
-    }
-    GEMTP_UNROLL
-    for (int i = 0; i < kRows; ++i) dot[i] = dot_end(acc[i], 8 * sum[i * blocks]);
-  }
-};
-
-#ifdef GEMTP_AVX512_VNNI
-struct Q8_0 {
-  static constexpr int kBlockBytes = 512;
-  static constexpr int kMaxRows = 12;
-
-  template <int kRows>
-  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, int64_t k, const int32_t* sum,
-                                int64_t blocks, F32x16* dot) {
-    const __m512i sign = _mm512_set1_epi8(-128);
-    __m512i acc[kRows];
-    GEMTP_UNROLL
-    for (int i = 0; i < kRows; ++i) acc[i] = dot_begin(128 * sum[i * blocks]);
-    GEMTP_NO_UNROLL
-    for (int g = 0; g < 8; ++g) {
-      const __m512i u = _mm512_xor_si512(load_bytes(w + g * 64), sign);  // w + 128
-      GEMTP_UNROLL
-      for (int i = 0; i < kRows; ++i) acc[i] = dot_add(acc[i], u, broadcast4(q + i * k + g * 4));
-    }
-    GEMTP_UNROLL
-    for (int i = 0; i < kRows; ++i) dot[i] = dot_end(acc[i], 0);
-  }
-};
-#else
-struct Q8_0 {
-  static constexpr int kBlockBytes = 512;
-  static constexpr int kMaxRows = 8;
-
-  // w + 128 = 16 high + low, so that both nibbles can use int16 sums.
-  template <int kRows>
-  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, int64_t k, const int32_t* sum,
-                                int64_t blocks, F32x16* dot) {
-    const __m512i low4 = _mm512_set1_epi8(15), sign = _mm512_set1_epi8(-128);
-    __m512i low[kRows], high[kRows];
-    GEMTP_UNROLL
-    for (int i = 0; i < kRows; ++i) low[i] = high[i] = dot_begin(0);
-    GEMTP_NO_UNROLL
-    for (int g = 0; g < 8; ++g) {
-      const __m512i u = _mm512_xor_si512(load_bytes(w + g * 64), sign);
-      const __m512i u_low = _mm512_and_si512(u, low4);
-      const __m512i u_high = _mm512_and_si512(_mm512_srli_epi16(u, 4), low4);
-      GEMTP_UNROLL
-      for (int i = 0; i < kRows; ++i) {
-        const __m512i x = broadcast4(q + i * k + g * 4);
-        low[i] = dot_add(low[i], u_low, x);
-        high[i] = dot_add(high[i], u_high, x);
-      }
+      u[g] = _mm512_and_si512(both, low4);
+      u[g + 4] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low4);
     }
     GEMTP_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      const __m512i total = _mm512_add_epi32(_mm512_madd_epi16(low[i], _mm512_set1_epi16(1)),
-                                             _mm512_madd_epi16(high[i], _mm512_set1_epi16(16)));
-      const __m512i offset = _mm512_set1_epi32(128 * sum[i * blocks]);
-      dot[i] = {_mm512_cvtepi32_ps(_mm512_sub_epi32(total, offset))};
+      __m512i sum = dot_begin(bias[i]);
+      GEMTP_UNROLL
+      for (int g = 0; g < 8; ++g) sum = dot_add(sum, u[g], broadcast4(q + i * kBlock + g * 4));
+      dot[i] = {_mm512_cvtepi32_ps(dot_end(sum))};
     }
   }
 };
+
+struct Q8_0 {
+  static constexpr int kBlockBytes = 512, kDirectRows = GEMTP_PANEL;
+
+  template <int kRows>
+  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t* bias,
+                                F32x16* dot) {
+    const __m512i sign = _mm512_set1_epi8(-128);
+    __m512i u[8];  // w + 128
+    GEMTP_UNROLL
+    for (int g = 0; g < 8; ++g) u[g] = _mm512_xor_si512(load_bytes(w + g * 64), sign);
+    GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i) dot[i] = row_dot(u, q + i * kBlock, bias[i]);
+  }
+
+  static GEMTP_INLINE F32x16 row_dot(const __m512i* u, const int8_t* q, int32_t bias) {
+    const __m512i sixteen = _mm512_set1_epi16(16);
+#ifdef GEMTP_AVX512_VNNI
+    __m512i sum = _mm512_madd_epi16(_mm512_set1_epi32(bias), sixteen);  // -128 * sum of quants
+    GEMTP_UNROLL
+    for (int g = 0; g < 8; ++g) sum = dot_add(sum, u[g], broadcast4(q + g * 4));
+    return {_mm512_cvtepi32_ps(sum)};
+#else
+    // w + 128 = 16 high + low, so that both nibbles can use sums in int16.
+    const __m512i low4 = _mm512_set1_epi8(15);
+    __m512i low = _mm512_setzero_si512(), high = dot_begin(bias);
+    GEMTP_UNROLL
+    for (int g = 0; g < 8; ++g) {
+      const __m512i x = broadcast4(q + g * 4);
+      low = dot_add(low, _mm512_and_si512(u[g], low4), x);
+      high = dot_add(high, _mm512_and_si512(_mm512_srli_epi16(u[g], 4), low4), x);
+    }
+    return {_mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_madd_epi16(high, sixteen), dot_end(low)))};
 #endif
+  }
+};
 
 }  // namespace
 

@@ -371,17 +371,21 @@ class CpuBackend : public Backend {
     if (quants == 0) return;
     int8_t* q = quants_.ensure(quants);
     float* d = scales_.ensure(blocks);
-    int32_t* sum = sums_.ensure(blocks);
+    int32_t* bias = biases_.ensure(blocks);
     for (size_t j = 0; j < jobs.size(); ++j) {
       if (!quantized(jobs[j].w->type)) continue;
       const size_t o = owner[j];
-      calls[j].xq = {q + quant_at[o], d + block_at[o], sum + block_at[o]};
+      calls[j].xq = {q + quant_at[o], d + block_at[o], bias + block_at[o]};
       if (o != j) continue;
       const MatmulJob& job = jobs[j];
       const int64_t k = job.w->cols, per_row = k / GEMTP_BLOCK;
       rows(job.m, k, [&](int64_t i) {
-        kernels_.quantize_q8(job.x + i * job.x_stride, k, q + quant_at[j] + i * k,
-                             d + block_at[j] + i * per_row, sum + block_at[j] + i * per_row);
+        const int64_t panel = i / GEMTP_PANEL * GEMTP_PANEL;  // its first row
+        const int64_t in_panel = std::min<int64_t>(GEMTP_PANEL, job.m - panel);
+        const int64_t at = block_at[j] + panel * per_row + i - panel;
+        kernels_.quantize_q8(job.x + i * job.x_stride, k, in_panel,
+                             q + quant_at[j] + panel * k + (i - panel) * GEMTP_BLOCK, d + at,
+                             bias + at);
       });
     }
   }
@@ -390,7 +394,7 @@ class CpuBackend : public Backend {
   ThreadPool pool_;
   Scratch<int8_t> quants_;
   Scratch<float> scales_;
-  Scratch<int32_t> sums_;
+  Scratch<int32_t> biases_;
   std::vector<Scratch<float>> scratch_;  // attention, one per thread
 };
 

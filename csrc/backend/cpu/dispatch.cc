@@ -19,7 +19,8 @@ namespace {
 
 struct CpuFeatures {
   bool avx2 = false;        // AVX2, FMA, F16C
-  bool avx512 = false;      // F, BW, DQ, VL on top
+  bool avxvnni = false;     // and AVX-VNNI
+  bool avx512 = false;      // F, BW, DQ, VL on top of AVX2
   bool avx512vnni = false;  // and VNNI
 };
 
@@ -28,15 +29,15 @@ struct Cpuid {
   uint32_t eax, ebx, ecx, edx;
 };
 
-Cpuid cpuid(uint32_t leaf) {
+Cpuid cpuid(uint32_t leaf, uint32_t subleaf = 0) {
   Cpuid r{};
 #if defined(_MSC_VER)
   int words[4];
-  __cpuidex(words, static_cast<int>(leaf), 0);
+  __cpuidex(words, static_cast<int>(leaf), static_cast<int>(subleaf));
   r = {static_cast<uint32_t>(words[0]), static_cast<uint32_t>(words[1]),
        static_cast<uint32_t>(words[2]), static_cast<uint32_t>(words[3])};
 #else
-  __cpuid_count(leaf, 0, r.eax, r.ebx, r.ecx, r.edx);
+  __cpuid_count(leaf, subleaf, r.eax, r.ebx, r.ecx, r.edx);
 #endif
   return r;
 }
@@ -64,6 +65,7 @@ CpuFeatures detect() {
   const Cpuid seven = cpuid(7);
   f.avx2 = ymm && bit(one.ecx, 28) && bit(one.ecx, 12) && bit(one.ecx, 29) &&  // AVX, FMA, F16C
            bit(seven.ebx, 5);
+  f.avxvnni = f.avx2 && seven.eax >= 1 && bit(cpuid(7, 1).eax, 4);
   f.avx512 = f.avx2 && zmm && bit(seven.ebx, 16) && bit(seven.ebx, 17) &&  // F, DQ
              bit(seven.ebx, 30) && bit(seven.ebx, 31);                     // BW, VL
   f.avx512vnni = f.avx512 && bit(seven.ecx, 11);
@@ -74,7 +76,7 @@ CpuFeatures detect() { return {}; }
 #endif
 
 // Every name that some build of this version knows, best first within an architecture.
-constexpr const char* kKnownNames[] = {"avx512vnni", "avx512", "avx2", "scalar"};
+constexpr const char* kKnownNames[] = {"avx512vnni", "avx512", "avxvnni", "avx2", "scalar"};
 
 template <class Range, class NameOf>
 std::string join(const Range& range, NameOf name_of) {
@@ -93,6 +95,7 @@ std::vector<const gemtp_kernels*> runnable_kernels() {
   if (cpu.avx512) tables.push_back(&gemtp_kernels_avx512);
 #endif
 #ifdef GEMTP_HAVE_AVX2
+  if (cpu.avxvnni) tables.push_back(&gemtp_kernels_avxvnni);
   if (cpu.avx2) tables.push_back(&gemtp_kernels_avx2);
 #endif
   (void)cpu;

@@ -29,13 +29,18 @@
 extern "C" {
 #endif
 
-enum { GEMTP_TILE = 16, GEMTP_BLOCK = 32 };
+enum { GEMTP_TILE = 16, GEMTP_BLOCK = 32, GEMTP_PANEL = 16 };
 
-/* Activation rows for the quantized matmuls, m rows of k elements, k % 32 == 0. */
+/* Activation rows for the quantized matmuls, m rows of k elements, k % 32 == 0, in panels of 16
+ * rows. Panel p holds the n = min(16, m - 16p) rows from 16p on and begins at q + 16p * k,
+ * d + 16p * k/32 and bias + 16p * k/32. Inside a panel blocks are outermost, so that the kernels
+ * walk it from end to end. */
 typedef struct {
-  const int8_t* q;    /* [m][k] quants in [-127, 127] */
-  const float* d;     /* [m][k/32] scales */
-  const int32_t* sum; /* [m][k/32] sum of the block's quants */
+  const int8_t* q; /* [k/32][n][32] quants in [-127, 127] */
+  const float* d;  /* [k/32][n] scales */
+  /* [k/32][n] -4 * (sum of the block's quants), an int16 in the lower half and again in the upper
+   * one: what the 8 in Q4_0's nibbles adds, taken back where pairs of int16 are summed. */
+  const int32_t* bias;
 } gemtp_q8_rows;
 
 typedef struct {
@@ -69,13 +74,14 @@ typedef struct {
 } gemtp_attention;
 
 typedef struct gemtp_kernels {
-  const char* name; /* "scalar", "avx2", "avx512", "avx512vnni", ... */
+  const char* name; /* "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", ... */
 
   /* Quantizes one row in blocks of 32: amax = max |x|; d = amax / 127; id = 1 / d;
    * q = round_half_even(max(x * id, -127)). A block with amax < 1e-30 is all zero with d = 0.
    * amax passes over NaNs and the max takes a NaN to -127, so every input has a defined result; an
-   * infinity makes d infinite, and the block's products are not finite. */
-  void (*quantize_q8)(const float* x, int64_t k, int8_t* q, float* d, int32_t* sum);
+   * infinity makes d infinite, and the block's products are not finite. q, d and bias point to the
+   * row's place in the first block of a panel of n rows. */
+  void (*quantize_q8)(const float* x, int64_t k, int64_t n, int8_t* q, float* d, int32_t* bias);
 
   /* y[i][r] = sum over k in order of fma(w[r][k], x[i][k], acc), starting from 0. */
   void (*matmul_f32)(const gemtp_matmul* args);
@@ -122,6 +128,7 @@ typedef struct gemtp_kernels {
 extern const gemtp_kernels gemtp_kernels_scalar;
 /* The others exist where the compiler targets the architecture; see dispatch.cc. */
 extern const gemtp_kernels gemtp_kernels_avx2;
+extern const gemtp_kernels gemtp_kernels_avxvnni;
 extern const gemtp_kernels gemtp_kernels_avx512;
 extern const gemtp_kernels gemtp_kernels_avx512vnni;
 

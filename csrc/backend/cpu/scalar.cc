@@ -10,8 +10,8 @@ namespace {
 constexpr int kTile = GEMTP_TILE;
 constexpr int kBlock = GEMTP_BLOCK;
 
-void quantize_q8(const float* x, int64_t k, int8_t* q, float* d, int32_t* sum) {
-  for (int64_t b = 0; b < k / kBlock; ++b) {
+void quantize_q8(const float* x, int64_t k, int64_t n, int8_t* q, float* d, int32_t* bias) {
+  for (int64_t b = 0; b < k / kBlock; ++b, q += n * kBlock, d += n, bias += n) {
     const float* xb = x + b * kBlock;
     float amax = 0.0f;
     for (int i = 0; i < kBlock; ++i) {
@@ -19,16 +19,16 @@ void quantize_q8(const float* x, int64_t k, int8_t* q, float* d, int32_t* sum) {
       amax = a > amax ? a : amax;
     }
     const bool zero = amax < 1e-30f;
-    d[b] = zero ? 0.0f : amax / 127.0f;
-    const float id = zero ? 0.0f : 1.0f / d[b];
+    *d = zero ? 0.0f : amax / 127.0f;
+    const float id = zero ? 0.0f : 1.0f / *d;
     int32_t total = 0;
     for (int i = 0; i < kBlock; ++i) {
       const float scaled = xb[i] * id;  // NaN for a NaN, and for an infinity (whose id is 0)
       const int32_t v = static_cast<int32_t>(gemtp_rint(scaled > -127.0f ? scaled : -127.0f));
-      q[b * kBlock + i] = static_cast<int8_t>(v);
+      q[i] = static_cast<int8_t>(v);
       total += v;
     }
-    sum[b] = total;
+    *bias = gemtp_q8_bias(total);
   }
 }
 
@@ -62,8 +62,8 @@ float identity(float v) { return v; }
 float from_f16(uint16_t v) { return gemtp_f16_to_f32(v); }
 float from_bf16(uint16_t v) { return gemtp_bf16_to_f32(v); }
 
-// Dot<block>: exact integer dot of one weight block's row r with one activation block.
-int32_t dot_q8_0(const uint8_t* block, int64_t r, const int8_t* q, int32_t) {
+// Exact integer dot of one weight block's row r with one activation block.
+int32_t dot_q8_0(const uint8_t* block, int64_t r, const int8_t* q) {
   int32_t dot = 0;
   for (int g = 0; g < 8; ++g)
     for (int i = 0; i < 4; ++i)
@@ -71,33 +71,33 @@ int32_t dot_q8_0(const uint8_t* block, int64_t r, const int8_t* q, int32_t) {
   return dot;
 }
 
-int32_t dot_q4_0(const uint8_t* block, int64_t r, const int8_t* q, int32_t sum) {
+int32_t dot_q4_0(const uint8_t* block, int64_t r, const int8_t* q) {
   int32_t dot = 0;
   for (int g = 0; g < 4; ++g)
     for (int i = 0; i < 4; ++i) {
       const uint8_t byte = block[(g * kTile + r) * 4 + i];
-      dot += (byte & 15) * q[g * 4 + i] + (byte >> 4) * q[16 + g * 4 + i];
+      dot += ((byte & 15) - 8) * q[g * 4 + i] + ((byte >> 4) - 8) * q[16 + g * 4 + i];
     }
-  return dot - 8 * sum;
+  return dot;
 }
 
-template <int kBytesPerRow, int32_t (*kDot)(const uint8_t*, int64_t, const int8_t*, int32_t)>
+template <int kBytesPerRow, int32_t (*kDot)(const uint8_t*, int64_t, const int8_t*)>
 void matmul_quantized(const gemtp_matmul* args) {
   const gemtp_matmul& a = *args;
   const int64_t blocks = a.k / kBlock;
   for_each_tile(a, [&](const uint8_t* tile, int64_t first, int64_t n) {
     const uint8_t* scales = tile + blocks * kTile * kBytesPerRow;
     for (int64_t i = 0; i < a.m; ++i) {
-      const int8_t* q = a.xq.q + i * a.k;
-      const float* d = a.xq.d + i * blocks;
-      const int32_t* sum = a.xq.sum + i * blocks;
+      const int64_t panel = i / GEMTP_PANEL * GEMTP_PANEL;  // its first row
+      const int64_t in_panel = a.m - panel < GEMTP_PANEL ? a.m - panel : GEMTP_PANEL;
       for (int64_t r = 0; r < n; ++r) {
         float acc = 0.0f;
         for (int64_t b = 0; b < blocks; ++b) {
+          const int64_t at = panel * blocks + b * in_panel + i - panel;
           uint16_t dw;
           std::memcpy(&dw, scales + (b * kTile + r) * 2, 2);
-          const int32_t dot = kDot(tile + b * kTile * kBytesPerRow, r, q + b * kBlock, sum[b]);
-          acc = gemtp_fma(static_cast<float>(dot), gemtp_f16_to_f32(dw) * d[b], acc);
+          const int32_t dot = kDot(tile + b * kTile * kBytesPerRow, r, a.xq.q + at * kBlock);
+          acc = gemtp_fma(static_cast<float>(dot), gemtp_f16_to_f32(dw) * a.xq.d[at], acc);
         }
         a.y[i * a.y_stride + first + r] = acc;
       }

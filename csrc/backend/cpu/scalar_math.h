@@ -85,3 +85,9 @@ static inline float gemtp_gelu(float x) {
   const float inner = gemtp_fma(GEMTP_GELU_CUBIC * x * x, x, x);
   return x / (1.0f + gemtp_exp(GEMTP_GELU_SCALE * inner));
 }
+
+/* What gemtp_q8_rows::bias holds for a block whose quants add up to `sum`, |sum| <= 32 * 127. */
+static inline int32_t gemtp_q8_bias(int32_t sum) {
+  const uint32_t half = (uint32_t)(-4 * sum) & 0xffffu;
+  return (int32_t)(half << 16 | half);
+}

@@ -20,9 +20,14 @@
 //
 // then includes the three, and adds a struct for each quantized format:
 //
-//   kBlockBytes: bytes of one block in the tile, without scales; kMaxRows: rows of one pass
-//   dots<kRows>(w, q, k, sum, blocks, dot): dot[i] = the exact dots of the block at w with the
-//       activation block at q + i * k, whose quants sum to sum[i * blocks]
+//   kBlockBytes: bytes of one block in the tile, without scales
+//   kDirectRows: up to this many activation rows keep their sums in registers
+//   dots<n>(w, q, bias, dot), n <= kDirectRows: dot[i] = the exact dots of the packed block at w
+//       with the activation block q + 32 i, whose bias is bias[i]
+//   and where kDirectRows < GEMTP_PANEL, for more rows, whose sums live in memory:
+//   kUnpackedBytes, unpack(w, buffer): a block in the form that many rows are best served from, in
+//       `buffer` (64-byte aligned) or in place; returns where
+//   kGroup, unpacked_dots<n>(u, q, bias, dot), n <= kGroup: as dots, of that form
 //
 // Everything has internal linkage: nothing compiled with wide flags can be picked by the linker for
 // a caller elsewhere.
@@ -186,16 +191,16 @@ void rope(float* x, const float* cos, const float* sin, int64_t n) {
   }
 }
 
-void quantize_q8(const float* x, int64_t k, int8_t* q, float* d, int32_t* sum) {
-  for (int64_t b = 0; b < k / kBlock; ++b) {
-    const F32x16 v0 = load(x + b * kBlock), v1 = load(x + b * kBlock + 16);
+void quantize_q8(const float* x, int64_t k, int64_t n, int8_t* q, float* d, int32_t* bias) {
+  for (int64_t b = 0; b < k / kBlock; ++b, x += kBlock, q += n * kBlock, d += n, bias += n) {
+    const F32x16 v0 = load(x), v1 = load(x + 16);
     // A NaN is never the larger one: both steps keep their second operand.
     const float amax = max_of(max(abs_of(v1), max(abs_of(v0), zero())));
     const bool is_zero = amax < 1e-30f;
-    d[b] = is_zero ? 0.0f : amax / 127.0f;
-    const F32x16 id = set1(is_zero ? 0.0f : 1.0f / d[b]);
+    *d = is_zero ? 0.0f : amax / 127.0f;
+    const F32x16 id = set1(is_zero ? 0.0f : 1.0f / *d);
     const F32x16 low = set1(-127.0f);
-    sum[b] = store_q8(q + b * kBlock, max(v0 * id, low), max(v1 * id, low));
+    *bias = gemtp_q8_bias(store_q8(q, max(v0 * id, low), max(v1 * id, low)));
   }
 }
 

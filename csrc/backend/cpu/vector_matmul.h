@@ -66,14 +66,15 @@ void matmul_float(const gemtp_matmul* args) {
 
 // ---- quantized matmuls --------------------------------------------------------------------------
 
-// One weight tile, or a few consecutive ones, against some activation rows.
+// One weight tile, or a few consecutive ones, against one panel of activation rows.
 struct QuantizedTiles {
   const uint8_t* weights;
   int64_t tile_bytes;
   int64_t next; /* bytes to the tile that this one's place in a pass goes to next, 0 at the end */
   int64_t blocks;
-  gemtp_q8_rows x; /* from the first row of the pass on */
-  float* y;        /* y[first row of the pass][first row of the first tile] */
+  gemtp_q8_rows x; /* the panel */
+  int64_t m;       /* its rows */
+  float* y;        /* y[first row of the panel][first output row of the first tile] */
   int64_t y_stride;
   int64_t n; /* output rows from the first tile on */
 };
@@ -91,9 +92,15 @@ inline void prefetch_weights(const QuantizedTiles& t, const uint8_t* tile, int64
   prefetch(tile + t.blocks * kBlockBytes + b * 32);
 }
 
+template <class Format>
+inline F32x16 block_scales(const QuantizedTiles& t, const uint8_t* tile, int64_t b) {
+  const uint8_t* scales = tile + t.blocks * Format::kBlockBytes;
+  return load_f16(reinterpret_cast<const uint16_t*>(scales) + b * kTile);
+}
+
+// All kRows rows of the panel, sums in registers.
 template <class Format, int kRows, int kTiles>
-void quantized_tiles(const QuantizedTiles& t) {
-  const int64_t k = t.blocks * kBlock;
+void direct_tiles(const QuantizedTiles& t) {
   F32x16 acc[kTiles][kRows];
   GEMTP_UNROLL
   for (int j = 0; j < kTiles; ++j) {
@@ -106,13 +113,12 @@ void quantized_tiles(const QuantizedTiles& t) {
       const uint8_t* tile = t.weights + j * t.tile_bytes;
       prefetch_weights<Format::kBlockBytes>(t, tile, b);
       F32x16 dot[kRows];
-      Format::template dots<kRows>(tile + b * Format::kBlockBytes, t.x.q + b * kBlock, k,
-                                   t.x.sum + b, t.blocks, dot);
-      const uint8_t* scales = tile + t.blocks * Format::kBlockBytes;
-      const F32x16 dw = load_f16(reinterpret_cast<const uint16_t*>(scales) + b * kTile);
+      Format::template dots<kRows>(tile + b * Format::kBlockBytes, t.x.q + b * kRows * kBlock,
+                                   t.x.bias + b * kRows, dot);
+      const F32x16 dw = block_scales<Format>(t, tile, b);
       GEMTP_UNROLL
       for (int i = 0; i < kRows; ++i)
-        acc[j][i] = fma(dot[i], dw * set1(t.x.d[i * t.blocks + b]), acc[j][i]);
+        acc[j][i] = fma(dot[i], dw * set1(t.x.d[b * kRows + i]), acc[j][i]);
     }
   }
   GEMTP_UNROLL
@@ -123,6 +129,60 @@ void quantized_tiles(const QuantizedTiles& t) {
   }
 }
 
+// kRows rows from row i of the panel on, at block b; sums [row][16] in memory.
+template <class Format, int kRows>
+GEMTP_INLINE void add_unpacked(const QuantizedTiles& t, const uint8_t* unpacked, F32x16 dw,
+                               int64_t b, int64_t i, float* acc) {
+  const int64_t at = b * t.m + i;
+  F32x16 dot[kRows];
+  Format::template unpacked_dots<kRows>(unpacked, t.x.q + at * kBlock, t.x.bias + at, dot);
+  GEMTP_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    float* sum = acc + (i + r) * kTile;
+    store(sum, fma(dot[r], dw * set1(t.x.d[at + r]), load(sum)));
+  }
+}
+
+// Any number of rows up to a panel: a block is unpacked once for all of them.
+template <class Format>
+void unpacked_tile(const QuantizedTiles& t) {
+  constexpr int kGroup = Format::kGroup;
+  alignas(64) uint8_t buffer[Format::kUnpackedBytes];
+  alignas(64) float acc[GEMTP_PANEL * kTile];
+  const int64_t groups = (t.m + kGroup - 1) / kGroup, size = t.m / groups, larger = t.m % groups;
+  for (int64_t i = 0; i < t.m; ++i) store(acc + i * kTile, zero());
+  for (int64_t b = 0; b < t.blocks; ++b) {
+    prefetch_weights<Format::kBlockBytes>(t, t.weights, b);
+    const uint8_t* unpacked = Format::unpack(t.weights + b * Format::kBlockBytes, buffer);
+    const F32x16 dw = block_scales<Format>(t, t.weights, b);
+    for (int64_t group = 0, i = 0; group < groups; ++group) {
+      auto add = [&]<int kRows>() {
+        add_unpacked<Format, kRows>(t, unpacked, dw, b, i, acc);
+        i += kRows;
+      };
+      with_constant<kGroup>(size + (group < larger), add);
+    }
+  }
+  for (int64_t i = 0; i < t.m; ++i)
+    store_n(t.y + i * t.y_stride, load(acc + i * kTile), smaller(kTile, t.n));
+}
+
+// One tile by one panel.
+template <class Format>
+void panel_tile(const QuantizedTiles& t) {
+  if constexpr (Format::kDirectRows < GEMTP_PANEL) {
+    if (t.m > Format::kDirectRows) {
+      unpacked_tile<Format>(t);
+      return;
+    }
+  }
+  auto run = [&]<int kRows>() { direct_tiles<Format, kRows, 1>(t); };
+  with_constant<Format::kDirectRows>(t.m, run);
+}
+
+// Weights of tiles that stay in the second-level cache while many panels pass over them.
+constexpr int64_t kGroupBytes = 192 << 10;
+
 template <class Format>
 void matmul_quantized(const gemtp_matmul* args) {
   const gemtp_matmul& a = *args;
@@ -130,37 +190,41 @@ void matmul_quantized(const gemtp_matmul* args) {
   t.tile_bytes = a.tile_bytes;
   t.blocks = a.k / kBlock;
   t.y_stride = a.y_stride;
-  int64_t tile = a.tile_begin;
-  const auto set_tiles = [&](int64_t count) {
+  const auto set_tiles = [&](int64_t tile, int64_t count) {
     t.weights = a.weights + tile * a.tile_bytes;
     t.next = tile + 2 * count <= a.tile_end ? count * a.tile_bytes : 0;
     t.n = a.rows - tile * kTile;
   };
-  const auto set_rows = [&](int64_t row) {
+  const auto set_panel = [&](int64_t tile, int64_t row) {
+    t.m = smaller(GEMTP_PANEL, a.m - row);
     t.x.q = a.xq.q + row * a.k;
     t.x.d = a.xq.d + row * t.blocks;
-    t.x.sum = a.xq.sum + row * t.blocks;
+    t.x.bias = a.xq.bias + row * t.blocks;
     t.y = a.y + row * a.y_stride + tile * kTile;
   };
+  int64_t tile = a.tile_begin;
   // Few rows wait for memory: several tiles at once are several streams, which together come
   // faster than one.
   if (a.m <= kStreamedRows) {
     auto run = [&]<int kRows>() {
       constexpr int kTiles = kStreams / kRows;
       for (; tile + kTiles <= a.tile_end; tile += kTiles) {
-        set_tiles(kTiles);
-        set_rows(0);
-        quantized_tiles<Format, kRows, kTiles>(t);
+        set_tiles(tile, kTiles);
+        set_panel(tile, 0);
+        direct_tiles<Format, kRows, kTiles>(t);
       }
     };
     with_constant<kStreamedRows>(a.m, run);
   }
-  for (; tile < a.tile_end; ++tile) {
-    set_tiles(1);
-    for_each_pass<Format::kMaxRows>(a.m, [&]<int kRows>(int64_t row) {
-      set_rows(row);
-      quantized_tiles<Format, kRows, 1>(t);
-    });
+  const int64_t group = a.m <= GEMTP_PANEL ? 1 : 1 + kGroupBytes / a.tile_bytes;
+  for (; tile < a.tile_end; tile += group) {
+    const int64_t end = smaller(tile + group, a.tile_end);
+    for (int64_t row = 0; row < a.m; row += GEMTP_PANEL)
+      for (int64_t i = tile; i < end; ++i) {
+        set_tiles(i, 1);
+        set_panel(i, row);
+        panel_tile<Format>(t);
+      }
   }
 }
 
