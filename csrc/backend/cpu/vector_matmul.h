@@ -98,9 +98,10 @@ inline F32x16 block_scales(const QuantizedTiles& t, const uint8_t* tile, int64_t
   return load_f16(reinterpret_cast<const uint16_t*>(scales) + b * kTile);
 }
 
-// All kRows rows of the panel, sums in registers.
+// All kRows rows of the panel, sums in registers. Not inlined, here and below: the registers are
+// for one such loop at a time.
 template <class Format, int kRows, int kTiles>
-void direct_tiles(const QuantizedTiles& t) {
+GEMTP_NOINLINE void direct_tiles(const QuantizedTiles& t) {
   F32x16 acc[kTiles][kRows];
   GEMTP_UNROLL
   for (int j = 0; j < kTiles; ++j) {
@@ -129,39 +130,35 @@ void direct_tiles(const QuantizedTiles& t) {
   }
 }
 
-// kRows rows from row i of the panel on, at block b; sums [row][16] in memory.
+// One block of 16 output rows, unpacked at u and with scales dw, against kRows rows of the panel
+// from number `at` of all its blocks on; their sums, [kRows][16], in memory.
 template <class Format, int kRows>
-GEMTP_INLINE void add_unpacked(const QuantizedTiles& t, const uint8_t* unpacked, F32x16 dw,
-                               int64_t b, int64_t i, float* acc) {
-  const int64_t at = b * t.m + i;
+GEMTP_INLINE void add_unpacked(const uint8_t* u, F32x16 dw, const gemtp_q8_rows& x, int64_t at,
+                               float* acc) {
   F32x16 dot[kRows];
-  Format::template unpacked_dots<kRows>(unpacked, t.x.q + at * kBlock, t.x.bias + at, dot);
+  Format::template unpacked_dots<kRows>(u, x.q + at * kBlock, x.bias + at, dot);
   GEMTP_UNROLL
-  for (int r = 0; r < kRows; ++r) {
-    float* sum = acc + (i + r) * kTile;
-    store(sum, fma(dot[r], dw * set1(t.x.d[at + r]), load(sum)));
-  }
+  for (int i = 0; i < kRows; ++i)
+    store(acc + i * kTile, fma(dot[i], dw * set1(x.d[at + i]), load(acc + i * kTile)));
 }
 
-// Any number of rows up to a panel: a block is unpacked once for all of them.
-template <class Format>
-void unpacked_tile(const QuantizedTiles& t) {
-  constexpr int kGroup = Format::kGroup;
+// A panel whose rows go in groups of kRows and, behind them, kRows - 1: a block is unpacked once
+// for all of them.
+template <class Format, int kRows>
+GEMTP_NOINLINE void unpacked_tile(const QuantizedTiles& t, int64_t groups) {
   alignas(64) uint8_t buffer[Format::kUnpackedBytes];
   alignas(64) float acc[GEMTP_PANEL * kTile];
-  const int64_t groups = (t.m + kGroup - 1) / kGroup, size = t.m / groups, larger = t.m % groups;
+  const int64_t smaller_from = t.m - (kRows * groups - t.m) * (kRows - 1);
   for (int64_t i = 0; i < t.m; ++i) store(acc + i * kTile, zero());
   for (int64_t b = 0; b < t.blocks; ++b) {
     prefetch_weights<Format::kBlockBytes>(t, t.weights, b);
-    const uint8_t* unpacked = Format::unpack(t.weights + b * Format::kBlockBytes, buffer);
+    const uint8_t* u = Format::unpack(t.weights + b * Format::kBlockBytes, buffer);
     const F32x16 dw = block_scales<Format>(t, t.weights, b);
-    for (int64_t group = 0, i = 0; group < groups; ++group) {
-      auto add = [&]<int kRows>() {
-        add_unpacked<Format, kRows>(t, unpacked, dw, b, i, acc);
-        i += kRows;
-      };
-      with_constant<kGroup>(size + (group < larger), add);
-    }
+    int64_t i = 0;
+    for (; i < smaller_from; i += kRows)
+      add_unpacked<Format, kRows>(u, dw, t.x, b * t.m + i, acc + i * kTile);
+    for (; i < t.m; i += kRows - 1)
+      add_unpacked<Format, kRows - 1>(u, dw, t.x, b * t.m + i, acc + i * kTile);
   }
   for (int64_t i = 0; i < t.m; ++i)
     store_n(t.y + i * t.y_stride, load(acc + i * kTile), smaller(kTile, t.n));
@@ -172,7 +169,11 @@ template <class Format>
 void panel_tile(const QuantizedTiles& t) {
   if constexpr (Format::kDirectRows < GEMTP_PANEL) {
     if (t.m > Format::kDirectRows) {
-      unpacked_tile<Format>(t);
+      const int64_t groups = (t.m + Format::kGroup - 1) / Format::kGroup;
+      if (t.m > groups * (Format::kGroup - 1))
+        unpacked_tile<Format, Format::kGroup>(t, groups);
+      else
+        unpacked_tile<Format, Format::kGroup - 1>(t, groups);
       return;
     }
   }
