@@ -6,9 +6,11 @@
 
 #include <cstring>
 
+#include "backend/cpu/bandwidth.h"
 #include "backend/cpu/dispatch.h"
 #include "base/cpu_info.h"
 #include "base/error.h"
+#include "decode/bench.h"
 #include "decode/choose.h"
 #include "decode/engine.h"
 #include "decode/generation.h"
@@ -293,6 +295,25 @@ void bind_generation(py::module_& m) {
       .def_property_readonly("stats", [](const Generation& g) { return stats_dict(g.stats()); });
 }
 
+void bind_bench(py::module_& m) {
+  py::class_<Bench>(m, "Bench")
+      .def(py::init<std::shared_ptr<Engine>, bool>(), py::arg("engine"), py::arg("plain_head"),
+           NoGil())
+      .def("prefill", &Bench::prefill, py::arg("tokens"), NoGil())
+      .def("verify", &Bench::verify, py::arg("context"), py::arg("rows"), NoGil())
+      .def("draft", &Bench::draft, py::arg("context"), py::arg("steps"), py::arg("plain_head"),
+           NoGil())
+      .def("kv_bytes", &Bench::kv_bytes, py::arg("context"))
+      .def_property_readonly("ordered_head", &Bench::ordered_head)
+      .def_property_readonly("both_heads", &Bench::both_heads)
+      .def_property_readonly("plain_head_bytes", &Bench::plain_head_bytes);
+  py::class_<ReadBandwidth>(m, "ReadBandwidth")
+      .def(py::init<int, int64_t>(), py::arg("threads"), py::arg("bytes") = 0, NoGil())
+      .def("plain", &ReadBandwidth::plain, NoGil())
+      .def("prefetched", &ReadBandwidth::prefetched, NoGil())
+      .def_property_readonly("bytes", &ReadBandwidth::bytes);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
@@ -312,6 +333,8 @@ PYBIND11_MODULE(_core, m) {
   bind_sampling(m);
   bind_engine(m);
   bind_generation(m);
+  bind_bench(m);
+  m.def("compiler", &compiler);
   m.def("available_cores", &available_cores);
   m.def("physical_memory", &physical_memory);
   m.def("isas", [] {

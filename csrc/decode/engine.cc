@@ -37,6 +37,22 @@ std::shared_ptr<const GgufFile> open_file(const std::string& path, bool mmap, co
 
 const char* version() { return GEMTP_VERSION; }
 
+const char* compiler() {
+#define GEMTP_QUOTE(x) #x
+#define GEMTP_EXPAND(x) GEMTP_QUOTE(x)
+#if defined(__clang__)
+  return "Clang " __clang_version__;
+#elif defined(__GNUC__)
+  return "GCC " __VERSION__;
+#elif defined(_MSC_FULL_VER)
+  return "MSVC " GEMTP_EXPAND(_MSC_FULL_VER);
+#else
+  return "an unknown compiler";
+#endif
+#undef GEMTP_EXPAND
+#undef GEMTP_QUOTE
+}
+
 std::shared_ptr<Engine> Engine::open(const std::string& target_path,
                                      const std::string& drafter_path,
                                      const EngineOptions& options) {

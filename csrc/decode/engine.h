@@ -30,6 +30,8 @@ struct EngineOptions {
 
 /// "0.1.0"
 const char* version();
+/// What compiled this build, e.g. "GCC 12.2.0".
+const char* compiler();
 
 /// Most drafts of one round.
 constexpr int kMaxDraft = 15;
@@ -59,9 +61,9 @@ class Engine {
   int64_t context() const { return context_; }
   std::string backend_name() const { return backend_->name(); }
   int threads() const { return backend_->threads(); }
-  /// Bytes that one decoded token reads: laid-out weights of the target and of the drafter.
-  int64_t target_bytes() const { return weights_.matrix_bytes; }
-  int64_t drafter_bytes() const { return drafter_weights_.matrix_bytes; }
+  /// Bytes of laid-out weights that one decoded token, and one draft step, read.
+  int64_t target_bytes() const { return bytes_per_token(weights_, config_); }
+  int64_t drafter_bytes() const { return bytes_per_token(drafter_weights_, drafter_config_); }
 
   /// Error{kArgument} for an empty list or an id outside the vocabulary; Error{kContext} for more
   /// tokens than the context holds, `room` of which must stay free.
@@ -82,10 +84,13 @@ class Engine {
   std::mutex& mutex() { return mutex_; }
   Target& target() { return *target_; }
   Drafter& drafter() { return *drafter_; }
+  Backend& backend() { return *backend_; }
+  int64_t max_rows() const;  // of one pass
+  const Weights& target_weights() const { return weights_; }
+  const Weights& drafter_weights() const { return drafter_weights_; }
 
  private:
   Engine() = default;
-  int64_t max_rows() const;  // of one pass
 
   EngineOptions options_;
   int64_t context_ = 0;

@@ -36,4 +36,9 @@ void Session::forward(Target& target, const int32_t* ids, int64_t m, int64_t wan
   tokens_.insert(tokens_.end(), ids, ids + m);
 }
 
+void Session::jump(int64_t length) {
+  kv_.jump(length);
+  tokens_.assign(static_cast<size_t>(length), -1);
+}
+
 }  // namespace gemtp

@@ -30,6 +30,10 @@ class Session {
   /// logits() until the next call.
   void forward(Target& target, const int32_t* ids, int64_t m, int64_t want);
 
+  /// For measurements: as in KvCache. A session that has jumped shares no prefix with any prompt.
+  void fill_with_noise(Backend& backend) { kv_.fill_with_noise(backend); }
+  void jump(int64_t length);
+
   const float* hidden(int64_t row) const { return hidden_.get() + row * hidden_size_; }
   const float* logits(int64_t row) const { return logits_.get() + row * vocab_; }
 

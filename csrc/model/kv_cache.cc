@@ -51,4 +51,23 @@ int64_t KvCache::bytes() const {
   return n;
 }
 
+void KvCache::fill_with_noise(Backend& backend) {
+  // Values small enough that the scores of a row stay within a few units of each other, as those of
+  // a real text do: no weight underflows, none is all there is.
+  constexpr int64_t kRows = 64;
+  for (const auto& l : layers_) {
+    const int64_t n = kRows * l->kv_heads * l->head_dim;
+    const Buffer noise = backend.alloc(n);
+    uint32_t x = 1;
+    for (int64_t i = 0; i < n; ++i) {
+      x = x * 1664525u + 1013904223u;  // Numerical Recipes' generator
+      noise[i] = (static_cast<float>(x >> 8) * 0x1p-23f - 1.0f) * 0.25f;
+    }
+    for (int64_t at = 0; at < l->capacity; at += kRows)
+      backend.store_kv(*l, noise.get(), noise.get(), at, std::min(kRows, l->capacity - at));
+  }
+}
+
+void KvCache::jump(int64_t length) { length_ = written_ = length; }
+
 }  // namespace gemtp

@@ -31,6 +31,12 @@ class KvCache {
 
   int64_t bytes() const;
 
+  /// For measurements, which do not care what keys and values hold: noise in every slot of every
+  /// layer, so that jump() may claim any length.
+  void fill_with_noise(Backend& backend);
+  /// Takes positions 0 .. length - 1 for written. Precondition: length <= context.
+  void jump(int64_t length);
+
  private:
   std::vector<std::unique_ptr<KvLayer>> layers_;  // [kv_layers]
   int64_t window_ = 0;

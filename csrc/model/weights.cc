@@ -291,7 +291,24 @@ void load_ordered_head(Loader& load, const GgufFile& file, Config& c, Weights& w
 
 }  // namespace
 
-Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Backend& backend) {
+int64_t bytes_per_token(const Weights& weights, const Config& config) {
+  int64_t unread = 0;
+  const auto add = [&unread](const std::vector<MatrixPtr>& matrices, int64_t used) {
+    int64_t all = 0;
+    for (const MatrixPtr& m : matrices) all += m->bytes;
+    const auto n = static_cast<int64_t>(matrices.size());
+    if (n) unread += all / n * (n - used);  // all of one size
+  };
+  for (const LayerWeights& l : weights.layers)
+    if (l.moe)
+      for (const auto* experts : {&l.moe->gate, &l.moe->up, &l.moe->down})
+        add(*experts, config.experts_used);
+  add(weights.clusters, config.centroid_top_k);
+  return weights.matrix_bytes - unread;
+}
+
+Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Backend& backend,
+                     HeadChoice head) {
   Weights w;
   w.file = file;
   Loader load(*file, backend, w);
@@ -335,7 +352,7 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Backe
   if (c.drafter) {
     w.pre_projection = load.matrix("nextn.pre_projection.weight", c.hidden, 2 * c.backbone);
     w.post_projection = load.matrix("nextn.post_projection.weight", c.backbone, c.hidden);
-    load_ordered_head(load, *file, c, w);
+    if (head == HeadChoice::kOfFile) load_ordered_head(load, *file, c, w);
   }
   if (w.clusters.empty()) {
     const bool untied = load.has("output.weight");

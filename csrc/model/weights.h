@@ -64,9 +64,17 @@ struct Weights {
   int64_t matrix_bytes = 0;  // laid-out size of all matrices
 };
 
+/// Of matrix_bytes, what one row's pass reads: of the experts and of the clusters only those in
+/// use.
+int64_t bytes_per_token(const Weights& weights, const Config& config);
+
+/// The drafter's head: as the file has it, or plain even if the file has an ordered one.
+enum class HeadChoice { kOfFile, kPlain };
+
 /// Loads everything `config` calls for; completes config.vocab (from the embedding's shape) and the
 /// ordered head's sizes. Error{kFile} names a tensor that is missing, misshapen, of a type this
 /// build cannot compute with, or damaged.
-Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Backend& backend);
+Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Backend& backend,
+                     HeadChoice head = HeadChoice::kOfFile);
 
 }  // namespace gemtp

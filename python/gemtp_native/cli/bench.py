@@ -1,0 +1,174 @@
+"""`gemtp bench`: what a model costs on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .options import draft_depth
+
+if TYPE_CHECKING:
+    from ..bench import Report
+
+_SECTIONS = ("bandwidth", "prefill", "decode", "rows", "draft", "generate")
+_QUICK: dict[str, Any] = {
+    "prompt": [64, 512],
+    "context": [0, 1024],
+    "rows": [1, 2, 4, 8, 16],
+    "depths": [0, 1, 3, 7, "auto"],
+    "tokens": 48,
+    "runs": 3,
+    "budget": 10.0,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Measures loading, prefill, decoding behind long contexts, passes over several rows, draft "
+        "steps and whole generations, and the memory bandwidth they are up against. Everything "
+        "that is compared is measured in turns; figures are medians."
+    )
+    parser.add_argument("target", metavar="TARGET.gguf", help="the model")
+    parser.add_argument("--drafter", metavar="DRAFTER.gguf", help="the model's drafter")
+    what = parser.add_argument_group("what to measure")
+    names = ",".join(_SECTIONS)
+    what.add_argument("--only", type=_sections, metavar="A,B", help=f"of {names}")
+    what.add_argument("--skip", type=_sections, metavar="A,B", help="all sections but these")
+    what.add_argument(
+        "--prompt", type=_lengths, metavar="N,N", help="lengths to prefill (default: 64,512,2048)"
+    )
+    what.add_argument(
+        "--context",
+        type=_lengths,
+        metavar="N,N",
+        help="lengths to decode behind (default: 0,4096,16384)",
+    )
+    what.add_argument(
+        "--rows",
+        type=_lengths,
+        metavar="N,N",
+        help="of one pass, 1 to 16; also A-B (default: 1-16)",
+    )
+    what.add_argument(
+        "--at", type=int, metavar="N", help="context of passes and draft steps (default: 64)"
+    )
+    what.add_argument(
+        "--depths",
+        type=_depths,
+        metavar="N,N",
+        help="of generations, 0 to 15 and auto; also A-B (default: 0,1,2,3,5,7,auto)",
+    )
+    what.add_argument("--tokens", type=int, metavar="N", help="of a generation (default: 128)")
+    what.add_argument("--text", metavar="TEXT", help="prompt of the generations")
+    how = parser.add_argument_group("how")
+    how.add_argument("--runs", type=int, metavar="N", help="rounds of each (default: 5)")
+    how.add_argument(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="begin no further round of a group after this long (default: 60)",
+    )
+    how.add_argument("--quick", action="store_true", help="fewer lengths, shorter, three rounds")
+    how.add_argument(
+        "--threads", type=int, metavar="N", help="(default: every core this process may use)"
+    )
+    how.add_argument(
+        "--kv-type", choices=("f16", "f32"), default="f16", help="of the K/V cache (default: f16)"
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="print the figures as JSON")
+    output.add_argument("--csv", metavar="FILE", help="write them as CSV; - prints them instead")
+    output.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    parser.set_defaults(usage_error=parser.error)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.only and args.skip:
+        args.usage_error("--only and --skip exclude each other")
+    if args.json and args.csv == "-":
+        args.usage_error("--json and --csv - both print to standard output")
+    from .. import bench
+
+    report = bench.run(
+        args.target, args.drafter, bench.Settings(**_settings(args)), _progress(args.quiet)
+    )
+    if args.csv and args.csv != "-":
+        with Path(args.csv).open("w", encoding="utf-8", newline="") as file:
+            _write_csv(report, file)
+    if args.json:
+        print(json.dumps(report.as_dict(), ensure_ascii=False))
+    elif args.csv == "-":
+        _write_csv(report, sys.stdout)
+    else:
+        print(bench.text(report))
+    return 1 if report.identical is False else 0
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """As keywords of Settings: options, else what --quick sets, else Settings' own defaults."""
+    chosen = dict(_QUICK) if args.quick else {}
+    for name in ("prompt", "context", "rows", "at", "depths", "tokens", "text", "runs", "budget"):
+        if (value := getattr(args, name)) is not None:
+            chosen[name] = os.fsencode(value) if name == "text" else value
+    for option, name in (("prompt", "prompts"), ("context", "contexts")):
+        if option in chosen:
+            chosen[name] = chosen.pop(option)
+    sections = args.only or [s for s in _SECTIONS if s not in (args.skip or ())]
+    return {**chosen, "sections": sections, "threads": args.threads, "kv_type": args.kv_type}
+
+
+def _progress(quiet: bool) -> Any:
+    if quiet or not sys.stderr.isatty():
+        return lambda _: None
+    return lambda line: print(f"gemtp bench: {line}", file=sys.stderr, flush=True)
+
+
+def _write_csv(report: Report, file: Any) -> None:
+    from ..bench.render import CSV_COLUMNS, csv_rows
+
+    writer = csv.DictWriter(file, CSV_COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(csv_rows(report))
+
+
+# ---------------------------------------------------------------- values of options
+
+
+def _sections(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in _SECTIONS:
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is not a section; they are {', '.join(_SECTIONS)}"
+            )
+    return names
+
+
+def _lengths(text: str) -> list[int]:
+    """ "1,4,8" or "1-4,8"."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        low, dash, high = part.partition("-")
+        if not _is_number(low) or (dash and not (_is_number(high) and int(low) <= int(high))):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 1,2,4-8")
+        if dash and int(high) - int(low) > 1000:
+            raise argparse.ArgumentTypeError(f"{part!r} is too long a range")
+        numbers += range(int(low), int(high if dash else low) + 1)
+    return numbers
+
+
+def _depths(text: str) -> list[Any]:
+    depths: list[Any] = []
+    for part in text.split(","):
+        for value in [part] if part == "auto" else map(str, _lengths(part)):
+            depths.append(draft_depth(value))
+    return depths
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 9
