@@ -394,10 +394,12 @@ TEST_CASE("dispatch: names") {
       CHECK(e.kind() == ErrorKind::kArgument);
       message = e.what();
     }
-    CHECK(message.find("known: avx512vnni, avx512, avxvnni, avx2, scalar") != std::string::npos);
+    CHECK(message.find("known: avx512vnni, avx512, avxvnni, avx2, neon_i8mm, neon_dotprod, neon, "
+                       "scalar") != std::string::npos);
     CHECK(message.find('\n') == std::string::npos);
   }
-  for (const char* name : {"avx512vnni", "avx512", "avx2"}) {
+  for (const char* name :
+       {"avx512vnni", "avx512", "avxvnni", "avx2", "neon_i8mm", "neon_dotprod", "neon"}) {
     bool runs = false;
     for (const gemtp_kernels* t : runnable) runs = runs || std::string(t->name) == name;
     if (!runs) CHECK_THROWS_AS(select_kernels(name), Error);

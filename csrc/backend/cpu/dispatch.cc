@@ -12,6 +12,17 @@
 #else
 #include <cpuid.h>
 #endif
+#elif defined(__aarch64__) || defined(_M_ARM64)
+#define GEMTP_ARM64 1
+#if defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(_WIN32)
+#define WIN32_LEAN_AND_MEAN
+#define NOMINMAX
+#include <windows.h>
+#endif
 #endif
 
 namespace gemtp {
@@ -22,6 +33,9 @@ struct CpuFeatures {
   bool avxvnni = false;     // and AVX-VNNI
   bool avx512 = false;      // F, BW, DQ, VL on top of AVX2
   bool avx512vnni = false;  // and VNNI
+
+  bool neon_dotprod = false;  // SDOT
+  bool neon_i8mm = false;     // SDOT and SMMLA
 };
 
 #ifdef GEMTP_X86
@@ -71,12 +85,45 @@ CpuFeatures detect() {
   f.avx512vnni = f.avx512 && bit(seven.ecx, 11);
   return f;
 }
+#elif defined(GEMTP_ARM64)
+#if defined(__linux__)
+CpuFeatures detect() {
+  constexpr unsigned long kDotprod = 1ul << 20, kI8mm = 1ul << 13;  // of the kernel's asm/hwcap.h
+  CpuFeatures f;
+  f.neon_dotprod = (getauxval(AT_HWCAP) & kDotprod) != 0;
+  f.neon_i8mm = f.neon_dotprod && (getauxval(AT_HWCAP2) & kI8mm) != 0;
+  return f;
+}
+#elif defined(__APPLE__)
+CpuFeatures detect() {
+  const auto has = [](const char* feature) {
+    int value = 0;
+    size_t size = sizeof value;
+    return sysctlbyname(feature, &value, &size, nullptr, 0) == 0 && value != 0;
+  };
+  CpuFeatures f;
+  f.neon_dotprod = has("hw.optional.arm.FEAT_DotProd");
+  f.neon_i8mm = f.neon_dotprod && has("hw.optional.arm.FEAT_I8MM");
+  return f;
+}
+#elif defined(_WIN32)
+CpuFeatures detect() {
+  constexpr DWORD kDotprod = 43, kI8mm = 66;  // PF_ARM_V82_..., the second in newer headers only
+  CpuFeatures f;
+  f.neon_dotprod = IsProcessorFeaturePresent(kDotprod) != 0;
+  f.neon_i8mm = f.neon_dotprod && IsProcessorFeaturePresent(kI8mm) != 0;
+  return f;
+}
+#else
+CpuFeatures detect() { return {}; }
+#endif
 #else
 CpuFeatures detect() { return {}; }
 #endif
 
 // Every name that some build of this version knows, best first within an architecture.
-constexpr const char* kKnownNames[] = {"avx512vnni", "avx512", "avxvnni", "avx2", "scalar"};
+constexpr const char* kKnownNames[] = {"avx512vnni", "avx512",       "avxvnni", "avx2",
+                                       "neon_i8mm",  "neon_dotprod", "neon",    "scalar"};
 
 template <class Range, class NameOf>
 std::string join(const Range& range, NameOf name_of) {
@@ -97,6 +144,11 @@ std::vector<const gemtp_kernels*> runnable_kernels() {
 #ifdef GEMTP_HAVE_AVX2
   if (cpu.avxvnni) tables.push_back(&gemtp_kernels_avxvnni);
   if (cpu.avx2) tables.push_back(&gemtp_kernels_avx2);
+#endif
+#ifdef GEMTP_HAVE_NEON
+  if (cpu.neon_i8mm) tables.push_back(&gemtp_kernels_neon_i8mm);
+  if (cpu.neon_dotprod) tables.push_back(&gemtp_kernels_neon_dotprod);
+  tables.push_back(&gemtp_kernels_neon);
 #endif
   (void)cpu;
   tables.push_back(&gemtp_kernels_scalar);

@@ -131,6 +131,9 @@ extern const gemtp_kernels gemtp_kernels_avx2;
 extern const gemtp_kernels gemtp_kernels_avxvnni;
 extern const gemtp_kernels gemtp_kernels_avx512;
 extern const gemtp_kernels gemtp_kernels_avx512vnni;
+extern const gemtp_kernels gemtp_kernels_neon;
+extern const gemtp_kernels gemtp_kernels_neon_dotprod;
+extern const gemtp_kernels gemtp_kernels_neon_i8mm;
 
 #ifdef __cplusplus
 }

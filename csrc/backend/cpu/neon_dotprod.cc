@@ -1,0 +1,58 @@
+// NEON with the dot products of ARMv8.2 (SDOT).
+#include "backend/cpu/neon_dots.h"
+#include "backend/cpu/vector_attention.h"
+#include "backend/cpu/vector_matmul.h"
+
+namespace {
+
+struct Q4_0 {
+  static constexpr int kBlockBytes = 256, kUnpackedBytes = 512;
+  static constexpr int kDirectRows = 4, kGroup = 4;
+
+  template <int kRows>
+  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t* bias,
+                                F32x16* dot) {
+    dots_of_nibbles<kRows>(w, q, bias, dot);
+  }
+
+  // One nibble a byte, [8 groups of four k][16 output rows][4].
+  static GEMTP_INLINE const uint8_t* unpack(const uint8_t* w, uint8_t* u) {
+    GEMTP_UNROLL
+    for (int i = 0; i < 256; i += 16) {
+      const uint8x16_t both = vld1q_u8(w + i);
+      vst1q_u8(u + i, vandq_u8(both, vdupq_n_u8(15)));
+      vst1q_u8(u + 256 + i, vshrq_n_u8(both, 4));
+    }
+    return u;
+  }
+  template <int kRows>
+  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const int8_t* q, const int32_t* bias,
+                                         F32x16* dot) {
+    int32x4_t start[kRows];
+    GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i) start[i] = nibble_start(bias[i]);
+    dots_of_bytes<kRows>(u, q, start, dot);
+  }
+};
+
+struct Q8_0 {
+  static constexpr int kBlockBytes = 512, kUnpackedBytes = 64;  // used as it is
+  static constexpr int kDirectRows = 4, kGroup = 4;
+
+  template <int kRows>
+  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t*, F32x16* dot) {
+    dots_of_int8<kRows>(w, q, dot);
+  }
+  static GEMTP_INLINE const uint8_t* unpack(const uint8_t* w, uint8_t*) { return w; }
+  template <int kRows>
+  static GEMTP_INLINE void unpacked_dots(const uint8_t* w, const int8_t* q, const int32_t*,
+                                         F32x16* dot) {
+    dots_of_int8<kRows>(w, q, dot);
+  }
+};
+
+}  // namespace
+
+#define GEMTP_NEON_TABLE gemtp_kernels_neon_dotprod
+#define GEMTP_NEON_NAME "neon_dotprod"
+#include "backend/cpu/neon_table.h"

@@ -1,0 +1,197 @@
+// NEON with the 8-bit matrix products of ARMv8.6 (SMMLA): eight k of two activation rows by those
+// of two output rows, one sum of products in each of four int32 lanes. A single row goes by SDOT.
+#include "backend/cpu/neon_dots.h"
+#include "backend/cpu/vector_attention.h"
+#include "backend/cpu/vector_matmul.h"
+
+namespace {
+
+inline int8x16_t lower_halves(int8x16_t a, int8x16_t b) {
+  return vreinterpretq_s8_s64(vzip1q_s64(vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b)));
+}
+inline int8x16_t upper_halves(int8x16_t a, int8x16_t b) {
+  return vreinterpretq_s8_s64(vzip2q_s64(vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b)));
+}
+
+// Two groups of four k of four output rows, [group][row][4], as [row][8 k].
+struct RowsOf8 {
+  uint8x16_t first, second;  // rows 0, 1 and rows 2, 3
+
+  GEMTP_INLINE RowsOf8(const uint8_t* group, const uint8_t* next) {
+    const uint32x4_t a = vreinterpretq_u32_u8(vld1q_u8(group));
+    const uint32x4_t b = vreinterpretq_u32_u8(vld1q_u8(next));
+    first = vreinterpretq_u8_u32(vzip1q_u32(a, b));
+    second = vreinterpretq_u8_u32(vzip2q_u32(a, b));
+  }
+};
+
+// Unpacked blocks: [4 quarters of the output rows][4 eights of k][4 rows][8 k].
+constexpr int kQuarter = 128, kEight = 32;
+
+inline void unpack_nibbles(const uint8_t* w, uint8_t* u) {
+  const uint8x16_t low4 = vdupq_n_u8(15);
+  GEMTP_UNROLL
+  for (int r = 0; r < 4; ++r) {
+    GEMTP_UNROLL
+    for (int e = 0; e < 2; ++e) {
+      const RowsOf8 both(w + r * 16 + e * 128, w + r * 16 + e * 128 + 64);
+      uint8_t* to = u + r * kQuarter + e * kEight;
+      vst1q_u8(to, vandq_u8(both.first, low4));
+      vst1q_u8(to + 16, vandq_u8(both.second, low4));
+      vst1q_u8(to + 2 * kEight, vshrq_n_u8(both.first, 4));
+      vst1q_u8(to + 2 * kEight + 16, vshrq_n_u8(both.second, 4));
+    }
+  }
+}
+
+inline void unpack_int8(const uint8_t* w, uint8_t* u) {
+  GEMTP_UNROLL
+  for (int r = 0; r < 4; ++r) {
+    GEMTP_UNROLL
+    for (int e = 0; e < 4; ++e) {
+      const RowsOf8 rows(w + r * 16 + e * 128, w + r * 16 + e * 128 + 64);
+      vst1q_u8(u + r * kQuarter + e * kEight, rows.first);
+      vst1q_u8(u + r * kQuarter + e * kEight + 16, rows.second);
+    }
+  }
+}
+
+// Two activation rows of a block: [4 eights of k][2 rows][8 k].
+struct QuantPair {
+  int8x16_t eight[4];
+
+  GEMTP_INLINE QuantPair(const int8_t* a, const int8_t* b) {
+    const int8x16_t a0 = vld1q_s8(a), a1 = vld1q_s8(a + 16);
+    const int8x16_t b0 = vld1q_s8(b), b1 = vld1q_s8(b + 16);
+    eight[0] = lower_halves(a0, b0);
+    eight[1] = upper_halves(a0, b0);
+    eight[2] = lower_halves(a1, b1);
+    eight[3] = upper_halves(a1, b1);
+  }
+};
+
+// The sums of two activation rows with four output rows: [activation row][output row] of output
+// rows 0, 1 and of 2, 3.
+struct Products {
+  int32x4_t first, second;
+
+  GEMTP_INLINE void add(int8x16_t w_first, int8x16_t w_second, int8x16_t x) {
+    first = vmmlaq_s32(first, x, w_first);
+    second = vmmlaq_s32(second, x, w_second);
+  }
+  float32x4_t row0() const {
+    return vcvtq_f32_s32(vreinterpretq_s32_s64(
+        vzip1q_s64(vreinterpretq_s64_s32(first), vreinterpretq_s64_s32(second))));
+  }
+  float32x4_t row1() const {
+    return vcvtq_f32_s32(vreinterpretq_s32_s64(
+        vzip2q_s64(vreinterpretq_s64_s32(first), vreinterpretq_s64_s32(second))));
+  }
+};
+
+// Rows in pairs, an odd last one with itself: that costs no more than SDOT would.
+template <int kRows>
+struct Pairs {
+  static constexpr int kPairs = (kRows + 1) / 2;
+
+  // dot[i] = start[i / 2] + the dots of an unpacked block.
+  static GEMTP_INLINE void dots(const uint8_t* u, const int8_t* q, const int32x4_t* start,
+                                F32x16* dot) {
+    GEMTP_UNROLL
+    for (int p = 0; p < kPairs; ++p) {
+      const QuantPair x(q + 2 * p * kBlock, q + second_row(p) * kBlock);
+      GEMTP_UNROLL
+      for (int r = 0; r < 4; ++r) {
+        Products sum = {start[p], start[p]};
+        GEMTP_UNROLL
+        for (int e = 0; e < 4; ++e) {
+          const uint8_t* w = u + r * kQuarter + e * kEight;
+          sum.add(load_bytes(w), load_bytes(w + 16), x.eight[e]);
+        }
+        dot[2 * p].v[r] = sum.row0();
+        if (2 * p + 1 < kRows) dot[2 * p + 1].v[r] = sum.row1();
+      }
+    }
+  }
+
+  static constexpr int second_row(int p) { return 2 * p + 1 < kRows ? 2 * p + 1 : 2 * p; }
+};
+
+inline int32x4_t nibble_start(int32_t a, int32_t b) {
+  return vcombine_s32(vget_low_s32(nibble_start(a)), vget_low_s32(nibble_start(b)));
+}
+
+struct Q4_0 {
+  static constexpr int kBlockBytes = 256, kUnpackedBytes = 512;
+  static constexpr int kDirectRows = 2, kGroup = 2;
+
+  template <int kRows>
+  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t* bias,
+                                F32x16* dot) {
+    if constexpr (kRows == 1) {
+      dots_of_nibbles<1>(w, q, bias, dot);
+    } else {
+      const uint8x16_t low4 = vdupq_n_u8(15);
+      const QuantPair x(q, q + kBlock);
+      const int32x4_t start = nibble_start(bias[0], bias[1]);
+      GEMTP_UNROLL
+      for (int r = 0; r < 4; ++r) {
+        Products sum = {start, start};
+        GEMTP_UNROLL
+        for (int e = 0; e < 2; ++e) {
+          const RowsOf8 both(w + r * 16 + e * 128, w + r * 16 + e * 128 + 64);
+          sum.add(vreinterpretq_s8_u8(vandq_u8(both.first, low4)),
+                  vreinterpretq_s8_u8(vandq_u8(both.second, low4)), x.eight[e]);
+          sum.add(vreinterpretq_s8_u8(vshrq_n_u8(both.first, 4)),
+                  vreinterpretq_s8_u8(vshrq_n_u8(both.second, 4)), x.eight[2 + e]);
+        }
+        dot[0].v[r] = sum.row0();
+        dot[1].v[r] = sum.row1();
+      }
+    }
+  }
+
+  static GEMTP_INLINE const uint8_t* unpack(const uint8_t* w, uint8_t* u) {
+    unpack_nibbles(w, u);
+    return u;
+  }
+  template <int kRows>
+  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const int8_t* q, const int32_t* bias,
+                                         F32x16* dot) {
+    using Rows = Pairs<kRows>;
+    int32x4_t start[Rows::kPairs];
+    GEMTP_UNROLL
+    for (int p = 0; p < Rows::kPairs; ++p)
+      start[p] = nibble_start(bias[2 * p], bias[Rows::second_row(p)]);
+    Rows::dots(u, q, start, dot);
+  }
+};
+
+struct Q8_0 {
+  static constexpr int kBlockBytes = 512, kUnpackedBytes = 512;
+  // Two rows: bringing the weights in order for SMMLA takes what it saves.
+  static constexpr int kDirectRows = 2, kGroup = 2;
+
+  template <int kRows>
+  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t*, F32x16* dot) {
+    dots_of_int8<kRows>(w, q, dot);
+  }
+
+  static GEMTP_INLINE const uint8_t* unpack(const uint8_t* w, uint8_t* u) {
+    unpack_int8(w, u);
+    return u;
+  }
+  template <int kRows>
+  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const int8_t* q, const int32_t*,
+                                         F32x16* dot) {
+    const int32x4_t zeros = vdupq_n_s32(0);
+    const int32x4_t start[2] = {zeros, zeros};
+    Pairs<kRows>::dots(u, q, start, dot);
+  }
+};
+
+}  // namespace
+
+#define GEMTP_NEON_TABLE gemtp_kernels_neon_i8mm
+#define GEMTP_NEON_NAME "neon_i8mm"
+#include "backend/cpu/neon_table.h"
