@@ -56,6 +56,25 @@ struct MatmulJob {
   int64_t y_stride = 0;
 };
 
+/// y = gelu(x G^T) * (x U^T), element by element: the gated half of a feed-forward. G and U have
+/// the same shape.
+struct GatedJob {
+  const Matrix* gate = nullptr;
+  const Matrix* up = nullptr;
+  const float* x = nullptr;
+  int64_t x_stride = 0;
+  int64_t m = 0;
+  float* y = nullptr;  // [m] rows of gate->rows floats
+  int64_t y_stride = 0;
+};
+
+/// The largest of a row of logits, the first of equal ones; or the first that is NaN or +infinity,
+/// if one is.
+struct BestLogit {
+  int32_t index = 0;
+  float logit = 0;
+};
+
 /// The positions one query row attends to, both inclusive.
 struct AttentionSpan {
   int64_t first = 0, last = 0;
@@ -96,6 +115,12 @@ class Backend {
                      int64_t n, float scale, float* y) = 0;
   /// All products at once; jobs with the same x share its quantization.
   virtual void matmul(const std::vector<MatmulJob>& jobs) = 0;
+  virtual void gated_matmul(const std::vector<GatedJob>& jobs) = 0;
+  /// logits = cap * tanh(x W^T / cap), or x W^T where cap is 0; x is [m, W.cols], logits [m,
+  /// W.rows] or null: then they are never written, and only the best of each row, best [m], is
+  /// kept.
+  virtual void head(const Matrix& w, const float* x, int64_t m, float cap, float* logits,
+                    BestLogit* best) = 0;
 
   // Element-wise and row-wise operations on [m, n]; see kernels.h for the exact arithmetic.
   virtual void rms_norm(const float* x, const float* w, int64_t m, int64_t n, float eps,

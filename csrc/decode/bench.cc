@@ -78,10 +78,11 @@ double Bench::prefill(int64_t tokens) {
   const double start = now();
   for (int64_t at = 0; at < tokens;) {
     const int64_t m = std::min(engine_->options().prefill_chunk, tokens - at);
-    session_->forward(engine_->target(), ids_.data() + at, m, at + m == tokens ? 1 : 0);
+    session_->forward(engine_->target(), ids_.data() + at, m, at + m == tokens ? 1 : 0,
+                      head_output(greedy_));
     at += m;
   }
-  greedy_.choose(session_->logits(0), nullptr, engine_->config().vocab, tokens, TokenHistory());
+  session_->choose(0, greedy_, tokens, TokenHistory());
   return now() - start;
 }
 
@@ -94,10 +95,8 @@ double Bench::verify(int64_t context, int64_t rows) {
   need_noise();
   session_->jump(context);
   const double start = now();
-  session_->forward(engine_->target(), ids_.data() + context, rows, rows);
-  for (int64_t i = 0; i < rows; ++i)
-    greedy_.choose(session_->logits(i), nullptr, engine_->config().vocab, context + 1 + i,
-                   TokenHistory());
+  session_->forward(engine_->target(), ids_.data() + context, rows, rows, head_output(greedy_));
+  for (int64_t i = 0; i < rows; ++i) session_->choose(i, greedy_, context + 1 + i, TokenHistory());
   return now() - start;
 }
 

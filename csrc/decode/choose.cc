@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/largest.h"
 #include "base/numeric.h"
 #include "decode/gumbel.h"
 
@@ -34,27 +35,6 @@ constexpr double kWeightlessGap = 30.0;
 uint64_t rounded(double x) {
   constexpr double kRound = 0x1p52;
   return std::bit_cast<uint64_t>(x + kRound) - std::bit_cast<uint64_t>(kRound);
-}
-
-struct BlockSummary {
-  float max;
-  bool damaged;  // holds a NaN or +infinity
-};
-
-BlockSummary summarize(const float* x, int64_t n) {
-  // Comparisons as maxps takes them (a NaN is passed over), in four chains to hide its latency.
-  float a = -kInfinity, b = a, c = a, d = a;
-  int64_t i = 0;
-  for (; i + 4 <= n; i += 4) {
-    a = x[i] > a ? x[i] : a;
-    b = x[i + 1] > b ? x[i + 1] : b;
-    c = x[i + 2] > c ? x[i + 2] : c;
-    d = x[i + 3] > d ? x[i + 3] : d;
-  }
-  for (; i < n; ++i) a = x[i] > a ? x[i] : a;
-  int damaged = 0;
-  for (i = 0; i < n; ++i) damaged |= !(x[i] <= kLargest);
-  return {std::max(std::max(a, b), std::max(c, d)), damaged != 0};
 }
 
 /// The sum of e^((x[i] - max) * scale) over i < n <= kBlock, for x[i] <= max, with a relative error
@@ -205,34 +185,49 @@ int64_t Chooser::View::find(int32_t id) const {
   return it != end && *it == id ? it - ids : -1;
 }
 
+bool Chooser::changes_logits() const {
+  return params_.penalises() || !params_.logit_bias.empty() || !suppressed_.empty();
+}
+
+bool Chooser::takes_largest() const { return params_.temperature == 0 && !changes_logits(); }
+
+int32_t Chooser::choose_largest(int32_t id, float logit, int64_t position) const {
+  const auto at = static_cast<long long>(position);
+  if (damaged_logit(logit)) {
+    throw Error(ErrorKind::kModel,
+                format("the logit of token %d at position %lld is %g: the weights are damaged or "
+                       "not the ones this model needs",
+                       id, at, static_cast<double>(logit)));
+  }
+  if (logit == -kInfinity) {
+    throw Error(ErrorKind::kModel,
+                format("no logit at position %lld is finite: the weights are damaged or not the "
+                       "ones this model needs",
+                       at));
+  }
+  return id;
+}
+
 int32_t Chooser::choose(const float* logits, const int32_t* ids, int64_t n, int64_t position,
                         const TokenHistory& history) {
   GEMTP_ASSERT(n > 0 && n <= kMaxVocab);
   View view{logits, ids, n, -kInfinity};
   block_max_.resize((n + kBlock - 1) / kBlock);
   for (int64_t begin = 0; begin < n; begin += kBlock) {
-    const BlockSummary block = summarize(logits + begin, std::min(kBlock, n - begin));
+    const Largest block = largest(logits + begin, std::min(kBlock, n - begin));
     if (block.damaged) {
-      const float* bad =
-          std::find_if_not(logits + begin, logits + n, [](float x) { return x <= kLargest; });
-      throw Error(ErrorKind::kModel,
-                  format("the logit of token %d at position %lld is %g: the weights are damaged or "
-                         "not the ones this model needs",
-                         view.id(bad - logits), static_cast<long long>(position),
-                         static_cast<double>(*bad)));
+      const float* bad = std::find_if(logits + begin, logits + n, damaged_logit);
+      return choose_largest(view.id(bad - logits), *bad, position);  // throws
     }
-    block_max_[begin / kBlock] = block.max;
+    block_max_[begin / kBlock] = block.value;
   }
-  view.max = *std::max_element(block_max_.begin(), block_max_.end());
-  if (view.max == -kInfinity) {
-    throw Error(ErrorKind::kModel,
-                format("no logit at position %lld is finite: the weights are damaged or not the "
-                       "ones this model needs",
-                       static_cast<long long>(position)));
-  }
-  if (params_.penalises() || !params_.logit_bias.empty() || !suppressed_.empty()) {
-    adjust(&view, history);
-  }
+  const auto top = std::max_element(block_max_.begin(), block_max_.end());
+  view.max = *top;
+  const float* first = logits + (top - block_max_.begin()) * kBlock;
+  const int32_t best =
+      choose_largest(view.id(std::find(first, logits + n, view.max) - logits), view.max, position);
+  if (takes_largest()) return best;
+  if (changes_logits()) adjust(&view, history);
 
   if (params_.temperature == 0) {
     const int64_t block =
@@ -290,7 +285,7 @@ void Chooser::adjust(View* view, const TokenHistory& history) {
   touched_.erase(std::unique(touched_.begin(), touched_.end()), touched_.end());
   for (const int64_t block : touched_) {
     const int64_t begin = block * kBlock;
-    block_max_[block] = summarize(work_.data() + begin, std::min(kBlock, view->n - begin)).max;
+    block_max_[block] = largest(work_.data() + begin, std::min(kBlock, view->n - begin)).value;
   }
   view->max = *std::max_element(block_max_.begin(), block_max_.end());
   if (view->max == -kInfinity) {

@@ -75,6 +75,13 @@ class Chooser {
   int32_t choose(const float* logits, const int32_t* ids, int64_t n, int64_t position,
                  const TokenHistory& history);
 
+  /// Whether the choice is the largest logit, whatever they are: greedy, with nothing that changes
+  /// logits first. Then choose_largest() gives what choose() would from all of them.
+  bool takes_largest() const;
+  /// id: of the largest logit, the smallest id of equal ones, or the first that is NaN or
+  /// +infinity.
+  int32_t choose_largest(int32_t id, float logit, int64_t position) const;
+
   const SamplingParams& params() const { return params_; }
 
  private:
@@ -95,6 +102,7 @@ class Chooser {
     int64_t find(int32_t id) const;  // index of a token, -1 when absent
   };
 
+  bool changes_logits() const;
   void adjust(View* view, const TokenHistory& history);
   bool collect(const View& view, float lowest, size_t limit);
   void keep_top_k(const View& view);

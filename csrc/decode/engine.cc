@@ -157,10 +157,11 @@ void Engine::logits(const std::vector<int32_t>& ids, float* out) {
   const std::lock_guard lock(mutex_);
   KvCache kv(config_, *backend_, context_, max_rows(), options_.kv_f16);
   Buffer hidden = backend_->alloc(max_rows() * config_.hidden);
+  std::vector<BestLogit> best(static_cast<size_t>(max_rows()));
   for (size_t at = 0; at < ids.size();) {
     const auto m = std::min(ids.size() - at, static_cast<size_t>(options_.prefill_chunk));
     target_->forward(kv, ids.data() + at, static_cast<int64_t>(m), static_cast<int64_t>(m),
-                     hidden.get(), out + at * static_cast<size_t>(config_.vocab));
+                     hidden.get(), best.data(), out + at * static_cast<size_t>(config_.vocab));
     at += m;
   }
 }
@@ -180,7 +181,7 @@ DraftTrace Engine::draft(const std::vector<int32_t>& ids, int k) {
   for (int64_t at = session->length(); at < static_cast<int64_t>(prompt.size());) {
     const int64_t left = static_cast<int64_t>(prompt.size()) - at;
     const int64_t m = std::min(options_.prefill_chunk, left);
-    session->forward(*target_, prompt.data() + at, m, m == left ? 1 : 0);
+    session->forward(*target_, prompt.data() + at, m, m == left ? 1 : 0, HeadOutput::kNone);
     at += m;
   }
   DraftTrace trace;

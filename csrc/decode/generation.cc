@@ -139,10 +139,9 @@ void Generation::prefill_chunk() {
   const auto total = static_cast<int64_t>(prompt_.size());
   const int64_t m = std::min(engine_->options().prefill_chunk, total - at);
   const bool last = at + m == total;
-  session_->forward(engine_->target(), prompt_.data() + at, m, last ? 1 : 0);
+  session_->forward(engine_->target(), prompt_.data() + at, m, last ? 1 : 0, head_output(chooser_));
   if (!last) return;
-  pending_.token =
-      chooser_.choose(session_->logits(0), nullptr, engine_->config().vocab, total, history_);
+  pending_.token = session_->choose(0, chooser_, total, history_);
   history_.push(pending_.token);
   const float* h = session_->hidden(0);
   pending_.hidden.assign(h, h + engine_->config().hidden);

@@ -5,10 +5,16 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "decode/choose.h"
 #include "model/kv_cache.h"
 #include "model/target.h"
 
 namespace gemtp {
+
+/// What the chooser needs of the head.
+inline HeadOutput head_output(const Chooser& chooser) {
+  return chooser.takes_largest() ? HeadOutput::kBest : HeadOutput::kLogits;
+}
 
 class Session {
  public:
@@ -26,23 +32,28 @@ class Session {
   /// Keeps positions below `length`. Precondition: kv().can_truncate(length).
   void truncate(int64_t length);
 
-  /// Runs ids[0 .. m) behind the cached tokens; outputs of the last `want` rows are in hidden() and
-  /// logits() until the next call.
-  void forward(Target& target, const int32_t* ids, int64_t m, int64_t want);
+  /// Runs ids[0 .. m) behind the cached tokens; outputs of the last `want` rows are there until the
+  /// next call.
+  void forward(Target& target, const int32_t* ids, int64_t m, int64_t want, HeadOutput head);
 
   /// For measurements: as in KvCache. A session that has jumped shares no prefix with any prompt.
   void fill_with_noise(Backend& backend) { kv_.fill_with_noise(backend); }
   void jump(int64_t length);
 
   const float* hidden(int64_t row) const { return hidden_.get() + row * hidden_size_; }
-  const float* logits(int64_t row) const { return logits_.get() + row * vocab_; }
+  /// The token for `position` that the chooser picks from a row's outputs: HeadOutput::kLogits, or
+  /// kBest where that is all it needs.
+  int32_t choose(int64_t row, Chooser& chooser, int64_t position,
+                 const TokenHistory& history) const;
 
  private:
   KvCache kv_;
   std::vector<int32_t> tokens_;
+  Backend& backend_;
   int64_t hidden_size_, vocab_, output_rows_;
-  Buffer hidden_;  // [output_rows, hidden]
-  Buffer logits_;  // [output_rows, vocab]
+  Buffer hidden_;                // [output_rows, hidden]
+  Buffer logits_;                // [output_rows, vocab]; null until wanted
+  std::vector<BestLogit> best_;  // [output_rows]
 };
 
 }  // namespace gemtp

@@ -46,14 +46,13 @@ Round run_round(Target& target, Drafter* drafter, Session& session, Pending& pen
     rows.insert(rows.end(), drafts.begin(), drafts.end());
   }
   const auto m = static_cast<int64_t>(rows.size());
-  session.forward(target, rows.data(), m, m);
+  session.forward(target, rows.data(), m, m, head_output(chooser));
 
   Round round;
   round.drafted = static_cast<int>(m - 1);
   int64_t row = 0;
   for (;; ++row) {
-    const int32_t choice =
-        chooser.choose(session.logits(row), nullptr, target.config().vocab, p + 1 + row, history);
+    const int32_t choice = session.choose(row, chooser, p + 1 + row, history);
     history.push(choice);
     round.tokens.push_back(choice);
     const bool agreed = row + 1 < m && choice == rows[static_cast<size_t>(row + 1)];

@@ -14,6 +14,11 @@ MatmulJob job(const MatrixPtr& w, const float* x, int64_t m, float* y) {
   return {w.get(), x, w->cols, m, y, w->rows};
 }
 
+GatedJob gated_job(const MatrixPtr& gate, const MatrixPtr& up, const float* x, int64_t m,
+                   float* y) {
+  return {gate.get(), up.get(), x, gate->cols, m, y, gate->rows};
+}
+
 const LayerConfig& layer_config(const Config& c, int i) { return c.layers[static_cast<size_t>(i)]; }
 
 // (rms(W_model x hidden^-1/2) w + table[token] sqrt(P)) 2^-1/2, this layer's slice, into
@@ -118,20 +123,20 @@ void expert_branch(const Config& c, const ExpertWeights& w, int64_t m, LayerScra
     std::memcpy(s.expert_in.get() + g * h,
                 s.normed.get() + grouped[static_cast<size_t>(g)] / used * h,
                 static_cast<size_t>(h) * sizeof(float));
-  std::vector<MatmulJob> in, out;
+  std::vector<GatedJob> in;
+  std::vector<MatmulJob> out;
   for (int64_t g = 0; g < slots;) {
     const int32_t e = chosen[static_cast<size_t>(grouped[static_cast<size_t>(g)])];
     int64_t n = 1;
     while (g + n < slots && chosen[static_cast<size_t>(grouped[static_cast<size_t>(g + n)])] == e)
       ++n;
     const auto at = static_cast<size_t>(e);
-    in.push_back(job(w.gate[at], s.expert_in.get() + g * h, n, s.expert_gate.get() + g * f));
-    in.push_back(job(w.up[at], s.expert_in.get() + g * h, n, s.expert_up.get() + g * f));
-    out.push_back(job(w.down[at], s.expert_gate.get() + g * f, n, s.expert_out.get() + g * h));
+    in.push_back(gated_job(w.gate[at], w.up[at], s.expert_in.get() + g * h, n,
+                           s.expert_gated.get() + g * f));
+    out.push_back(job(w.down[at], s.expert_gated.get() + g * f, n, s.expert_out.get() + g * h));
     g += n;
   }
-  b.matmul(in);
-  b.gelu_mul(s.expert_gate.get(), s.expert_up.get(), slots, f, s.expert_gate.get());
+  b.gated_matmul(in);
   b.matmul(out);
   for (int64_t g = 0; g < slots; ++g)
     std::memcpy(s.slot_out.get() + grouped[static_cast<size_t>(g)] * h, s.expert_out.get() + g * h,
@@ -140,16 +145,14 @@ void expert_branch(const Config& c, const ExpertWeights& w, int64_t m, LayerScra
   b.rms_norm(s.branch.get(), w.post_norm.get(), m, h, c.eps, s.branch.get());
 }
 
-void feed_forward_block(const Config& c, const LayerConfig& l, const LayerWeights& w, int64_t m,
-                        LayerScratch& s, Backend& b, float* x) {
+void feed_forward_block(const Config& c, const LayerWeights& w, int64_t m, LayerScratch& s,
+                        Backend& b, float* x) {
   b.rms_norm(x, w.ffn_norm.get(), m, c.hidden, c.eps, s.normed.get());
-  b.matmul({job(w.ffn_gate, s.normed.get(), m, s.gate.get()),
-            job(w.ffn_up, s.normed.get(), m, s.up.get())});
-  b.gelu_mul(s.gate.get(), s.up.get(), m, l.ffn, s.gate.get());
+  b.gated_matmul({gated_job(w.ffn_gate, w.ffn_up, s.normed.get(), m, s.gated.get())});
   if (!w.moe) {
-    b.matmul({job(w.ffn_down, s.gate.get(), m, s.branch.get())});
+    b.matmul({job(w.ffn_down, s.gated.get(), m, s.branch.get())});
   } else {
-    b.matmul({job(w.ffn_down, s.gate.get(), m, s.dense_out.get())});
+    b.matmul({job(w.ffn_down, s.gated.get(), m, s.dense_out.get())});
     expert_branch(c, *w.moe, m, s, b, x);
     b.rms_norm_add(s.dense_out.get(), w.moe->dense_post_norm.get(), m, c.hidden, c.eps,
                    s.branch.get(), s.branch.get());
@@ -178,8 +181,7 @@ LayerScratch::LayerScratch(const Config& c, Backend& b, int64_t rows) {
   q = b.alloc(rows * heads);
   attended = b.alloc(rows * heads);
   branch = b.alloc(rows * c.hidden);
-  gate = b.alloc(rows * ffn);
-  up = b.alloc(rows * ffn);
+  gated = b.alloc(rows * ffn);
   if (c.kv_layers) {
     k = b.alloc(rows * kv);
     v = b.alloc(rows * kv);
@@ -192,8 +194,7 @@ LayerScratch::LayerScratch(const Config& c, Backend& b, int64_t rows) {
     const int64_t slots = rows * c.experts_used;
     router_scores = b.alloc(rows * c.experts);
     expert_in = b.alloc(slots * c.hidden);
-    expert_gate = b.alloc(slots * c.expert_ffn);
-    expert_up = b.alloc(slots * c.expert_ffn);
+    expert_gated = b.alloc(slots * c.expert_ffn);
     expert_out = b.alloc(slots * c.hidden);
     slot_out = b.alloc(slots * c.hidden);
     slot_weight = b.alloc(slots);
@@ -207,7 +208,7 @@ void layer_forward(const Config& c, const LayerWeights& w, const LayerPass& p, L
   attention_block(c, l, w, p, s, b, x);
   if (p.keep == 0) return;
   float* kept = x + (p.m - p.keep) * c.hidden;
-  feed_forward_block(c, l, w, p.keep, s, b, kept);
+  feed_forward_block(c, w, p.keep, s, b, kept);
   if (c.per_layer) per_layer_block(c, w, p.keep, s, b, kept);
   if (w.output_scale != 1.0f) b.scale(kept, w.output_scale, p.keep, c.hidden, kept);
 }

@@ -21,17 +21,17 @@ class LayerScratch {
   Buffer k, v;       // [rows, kv_heads * head_dim]
   Buffer attended;   // [rows, heads * head_dim]
   Buffer branch;     // [rows, hidden]: what a branch adds to the residual
-  Buffer gate, up;   // [rows, ffn]
+  Buffer gated;      // [rows, ffn]: gelu(gate) * up
   Buffer ple_input;  // [rows, P]
   Buffer ple_gate;   // [rows, P]
   // MoE; slots = rows * experts_used, ordered by row, then by rank of the expert.
-  Buffer router_scores;           // [rows, experts]
-  Buffer expert_in;               // [slots, hidden] inputs grouped by expert
-  Buffer expert_gate, expert_up;  // [slots, expert_ffn] grouped by expert
-  Buffer expert_out;              // [slots, hidden] grouped by expert
-  Buffer slot_out;                // [slots, hidden] by row and rank
-  Buffer slot_weight;             // [slots]
-  Buffer dense_out;               // [rows, hidden]
+  Buffer router_scores;  // [rows, experts]
+  Buffer expert_in;      // [slots, hidden] inputs grouped by expert
+  Buffer expert_gated;   // [slots, expert_ffn] grouped by expert
+  Buffer expert_out;     // [slots, hidden] grouped by expert
+  Buffer slot_out;       // [slots, hidden] by row and rank
+  Buffer slot_weight;    // [slots]
+  Buffer dense_out;      // [rows, hidden]
 };
 
 /// The rows of one pass through one layer.

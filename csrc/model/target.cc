@@ -28,7 +28,7 @@ Target::Target(const Config& config, const Weights& weights, Backend& backend, i
       x_(backend.alloc(max_rows * config.hidden)) {}
 
 void Target::forward(KvCache& kv, const int32_t* ids, int64_t m, int64_t want, float* hidden,
-                     float* logits) {
+                     BestLogit* best, float* logits) {
   GEMTP_ASSERT(m >= 1 && m <= max_rows_ && want >= 0 && want <= m);
   const Config& c = config_;
   const int64_t first = kv.length();
@@ -72,9 +72,7 @@ void Target::forward(KvCache& kv, const int32_t* ids, int64_t m, int64_t want, f
 
   const float* last = x_.get() + (m - want) * c.hidden;
   backend_.rms_norm(last, weights_.output_norm.get(), want, c.hidden, c.eps, hidden);
-  if (!logits) return;
-  backend_.matmul({{weights_.head.get(), hidden, c.hidden, want, logits, c.vocab}});
-  if (c.softcap > 0) backend_.softcap(logits, want, c.vocab, c.softcap, logits);
+  if (best) backend_.head(*weights_.head, hidden, want, c.softcap, logits, best);
 }
 
 }  // namespace gemtp

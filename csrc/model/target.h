@@ -13,6 +13,9 @@
 
 namespace gemtp {
 
+/// What the head gives of each row that is wanted.
+enum class HeadOutput { kNone, kBest, kLogits };
+
 class Target {
  public:
   /// max_rows: the most rows one pass takes.
@@ -20,11 +23,12 @@ class Target {
 
   /// Runs ids[0 .. m) at positions kv.length() .. kv.length() + m - 1 and appends their K/V.
   /// Of the last `want` rows it gives the hidden state after the final norm (hidden: [want,
-  /// hidden]) and the logits ([want, vocab], softcapped; may be null). Rows that nobody wants skip
-  /// every layer that shares K/V, and all but the K/V of the last layer that owns them.
+  /// hidden]), the best logit (best: [want], or null: no head) and all logits ([want, vocab],
+  /// softcapped, or null). Rows that nobody wants skip every layer that shares K/V, and all but the
+  /// K/V of the last layer that owns them.
   /// Preconditions (checked by the session): 1 <= m <= max_rows, 0 <= want <= m, ids valid.
   void forward(KvCache& kv, const int32_t* ids, int64_t m, int64_t want, float* hidden,
-               float* logits);
+               BestLogit* best, float* logits);
 
   const Config& config() const { return config_; }
   int64_t max_rows() const { return max_rows_; }

@@ -228,17 +228,17 @@ inline std::vector<float> multiply(const gemtp_kernels& t, const Matrix& w, cons
                                    int64_t tile_begin, int64_t tile_end, int64_t y_stride) {
   std::vector<float> y(static_cast<size_t>(x.m * y_stride), -7.25f);
   gemtp_matmul a{};
-  a.weights = w.data.get();
+  a.weights = w.data.get() + tile_begin * w.tile_bytes;
   a.tile_bytes = w.tile_bytes;
   a.k = w.k;
-  a.tile_begin = tile_begin;
-  a.tile_end = tile_end;
-  a.rows = w.rows;
+  a.tiles = tile_end - tile_begin;
+  a.tiles_behind = (w.rows + 15) / 16 - tile_end;
+  a.rows = std::min(16 * tile_end, w.rows) - 16 * tile_begin;
   a.m = x.m;
   a.x = x.x.data();
   a.x_stride = x.stride;
   a.xq = {x.q.data(), x.d.data(), x.bias.data()};
-  a.y = y.data();
+  a.y = y.data() + 16 * tile_begin;
   a.y_stride = y_stride;
   switch (w.type) {
     case Type::kF32:

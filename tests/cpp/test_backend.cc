@@ -1,6 +1,7 @@
 // The CPU backend: packing, splitting over threads, and the independence of rows from one another.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -219,4 +220,70 @@ TEST_CASE("attention is softmax over the span, in a ring that has wrapped, alone
         // sum).
         CHECK(worst < 2 * 60 * 6e-8 * 4);
       }
+}
+
+TEST_CASE("gated products and the head are those of matmul, gelu, softcap and a search") {
+  for (const int threads : {1, 3}) {
+    const auto backend = make_cpu_backend(threads, "");
+    for (const DType type : kTypes)
+      for (const int64_t m : {1, 3, 17}) {
+        CAPTURE(threads);
+        CAPTURE(m);
+        const int64_t rows = 1490, cols = 64;  // several groups of tiles, the last one not full
+        const Weight a = make_weight(type, rows, cols, 11);
+        const Weight b = make_weight(m == 3 ? DType::kF32 : type, rows, cols, 12);
+        const auto gate = backend->load_matrix(a.source, "gate");
+        const auto up = backend->load_matrix(b.source, "up");
+        const auto x = random_floats(m * cols, 13);
+        const auto n = static_cast<size_t>(m * rows);
+        std::vector<float> gates(n), ups(n), gated(n);
+        backend->matmul({{gate.get(), x.data(), cols, m, gates.data(), rows},
+                         {up.get(), x.data(), cols, m, ups.data(), rows}});
+        backend->gated_matmul({{gate.get(), up.get(), x.data(), cols, m, gated.data(), rows}});
+        backend->gelu_mul(gates.data(), ups.data(), m, rows, ups.data());
+        CHECK(gated == ups);
+
+        for (const float cap : {0.0f, 2.0f}) {
+          std::vector<float> wanted = gates, logits(n);
+          if (cap > 0) backend->softcap(wanted.data(), m, rows, cap, wanted.data());
+          std::vector<BestLogit> best(static_cast<size_t>(m)), alone(best);
+          backend->head(*gate, x.data(), m, cap, logits.data(), best.data());
+          backend->head(*gate, x.data(), m, cap, nullptr, alone.data());
+          CHECK(logits == wanted);
+          for (int64_t i = 0; i < m; ++i) {
+            const float* row = wanted.data() + i * rows;
+            const float* top = std::max_element(row, row + rows);  // the first of equal ones
+            CHECK(best[static_cast<size_t>(i)].index == top - row);
+            CHECK(best[static_cast<size_t>(i)].logit == *top);
+            CHECK(alone[static_cast<size_t>(i)].index == top - row);
+            CHECK(alone[static_cast<size_t>(i)].logit == *top);
+          }
+        }
+      }
+  }
+}
+
+TEST_CASE("head: the smallest index of equal logits, and damage before everything else") {
+  const auto backend = make_cpu_backend(2, "");
+  const int64_t rows = 5000, cols = 1;
+  std::vector<float> w(static_cast<size_t>(rows), 1.0f);
+  const auto best_of = [&](float x) {
+    const auto matrix = backend->load_matrix(
+        {DType::kF32, rows, cols, reinterpret_cast<const uint8_t*>(w.data())}, "head");
+    BestLogit best;
+    backend->head(*matrix, &x, 1, 0, nullptr, &best);
+    return best;
+  };
+  w[4000] = w[4500] = w[4999] = 2.0f;
+  CHECK(best_of(1.0f).index == 4000);
+  w[0] = 2.0f;
+  CHECK(best_of(1.0f).index == 0);
+  w[3000] = 3e38f;  // times 2: infinite
+  CHECK(best_of(2.0f).index == 3000);
+  CHECK(best_of(2.0f).logit == std::numeric_limits<float>::infinity());
+  w[4321] = 3e38f;
+  CHECK(best_of(2.0f).index == 3000);
+  CHECK(best_of(std::nanf("")).index == 0);
+  CHECK(best_of(-std::numeric_limits<float>::infinity()).logit ==
+        -std::numeric_limits<float>::infinity());
 }

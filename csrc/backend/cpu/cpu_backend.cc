@@ -7,6 +7,8 @@
 #include <new>
 
 #include "backend/backend.h"
+#include "backend/cpu/cpu_matmul.h"
+#include "backend/cpu/cpu_memory.h"
 #include "backend/cpu/dispatch.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/pack.h"
@@ -16,25 +18,6 @@
 namespace gemtp {
 namespace {
 
-constexpr std::align_val_t kAlign{64};
-
-struct AlignedDeleter {
-  void operator()(uint8_t* p) const { ::operator delete[](p, kAlign); }
-};
-using Bytes = std::unique_ptr<uint8_t[], AlignedDeleter>;
-
-Bytes allocate(int64_t n) {
-  return Bytes(static_cast<uint8_t*>(
-      ::operator new[](static_cast<size_t>(std::max<int64_t>(n, 64)), kAlign)));
-}
-
-class CpuMatrix : public Matrix {
- public:
-  Bytes data;
-  int64_t tile_bytes = 0;
-  int64_t tiles() const { return (rows + GEMTP_TILE - 1) / GEMTP_TILE; }
-};
-
 class CpuKv : public KvLayer {
  public:
   bool f16 = true;
@@ -43,37 +26,16 @@ class CpuKv : public KvLayer {
   int64_t head_bytes() const { return capacity * head_dim * element(); }
 };
 
-// Grows, never shrinks.
-template <class T>
-class Scratch {
- public:
-  T* ensure(int64_t n) {
-    if (n > size_) {
-      data_ = allocate(n * static_cast<int64_t>(sizeof(T)));
-      size_ = n;
-    }
-    return reinterpret_cast<T*>(data_.get());
-  }
-
- private:
-  Bytes data_;
-  int64_t size_ = 0;
-};
-
-bool quantized(DType t) { return t == DType::kQ8_0 || t == DType::kQ4_0; }
-
 // Pieces per thread: enough that a thread which was descheduled does not hold up the others.
 constexpr int64_t kPiecesPerThread = 4;
 
 // Rows of element-wise work below which waking other threads costs more than it saves.
 constexpr int64_t kSerialFloats = 16384;
 
-// Likewise for products, in bytes of weights times rows.
-constexpr int64_t kSerialBytes = 128 << 10;
-
 class CpuBackend : public Backend {
  public:
-  CpuBackend(int threads, const gemtp_kernels& kernels) : kernels_(kernels), pool_(threads) {}
+  CpuBackend(int threads, const gemtp_kernels& kernels)
+      : kernels_(kernels), pool_(threads), matmul_(kernels, pool_) {}
 
   std::string name() const override { return std::string("cpu/") + kernels_.name; }
   int threads() const override { return pool_.threads(); }
@@ -142,42 +104,11 @@ class CpuBackend : public Backend {
                  table.name.c_str(), static_cast<long long>(bad.load())));
   }
 
-  void matmul(const std::vector<MatmulJob>& jobs) override {
-    std::vector<gemtp_matmul> calls(jobs.size());
-    std::vector<int64_t> first_tile(jobs.size() + 1, 0);
-    quantize_inputs(jobs, calls);
-    int64_t bytes = 0;
-    for (size_t j = 0; j < jobs.size(); ++j) {
-      const auto& w = static_cast<const CpuMatrix&>(*jobs[j].w);
-      gemtp_matmul& c = calls[j];
-      c.weights = w.data.get();
-      c.tile_bytes = w.tile_bytes;
-      c.k = w.cols;
-      c.rows = w.rows;
-      c.m = jobs[j].m;
-      c.x = jobs[j].x;
-      c.x_stride = jobs[j].x_stride;
-      c.y = jobs[j].y;
-      c.y_stride = jobs[j].y_stride;
-      first_tile[j + 1] = first_tile[j] + w.tiles();
-      bytes += w.bytes * jobs[j].m;
-    }
-    const int64_t tiles = first_tile.back();
-    // A product of some microseconds stays on this thread.
-    const int64_t pieces = bytes < kSerialBytes ? 1 : pool_.threads() * kPiecesPerThread;
-    const int64_t grain = std::max<int64_t>(1, (tiles + pieces - 1) / pieces);
-    pool_.parallel_for(tiles, grain, [&](int64_t begin, int64_t end, int) {
-      size_t j = static_cast<size_t>(std::upper_bound(first_tile.begin(), first_tile.end(), begin) -
-                                     first_tile.begin() - 1);
-      for (; begin < end; ++j) {
-        const int64_t stop = std::min(end, first_tile[j + 1]);
-        gemtp_matmul part = calls[j];
-        part.tile_begin = begin - first_tile[j];
-        part.tile_end = stop - first_tile[j];
-        if (part.tile_begin < part.tile_end) kernel_for(jobs[j].w->type)(&part);
-        begin = stop;
-      }
-    });
+  void matmul(const std::vector<MatmulJob>& jobs) override { matmul_.products(jobs); }
+  void gated_matmul(const std::vector<GatedJob>& jobs) override { matmul_.gated(jobs); }
+  void head(const Matrix& w, const float* x, int64_t m, float cap, float* logits,
+            BestLogit* best) override {
+    matmul_.head(w, x, m, cap, logits, best);
   }
 
   void rms_norm(const float* x, const float* w, int64_t m, int64_t n, float eps,
@@ -330,71 +261,9 @@ class CpuBackend : public Backend {
     });
   }
 
-  using MatmulKernel = void (*)(const gemtp_matmul*);
-  MatmulKernel kernel_for(DType type) const {
-    switch (type) {
-      case DType::kF32:
-        return kernels_.matmul_f32;
-      case DType::kF16:
-        return kernels_.matmul_f16;
-      case DType::kBF16:
-        return kernels_.matmul_bf16;
-      case DType::kQ8_0:
-        return kernels_.matmul_q8_0;
-      case DType::kQ4_0:
-        return kernels_.matmul_q4_0;
-    }
-    GEMTP_ASSERT(!"a matrix of an unknown type");
-    return nullptr;
-  }
-
-  // Fills calls[j].xq for the quantized jobs, quantizing each distinct x once.
-  void quantize_inputs(const std::vector<MatmulJob>& jobs, std::vector<gemtp_matmul>& calls) {
-    int64_t quants = 0, blocks = 0;
-    std::vector<size_t> owner(jobs.size());
-    std::vector<int64_t> quant_at(jobs.size()), block_at(jobs.size());
-    for (size_t j = 0; j < jobs.size(); ++j) {
-      owner[j] = j;
-      if (!quantized(jobs[j].w->type)) continue;
-      for (size_t i = 0; i < j; ++i)
-        if (quantized(jobs[i].w->type) && jobs[i].x == jobs[j].x && jobs[i].m == jobs[j].m &&
-            jobs[i].x_stride == jobs[j].x_stride && jobs[i].w->cols == jobs[j].w->cols) {
-          owner[j] = owner[i];
-          break;
-        }
-      if (owner[j] != j) continue;
-      quant_at[j] = quants;
-      block_at[j] = blocks;
-      quants += jobs[j].m * jobs[j].w->cols;
-      blocks += jobs[j].m * jobs[j].w->cols / GEMTP_BLOCK;
-    }
-    if (quants == 0) return;
-    int8_t* q = quants_.ensure(quants);
-    float* d = scales_.ensure(blocks);
-    int32_t* bias = biases_.ensure(blocks);
-    for (size_t j = 0; j < jobs.size(); ++j) {
-      if (!quantized(jobs[j].w->type)) continue;
-      const size_t o = owner[j];
-      calls[j].xq = {q + quant_at[o], d + block_at[o], bias + block_at[o]};
-      if (o != j) continue;
-      const MatmulJob& job = jobs[j];
-      const int64_t k = job.w->cols, per_row = k / GEMTP_BLOCK;
-      rows(job.m, k, [&](int64_t i) {
-        const int64_t panel = i / GEMTP_PANEL * GEMTP_PANEL;  // its first row
-        const int64_t in_panel = std::min<int64_t>(GEMTP_PANEL, job.m - panel);
-        const int64_t at = block_at[j] + panel * per_row + i - panel;
-        kernels_.quantize_q8(job.x + i * job.x_stride, k, in_panel,
-                             q + quant_at[j] + panel * k + (i - panel) * GEMTP_BLOCK, d + at,
-                             bias + at);
-      });
-    }
-  }
-
   const gemtp_kernels& kernels_;
   ThreadPool pool_;
-  Scratch<int8_t> quants_;
-  Scratch<float> scales_;
-  Scratch<int32_t> biases_;
+  CpuMatmul matmul_;
   std::vector<Scratch<float>> scratch_;  // attention, one per thread
 };
 

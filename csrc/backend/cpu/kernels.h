@@ -44,13 +44,14 @@ typedef struct {
 } gemtp_q8_rows;
 
 typedef struct {
-  const uint8_t* weights; /* first tile of the matrix, 64-byte aligned */
+  const uint8_t* weights; /* first tile to compute, 64-byte aligned */
   int64_t tile_bytes;
   int64_t k;
-  int64_t tile_begin, tile_end; /* tiles to compute: rows 16*tile_begin .. min(16*tile_end, rows) */
-  int64_t rows;                 /* output rows of the matrix (stores beyond it are skipped) */
-  int64_t m;                    /* activation rows, any number >= 1 */
-  const float* x;               /* float matmuls: [m] rows of k, x_stride floats apart */
+  int64_t tiles;        /* tiles to compute */
+  int64_t tiles_behind; /* tiles that follow in memory, whose turn may come next: prefetched */
+  int64_t rows;         /* output rows, <= 16 * tiles (stores beyond are skipped) */
+  int64_t m;            /* activation rows, any number >= 1 */
+  const float* x;       /* float matmuls: [m] rows of k, x_stride floats apart */
   int64_t x_stride;
   gemtp_q8_rows xq; /* quantized matmuls */
   float* y;         /* [m] rows, y_stride floats apart: y[i][r] */

@@ -35,7 +35,7 @@ void quantize_q8(const float* x, int64_t k, int64_t n, int8_t* q, float* d, int3
 // Calls fn(tile's weights, first row, number of rows that exist) for every tile asked for.
 template <class Fn>
 void for_each_tile(const gemtp_matmul& a, Fn fn) {
-  for (int64_t t = a.tile_begin; t < a.tile_end; ++t) {
+  for (int64_t t = 0; t < a.tiles; ++t) {
     const int64_t first = t * kTile;
     const int64_t n = a.rows - first < kTile ? a.rows - first : kTile;
     fn(a.weights + t * a.tile_bytes, first, n);

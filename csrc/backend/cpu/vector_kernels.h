@@ -27,7 +27,8 @@
 //   and where kDirectRows < GEMTP_PANEL, for more rows, whose sums live in memory:
 //   kUnpackedBytes, unpack(w, buffer): a block in the form that many rows are best served from, in
 //       `buffer` (64-byte aligned) or in place; returns where
-//   kGroup, unpacked_dots<n>(u, q, bias, dot), n <= kGroup: as dots, of that form; rows go in groups
+//   kGroup, unpacked_dots<n>(u, q, bias, dot), n <= kGroup: as dots, of that form; rows go in
+//   groups
 //       of kGroup and kGroup - 1, so 3 <= kGroup <= kDirectRows
 //
 // Everything has internal linkage: nothing compiled with wide flags can be picked by the linker for

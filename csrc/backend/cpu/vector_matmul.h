@@ -49,17 +49,17 @@ void float_tiles(const gemtp_matmul& a, int64_t tile, int64_t row) {
 template <class Format>
 void matmul_float(const gemtp_matmul* args) {
   const gemtp_matmul& a = *args;
-  int64_t tile = a.tile_begin;
+  int64_t tile = 0;
   // Few rows: several tiles at once keep the accumulators many.
   if (a.m <= kChains / 2) {
     auto run = [&]<int kRows>() {
       constexpr int kTiles = kChains / kRows;
-      for (; tile + kTiles <= a.tile_end; tile += kTiles)
+      for (; tile + kTiles <= a.tiles; tile += kTiles)
         float_tiles<Format, kRows, kTiles>(a, tile, 0);
     };
     with_constant<kChains / 2>(a.m, run);
   }
-  for (; tile < a.tile_end; ++tile)
+  for (; tile < a.tiles; ++tile)
     for_each_pass<kChains>(
         a.m, [&]<int kRows>(int64_t row) { float_tiles<Format, kRows, 1>(a, tile, row); });
 }
@@ -193,7 +193,7 @@ void matmul_quantized(const gemtp_matmul* args) {
   t.y_stride = a.y_stride;
   const auto set_tiles = [&](int64_t tile, int64_t count) {
     t.weights = a.weights + tile * a.tile_bytes;
-    t.next = tile + 2 * count <= a.tile_end ? count * a.tile_bytes : 0;
+    t.next = tile + 2 * count <= a.tiles + a.tiles_behind ? count * a.tile_bytes : 0;
     t.n = a.rows - tile * kTile;
   };
   const auto set_panel = [&](int64_t tile, int64_t row) {
@@ -203,13 +203,13 @@ void matmul_quantized(const gemtp_matmul* args) {
     t.x.bias = a.xq.bias + row * t.blocks;
     t.y = a.y + row * a.y_stride + tile * kTile;
   };
-  int64_t tile = a.tile_begin;
+  int64_t tile = 0;
   // Few rows wait for memory: several tiles at once are several streams, which together come
   // faster than one.
   if (a.m <= kStreamedRows) {
     auto run = [&]<int kRows>() {
       constexpr int kTiles = kStreams / kRows;
-      for (; tile + kTiles <= a.tile_end; tile += kTiles) {
+      for (; tile + kTiles <= a.tiles; tile += kTiles) {
         set_tiles(tile, kTiles);
         set_panel(tile, 0);
         direct_tiles<Format, kRows, kTiles>(t);
@@ -218,8 +218,8 @@ void matmul_quantized(const gemtp_matmul* args) {
     with_constant<kStreamedRows>(a.m, run);
   }
   const int64_t group = a.m <= GEMTP_PANEL ? 1 : 1 + kGroupBytes / a.tile_bytes;
-  for (; tile < a.tile_end; tile += group) {
-    const int64_t end = smaller(tile + group, a.tile_end);
+  for (; tile < a.tiles; tile += group) {
+    const int64_t end = smaller(tile + group, a.tiles);
     for (int64_t row = 0; row < a.m; row += GEMTP_PANEL)
       for (int64_t i = tile; i < end; ++i) {
         set_tiles(i, 1);

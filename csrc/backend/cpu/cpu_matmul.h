@@ -1,0 +1,63 @@
+// Products with packed matrices on the CPU: quantizes activations, splits output rows over the
+// pool, and works on results while they are in the cache (gelu, softcap, the best logit).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cpu/cpu_memory.h"
+#include "backend/cpu/kernels.h"
+#include "base/thread_pool.h"
+
+namespace gemtp {
+
+/// A matrix in the tile layout of kernels.h.
+class CpuMatrix : public Matrix {
+ public:
+  Bytes data;
+  int64_t tile_bytes = 0;
+  int64_t tiles() const { return (rows + GEMTP_TILE - 1) / GEMTP_TILE; }
+};
+
+inline bool quantized(DType t) { return t == DType::kQ8_0 || t == DType::kQ4_0; }
+
+class CpuMatmul {
+ public:
+  CpuMatmul(const gemtp_kernels& kernels, ThreadPool& pool);
+
+  // As Backend's matmul, gated_matmul and head.
+  void products(const std::vector<MatmulJob>& jobs);
+  void gated(const std::vector<GatedJob>& jobs);
+  void head(const Matrix& w, const float* x, int64_t m, float cap, float* logits, BestLogit* best);
+
+ private:
+  // Activation rows of one or more jobs, ready for the kernels.
+  struct Input {
+    const float* x;
+    int64_t x_stride, m, k;
+    bool quantize;
+    gemtp_q8_rows q;
+  };
+
+  // The number in inputs_ of what w is to multiply; equal ones are one.
+  size_t add_input(const Matrix& w, const float* x, int64_t x_stride, int64_t m);
+  void quantize_inputs();
+  template <class Fn>
+  void for_each_piece(const std::vector<int64_t>& first_tile, int64_t bytes, const Fn& fn);
+  gemtp_matmul call(const CpuMatrix& w, const Input& input, int64_t begin, int64_t end, float* y,
+                    int64_t y_stride) const;
+  void run(DType type, const gemtp_matmul& call) const;
+  int64_t tiles_per_group(int64_t tile_bytes, int64_t m) const;
+
+  const gemtp_kernels& kernels_;
+  ThreadPool& pool_;
+  std::vector<Input> inputs_;
+  Scratch<int8_t> quants_;
+  Scratch<float> scales_;
+  Scratch<int32_t> biases_;
+  std::vector<Scratch<float>> results_;  // of a group of tiles, one per thread
+  std::vector<BestLogit> best_;          // [groups of tiles][m]
+};
+
+}  // namespace gemtp
