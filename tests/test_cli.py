@@ -67,7 +67,7 @@ def test_help_and_version():
     done = run("--help")
     seconds = time.monotonic() - start
     assert done.returncode == 0
-    for name in ("generate", "convert", "inspect", "info", "demo"):
+    for name in ("generate", "convert", "inspect", "info", "bench", "demo"):
         assert name in done.stdout.decode()
     assert seconds < 3  # generous: the machine may be busy
     assert run("--version").stdout.decode() == f"gemtp {gemtp.__version__}\n"
@@ -83,7 +83,7 @@ def test_help_loads_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["generate", "convert", "inspect", "info", "demo"])
+@pytest.mark.parametrize("name", ["generate", "convert", "inspect", "info", "bench", "demo"])
 def test_help_of_commands(call, name):
     code, out, err = call(name, "--help")
     assert (code, err) == (0, "")

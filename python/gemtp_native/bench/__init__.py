@@ -10,8 +10,9 @@ report.decode[0].tokens_per_second
 from __future__ import annotations
 
 from .measure import run
+from .plot import check_plot, plot
 from .render import csv_rows, text
 from .report import Report
 from .settings import SECTIONS, Settings
 
-__all__ = ["SECTIONS", "Report", "Settings", "csv_rows", "run", "text"]
+__all__ = ["SECTIONS", "Report", "Settings", "check_plot", "csv_rows", "plot", "run", "text"]

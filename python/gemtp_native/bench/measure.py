@@ -193,13 +193,14 @@ class _Run:
         if stored is None:
             return model, Load(seconds, None, None)
         size = sum(os.path.getsize(f) for f in (target, drafter) if f is not None)
-        if stored < size / 100:
+        little = max(size // 100, 1 << 20)  # what other files of the process come to
+        if stored < little:
             return model, Load(seconds, stored, seconds)
         del model
         self.progress("loading again, from the page cache")
         model, cached, still = load()
         return model, Load(
-            seconds, stored, cached if still is not None and still < size / 100 else None
+            seconds, stored, cached if still is not None and still < little else None
         )
 
     def _first_token(self) -> Memory:

@@ -88,15 +88,27 @@ def csv_rows(report: Report) -> Iterator[dict[str, Any]]:
 # ---------------------------------------------------------------- header
 
 
-def _header(report: Report) -> str:
+def machine_line(report: Report) -> str:
     machine = report.machine
-    memory = machine["memory_bytes"]
+    memory = _size(machine["memory_bytes"])
+    usable, cores = machine["usable_cores"], machine["cores"]
+    return (
+        f"{machine['cpu']}, {usable} of {cores} cores usable, {memory} of memory, "
+        f"{machine['platform']}"
+    )
+
+
+def model_line(report: Report) -> str:
+    return (
+        f"{_file_name(report.target)}: gemtp {report.version}, {report.isa}, "
+        f"{report.threads} thread{'s' if report.threads != 1 else ''}"
+    )
+
+
+def _header(report: Report) -> str:
+    memory = report.memory
     lines = [
-        (
-            "machine",
-            f"{machine['cpu']}, {machine['usable_cores']} of {machine['cores']} cores usable, "
-            f"{'unknown memory' if memory is None else size_text(memory)}, {machine['platform']}",
-        ),
+        ("machine", machine_line(report)),
         (
             "build",
             f"gemtp {report.version}, {report.isa}, {report.threads} threads, "
@@ -107,8 +119,8 @@ def _header(report: Report) -> str:
         ("load", _load(report)),
         (
             "memory",
-            f"{_size(report.memory.resident_bytes)} resident, {_size(report.memory.peak_bytes)} at "
-            f"the peak, with a context of {report.memory.context}",
+            f"{_size(memory.resident_bytes)} resident, {_size(memory.peak_bytes)} at the peak, "
+            f"with a context of {memory.context}",
         ),
         ("weights", _weights(report)),
     ]
@@ -126,9 +138,12 @@ def _header(report: Report) -> str:
 
 def _file(file: dict[str, Any]) -> str:
     types = ", ".join(f"{name} {size_text(size)}" for name, size in [*file["types"].items()][:3])
+    return f"{_file_name(file)}, {file['architecture']}, {size_text(file['bytes'])}: {types}"
+
+
+def _file_name(file: dict[str, Any]) -> str:
     name = os.path.basename(file["path"])
-    name = name if len(name) <= 32 else f"{name[:14]}...{name[-15:]}"
-    return f"{name}, {file['architecture']}, {size_text(file['bytes'])}: {types}"
+    return name if len(name) <= 32 else f"{name[:14]}...{name[-15:]}"
 
 
 def _load(report: Report) -> str:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import FileError
 from .options import draft_depth
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="print the figures as JSON")
     output.add_argument("--csv", metavar="FILE", help="write them as CSV; - prints them instead")
+    output.add_argument(
+        "--plot", metavar="FILE.png", help="draw them (needs the plot extra: matplotlib)"
+    )
     output.add_argument("--quiet", action="store_true", help="no progress on standard error")
     parser.set_defaults(usage_error=parser.error)
 
@@ -94,12 +98,19 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error("--json and --csv - both print to standard output")
     from .. import bench
 
+    for path in (args.csv, args.plot):  # before hours of measuring
+        if path and path != "-" and not Path(path).parent.is_dir():
+            raise FileError(f"the folder of {path} is missing; create it first")
+    if args.plot:
+        bench.check_plot(args.plot)
     report = bench.run(
         args.target, args.drafter, bench.Settings(**_settings(args)), _progress(args.quiet)
     )
     if args.csv and args.csv != "-":
         with Path(args.csv).open("w", encoding="utf-8", newline="") as file:
             _write_csv(report, file)
+    if args.plot:
+        bench.plot(report, args.plot)
     if args.json:
         print(json.dumps(report.as_dict(), ensure_ascii=False))
     elif args.csv == "-":
