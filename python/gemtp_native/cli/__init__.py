@@ -23,6 +23,7 @@ _COMMANDS = {
     "convert": ("..convert", "Hugging Face folder to GGUF"),
     "inspect": (".inspect", "show what is in a GGUF, and whether a drafter fits its target"),
     "info": (".info", "show what this machine and build can run"),
+    "synth": (".synth", "write a pair with the shapes of a released one, for measuring speed"),
     "bench": (".bench", "measure what a model costs on this machine"),
     "demo": (".demo", "run the shipped pair, with and without its drafter"),
 }

@@ -16,6 +16,20 @@ from ..errors import FileError
 _DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
+def check_space(path: Path, size: int) -> None:
+    """FileError when the disk lacks `size` bytes for `path`, a file to be or an existing folder."""
+    if shutil.disk_usage(path if path.is_dir() else path.parent).free < size:
+        raise _full(path, size)
+
+
+def _full(path: Path, size: int) -> FileError:
+    free = shutil.disk_usage(path if path.is_dir() else path.parent).free
+    return FileError(
+        f"not enough space for {path}: {size:,} bytes are needed, {free:,} are free; make room or "
+        f"choose a smaller outtype."
+    )
+
+
 @contextlib.contextmanager
 def replacing(path: Path, size: int) -> Iterator[BinaryIO]:
     """A new file of `size` bytes beside `path`, which takes its place when the block ends well.
@@ -24,15 +38,7 @@ def replacing(path: Path, size: int) -> Iterator[BinaryIO]:
     disk is, or becomes, too full.
     """
 
-    def full() -> FileError:
-        free = shutil.disk_usage(path.parent).free
-        return FileError(
-            f"not enough space for {path}: {size:,} bytes are needed, {free:,} are free; make room "
-            f"or choose a smaller outtype."
-        )
-
-    if shutil.disk_usage(path.parent).free < size:
-        raise full()
+    check_space(path, size)
     temporary = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as handle:
@@ -42,7 +48,7 @@ def replacing(path: Path, size: int) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     except OSError as e:
         if e.errno in _DISK_FULL:
-            raise full() from e
+            raise _full(path, size) from e
         raise FileError(f"{path} cannot be written: {e.strerror or e}.") from e
     finally:
         # After the rename there is nothing under this name any more.

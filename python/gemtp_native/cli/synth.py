@@ -1,0 +1,68 @@
+"""`gemtp synth`: a pair with the shapes of a released one, for measuring speed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from ..synth import SHAPES, TYPES, write_pair
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Writes target.gguf and drafter.gguf with the exact shapes of a released pair and a chosen "
+        "acceptance. They cost what the real ones cost and know one thing: which token follows "
+        "which, in one long cycle."
+    )
+    parser.add_argument("shape", metavar="SHAPE", choices=SHAPES, help=", ".join(SHAPES))
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="folder to write to (default: synth-SHAPE)"
+    )
+    parser.add_argument(
+        "--accept",
+        type=float,
+        default=0.75,
+        metavar="P",
+        help="how often the drafter's next token is right, 0 to 1 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--type", choices=TYPES, default="q4_0", help="of the matrices (default: %(default)s)"
+    )
+    parser.add_argument("--drafter-type", choices=TYPES, help="of the drafter's (default: --type)")
+    parser.add_argument("--layers", type=int, metavar="N", help="of the target, fewer than it has")
+    vocabulary = parser.add_mutually_exclusive_group()
+    vocabulary.add_argument(
+        "--vocab", metavar="FILE.gguf", type=Path, help="take the tokenizer from this file"
+    )
+    vocabulary.add_argument(
+        "--vocab-size", type=int, metavar="N", help="tokens to make up (default: 262144)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
+    parser.add_argument("--json", action="store_true", help="report as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress, no report")
+
+
+def run(args: argparse.Namespace) -> int:
+    result = write_pair(
+        args.shape,
+        args.out or Path(f"synth-{args.shape}"),
+        accept=args.accept,
+        outtype=args.type,
+        drafter_type=args.drafter_type,
+        layers=args.layers,
+        vocab=args.vocab,
+        vocab_size=args.vocab_size,
+        seed=args.seed,
+        force=args.force,
+        progress=not args.quiet,
+    )
+    if args.json:
+        print(json.dumps(asdict(result)))
+    elif not args.quiet:
+        print(f"{result.target}: {result.target_bytes:,} bytes, {result.parameters:,} parameters, ")
+        print(f"  {result.token_bytes:,} bytes of them read for a token")
+        print(f"{result.drafter}: {result.drafter_bytes:,} bytes, accepted {result.accept:.0%}")
+    return 0
