@@ -269,17 +269,23 @@ struct Cache {
 
   /// Slots of positions first..last hold numbers, all others NaN patterns or large numbers.
   Cache(Random& random, bool half, int64_t d, int64_t slots, int64_t first, int64_t last)
-      : f16(half), head_dim(d), capacity(slots), keys(slots * d * 4), values(slots * d * 4) {
+      : f16(half),
+        head_dim(d),
+        capacity(slots),
+        keys(slots * d * 4),
+        values(slots * columns() * 16 * 4) {
     const int stale = random.below(2) ? 0xff : 0x55;
     std::memset(keys.get(), stale, static_cast<size_t>(slots * d * 4));
-    std::memset(values.get(), stale, static_cast<size_t>(slots * d * 4));
+    std::memset(values.get(), stale, static_cast<size_t>(slots * columns() * 16 * 4));
     for (int64_t t = first; t <= last; ++t)
       for (int64_t i = 0; i < d; ++i) {
         const int64_t slot = t % slots;
         put(keys, (slot / 16 * d + i) * 16 + slot % 16, draw(random, Values::kMixed));
-        put(values, slot * d + i, draw(random, Values::kMixed));
+        put(values, (i / 16 * slots + slot) * 16 + i % 16, draw(random, Values::kMixed));
       }
   }
+
+  int64_t columns() const { return (head_dim + 15) / 16; }
 
   void put(Aligned<uint8_t>& to, int64_t at, float v) {
     const uint16_t half = gemtp_f32_to_f16(v);
@@ -290,33 +296,48 @@ struct Cache {
   }
 };
 
+/// The results of all queries, each with its own span, followed by a mark. `split`: the steps are
+/// made in parts of that many blocks, queries and columns; 0: whole.
 inline std::vector<float> attend(const gemtp_kernels& t, const Cache& cache,
-                                 const std::vector<float>& q, int64_t n_q, int64_t first,
-                                 int64_t last) {
+                                 const std::vector<float>& q, const std::vector<gemtp_span>& spans,
+                                 int64_t split = 0) {
+  const auto n_q = static_cast<int64_t>(spans.size());
   const int64_t d = cache.head_dim;
   std::vector<float> out(static_cast<size_t>(n_q * d + 3), -7.25f);
-  Aligned<float> scratch(n_q * 16 * (last / 16 - first / 16 + 1));
-  std::memset(scratch.get(), 0xff,
-              static_cast<size_t>(n_q * 16 * (last / 16 - first / 16 + 1)) * 4);
   std::vector<const float*> qs;
   std::vector<float*> outs;
+  int64_t first = spans[0].first, last = spans[0].last;
   for (int64_t h = 0; h < n_q; ++h) {
     qs.push_back(q.data() + h * d);
     outs.push_back(out.data() + h * d);
+    first = std::min(first, spans[static_cast<size_t>(h)].first);
+    last = std::max(last, spans[static_cast<size_t>(h)].last);
   }
+  const int64_t blocks = last / 16 - first / 16 + 1, stride = 16 * (blocks + n_q % 3);
+  Aligned<float> weights(n_q * stride);
+  std::memset(weights.get(), 0xff, static_cast<size_t>(n_q * stride) * 4);
+  std::vector<float> sums(spans.size());
   gemtp_attention a{};
   a.keys = cache.keys.get();
   a.values = cache.values.get();
   a.kv_f16 = cache.f16;
   a.head_dim = d;
   a.capacity = cache.capacity;
-  a.first = first;
-  a.last = last;
+  a.n_q = n_q;
   a.q = qs.data();
   a.out = outs.data();
-  a.n_q = n_q;
-  a.scratch = scratch.get();
-  t.attention(&a);
+  a.spans = spans.data();
+  a.p = weights.get();
+  a.p_stride = stride;
+  a.base = first / 16 * 16;
+  a.sums = sums.data();
+  const auto run = [&](auto step, int64_t n) {
+    const int64_t size = split ? split : n;
+    for (int64_t at = 0; at < n; at += size) step(&a, at, std::min(at + size, n));
+  };
+  run(t.attention_scores, blocks);
+  run(t.attention_weights, n_q);
+  run(t.attention_values, cache.columns());
   return out;
 }
 

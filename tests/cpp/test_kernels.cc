@@ -230,7 +230,7 @@ TEST_CASE("exp, tanh and gelu over their whole range: every table gives the scal
 TEST_CASE("attention: every table gives the scalar bits, whatever old slots hold") {
   Random random(8);
   for (const int64_t head_dim : {2, 6, 8, 16, 24, 32, 48, 64, 70, 256})
-    for (const int64_t n_q : {1, 2, 3, 4, 5, 8, 9, 16})
+    for (const int64_t n_q : {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 20})
       for (const bool f16 : {true, false}) {
         const int64_t capacity = 16 * (1 + random.below(8));
         const int64_t first = random.below(300);
@@ -239,16 +239,51 @@ TEST_CASE("attention: every table gives the scalar bits, whatever old slots hold
         auto q = draw(random, n_q * head_dim, Values::kMixed);
         if (random.below(4) == 0)  // scores far apart: weights that vanish
           for (float& v : q) v *= 40.0f;
-        const auto expected = attend(gemtp_kernels_scalar, cache, q, n_q, first, last);
+        // One span for all, a window that moves on with the rows, or any spans at all.
+        std::vector<gemtp_span> spans(static_cast<size_t>(n_q), {first, last});
+        const int64_t kind = random.below(3), per_row = 1 + random.below(4);
+        for (int64_t i = 0; i < n_q && kind > 0; ++i) {
+          const int64_t from =
+              kind == 1 ? first + i / per_row : first + random.below(last - first + 1);
+          const int64_t to = kind == 1 ? last - (n_q - i - 1) / per_row : last - random.below(20);
+          if (from <= to && from >= first && to <= last) spans[static_cast<size_t>(i)] = {from, to};
+        }
+        const auto expected = attend(gemtp_kernels_scalar, cache, q, spans);
         for (const float v : expected) REQUIRE(std::isfinite(v));
         for (const gemtp_kernels* t : tables()) {
           CAPTURE(t->name);
           CAPTURE(head_dim);
           CAPTURE(n_q);
           CAPTURE(f16);
-          CHECK(same(attend(*t, cache, q, n_q, first, last), expected));
+          CHECK(same(attend(*t, cache, q, spans), expected));
+          CHECK(same(attend(*t, cache, q, spans, 1 + random.below(5)), expected));
         }
       }
+}
+
+TEST_CASE("attention: a query's result does not depend on the others, infinities included") {
+  Random random(11);
+  const int64_t d = 40, capacity = 1536, n_q = 24, last = 1900;
+  for (const bool f16 : {true, false}) {
+    Cache cache(random, f16, d, capacity, last - capacity + 1, last);
+    // A value that only some of the queries attend to.
+    cache.put(cache.values, (last % capacity) * 16 + 3, kInf);
+    const auto q = draw(random, n_q * d, Values::kPlain);
+    std::vector<gemtp_span> spans;
+    for (int64_t i = 0; i < n_q; ++i) spans.push_back({last - 1300 + i, last - (n_q - 1 - i) / 2});
+    for (const gemtp_kernels* t : tables()) {
+      CAPTURE(t->name);
+      const auto together = attend(*t, cache, q, spans);
+      CHECK(same(together, attend(gemtp_kernels_scalar, cache, q, spans)));
+      for (int64_t i = 0; i < n_q; ++i) {
+        auto alone = attend(*t, cache, {q.begin() + i * d, q.begin() + (i + 1) * d},
+                            {spans[static_cast<size_t>(i)]});
+        alone.resize(static_cast<size_t>(d));
+        CHECK(same(alone, {together.begin() + i * d, together.begin() + (i + 1) * d}));
+        CHECK(std::isfinite(alone[3]) == (spans[static_cast<size_t>(i)].last < last));
+      }
+    }
+  }
 }
 
 TEST_CASE("attention: scalar against softmax in double") {
@@ -256,7 +291,7 @@ TEST_CASE("attention: scalar against softmax in double") {
   const int64_t d = 24, capacity = 48, first = 37, last = 80;
   const Cache cache(random, false, d, capacity, first, last);
   const auto q = draw(random, d, Values::kPlain);
-  const auto out = attend(gemtp_kernels_scalar, cache, q, 1, first, last);
+  const auto out = attend(gemtp_kernels_scalar, cache, q, {{first, last}});
   std::vector<double> exact(static_cast<size_t>(d)), magnitude(static_cast<size_t>(d));
   double sum = 0, largest_score = 0;
   const float* keys = reinterpret_cast<const float*>(cache.keys.get());
@@ -274,7 +309,7 @@ TEST_CASE("attention: scalar against softmax in double") {
     const double p = std::exp(score);
     sum += p;
     for (int64_t i = 0; i < d; ++i) {
-      const double v = static_cast<double>(values[slot * d + i]);
+      const double v = static_cast<double>(values[(i / 16 * capacity + slot) * 16 + i % 16]);
       exact[static_cast<size_t>(i)] += p * v;
       magnitude[static_cast<size_t>(i)] += p * std::fabs(v);
     }

@@ -10,6 +10,7 @@
 namespace {
 
 constexpr int kChains = 4;  // 8 registers of accumulators: two FMA units with a latency of 4
+constexpr int kTileQueries = 6, kTileVectors = 1;  // 12 of the 16 registers are sums
 
 // 10 to 30% faster than the hardware prefetcher alone (Zen 3).
 constexpr int64_t kBytesAhead = 4096;
@@ -56,11 +57,6 @@ inline void store_n(float* p, F32x16 v, int64_t n) {
 inline F32x16 load_f16(const uint16_t* p) {
   const __m128i* v = reinterpret_cast<const __m128i*>(p);
   return {_mm256_cvtph_ps(_mm_loadu_si128(v)), _mm256_cvtph_ps(_mm_loadu_si128(v + 1))};
-}
-inline F32x16 load_f16_n(const uint16_t* p, int64_t n) {
-  uint16_t padded[16] = {};
-  memcpy(padded, p, static_cast<size_t>(n) * 2);
-  return load_f16(padded);
 }
 inline __m256 widen_bf16(const uint16_t* p) {
   const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
@@ -361,6 +357,8 @@ extern "C" const gemtp_kernels GEMTP_AVX2_TABLE = {
     scale,
     add,
     axpy,
-    attention,
+    attention_scores,
+    attention_weights,
+    attention_values,
     to_f16,
 };

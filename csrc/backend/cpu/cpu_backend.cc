@@ -7,6 +7,7 @@
 #include <new>
 
 #include "backend/backend.h"
+#include "backend/cpu/cpu_attention.h"
 #include "backend/cpu/cpu_matmul.h"
 #include "backend/cpu/cpu_memory.h"
 #include "backend/cpu/dispatch.h"
@@ -18,14 +19,6 @@
 namespace gemtp {
 namespace {
 
-class CpuKv : public KvLayer {
- public:
-  bool f16 = true;
-  Bytes keys, values;
-  int64_t element() const { return f16 ? 2 : 4; }
-  int64_t head_bytes() const { return capacity * head_dim * element(); }
-};
-
 // Pieces per thread: enough that a thread which was descheduled does not hold up the others.
 constexpr int64_t kPiecesPerThread = 4;
 
@@ -35,7 +28,7 @@ constexpr int64_t kSerialFloats = 16384;
 class CpuBackend : public Backend {
  public:
   CpuBackend(int threads, const gemtp_kernels& kernels)
-      : kernels_(kernels), pool_(threads), matmul_(kernels, pool_) {}
+      : kernels_(kernels), pool_(threads), matmul_(kernels, pool_), attention_(kernels, pool_) {}
 
   std::string name() const override { return std::string("cpu/") + kernels_.name; }
   int threads() const override { return pool_.threads(); }
@@ -75,16 +68,7 @@ class CpuBackend : public Backend {
 
   std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                    bool f16) override {
-    GEMTP_ASSERT(capacity % 16 == 0);
-    auto kv = std::make_unique<CpuKv>();
-    kv->kv_heads = kv_heads;
-    kv->head_dim = head_dim;
-    kv->capacity = capacity;
-    kv->f16 = f16;
-    kv->keys = allocate(kv_heads * kv->head_bytes());
-    kv->values = allocate(kv_heads * kv->head_bytes());
-    kv->bytes = 2 * kv_heads * kv->head_bytes();
-    return kv;
+    return attention_.make_kv(kv_heads, head_dim, capacity, f16);
   }
 
   void embed(const WeightSource& table, const int32_t* ids, int64_t m, int64_t col, int64_t n,
@@ -157,89 +141,16 @@ class CpuBackend : public Backend {
     });
   }
 
-  void store_kv(KvLayer& layer, const float* k, const float* v, int64_t first, int64_t m) override {
-    auto& kv = static_cast<CpuKv&>(layer);
-    const int64_t d = kv.head_dim;
-    rows(m, kv.kv_heads * d, [&](int64_t i) {
-      const int64_t slot = (first + i) % kv.capacity;
-      for (int64_t h = 0; h < kv.kv_heads; ++h) {
-        const float* key = k + (i * kv.kv_heads + h) * d;
-        const float* value = v + (i * kv.kv_heads + h) * d;
-        uint8_t* keys = kv.keys.get() + h * kv.head_bytes();
-        uint8_t* values = kv.values.get() + h * kv.head_bytes() + slot * d * kv.element();
-        const int64_t block = slot / 16 * 16 * d + slot % 16;  // of [block][d][16 keys]
-        if (kv.f16) {
-          kernels_.to_f16(value, d, reinterpret_cast<uint16_t*>(values));
-          auto* out = reinterpret_cast<uint16_t*>(keys);
-          uint16_t half[16];
-          for (int64_t j = 0; j < d; j += 16) {
-            const int64_t n = std::min<int64_t>(16, d - j);
-            kernels_.to_f16(key + j, n, half);
-            for (int64_t e = 0; e < n; ++e) out[block + (j + e) * 16] = half[e];
-          }
-        } else {
-          std::memcpy(values, value, static_cast<size_t>(d) * 4);
-          auto* out = reinterpret_cast<float*>(keys);
-          for (int64_t j = 0; j < d; ++j) out[block + j * 16] = key[j];
-        }
-      }
-    });
+  void store_kv(KvLayer& kv, const float* k, const float* v, int64_t first, int64_t m) override {
+    attention_.store(kv, k, v, first, m);
   }
 
-  void attention(const KvLayer& layer, const float* q, int64_t m, int64_t heads,
+  void attention(const KvLayer& kv, const float* q, int64_t m, int64_t heads,
                  const AttentionSpan* spans, float* out) override {
-    const auto& kv = static_cast<const CpuKv&>(layer);
-    const int64_t d = kv.head_dim;
-    const int64_t group = heads / kv.kv_heads;
-    // One piece of work is some heads of one row that share a K/V head; all of them unless that
-    // would leave threads idle.
-    int64_t per_piece = std::min<int64_t>(group, kMaxGroup);
-    while (per_piece > 1 && m * heads / per_piece < pool_.threads())
-      per_piece = (per_piece + 1) / 2;
-    const int64_t parts = (group + per_piece - 1) / per_piece;  // of one K/V head's group
-    int64_t blocks = 0, work = 0;
-    for (int64_t i = 0; i < m; ++i) {
-      const int64_t b = spans[i].last / 16 - spans[i].first / 16 + 1;
-      blocks = std::max(blocks, b);
-      work += b * 16 * d * heads;
-    }
-    scratch_.resize(static_cast<size_t>(pool_.threads()));
-    for (auto& s : scratch_) s.ensure(per_piece * blocks * 16);
-    const int64_t pieces = m * kv.kv_heads * parts;
-    const int64_t grain = work < kSerialFloats ? pieces : 1;
-    pool_.parallel_for(pieces, grain, [&](int64_t begin, int64_t end, int thread) {
-      for (int64_t piece = begin; piece < end; ++piece) {
-        const int64_t row = piece / (kv.kv_heads * parts);
-        const int64_t kv_head = piece / parts % kv.kv_heads;
-        const int64_t first = piece % parts * per_piece;
-        const int64_t n = std::min(per_piece, group - first);
-        const float* qs[kMaxGroup];
-        float* outs[kMaxGroup];
-        for (int64_t h = 0; h < n; ++h) {
-          const int64_t at = (row * heads + kv_head * group + first + h) * d;
-          qs[h] = q + at;
-          outs[h] = out + at;
-        }
-        gemtp_attention a;
-        a.keys = kv.keys.get() + kv_head * kv.head_bytes();
-        a.values = kv.values.get() + kv_head * kv.head_bytes();
-        a.kv_f16 = kv.f16;
-        a.head_dim = d;
-        a.capacity = kv.capacity;
-        a.first = spans[row].first;
-        a.last = spans[row].last;
-        a.q = qs;
-        a.out = outs;
-        a.n_q = n;
-        a.scratch = scratch_[static_cast<size_t>(thread)].ensure(0);
-        kernels_.attention(&a);
-      }
-    });
+    attention_.attend(kv, q, m, heads, spans, out);
   }
 
  private:
-  static constexpr int64_t kMaxGroup = 16;
-
   template <class Fn>
   void rows(int64_t m, int64_t n, const Fn& fn) {
     const int64_t grain =
@@ -264,7 +175,7 @@ class CpuBackend : public Backend {
   const gemtp_kernels& kernels_;
   ThreadPool pool_;
   CpuMatmul matmul_;
-  std::vector<Scratch<float>> scratch_;  // attention, one per thread
+  CpuAttention attention_;
 };
 
 }  // namespace

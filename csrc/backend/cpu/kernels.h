@@ -58,20 +58,32 @@ typedef struct {
   int64_t y_stride;
 } gemtp_matmul;
 
-/* Attention over one K/V head. Keys live in blocks of 16 positions, [block][head_dim][16 keys];
- * values are [position][head_dim]. Element type f16 (kv_f16 = 1) or f32.
- * Cache slot of position p is p % capacity; capacity % 16 == 0. */
+/* Positions that a query attends to, both inclusive, last >= first. */
+typedef struct {
+  int64_t first, last;
+} gemtp_span;
+
+/* Attention of n_q queries over one K/V head: of all heads and rows that share it, so that K and V
+ * are read once for all of them. Position t lives in slot t % capacity, capacity % 16 == 0.
+ * Elements are f16 (kv_f16 = 1) or f32.
+ * Keys are in blocks of 16 slots, [capacity/16][head_dim][16 keys]; values in columns of 16 head
+ * dims, [ceil(head_dim/16)][capacity][16 dims], where dims past the last may hold anything. */
 typedef struct {
   const void* keys;
   const void* values;
   int kv_f16;
   int64_t head_dim;
   int64_t capacity;
-  int64_t first, last;   /* positions attended to, both inclusive, last >= first */
-  const float* const* q; /* n_q query vectors of head_dim floats (heads that share this K/V head) */
-  float* const* out;     /* n_q results of head_dim floats */
   int64_t n_q;
-  float* scratch; /* n_q * (16 * (last/16 - first/16 + 1)) floats, 64-byte aligned */
+  const float* const* q;   /* [n_q] vectors of head_dim floats */
+  float* const* out;       /* [n_q] results of head_dim floats */
+  const gemtp_span* spans; /* [n_q] */
+  /* Scores, then weights: of query i and position t in p[i * p_stride + t - base]. base % 16 == 0,
+   * base <= every first; p is 64-byte aligned, p_stride % 16 == 0 and beyond every last - base. */
+  float* p;
+  int64_t p_stride;
+  int64_t base;
+  float* sums; /* [n_q] sum of a query's weights */
 } gemtp_attention;
 
 typedef struct gemtp_kernels {
@@ -115,10 +127,16 @@ typedef struct gemtp_kernels {
   /* y = fma(s, x, y). */
   void (*axpy)(float s, const float* x, int64_t n, float* y);
 
-  /* scores s_t = dot(q, key_t), d in order by fma from 0; mx = max over first..last;
-   * p_t = exp(s_t - mx); sum = lane16 sum of p_t with lane t % 16 (absolute position);
-   * out[d] = (over t in order: acc = fma(p_t, v_t[d], acc)) / sum. */
-  void (*attention)(const gemtp_attention* args);
+  /* The three steps of attention, each to be cut into parts that may run side by side.
+   * Scores of the 16-position blocks [begin, end) counted from base: s_t = dot(q, key_t), d in
+   * order by fma from 0. Of a block's positions those outside a query's span get any value. */
+  void (*attention_scores)(const gemtp_attention* args, int64_t begin, int64_t end);
+  /* Weights of queries [begin, end): mx = max over first..last; p_t = exp(s_t - mx); sum = lane16
+   * sum of p_t with lane t % 16 (absolute position). */
+  void (*attention_weights)(const gemtp_attention* args, int64_t begin, int64_t end);
+  /* Head dims in the columns [begin, end) of 16 dims: out[d] = (over t = first..last in order:
+   * acc = fma(p_t, v_t[d], acc), from 0) / sum. */
+  void (*attention_values)(const gemtp_attention* args, int64_t begin, int64_t end);
 
   /* f32 <-> f16, round to nearest even. */
   void (*to_f16)(const float* x, int64_t n, uint16_t* y);

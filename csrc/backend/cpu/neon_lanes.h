@@ -9,6 +9,7 @@
 namespace {
 
 constexpr int kChains = 4;  // 16 of the 32 registers: two FMA units with a latency of 4
+constexpr int kTileQueries = 6, kTileVectors = 1;  // 24 of the 32 registers are sums
 
 // Half a microsecond at 4 GB/s, a core's share on a Raspberry Pi 5: a few times what its memory
 // takes to answer.
@@ -61,12 +62,6 @@ inline F32x16 load_f16(const uint16_t* p) {
   const float16x8_t b = vreinterpretq_f16_u16(vld1q_u16(p + 8));
   return {{vcvt_f32_f16(vget_low_f16(a)), vcvt_high_f32_f16(a), vcvt_f32_f16(vget_low_f16(b)),
            vcvt_high_f32_f16(b)}};
-}
-inline F32x16 load_f16_n(const uint16_t* p, int64_t n) {
-  if (n == 16) return load_f16(p);
-  uint16_t padded[16] = {};
-  memcpy(padded, p, static_cast<size_t>(n) * 2);
-  return load_f16(padded);
 }
 inline F32x16 load_bf16(const uint16_t* p) {
   return quarters(

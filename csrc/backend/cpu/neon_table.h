@@ -17,6 +17,8 @@ extern "C" const gemtp_kernels GEMTP_NEON_TABLE = {
     scale,
     add,
     axpy,
-    attention,
+    attention_scores,
+    attention_weights,
+    attention_values,
     to_f16,
 };

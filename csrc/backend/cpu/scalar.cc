@@ -158,40 +158,53 @@ void axpy(float s, const float* x, int64_t n, float* y) {
   for (int64_t i = 0; i < n; ++i) y[i] = gemtp_fma(s, x[i], y[i]);
 }
 
-void attention(const gemtp_attention* args) {
+// Element `at` of an array of keys or values.
+float kv_element(const gemtp_attention& a, const void* array, int64_t at) {
+  return a.kv_f16 ? gemtp_f16_to_f32(static_cast<const uint16_t*>(array)[at])
+                  : static_cast<const float*>(array)[at];
+}
+
+void attention_scores(const gemtp_attention* args, int64_t begin, int64_t end) {
   const gemtp_attention& a = *args;
-  const uint16_t* keys16 = static_cast<const uint16_t*>(a.keys);
-  const float* keys32 = static_cast<const float*>(a.keys);
-  const uint16_t* values16 = static_cast<const uint16_t*>(a.values);
-  const float* values32 = static_cast<const float*>(a.values);
-  const int64_t base = a.first / 16 * 16;  // position of the first score kept
-  for (int64_t h = 0; h < a.n_q; ++h) {
-    float* p = a.scratch;
-    float max = -INFINITY;
-    for (int64_t t = a.first; t <= a.last; ++t) {
+  for (int64_t i = 0; i < a.n_q; ++i)
+    for (int64_t t = a.base + begin * 16; t < a.base + end * 16; ++t) {
+      if (t < a.spans[i].first || t > a.spans[i].last) continue;
       const int64_t slot = t % a.capacity;
       const int64_t key = slot / 16 * 16 * a.head_dim + slot % 16;
       float s = 0.0f;
-      for (int64_t d = 0; d < a.head_dim; ++d) {
-        const int64_t at = key + d * 16;
-        s = gemtp_fma(a.q[h][d], a.kv_f16 ? gemtp_f16_to_f32(keys16[at]) : keys32[at], s);
-      }
-      p[t - base] = s;
-      max = s > max ? s : max;
+      for (int64_t d = 0; d < a.head_dim; ++d)
+        s = gemtp_fma(a.q[i][d], kv_element(a, a.keys, key + d * 16), s);
+      a.p[i * a.p_stride + t - a.base] = s;
     }
+}
+
+void attention_weights(const gemtp_attention* args, int64_t begin, int64_t end) {
+  const gemtp_attention& a = *args;
+  for (int64_t i = begin; i < end; ++i) {
+    float* p = a.p + i * a.p_stride;
+    float max = -INFINITY;
+    for (int64_t t = a.spans[i].first; t <= a.spans[i].last; ++t)
+      max = p[t - a.base] > max ? p[t - a.base] : max;
     float lanes[16] = {};
-    for (int64_t t = a.first; t <= a.last; ++t) {
-      p[t - base] = gemtp_exp(p[t - base] - max);
-      lanes[t % 16] = lanes[t % 16] + p[t - base];
+    for (int64_t t = a.spans[i].first; t <= a.spans[i].last; ++t) {
+      p[t - a.base] = gemtp_exp(p[t - a.base] - max);
+      lanes[t % 16] = lanes[t % 16] + p[t - a.base];
     }
-    const float sum = fold16(lanes);
-    for (int64_t d = 0; d < a.head_dim; ++d) {
+    a.sums[i] = fold16(lanes);
+  }
+}
+
+void attention_values(const gemtp_attention* args, int64_t begin, int64_t end) {
+  const gemtp_attention& a = *args;
+  for (int64_t i = 0; i < a.n_q; ++i) {
+    const float* p = a.p + i * a.p_stride;
+    for (int64_t d = begin * 16; d < end * 16 && d < a.head_dim; ++d) {
       float acc = 0.0f;
-      for (int64_t t = a.first; t <= a.last; ++t) {
-        const int64_t at = t % a.capacity * a.head_dim + d;
-        acc = gemtp_fma(p[t - base], a.kv_f16 ? gemtp_f16_to_f32(values16[at]) : values32[at], acc);
+      for (int64_t t = a.spans[i].first; t <= a.spans[i].last; ++t) {
+        const int64_t at = (d / 16 * a.capacity + t % a.capacity) * 16 + d % 16;
+        acc = gemtp_fma(p[t - a.base], kv_element(a, a.values, at), acc);
       }
-      a.out[h][d] = acc / sum;
+      a.out[i][d] = acc / a.sums[i];
     }
   }
 }
@@ -218,6 +231,8 @@ extern "C" const gemtp_kernels gemtp_kernels_scalar = {
     scale,
     add,
     axpy,
-    attention,
+    attention_scores,
+    attention_weights,
+    attention_values,
     to_f16,
 };

@@ -1,166 +1,251 @@
 // Attention over a vector of 16 floats; see vector_kernels.h for what an instruction set provides.
+// Lanes are keys in scores and weights, head dims in values. Both products go in register tiles of
+// some queries by some vectors of K or V, so that a vector, once read and widened, serves several
+// queries.
 #pragma once
 
 #include "backend/cpu/vector_kernels.h"
 
 namespace {
 
-// ---- attention: lanes are keys, then head dims --------------------------------------------------
-
-// scores[h][16 * b + lane] = dot(q[h], key `lane` of block b)
-template <class Format, int kHeads, int kBlocks>
-void score_blocks(const typename Format::Element* const* keys, int64_t head_dim,
-                  const float* const* q, float* scores, int64_t stride) {
-  F32x16 s[kHeads][kBlocks];
-  GEMTP_UNROLL
-  for (int h = 0; h < kHeads; ++h) {
-    GEMTP_UNROLL
-    for (int b = 0; b < kBlocks; ++b) s[h][b] = zero();
-  }
-  for (int64_t d = 0; d < head_dim; ++d) {
-    F32x16 key[kBlocks];
-    GEMTP_UNROLL
-    for (int b = 0; b < kBlocks; ++b) key[b] = Format::load16(keys[b] + d * 16);
-    GEMTP_UNROLL
-    for (int h = 0; h < kHeads; ++h) {
-      const F32x16 qd = set1(q[h][d]);
-      GEMTP_UNROLL
-      for (int b = 0; b < kBlocks; ++b) s[h][b] = fma(qd, key[b], s[h][b]);
-    }
-  }
-  GEMTP_UNROLL
-  for (int h = 0; h < kHeads; ++h) {
-    GEMTP_UNROLL
-    for (int b = 0; b < kBlocks; ++b) store(scores + h * stride + b * 16, s[h][b]);
-  }
+// Vectors of K or V in a tile of `queries` queries: the more, the fewer the queries are, so that
+// there are always enough sums to keep the FMA units busy.
+constexpr int tile_vectors(int queries) {
+  const int vectors = kTileQueries * kTileVectors / queries;
+  return vectors > kTileVectors ? vectors : kTileVectors;
 }
 
-// out[h][d .. d + 16 kChunks - 1] += p[h][t] * value t, over `n` rows of values in order.
-template <class Format, int kHeads, int kChunks>
-void add_values(const typename Format::Element* v, int64_t head_dim, const float* p, int64_t stride,
-                int64_t n, float* const* out, int64_t d) {
-  F32x16 acc[kHeads][kChunks];
-  GEMTP_UNROLL
-  for (int h = 0; h < kHeads; ++h) {
-    GEMTP_UNROLL
-    for (int c = 0; c < kChunks; ++c) acc[h][c] = load(out[h] + d + c * 16);
-  }
-  for (int64_t t = 0; t < n; ++t) {
-    F32x16 value[kChunks];
-    GEMTP_UNROLL
-    for (int c = 0; c < kChunks; ++c) value[c] = Format::load16(v + t * head_dim + d + c * 16);
-    GEMTP_UNROLL
-    for (int h = 0; h < kHeads; ++h) {
-      const F32x16 weight = set1(p[h * stride + t]);
-      GEMTP_UNROLL
-      for (int c = 0; c < kChunks; ++c) acc[h][c] = fma(weight, value[c], acc[h][c]);
-    }
-  }
-  GEMTP_UNROLL
-  for (int h = 0; h < kHeads; ++h) {
-    GEMTP_UNROLL
-    for (int c = 0; c < kChunks; ++c) store(out[h] + d + c * 16, acc[h][c]);
-  }
-}
+// Floats of queries that leave room in the nearest cache for a block of keys, blocks of keys that
+// the next cache holds, and positions whose values in a tile's columns the nearest one holds.
+constexpr int64_t kNearQueries = 3072, kFarBlocks = 8, kValueRun = 512;
 
-// The same for the last head dims, fewer than 16.
-template <class Format>
-void add_values_tail(const typename Format::Element* v, int64_t head_dim, const float* p, int64_t n,
-                     float* out, int64_t d) {
-  const int64_t count = head_dim - d;
-  F32x16 acc = load_n(out + d, count);
-  for (int64_t t = 0; t < n; ++t)
-    acc = fma(set1(p[t]), Format::load_first(v + t * head_dim + d, count), acc);
-  store_n(out + d, acc, count);
-}
+// ---- scores -------------------------------------------------------------------------------------
 
-template <class Format>
-void attend(const gemtp_attention& a) {
+// Of queries i .. i + kQueries - 1 with the keys in kBlocks blocks from `block` on.
+template <class Format, int kQueries, int kBlocks>
+GEMTP_NOINLINE void score_tile(const gemtp_attention& a, int64_t i, int64_t block) {
   using Element = typename Format::Element;
-  const Element* keys = static_cast<const Element*>(a.keys);
-  const Element* values = static_cast<const Element*>(a.values);
-  const int64_t base = a.first / 16 * 16;  // position of the first score
-  const int64_t blocks = a.last / 16 - a.first / 16 + 1;
-  const int64_t stride = blocks * 16;  // of one head's scores
-  // A block of 16 positions never wraps around the ring: capacity % 16 == 0.
-  const auto slot_of = [&](int64_t block) { return (base + block * 16) % a.capacity; };
-
-  for (int64_t block = 0; block < blocks;) {
-    const int64_t left = blocks - block;
-    const Element* key[kChains];
-    for (int64_t b = 0; b < smaller(kChains, left); ++b)
-      key[b] = keys + slot_of(block + b) * a.head_dim;
-    int64_t done = 1;
-    if (a.n_q <= kChains / 2 && left >= kChains / a.n_q) {
-      auto run = [&]<int kHeads>() {
-        constexpr int kBlocks = kChains / kHeads;
-        done = kBlocks;
-        score_blocks<Format, kHeads, kBlocks>(key, a.head_dim, a.q, a.scratch + block * 16, stride);
-      };
-      with_constant<kChains / 2>(a.n_q, run);
-    } else {
-      for_each_pass<kChains>(a.n_q, [&]<int kHeads>(int64_t h) {
-        score_blocks<Format, kHeads, 1>(key, a.head_dim, a.q + h,
-                                        a.scratch + h * stride + block * 16, stride);
-      });
-    }
-    block += done;
+  const Element* keys[kBlocks];
+  F32x16 s[kQueries][kBlocks];
+  GEMTP_UNROLL
+  for (int b = 0; b < kBlocks; ++b) {
+    // A block of 16 positions never wraps around the ring: capacity % 16 == 0.
+    const int64_t slot = (a.base + (block + b) * 16) % a.capacity;
+    keys[b] = static_cast<const Element*>(a.keys) + slot * a.head_dim;
+    GEMTP_UNROLL
+    for (int q = 0; q < kQueries; ++q) s[q][b] = zero();
   }
-
-  // Lanes outside first..last hold whatever old cache slots gave; they are replaced before use.
-  const auto only_attended = [&](int64_t block, F32x16 v, F32x16 other) {
-    return select_lanes(block == 0 ? a.first - base : 0,
-                        smaller(16, a.last - base - block * 16 + 1), v, other);
+  const float* query[kQueries];
+  GEMTP_UNROLL
+  for (int q = 0; q < kQueries; ++q) query[q] = a.q[i + q];
+  // `ahead`: elements from here to what is prefetched.
+  const auto add_dims = [&](int64_t d, int64_t end, int64_t ahead) {
+    for (; d < end; ++d) {
+      F32x16 key[kBlocks];
+      GEMTP_UNROLL
+      for (int b = 0; b < kBlocks; ++b) {
+        prefetch(keys[b] + d * 16 + ahead);
+        key[b] = Format::load16(keys[b] + d * 16);
+      }
+      GEMTP_UNROLL
+      for (int q = 0; q < kQueries; ++q) {
+        const F32x16 qd = set1(query[q][d]);
+        GEMTP_UNROLL
+        for (int b = 0; b < kBlocks; ++b) s[q][b] = fma(qd, key[b], s[q][b]);
+      }
+    }
   };
-  for (int64_t h = 0; h < a.n_q; ++h) {
-    float* p = a.scratch + h * stride;
+  // Near the end of a block what is ahead is the block in its place in the next tile.
+  constexpr int64_t kAhead = kBytesAhead / static_cast<int64_t>(sizeof(Element));
+  const int64_t here = larger(0, a.head_dim - kAhead / 16);
+  add_dims(0, here, kAhead);
+  add_dims(here, a.head_dim, kAhead + (kBlocks - 1) * a.head_dim * 16);
+  GEMTP_UNROLL
+  for (int q = 0; q < kQueries; ++q) {
+    GEMTP_UNROLL
+    for (int b = 0; b < kBlocks; ++b) store(a.p + (i + q) * a.p_stride + (block + b) * 16, s[q][b]);
+  }
+}
+
+template <class Format, int kQueries, int kBlocks>
+void score_blocks(const gemtp_attention& a, int64_t i, int64_t begin, int64_t end) {
+  for (; begin + kBlocks <= end; begin += kBlocks)
+    score_tile<Format, kQueries, kBlocks>(a, i, begin);
+  for (; begin < end; ++begin) score_tile<Format, kQueries, 1>(a, i, begin);
+}
+
+template <class Format>
+void score(const gemtp_attention& a, int64_t begin, int64_t end) {
+  if (a.n_q <= kTileQueries) {
+    auto run = [&]<int kQueries>() {
+      score_blocks<Format, kQueries, tile_vectors(kQueries)>(a, 0, begin, end);
+    };
+    with_constant<kTileQueries>(a.n_q, run);
+    return;
+  }
+  // One tile of queries after another goes through a run of keys: one block at a time while all
+  // queries fit the nearest cache with it, else some that the next cache holds.
+  const int64_t blocks = a.n_q * a.head_dim <= kNearQueries ? kTileVectors : kFarBlocks;
+  for (; begin < end; begin += blocks)
+    for_each_pass<kTileQueries>(a.n_q, [&]<int kQueries>(int64_t i) {
+      score_blocks<Format, kQueries, kTileVectors>(a, i, begin, smaller(begin + blocks, end));
+    });
+}
+
+void attention_scores(const gemtp_attention* args, int64_t begin, int64_t end) {
+  if (args->kv_f16)
+    score<F16>(*args, begin, end);
+  else
+    score<F32>(*args, begin, end);
+}
+
+// ---- weights ------------------------------------------------------------------------------------
+
+void attention_weights(const gemtp_attention* args, int64_t begin, int64_t end) {
+  const gemtp_attention& a = *args;
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t first = a.spans[i].first - a.base, last = a.spans[i].last - a.base;
+    const int64_t first_block = first / 16 * 16, last_block = last / 16 * 16;
+    float* p = a.p + i * a.p_stride;
+    // Lanes outside the span hold whatever old cache slots gave; they are replaced before use.
+    const auto attended = [&](int64_t block, F32x16 v, F32x16 other) {
+      if (block > first_block && block < last_block) return v;
+      return select_lanes(larger(0, first - block), smaller(16, last - block + 1), v, other);
+    };
     const F32x16 lowest = set1(gemtp_f32_from_bits(0xff800000u));  // -inf
     F32x16 maxima = lowest;
-    for (int64_t block = 0; block < blocks; ++block)
-      maxima = max(only_attended(block, load(p + block * 16), lowest), maxima);
+    for (int64_t block = first_block; block <= last_block; block += 16)
+      maxima = max(attended(block, load(p + block), lowest), maxima);
     const F32x16 largest = set1(max_of(maxima));
-    for (int64_t block = 0; block < blocks; ++block) {
-      const F32x16 e = exp_of(load(p + block * 16) - largest);
-      store(p + block * 16, only_attended(block, e, zero()));
-    }
-    map(a.out[h], a.head_dim, a.out[h], [](F32x16) { return zero(); });
-  }
-
-  const int64_t whole = a.head_dim / 16 * 16;
-  for (int64_t block = 0; block < blocks; ++block) {
-    const int64_t begin = block == 0 ? a.first - base : 0;
-    const int64_t end = smaller(16, a.last - base - block * 16 + 1);
-    const Element* v = values + (slot_of(block) + begin) * a.head_dim;
-    const float* p = a.scratch + block * 16 + begin;
-    for_each_pass<kChains>(a.n_q, [&]<int kHeads>(int64_t h) {
-      constexpr int kChunks = kChains / kHeads;
-      float* const* out = a.out + h;
-      int64_t d = 0;
-      for (; d + kChunks * 16 <= whole; d += kChunks * 16)
-        add_values<Format, kHeads, kChunks>(v, a.head_dim, p + h * stride, stride, end - begin, out,
-                                            d);
-      for (; d < whole; d += 16)
-        add_values<Format, kHeads, 1>(v, a.head_dim, p + h * stride, stride, end - begin, out, d);
-      if (d < a.head_dim)
-        for (int i = 0; i < kHeads; ++i)
-          add_values_tail<Format>(v, a.head_dim, p + (h + i) * stride, end - begin, out[i], d);
-    });
-  }
-
-  for (int64_t h = 0; h < a.n_q; ++h) {
     F32x16 lanes = zero();  // lanes not attended to add +0 to sums that are never -0
-    for (int64_t block = 0; block < blocks; ++block)
-      lanes = lanes + load(a.scratch + h * stride + block * 16);
-    const F32x16 sum = set1(fold(lanes));
-    map(a.out[h], a.head_dim, a.out[h], [&](F32x16 v) { return v / sum; });
+    for (int64_t block = first_block; block <= last_block; block += 16) {
+      const F32x16 e = attended(block, exp_of(load(p + block) - largest), zero());
+      store(p + block, e);
+      lanes = lanes + e;
+    }
+    a.sums[i] = fold(lanes);
   }
 }
 
-void attention(const gemtp_attention* args) {
+// ---- values -------------------------------------------------------------------------------------
+
+// Adds positions from..to-1, which do not wrap around the ring, to columns c .. c + kColumns - 1 of
+// the results of queries i .. i + kQueries - 1.
+template <class Format, int kQueries, int kColumns>
+GEMTP_NOINLINE void value_tile(const gemtp_attention& a, int64_t i, int64_t c, int64_t from,
+                               int64_t to) {
+  using Element = typename Format::Element;
+  const int64_t column = a.capacity * 16;
+  const Element* v = static_cast<const Element*>(a.values) + c * column + from % a.capacity * 16;
+  const auto dims = [&](int k) { return smaller(16, a.head_dim - (c + k) * 16); };
+  const float* weights[kQueries];
+  F32x16 acc[kQueries][kColumns];
+  GEMTP_UNROLL
+  for (int q = 0; q < kQueries; ++q) {
+    weights[q] = a.p + (i + q) * a.p_stride + from - a.base;
+    GEMTP_UNROLL
+    for (int k = 0; k < kColumns; ++k) acc[q][k] = load_n(a.out[i + q] + (c + k) * 16, dims(k));
+  }
+  for (int64_t t = 0; t < to - from; ++t) {
+    F32x16 value[kColumns];
+    GEMTP_UNROLL
+    for (int k = 0; k < kColumns; ++k) {
+      const Element* at = v + k * column + t * 16;
+      prefetch(reinterpret_cast<const char*>(at) + kBytesAhead);
+      value[k] = Format::load16(at);
+    }
+    GEMTP_UNROLL
+    for (int q = 0; q < kQueries; ++q) {
+      const F32x16 weight = set1(weights[q][t]);
+      GEMTP_UNROLL
+      for (int k = 0; k < kColumns; ++k) acc[q][k] = fma(weight, value[k], acc[q][k]);
+    }
+  }
+  GEMTP_UNROLL
+  for (int q = 0; q < kQueries; ++q) {
+    GEMTP_UNROLL
+    for (int k = 0; k < kColumns; ++k) store_n(a.out[i + q] + (c + k) * 16, acc[q][k], dims(k));
+  }
+}
+
+// The same of those positions that are in the query's span: query by query before and after the
+// positions that all of them attend to.
+template <class Format, int kQueries, int kColumns>
+void add_attended(const gemtp_attention& a, int64_t i, int64_t c, int64_t from, int64_t to) {
+  int64_t all_from = from, all_to = to;
+  for (int64_t j = i; j < i + kQueries; ++j) {
+    all_from = larger(all_from, a.spans[j].first);
+    all_to = smaller(all_to, a.spans[j].last + 1);
+  }
+  all_to = larger(all_from, all_to);
+  const auto add_alone = [&](int64_t begin, int64_t end) {
+    for (int64_t j = i; j < i + kQueries; ++j) {
+      const int64_t first = larger(begin, a.spans[j].first);
+      const int64_t behind = smaller(end, a.spans[j].last + 1);
+      if (first < behind) value_tile<Format, 1, kColumns>(a, j, c, first, behind);
+    }
+  };
+  add_alone(from, smaller(all_from, to));
+  if (all_from < all_to) value_tile<Format, kQueries, kColumns>(a, i, c, all_from, all_to);
+  add_alone(all_to, to);
+}
+
+// Calls fn(from, to) for the positions of `all` in runs of which a tile's values stay in the
+// nearest cache, cut where the ring wraps.
+template <class Fn>
+void for_each_run(const gemtp_attention& a, gemtp_span all, Fn fn) {
+  for (int64_t from = all.first; from <= all.last;) {
+    const int64_t most = smaller(kValueRun, a.capacity - from % a.capacity);
+    const int64_t to = smaller(from + most, all.last + 1);
+    fn(from, to);
+    from = to;
+  }
+}
+
+template <class Format, int kColumns>
+void add_columns(const gemtp_attention& a, int64_t c, gemtp_span all) {
+  for_each_run(a, all, [&](int64_t from, int64_t to) {
+    for_each_pass<kTileQueries>(a.n_q, [&]<int kQueries>(int64_t i) {
+      add_attended<Format, kQueries, kColumns>(a, i, c, from, to);
+    });
+  });
+}
+
+template <class Format>
+void add_values(const gemtp_attention& a, int64_t begin, int64_t end) {
+  const int64_t first_dim = begin * 16, n_dims = smaller(end * 16, a.head_dim) - first_dim;
+  gemtp_span all = a.spans[0];
+  for (int64_t i = 0; i < a.n_q; ++i) {
+    all.first = smaller(all.first, a.spans[i].first);
+    all.last = larger(all.last, a.spans[i].last);
+    float* out = a.out[i] + first_dim;
+    map(out, n_dims, out, [](F32x16) { return zero(); });
+  }
+  int64_t c = begin;
+  if (a.n_q <= kTileQueries) {
+    auto run = [&]<int kQueries>() {
+      constexpr int kColumns = tile_vectors(kQueries);
+      for (; c + kColumns <= end; c += kColumns)
+        for_each_run(a, all, [&](int64_t from, int64_t to) {
+          add_attended<Format, kQueries, kColumns>(a, 0, c, from, to);
+        });
+    };
+    with_constant<kTileQueries>(a.n_q, run);
+  }
+  for (; c + kTileVectors <= end; c += kTileVectors) add_columns<Format, kTileVectors>(a, c, all);
+  for (; c < end; ++c) add_columns<Format, 1>(a, c, all);
+  for (int64_t i = 0; i < a.n_q; ++i) {
+    float* out = a.out[i] + first_dim;
+    const F32x16 sum = set1(a.sums[i]);
+    map(out, n_dims, out, [&](F32x16 v) { return v / sum; });
+  }
+}
+
+void attention_values(const gemtp_attention* args, int64_t begin, int64_t end) {
   if (args->kv_f16)
-    attend<F16>(*args);
+    add_values<F16>(*args, begin, end);
   else
-    attend<F32>(*args);
+    add_values<F32>(*args, begin, end);
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 //
 //   F32x16          16 lanes; operators + - * /, and the functions
 //   zero() set1(s) load(p) load_n(p, n) store(p, v) store_n(p, v, n)      n in 0..16: the first n
-//   load_f16, load_f16_n, load_bf16, store_f16, store_f16_n               lanes, the others are 0
+//   load_f16, load_bf16, store_f16, store_f16_n                           lanes, the others are 0
 //   fma(a, b, c) fnma(a, b, c) = fma(-a, b, c)
 //   max(a, b) = a > b ? a : b, min(a, b) = a < b ? a : b (b where one is NaN)
 //   round_even(v) abs_of(v) with_sign(v, s) = |v| bits or'ed with the sign of s, for v >= 0
@@ -17,6 +17,8 @@
 //   kStreams: quantized tiles to read side by side for one activation row, half as many for two
 //       and so on up to kStreamedRows
 //   kChains: independent accumulators (each F32x16) that keep the FMA units busy
+//   kTileQueries, kTileVectors: attention's sums in registers, queries by vectors of keys or head
+//       dims; as many registers as there are, less kTileVectors and one
 //
 // then includes the three, and adds a struct for each quantized format:
 //
@@ -65,6 +67,7 @@ constexpr int64_t kTile = GEMTP_TILE;
 constexpr int64_t kBlock = GEMTP_BLOCK;
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // ---- elementary functions: the operations of scalar_math.h, lane by lane ------------------------
 
@@ -213,13 +216,11 @@ void quantize_q8(const float* x, int64_t k, int64_t n, int8_t* q, float* d, int3
 struct F32 {
   using Element = float;
   static F32x16 load16(const float* p) { return load(p); }
-  static F32x16 load_first(const float* p, int64_t n) { return load_n(p, n); }
 };
 
 struct F16 {
   using Element = uint16_t;
   static F32x16 load16(const uint16_t* p) { return load_f16(p); }
-  static F32x16 load_first(const uint16_t* p, int64_t n) { return load_f16_n(p, n); }
 };
 
 struct Bf16 {

@@ -1,0 +1,66 @@
+// K/V of one layer on the CPU, and attention over it: what is split over the pool, and how.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cpu/cpu_memory.h"
+#include "backend/cpu/kernels.h"
+#include "base/thread_pool.h"
+
+namespace gemtp {
+
+/// K and V in the layout of kernels.h, one K/V head after another.
+class CpuKv : public KvLayer {
+ public:
+  bool f16 = true;
+  Bytes keys, values;
+  int64_t element() const { return f16 ? 2 : 4; }
+  int64_t columns() const { return (head_dim + 15) / 16; }  // of 16 head dims, in `values`
+  uint8_t* keys_of(int64_t head) const { return keys.get() + head * key_bytes(); }
+  uint8_t* values_of(int64_t head) const { return values.get() + head * value_bytes(); }
+  int64_t key_bytes() const { return capacity * head_dim * element(); }
+  int64_t value_bytes() const { return capacity * columns() * 16 * element(); }
+};
+
+class CpuAttention {
+ public:
+  CpuAttention(const gemtp_kernels& kernels, ThreadPool& pool) : kernels_(kernels), pool_(pool) {}
+
+  // As Backend's make_kv, store_kv and attention.
+  std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity, bool f16);
+  void store(KvLayer& kv, const float* k, const float* v, int64_t first, int64_t m);
+  void attend(const KvLayer& kv, const float* q, int64_t m, int64_t heads,
+              const AttentionSpan* spans, float* out);
+
+ private:
+  // Some rows' queries of one K/V head.
+  struct Piece {
+    gemtp_attention args;
+    int64_t blocks;  // of positions, from args.base on
+  };
+
+  void store_keys(const CpuKv& kv, int64_t head, const float* k, int64_t first, int64_t from,
+                  int64_t to) const;
+  void store_values(const CpuKv& kv, int64_t head, const float* v, int64_t first, int64_t from,
+                    int64_t to) const;
+  void add_pieces(const CpuKv& kv, const float* q, int64_t m, int64_t heads,
+                  const AttentionSpan* spans, float* out);
+  void attend_whole(int64_t grain);
+  void attend_in_steps();
+
+  const gemtp_kernels& kernels_;
+  ThreadPool& pool_;
+  std::vector<Piece> pieces_;
+  // Of all queries, piece by piece.
+  std::vector<const float*> queries_;
+  std::vector<float*> results_;
+  std::vector<gemtp_span> spans_;
+  std::vector<float> sums_;
+  int64_t piece_floats_ = 0;  // of the largest piece's weights
+  Scratch<float> weights_;
+};
+
+}  // namespace gemtp
