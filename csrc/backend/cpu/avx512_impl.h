@@ -15,7 +15,7 @@
 
 namespace {
 
-constexpr int kChains = 8;  // two FMA units with a latency of 4
+constexpr int kChains = 8;                         // two FMA units with a latency of 4
 constexpr int kTileQueries = 8, kTileVectors = 2;  // 16 of the 32 registers are sums
 
 // The hardware prefetcher alone reaches about three quarters of the memory's speed.
@@ -122,10 +122,21 @@ namespace {
 
 inline __m512i load_bytes(const void* p) { return _mm512_load_si512(p); }
 
-// Four consecutive quants in every group of four bytes.
-inline __m512i broadcast4(const int8_t* p) {
+struct Four {  // consecutive quants
+  int8_t byte[4];
+};
+
+// The same pointer, in a register: what is read from it is addressed by constant offsets.
+inline const Four* fours(const int8_t* q) {
+#if defined(__GNUC__)
+  asm("" : "+r"(q));
+#endif
+  return reinterpret_cast<const Four*>(q);
+}
+
+inline __m512i broadcast(const Four& x) {
   int32_t four;
-  memcpy(&four, p, 4);
+  memcpy(&four, &x, 4);
   return _mm512_set1_epi32(four);
 }
 
@@ -134,14 +145,22 @@ inline __m512i broadcast4(const int8_t* p) {
 inline __m512i dot_begin(int32_t bias) {  // of nibbles: offset 8
   return _mm512_madd_epi16(_mm512_set1_epi32(bias), _mm512_set1_epi16(1));
 }
-inline __m512i dot_add(__m512i acc, __m512i u, __m512i x) { return _mm512_dpbusd_epi32(acc, u, x); }
+inline __m512i dot_add(__m512i acc, __m512i u, const Four& x) {
+#if defined(__GNUC__) && !defined(__clang__) && !defined(GEMTP_EMULATE_AVX512)
+  // GCC loads and broadcasts in an instruction of its own, and there are four of them a cycle.
+  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(u), "m"(x));
+  return acc;
+#else
+  return _mm512_dpbusd_epi32(acc, u, broadcast(x));
+#endif
+}
 inline __m512i dot_end(__m512i acc) { return acc; }
 #else
 // Sums in int16: a lane adds up 16 products of nibbles with its half of the bias, which is
 // (u - 4) times its own 16 quants and -4 times the other 16: at most (11 + 4) * 16 * 127 in size.
 inline __m512i dot_begin(int32_t bias) { return _mm512_set1_epi32(bias); }
-inline __m512i dot_add(__m512i acc, __m512i u, __m512i x) {
-  return _mm512_add_epi16(acc, _mm512_maddubs_epi16(u, x));
+inline __m512i dot_add(__m512i acc, __m512i u, const Four& x) {
+  return _mm512_add_epi16(acc, _mm512_maddubs_epi16(u, broadcast(x)));
 }
 inline __m512i dot_end(__m512i acc) { return _mm512_madd_epi16(acc, _mm512_set1_epi16(1)); }
 #endif
@@ -161,11 +180,12 @@ struct Q4_0 {
       u[g] = _mm512_and_si512(both, low4);
       u[g + 4] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low4);
     }
+    const Four* x = fours(q);
     GEMTP_UNROLL
     for (int i = 0; i < kRows; ++i) {
       __m512i sum = dot_begin(bias[i]);
       GEMTP_UNROLL
-      for (int g = 0; g < 8; ++g) sum = dot_add(sum, u[g], broadcast4(q + i * kBlock + g * 4));
+      for (int g = 0; g < 8; ++g) sum = dot_add(sum, u[g], x[i * 8 + g]);
       dot[i] = {_mm512_cvtepi32_ps(dot_end(sum))};
     }
   }
@@ -181,16 +201,17 @@ struct Q8_0 {
     __m512i u[8];  // w + 128
     GEMTP_UNROLL
     for (int g = 0; g < 8; ++g) u[g] = _mm512_xor_si512(load_bytes(w + g * 64), sign);
+    const Four* x = fours(q);
     GEMTP_UNROLL
-    for (int i = 0; i < kRows; ++i) dot[i] = row_dot(u, q + i * kBlock, bias[i]);
+    for (int i = 0; i < kRows; ++i) dot[i] = row_dot(u, x + i * 8, bias[i]);
   }
 
-  static GEMTP_INLINE F32x16 row_dot(const __m512i* u, const int8_t* q, int32_t bias) {
+  static GEMTP_INLINE F32x16 row_dot(const __m512i* u, const Four* x, int32_t bias) {
     const __m512i sixteen = _mm512_set1_epi16(16);
 #ifdef GEMTP_AVX512_VNNI
     __m512i sum = _mm512_madd_epi16(_mm512_set1_epi32(bias), sixteen);  // -128 * sum of quants
     GEMTP_UNROLL
-    for (int g = 0; g < 8; ++g) sum = dot_add(sum, u[g], broadcast4(q + g * 4));
+    for (int g = 0; g < 8; ++g) sum = dot_add(sum, u[g], x[g]);
     return {_mm512_cvtepi32_ps(sum)};
 #else
     // w + 128 = 16 high + low, so that both nibbles can use sums in int16.
@@ -198,9 +219,8 @@ struct Q8_0 {
     __m512i low = _mm512_setzero_si512(), high = dot_begin(bias);
     GEMTP_UNROLL
     for (int g = 0; g < 8; ++g) {
-      const __m512i x = broadcast4(q + g * 4);
-      low = dot_add(low, _mm512_and_si512(u[g], low4), x);
-      high = dot_add(high, _mm512_and_si512(_mm512_srli_epi16(u[g], 4), low4), x);
+      low = dot_add(low, _mm512_and_si512(u[g], low4), x[g]);
+      high = dot_add(high, _mm512_and_si512(_mm512_srli_epi16(u[g], 4), low4), x[g]);
     }
     return {_mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_madd_epi16(high, sixteen), dot_end(low)))};
 #endif
