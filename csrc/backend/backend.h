@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,6 +29,12 @@ struct WeightSource {
   WeightSource slice(int64_t first, int64_t count) const {
     return {type, count, cols, data + first * row_bytes(), name};
   }
+};
+
+/// Told by load_matrix() how far it is, from the calling thread.
+struct LoadProgress {
+  std::function<void(const uint8_t* data, int64_t bytes)> next;  // about to be read
+  std::function<void(const uint8_t* data, int64_t bytes)> done;  // has been read
 };
 
 /// A weight laid out for matmul.
@@ -103,9 +110,10 @@ class Backend {
   virtual Buffer alloc(int64_t n) = 0;
 
   /// Lays out the rows of `source` (all, in order, or those listed). Non-finite weights or scales
-  /// are Error{kFile} naming `name`.
+  /// are Error{kFile} naming `name`. `progress`, if given, watches a source that is read in order.
   virtual std::unique_ptr<Matrix> load_matrix(const WeightSource& source, const std::string& name,
-                                              const std::vector<int32_t>* rows = nullptr) = 0;
+                                              const std::vector<int32_t>* rows = nullptr,
+                                              const LoadProgress* progress = nullptr) = 0;
   virtual std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                            bool f16) = 0;
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <new>
 
 #include "base/error.h"
 
@@ -43,6 +42,28 @@ size_t checked_size(const std::string& path, uint64_t size) {
   return static_cast<size_t>(size);
 }
 
+size_t page_size() {
+#ifdef _WIN32
+  SYSTEM_INFO info;
+  GetSystemInfo(&info);
+  return info.dwPageSize;
+#else
+  return static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+#endif
+}
+
+// The whole pages inside [offset, offset + bytes) of a file of `size` bytes, whose last page ends
+// with it.
+struct Pages {
+  size_t first, last;
+};
+Pages whole_pages(size_t offset, size_t bytes, size_t size) {
+  static const size_t page = page_size();
+  if (offset >= size) return {0, 0};
+  const size_t end = offset + std::min(bytes, size - offset);
+  return {(offset + page - 1) / page * page, end == size ? end : end / page * page};
+}
+
 #ifdef _WIN32
 
 std::string last_error() {
@@ -67,6 +88,12 @@ struct OwnedHandle {
 };
 
 #else
+
+#ifdef MAP_ANONYMOUS
+constexpr int kAnonymous = MAP_ANONYMOUS;
+#else
+constexpr int kAnonymous = MAP_ANON;
+#endif
 
 std::string last_error() { return std::strerror(errno); }
 
@@ -109,30 +136,44 @@ std::unique_ptr<MappedFile> MappedFile::open(const std::string& path, bool mmap)
     mapping.handle = nullptr;
     return out;
   }
-  out->copy_.reset(new (std::nothrow) uint8_t[out->size_]);
-  if (out->copy_ == nullptr) fail(path, "does not fit into memory; open it with mmap=True");
+  auto* copy = static_cast<uint8_t*>(
+      VirtualAlloc(nullptr, out->size_, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE));
+  if (copy == nullptr) fail(path, "does not fit into memory; open it with mmap=True");
+  out->data_ = copy;
   for (size_t done = 0; done < out->size_;) {
     const DWORD want = static_cast<DWORD>(std::min(out->size_ - done, kMaxRead));
     DWORD got = 0;
-    if (!ReadFile(file.handle, out->copy_.get() + done, want, &got, nullptr)) {
+    if (!ReadFile(file.handle, copy + done, want, &got, nullptr)) {
       fail(path, "cannot be read: " + last_error());
     }
     if (got == 0) fail(path, "became shorter while it was read");
     done += got;
   }
-  out->data_ = out->copy_.get();
   return out;
 }
 
 MappedFile::~MappedFile() {
-  if (mapped_) UnmapViewOfFile(data_);
+  if (mapped_)
+    UnmapViewOfFile(data_);
+  else if (data_ != nullptr)
+    VirtualFree(const_cast<uint8_t*>(data_), 0, MEM_RELEASE);
   if (handle_ != nullptr) CloseHandle(handle_);
 }
 
+void MappedFile::prefetch(size_t, size_t) const {}
+void MappedFile::expect_random(size_t, size_t) const {}
+
 void MappedFile::release(size_t offset, size_t bytes) const {
-  if (!mapped_ || offset >= size_) return;
+  const auto [first, last] = whole_pages(offset, bytes, size_);
+  if (!mapped_ || first >= last) return;
   // Documented side effect: unlocking pages that are not locked takes them out of the working set.
-  VirtualUnlock(const_cast<uint8_t*>(data_ + offset), std::min(bytes, size_ - offset));
+  VirtualUnlock(const_cast<uint8_t*>(data_ + first), last - first);
+}
+
+void MappedFile::discard(size_t offset, size_t bytes) const {
+  if (mapped_) return release(offset, bytes);
+  const auto [first, last] = whole_pages(offset, bytes, size_);
+  if (first < last) DiscardVirtualMemory(const_cast<uint8_t*>(data_ + first), last - first);
 }
 
 #else
@@ -157,33 +198,44 @@ std::unique_ptr<MappedFile> MappedFile::open(const std::string& path, bool mmap)
     out->mapped_ = true;
     return out;
   }
-  out->copy_.reset(new (std::nothrow) uint8_t[out->size_]);
-  if (out->copy_ == nullptr) fail(path, "does not fit into memory; open it with mmap=True");
+  void* view = ::mmap(nullptr, out->size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | kAnonymous, -1, 0);
+  if (view == MAP_FAILED) fail(path, "does not fit into memory; open it with mmap=True");
+  auto* copy = static_cast<uint8_t*>(view);
+  out->data_ = copy;
   for (size_t done = 0; done < out->size_;) {
-    const ssize_t got =
-        ::read(file.fd, out->copy_.get() + done, std::min(out->size_ - done, kMaxRead));
+    const ssize_t got = ::read(file.fd, copy + done, std::min(out->size_ - done, kMaxRead));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail(path, "cannot be read: " + last_error());
     if (got == 0) fail(path, "became shorter while it was read");
     done += static_cast<size_t>(got);
   }
-  out->data_ = out->copy_.get();
   return out;
 }
 
 MappedFile::~MappedFile() {
-  if (mapped_) ::munmap(const_cast<uint8_t*>(data_), size_);
+  if (data_ != nullptr) ::munmap(const_cast<uint8_t*>(data_), size_);
+}
+
+void MappedFile::advise(size_t offset, size_t bytes, int advice) const {
+  const auto [first, last] = whole_pages(offset, bytes, size_);
+  // Advice: where a system does not take it, nothing is lost but memory or time.
+  if (first < last) ::madvise(const_cast<uint8_t*>(data_ + first), last - first, advice);
+}
+
+void MappedFile::prefetch(size_t offset, size_t bytes) const {
+  if (mapped_) advise(offset, bytes, MADV_WILLNEED);
+}
+
+void MappedFile::expect_random(size_t offset, size_t bytes) const {
+  if (mapped_) advise(offset, bytes, MADV_RANDOM);
 }
 
 void MappedFile::release(size_t offset, size_t bytes) const {
-  if (!mapped_ || offset >= size_) return;
-  // Only whole pages inside the range: its neighbours may still be in use.
-  const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
-  const size_t end = offset + std::min(bytes, size_ - offset);
-  const size_t first = (offset + page - 1) / page * page;
-  const size_t last = end == size_ ? end : end / page * page;
-  if (first >= last) return;
-  ::madvise(const_cast<uint8_t*>(data_ + first), last - first, MADV_DONTNEED);
+  if (mapped_) advise(offset, bytes, MADV_DONTNEED);
+}
+
+void MappedFile::discard(size_t offset, size_t bytes) const {
+  advise(offset, bytes, MADV_DONTNEED);
 }
 
 #endif

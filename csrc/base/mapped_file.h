@@ -20,16 +20,25 @@ class MappedFile {
   size_t size() const { return size_; }
   bool mapped() const { return mapped_; }
 
-  /// Tells the system that [offset, offset + bytes) will not be read again soon, so that a mapping
-  /// gives its pages back. No effect on a copy.
+  // How [offset, offset + bytes) will be used. Only whole pages inside the range are affected, so
+  // its neighbours may still be in use.
+
+  /// Soon, from end to end.
+  void prefetch(size_t offset, size_t bytes) const;
+  /// A little at a time, far apart: without reading ahead.
+  void expect_random(size_t offset, size_t bytes) const;
+  /// Not soon: a mapping gives its pages back and reads them again when asked. A copy keeps them.
   void release(size_t offset, size_t bytes) const;
+  /// Never again: a copy gives its memory back too, and what is read there afterwards is arbitrary.
+  void discard(size_t offset, size_t bytes) const;
 
  private:
   MappedFile() = default;
+  void advise(size_t offset, size_t bytes, int advice) const;
+
   const uint8_t* data_ = nullptr;
   size_t size_ = 0;
   bool mapped_ = false;
-  std::unique_ptr<uint8_t[]> copy_;
   [[maybe_unused]] void* handle_ = nullptr;  // Windows: the mapping object
 };
 

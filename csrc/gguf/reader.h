@@ -63,6 +63,8 @@ class GgufFile {
   std::string quoted_path() const;
   uint32_t version() const { return version_; }
   uint64_t size() const { return file_->size(); }
+  /// For advice on how tensors will be used.
+  const MappedFile& bytes() const { return *file_; }
 
   // Metadata. Keys in file order.
   const std::vector<std::string>& keys() const { return key_order_; }

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <numeric>
 
 #include "base/error.h"
@@ -53,16 +54,26 @@ class Loader {
             file_.quoted_path() + ": tensor " + name};
   }
 
-  MatrixPtr layout(const WeightSource& source, const std::string& name,
-                   const std::vector<int32_t>* rows = nullptr) {
-    MatrixPtr m;
-    try {
-      m = backend_.load_matrix(source, name, rows);
-    } catch (const Error& e) {
-      fail(e.what());
-    }
-    weights_.matrix_bytes += m->bytes;
-    return m;
+  /// A matrix of all rows of `source`, whose memory is given back as it is read. `last_use`: the
+  /// file's copy is not looked up later.
+  MatrixPtr layout(const WeightSource& source, const std::string& name, bool last_use = true) {
+    const MappedFile& file = file_.bytes();
+    const auto offset = [&](const uint8_t* p) { return static_cast<size_t>(p - file.data()); };
+    const LoadProgress progress{
+        [&](const uint8_t* p, int64_t n) { file.prefetch(offset(p), static_cast<size_t>(n)); },
+        [&](const uint8_t* p, int64_t n) {
+          if (last_use)
+            file.discard(offset(p), static_cast<size_t>(n));
+          else
+            file.release(offset(p), static_cast<size_t>(n));
+        }};
+    return load(source, name, nullptr, file_holds(source) ? &progress : nullptr);
+  }
+
+  /// A matrix of the listed rows.
+  MatrixPtr gather(const WeightSource& source, const std::string& name,
+                   const std::vector<int32_t>& rows) {
+    return load(source, name, &rows, nullptr);
   }
 
   MatrixPtr matrix(const std::string& name, int64_t rows, int64_t cols) {
@@ -109,7 +120,43 @@ class Loader {
     return out;
   }
 
+  /// The file's copy of `source` is not read again.
+  void forget(const WeightSource& source) const {
+    const MappedFile& file = file_.bytes();
+    file.discard(static_cast<size_t>(source.data - file.data()),
+                 static_cast<size_t>(source.rows * source.row_bytes()));
+  }
+
+  /// From here on only rows of the tables are looked up, one at a time. Whatever else of a mapping
+  /// is still resident (headers, norms, pages that two tensors share) goes.
+  void finish() const {
+    const MappedFile& file = file_.bytes();
+    file.release(0, file.size());
+    for (const WeightSource* table : {&weights_.token_embedding, &weights_.per_layer_embedding})
+      if (table->data)
+        file.expect_random(static_cast<size_t>(table->data - file.data()),
+                           static_cast<size_t>(table->rows * table->row_bytes()));
+  }
+
  private:
+  bool file_holds(const WeightSource& source) const {
+    const MappedFile& file = file_.bytes();
+    const std::less<const uint8_t*> before;
+    return !before(source.data, file.data()) && before(source.data, file.data() + file.size());
+  }
+
+  MatrixPtr load(const WeightSource& source, const std::string& name,
+                 const std::vector<int32_t>* rows, const LoadProgress* progress) {
+    MatrixPtr m;
+    try {
+      m = backend_.load_matrix(source, name, rows, progress);
+    } catch (const Error& e) {
+      fail(e.what());
+    }
+    weights_.matrix_bytes += m->bytes;
+    return m;
+  }
+
   const GgufFile& file_;
   Backend& backend_;
   Weights& weights_;
@@ -285,8 +332,9 @@ void load_ordered_head(Loader& load, const GgufFile& file, Config& c, Weights& w
   for (int64_t i = 0; i < c.centroids; ++i) {
     const std::vector<int32_t> tokens(w.token_order.begin() + i * per_cluster,
                                       w.token_order.begin() + (i + 1) * per_cluster);
-    w.clusters.push_back(load.layout(w.token_embedding, "token_embd.weight", &tokens));
+    w.clusters.push_back(load.gather(w.token_embedding, "token_embd.weight", tokens));
   }
+  load.forget(w.token_embedding);
 }
 
 }  // namespace
@@ -357,8 +405,9 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Backe
   if (w.clusters.empty()) {
     const bool untied = load.has("output.weight");
     w.head = untied ? load.matrix("output.weight", c.vocab, c.hidden)
-                    : load.layout(w.token_embedding, "token_embd.weight");
+                    : load.layout(w.token_embedding, "token_embd.weight", c.drafter);
   }
+  load.finish();
   return w;
 }
 

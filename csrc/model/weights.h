@@ -46,7 +46,7 @@ struct LayerWeights {
 
 struct Weights {
   std::shared_ptr<const GgufFile> file;  // keeps the tables' mapping alive
-  WeightSource token_embedding;          // [vocab, hidden], looked up by row
+  WeightSource token_embedding;          // [vocab, hidden], looked up by row; not in a drafter
   WeightSource per_layer_embedding;      // [vocab, layers * P], looked up by row
   Buffer ple_norm;                       // [P]
   std::vector<LayerWeights> layers;
@@ -73,7 +73,8 @@ enum class HeadChoice { kOfFile, kPlain };
 
 /// Loads everything `config` calls for; completes config.vocab (from the embedding's shape) and the
 /// ordered head's sizes. Error{kFile} names a tensor that is missing, misshapen, of a type this
-/// build cannot compute with, or damaged.
+/// build cannot compute with, or damaged. Parts of `file` that are no longer needed give their
+/// memory back: a file in memory (not mapped) can be loaded from once.
 Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Backend& backend,
                      HeadChoice head = HeadChoice::kOfFile);
 

@@ -4,7 +4,6 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
-#include <new>
 
 #include "backend/backend.h"
 #include "backend/cpu/cpu_attention.h"
@@ -13,11 +12,15 @@
 #include "backend/cpu/dispatch.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/pack.h"
+#include "base/aligned_memory.h"
 #include "base/error.h"
 #include "base/thread_pool.h"
 
 namespace gemtp {
 namespace {
+
+// Of a matrix, read between two reports of progress.
+constexpr int64_t kLoadWindow = 16 << 20;
 
 // Pieces per thread: enough that a thread which was descheduled does not hold up the others.
 constexpr int64_t kPiecesPerThread = 4;
@@ -34,29 +37,40 @@ class CpuBackend : public Backend {
   int threads() const override { return pool_.threads(); }
 
   Buffer alloc(int64_t n) override {
-    auto* p = static_cast<float*>(
-        ::operator new[](static_cast<size_t>(std::max<int64_t>(n, 16)) * 4, kAlign));
-    std::memset(p, 0, static_cast<size_t>(n) * 4);
-    return Buffer(p);
+    return Buffer(static_cast<float*>(allocate_zeros(static_cast<size_t>(n) * sizeof(float))));
   }
 
   std::unique_ptr<Matrix> load_matrix(const WeightSource& source, const std::string& name,
-                                      const std::vector<int32_t>* rows) override {
+                                      const std::vector<int32_t>* rows,
+                                      const LoadProgress* progress) override {
     auto m = std::make_unique<CpuMatrix>();
     m->type = source.type;
     m->rows = rows ? static_cast<int64_t>(rows->size()) : source.rows;
     m->cols = source.cols;
     m->tile_bytes = tile_bytes(source.type, source.cols);
     m->bytes = m->tiles() * m->tile_bytes;
-    m->data = allocate(m->bytes);
+    m->data = arena_.allocate(static_cast<size_t>(m->bytes));
+    GEMTP_ASSERT(!(rows && progress));
+    const int64_t tile_source = GEMTP_TILE * source.row_bytes();
+    const int64_t window = progress ? std::max<int64_t>(1, kLoadWindow / tile_source) : m->tiles();
+    const auto report = [&](const auto& to, int64_t first) {
+      const int64_t at = first * tile_source, end = source.rows * source.row_bytes();
+      if (at < end) to(source.data + at, std::min(end - at, window * tile_source));
+    };
     std::atomic<int64_t> bad{0};
-    const int32_t* order = rows ? rows->data() : nullptr;
-    pool_.parallel_for(m->tiles(), 8, [&](int64_t begin, int64_t end, int) {
-      int64_t seen = 0;
-      for (int64_t t = begin; t < end; ++t)
-        seen += pack_tile(source, order, m->rows, t, m->data.get() + t * m->tile_bytes);
-      if (seen) bad += seen;
-    });
+    if (progress) report(progress->next, 0);
+    for (int64_t first = 0; first < m->tiles(); first += window) {
+      if (progress) report(progress->next, first + window);
+      const int64_t n = std::min(window, m->tiles() - first);
+      pool_.parallel_for(n, 8, [&](int64_t begin, int64_t end, int) {
+        int64_t seen = 0;
+        for (int64_t t = first + begin; t < first + end; ++t)
+          seen += pack_tile(source, rows ? rows->data() : nullptr, m->rows, t,
+                            m->data.get() + t * m->tile_bytes);
+        if (seen) bad += seen;
+      });
+      if (progress) report(progress->done, first);
+    }
     if (bad != 0)
       throw Error(ErrorKind::kFile,
                   format("tensor %s holds %lld NaN or infinite %s; the file is damaged, convert or "
@@ -174,13 +188,14 @@ class CpuBackend : public Backend {
 
   const gemtp_kernels& kernels_;
   ThreadPool pool_;
+  Arena arena_;  // of the matrices
   CpuMatmul matmul_;
   CpuAttention attention_;
 };
 
 }  // namespace
 
-void BufferDeleter::operator()(float* p) const { ::operator delete[](p, kAlign); }
+void BufferDeleter::operator()(float* p) const { free_zeros(p); }
 
 std::unique_ptr<Backend> make_cpu_backend(int threads, const std::string& isa) {
   return std::make_unique<CpuBackend>(threads, select_kernels(isa));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "backend/backend.h"
@@ -15,7 +16,7 @@ namespace gemtp {
 /// A matrix in the tile layout of kernels.h.
 class CpuMatrix : public Matrix {
  public:
-  Bytes data;
+  std::shared_ptr<uint8_t> data;  // from the backend's arena
   int64_t tile_bytes = 0;
   int64_t tiles() const { return (rows + GEMTP_TILE - 1) / GEMTP_TILE; }
 };

@@ -1,24 +1,15 @@
 // Host memory of the CPU backend: 64-byte aligned, as the kernels demand it.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
-#include <memory>
-#include <new>
+
+#include "base/aligned_memory.h"
 
 namespace gemtp {
 
-inline constexpr std::align_val_t kAlign{64};
+using Bytes = AlignedBytes;
 
-struct AlignedDeleter {
-  void operator()(uint8_t* p) const { ::operator delete[](p, kAlign); }
-};
-using Bytes = std::unique_ptr<uint8_t[], AlignedDeleter>;
-
-inline Bytes allocate(int64_t n) {
-  return Bytes(static_cast<uint8_t*>(
-      ::operator new[](static_cast<size_t>(std::max<int64_t>(n, 64)), kAlign)));
-}
+inline Bytes allocate(int64_t n) { return allocate_aligned(static_cast<size_t>(n)); }
 
 /// Room for n values of T; grows, never shrinks.
 template <class T>
