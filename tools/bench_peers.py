@@ -29,7 +29,7 @@ PEER, OWN = "llama.cpp", "gemtp"
 PROMPT_TOKENS = 512  # of the prefill
 CONTEXT_ANSWER = 32  # tokens decoded behind a long prompt
 TEXT = "The history of the printing press begins with"
-BUSY = 0.3  # load average of others above which threads wait for each other
+BUSY = 0.5  # load average of others above which threads wait for each other
 LOWER_IS_BETTER = ("s", "GB")
 
 
@@ -109,11 +109,12 @@ def _numbers(low: int, high: int) -> Callable[[str], list[int]]:
 class Comparison:
     def __init__(self, args: argparse.Namespace):
         from gemtp_native import _core
-        from gemtp_native.bench.machine import describe_file, describe_machine
+        from gemtp_native.bench.machine import check_memory, describe_file, describe_machine
 
         self.args = args
         self.target = describe_file(args.target)
         self.drafter = None if args.drafter is None else describe_file(args.drafter)
+        check_memory(self.target, self.drafter)
         self.machine = describe_machine()
         self.threads = args.threads or _core.available_cores()
         program = args.llama_server or shutil.which("llama-server")
