@@ -138,9 +138,12 @@ class Backend {
   virtual void gelu_mul(const float* gate, const float* up, int64_t m, int64_t n, float* y) = 0;
   virtual void scale(const float* x, float s, int64_t m, int64_t n, float* y) = 0;
   virtual void softcap(const float* x, int64_t m, int64_t n, float cap, float* y) = 0;
-  /// y[i] = sum over j of weights[i][j] * x[i * terms + j], in order of j; y is [m, n].
-  virtual void weighted_sum(const float* x, const float* weights, int64_t m, int64_t terms,
-                            int64_t n, float* y) = 0;
+  /// y[i] = x[rows[i]]; y is [m, n].
+  virtual void gather(const float* x, const int32_t* rows, int64_t m, int64_t n, float* y) = 0;
+  /// y[i] = sum over j of weights[i][j] * x[rows[i][j]], in order of j; y is [m, n], rows and
+  /// weights [m, terms].
+  virtual void weighted_sum(const float* x, const int32_t* rows, const float* weights, int64_t m,
+                            int64_t terms, int64_t n, float* y) = 0;
 
   /// In place on x [m, heads, d]: RMS norm of each head (weight w [d], or none), then the rotation
   /// of its row (rope may be null: values are not rotated).

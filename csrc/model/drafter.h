@@ -57,8 +57,8 @@ class Drafter {
   std::vector<int32_t> candidates_;     // [candidate_count]
   std::vector<int32_t> cluster_order_;  // [centroids]
   Buffer cluster_logits_;               // [candidate_count], cluster by cluster
-  std::vector<float> by_token_;         // [vocab], meaningful where present_
   std::vector<uint64_t> present_;       // a bit for each token, all 0 between steps
+  std::vector<int32_t> before_;         // candidates below the first token of each of its words
 };
 
 }  // namespace gemtp

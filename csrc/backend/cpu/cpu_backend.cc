@@ -135,12 +135,18 @@ class CpuBackend : public Backend {
              [&](int64_t at, int64_t count) { kernels_.softcap(x + at, count, cap, y + at); });
   }
 
-  void weighted_sum(const float* x, const float* weights, int64_t m, int64_t terms, int64_t n,
-                    float* y) override {
+  void gather(const float* x, const int32_t* from, int64_t m, int64_t n, float* y) override {
+    rows(m, n, [&](int64_t i) {
+      std::memcpy(y + i * n, x + from[i] * n, static_cast<size_t>(n) * sizeof(float));
+    });
+  }
+
+  void weighted_sum(const float* x, const int32_t* from, const float* weights, int64_t m,
+                    int64_t terms, int64_t n, float* y) override {
     rows(m, n * terms, [&](int64_t i) {
       std::memset(y + i * n, 0, static_cast<size_t>(n) * 4);
-      for (int64_t j = 0; j < terms; ++j)
-        kernels_.axpy(weights[i * terms + j], x + (i * terms + j) * n, n, y + i * n);
+      for (int64_t j = i * terms; j < (i + 1) * terms; ++j)
+        kernels_.axpy(weights[j], x + from[j] * n, n, y + i * n);
     });
   }
 

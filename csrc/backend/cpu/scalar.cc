@@ -89,7 +89,7 @@ void matmul_quantized(const gemtp_matmul* args) {
     const uint8_t* scales = tile + blocks * kTile * kBytesPerRow;
     for (int64_t i = 0; i < a.m; ++i) {
       const int64_t panel = i / GEMTP_PANEL * GEMTP_PANEL;  // its first row
-      const int64_t in_panel = a.m - panel < GEMTP_PANEL ? a.m - panel : GEMTP_PANEL;
+      const int64_t in_panel = a.m - panel < GEMTP_PANEL ? a.m - panel : int64_t{GEMTP_PANEL};
       for (int64_t r = 0; r < n; ++r) {
         float acc = 0.0f;
         for (int64_t b = 0; b < blocks; ++b) {
