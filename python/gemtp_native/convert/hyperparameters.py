@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
-from .config import ModelConfig
+from .config import ModelConfig, OrderedHead
 from .gguf_file import Metadata
 
 _UNROTATED = 1e30  # frequency divisor of pairs that do not rotate
 
 
-def write_hyperparameters(m: Metadata, c: ModelConfig, model_dir: Path, file_type: int) -> None:
+def write_hyperparameters(m: Metadata, c: ModelConfig, name: str, file_type: int) -> None:
     arch = c.arch
-    name = model_dir.resolve().name.encode("utf-8", "replace")
     m.string("general.architecture", arch)
     m.string("general.type", "model")
-    m.string("general.name", name)
+    m.string("general.name", name.encode("utf-8", "replace"))
     m.u32("general.file_type", file_type)
     m.u32("general.quantization_version", 2)
     m.u32(f"{arch}.block_count", c.layers)
@@ -48,6 +45,16 @@ def write_hyperparameters(m: Metadata, c: ModelConfig, model_dir: Path, file_typ
     if c.drafter:
         m.u32(f"{arch}.embedding_length_out", c.backbone)
         m.u32(f"{arch}.nextn_predict_layers", c.layers)
+
+
+def write_ordered_head(
+    m: Metadata, head: OrderedHead, centroids: np.ndarray, token_order: np.ndarray
+) -> None:
+    """centroids: [num_centroids, hidden]; token_order: [vocab], the tokens cluster by cluster."""
+    m.u32("gemtp.ordered_head.num_centroids", head.num_centroids)
+    m.u32("gemtp.ordered_head.top_k", head.top_k)
+    m.f32_array("gemtp.ordered_head.centroids", centroids.reshape(-1))
+    m.i32_array("gemtp.ordered_head.token_order", token_order)
 
 
 def _scalar_or_array(m: Metadata, key: str, values: list[int]) -> None:

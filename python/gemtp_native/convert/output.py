@@ -26,7 +26,7 @@ def _full(path: Path, size: int) -> FileError:
     free = shutil.disk_usage(path if path.is_dir() else path.parent).free
     return FileError(
         f"not enough space for {path}: {size:,} bytes are needed, {free:,} are free; make room or "
-        f"choose a smaller outtype."
+        f"choose a smaller type."
     )
 
 

@@ -20,7 +20,7 @@ from .checkpoint import Checkpoint, StoredTensor
 from .config import ModelConfig, read_config
 from .encode import LARGEST, OUTTYPES, TensorType, block_values, encode
 from .gguf_file import Layout, Metadata, pad, read_metadata
-from .hyperparameters import rope_freqs, write_hyperparameters
+from .hyperparameters import rope_freqs, write_hyperparameters, write_ordered_head
 from .output import replacing
 from .tensors import Plan, Spec, make_plan
 from .tokenizer import (
@@ -91,7 +91,7 @@ def convert(
         vocabulary = _tokenizer(config, model_dir, target, notes) if tokenizer else None
 
         metadata = Metadata()
-        write_hyperparameters(metadata, config, model_dir, OUTTYPES[outtype][1])
+        write_hyperparameters(metadata, config, model_dir.resolve().name, OUTTYPES[outtype][1])
         if config.ordered_head is not None:
             _write_ordered_head(metadata, config, plan, checkpoint)
         if vocabulary is not None:
@@ -194,10 +194,7 @@ def _write_ordered_head(m: Metadata, c: ModelConfig, plan: Plan, checkpoint: Che
             f"{plan.token_order.file}: {plan.token_order.name} is not a permutation of the "
             f"{c.vocab} tokens."
         )
-    m.u32("gemtp.ordered_head.num_centroids", c.ordered_head.num_centroids)
-    m.u32("gemtp.ordered_head.top_k", c.ordered_head.top_k)
-    m.f32_array("gemtp.ordered_head.centroids", centroids)
-    m.i32_array("gemtp.ordered_head.token_order", order)
+    write_ordered_head(m, c.ordered_head, centroids, order)
 
 
 def _choose_types(plan: Plan, wanted: TensorType, notes: list[str]) -> list[TensorType]:
