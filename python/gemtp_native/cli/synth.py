@@ -7,7 +7,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from ..synth import SHAPES, TYPES, write_pair
+from ..synth import SHAPES, TYPES, SynthResult, write_pair
+from .text import size_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +63,16 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(asdict(result)))
     elif not args.quiet:
-        print(f"{result.target}: {result.target_bytes:,} bytes, {result.parameters:,} parameters, ")
-        print(f"  {result.token_bytes:,} bytes of them read for a token")
-        print(f"{result.drafter}: {result.drafter_bytes:,} bytes, accepted {result.accept:.0%}")
+        print(_summary(result))
     return 0
+
+
+def _summary(r: SynthResult) -> str:
+    return (
+        f"{r.target}: {r.layers} layers, {r.type}, {r.parameters:,} parameters, "
+        f"{size_text(r.target_bytes)}, reads {size_text(r.token_bytes)} a token\n"
+        f"{r.drafter}: {r.drafter_type}, {r.drafter_parameters:,} parameters, "
+        f"{size_text(r.drafter_bytes)}, reads {size_text(r.draft_bytes)} a step; "
+        f"right {100 * r.accept:g}% of the time\n"
+        f"{r.vocab_size:,} tokens ({r.vocabulary}), {r.seconds:.1f} s"
+    )

@@ -1,79 +1,114 @@
-"""The shapes of the released models and of their drafters."""
+"""The shapes of the released models and of their drafters, whole or cut to fewer layers."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from ..convert.config import ModelConfig, OrderedHead
 from ..errors import ArgumentError
 
-# hidden, heads, K/V heads of sliding and full layers, layers, feed-forward, window, layers from one
-# full-attention layer to the next, layers that share K/V, width of per-layer embeddings,
-# experts (number, used, feed-forward), hidden size of the drafter
-_SHAPES = {
-    "e2b": (1536, 8, 1, 1, 35, 6144, 512, 5, 20, 256, (0, 0, 0), 256),
-    "e4b": (2560, 8, 2, 2, 42, 10240, 512, 6, 18, 256, (0, 0, 0), 256),
-    "12b": (3840, 16, 8, 1, 48, 15360, 1024, 6, 0, 0, (0, 0, 0), 1024),
-    "26b-a4b": (2816, 16, 8, 2, 30, 2112, 1024, 6, 0, 0, (128, 8, 704), 1024),
-    "31b": (5376, 32, 16, 4, 60, 21504, 1024, 6, 0, 0, (0, 0, 0), 1024),
-}
-SHAPES = tuple(_SHAPES)
 VOCAB = 262_144
-_CONTEXT = 131_072
-_DRAFTER_PATTERN = [True, True, True, False]
+_DRAFTER_PATTERN = [True, True, True, False]  # true: sliding
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What one pair differs in from the others."""
+
+    layers: int
+    hidden: int
+    feed_forward: int
+    heads: int
+    kv_heads_sliding: int
+    kv_heads_full: int
+    window: int
+    period: int  # from one full-attention layer to the next
+    drafter_hidden: int
+    drafter_heads: int
+    context: int = 262_144
+    shared_layers: int = 0  # the last ones, which have no K/V of their own
+    shared_feed_forward: int = 0  # of those layers
+    per_layer_input: int = 0
+    experts: tuple[int, int, int] = (0, 0, 0)  # number, used, feed-forward
+
+
+_SHAPES = {
+    "e2b": _Shape(
+        layers=35, hidden=1536, feed_forward=6144, heads=8, kv_heads_sliding=1, kv_heads_full=1,
+        window=512, period=5, drafter_hidden=256, drafter_heads=4, context=131_072,
+        shared_layers=20, shared_feed_forward=12_288, per_layer_input=256,
+    ),
+    "e4b": _Shape(
+        layers=42, hidden=2560, feed_forward=10_240, heads=8, kv_heads_sliding=2, kv_heads_full=2,
+        window=512, period=6, drafter_hidden=256, drafter_heads=4, context=131_072,
+        shared_layers=18, shared_feed_forward=10_240, per_layer_input=256,
+    ),
+    "12b": _Shape(
+        layers=48, hidden=3840, feed_forward=15_360, heads=16, kv_heads_sliding=8, kv_heads_full=1,
+        window=1024, period=6, drafter_hidden=1024, drafter_heads=16,
+    ),
+    "26b-a4b": _Shape(
+        layers=30, hidden=2816, feed_forward=2112, heads=16, kv_heads_sliding=8, kv_heads_full=2,
+        window=1024, period=6, drafter_hidden=1024, drafter_heads=16, experts=(128, 8, 704),
+    ),
+    "31b": _Shape(
+        layers=60, hidden=5376, feed_forward=21_504, heads=32, kv_heads_sliding=16, kv_heads_full=4,
+        window=1024, period=6, drafter_hidden=1024, drafter_heads=32,
+    ),
+}  # fmt: skip
+SHAPES = tuple(_SHAPES)
+
+
+def _shape(name: str) -> _Shape:
+    if name not in _SHAPES:
+        raise ArgumentError(f"shape is {name!r}; {', '.join(SHAPES)} are possible.")
+    return _SHAPES[name]
 
 
 def target_config(shape: str, vocab: int = VOCAB, layers: int | None = None) -> ModelConfig:
-    """The target's configuration, with the first `layers` - 1 of its layers and the last one.
+    """The target's configuration, cut to its first layers: the same pattern, the last layer full.
 
-    Of a model whose last layers share K/V, as large a part of what is left shares it. The last
-    layer is always one of full attention.
+    As large a part of them shares K/V as in the whole model, but those that own K/V always include
+    one of each type, which the others and the drafter attend to.
     """
-    if shape not in _SHAPES:
-        raise ArgumentError(f"shape is {shape!r}; {', '.join(SHAPES)} are possible.")
-    hidden, heads, kv_sliding, kv_full, n, ffn, window, period, shared, ple, experts, _ = _SHAPES[
-        shape
-    ]
-    least = 4 if shared else 2
-    if layers is not None and not least <= layers <= n:
-        raise ArgumentError(f"layers is {layers}; {shape} can have {least} to {n}.")
-    kept = n if layers is None else layers
-    sliding = [(i + 1) % period != 0 for i in range(kept)]
-    sliding[-1] = False
-    if shared:
-        shared = max(1, shared * kept // n)
-        owners = kept - shared
-        if all(sliding[:owners]):  # the shared full layers read one of their own kind
-            sliding[owners - 1] = False
-        if owners < 2 or not any(sliding[:owners]):
-            raise ArgumentError(f"layers is {layers}: too few for {shape}.")
-    feed_forward = [ffn] * kept
-    if shape == "e2b":  # the layers that share K/V have twice the width
-        feed_forward[kept - shared :] = [2 * ffn] * shared
+    s = _shape(shape)
+    if layers is not None and not 2 <= layers <= s.layers:
+        raise ArgumentError(
+            f"layers is {layers}; {shape} can have 2 (one of each type of attention) to {s.layers}."
+        )
+    kept = s.layers if layers is None else layers
+    sliding = [(i + 1) % s.period != 0 and i != kept - 1 for i in range(kept)]
+    owners = kept
+    if s.shared_layers:
+        in_proportion = round(kept * (s.layers - s.shared_layers) / s.layers)
+        owners = max(in_proportion, sliding.index(False) + 1)
+    shared = kept - owners
     return ModelConfig(
         class_name=f"synthetic {shape}",
         drafter=False,
         tensor_prefix="",
         vocab=vocab,
-        hidden=hidden,
+        hidden=s.hidden,
         layers=kept,
-        heads=heads,
-        kv_heads=[kv_sliding if s else kv_full for s in sliding],
+        heads=s.heads,
+        kv_heads=[s.kv_heads_sliding if x else s.kv_heads_full for x in sliding],
         sliding=sliding,
         head_dim_sliding=256,
         head_dim_full=512,
-        feed_forward=feed_forward,
+        feed_forward=[s.feed_forward] * owners + [s.shared_feed_forward] * shared,
         shared_kv_layers=shared,
-        k_eq_v=not ple,
-        window=window,
+        k_eq_v=not s.per_layer_input,
+        window=s.window,
         rms_eps=1e-6,
         softcap=30.0,
-        context_length=_CONTEXT,
+        context_length=s.context,
         rope_base_sliding=10_000.0,
         rope_base_full=1_000_000.0,
         rope_factor_full=0.25,
-        ple_width=ple,
-        experts=experts[0],
-        experts_used=experts[1],
-        expert_feed_forward=experts[2],
+        ple_width=s.per_layer_input,
+        experts=s.experts[0],
+        experts_used=s.experts[1],
+        expert_feed_forward=s.experts[2],
         tied=False,
         backbone=0,
         ordered_head=None,
@@ -83,40 +118,26 @@ def target_config(shape: str, vocab: int = VOCAB, layers: int | None = None) -> 
 
 def drafter_config(shape: str, target: ModelConfig) -> ModelConfig:
     """The configuration of the drafter that belongs to `target`."""
-    hidden = _SHAPES[shape][-1]
-    small = hidden == 256
-    heads = 4 if small else target.heads
-    ordered = None
-    if small:
-        clusters = min(2048, target.vocab // 16)
-        if target.vocab % clusters:
-            raise ArgumentError(
-                f"the vocabulary has {target.vocab} tokens, not a multiple of the {clusters} "
-                f"clusters of the ordered head."
-            )
-        ordered = OrderedHead(clusters, max(1, clusters // 64))
+    s = _shape(shape)
     return ModelConfig(
         class_name=f"synthetic {shape} drafter",
         drafter=True,
         tensor_prefix="",
         vocab=target.vocab,
-        hidden=hidden,
+        hidden=s.drafter_hidden,
         layers=len(_DRAFTER_PATTERN),
-        heads=heads,
-        kv_heads=[
-            target.kv_heads[target.sliding.index(s)] if s else target.kv_heads[-1]
-            for s in _DRAFTER_PATTERN
-        ],
+        heads=s.drafter_heads,
+        kv_heads=[s.kv_heads_sliding if x else s.kv_heads_full for x in _DRAFTER_PATTERN],
         sliding=list(_DRAFTER_PATTERN),
         head_dim_sliding=target.head_dim_sliding,
         head_dim_full=target.head_dim_full,
-        feed_forward=[8 * hidden] * len(_DRAFTER_PATTERN),
+        feed_forward=[8 * s.drafter_hidden] * len(_DRAFTER_PATTERN),
         shared_kv_layers=len(_DRAFTER_PATTERN),
-        k_eq_v=False,
+        k_eq_v=target.k_eq_v,
         window=target.window,
         rms_eps=1e-6,
         softcap=None,
-        context_length=_CONTEXT,
+        context_length=target.context_length,
         rope_base_sliding=10_000.0,
         rope_base_full=1_000_000.0,
         rope_factor_full=0.25,
@@ -126,6 +147,17 @@ def drafter_config(shape: str, target: ModelConfig) -> ModelConfig:
         expert_feed_forward=0,
         tied=True,
         backbone=target.hidden,
-        ordered_head=ordered,
+        ordered_head=_ordered_head(target.vocab) if s.per_layer_input else None,
         token_ids={},
     )
+
+
+def _ordered_head(vocab: int) -> OrderedHead:
+    """2048 clusters of which 32 are used; of a small vocabulary fewer, in proportion."""
+    clusters = min(2048, vocab // 16)
+    if vocab % clusters:
+        raise ArgumentError(
+            f"the vocabulary has {vocab:,} tokens, not a multiple of the {clusters:,} clusters of "
+            f"the ordered head."
+        )
+    return OrderedHead(clusters, max(1, clusters // 64))

@@ -1,0 +1,331 @@
+"""A synthetic pair: planned as a whole, then streamed to its two files."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from tqdm import tqdm
+
+from ..convert.config import ModelConfig
+from ..convert.encode import OUTTYPES, TensorType
+from ..convert.gguf_file import Layout, Metadata, pad
+from ..convert.hyperparameters import rope_freqs, write_hyperparameters, write_ordered_head
+from ..convert.output import check_space, replacing
+from ..convert.tensors import Spec, demanded
+from ..convert.tokenizer import Tokenizer, tokenizer_from_gguf
+from ..errors import ArgumentError, FileError
+from .content import Codes, Noise, selection
+from .shapes import VOCAB, drafter_config, target_config
+from .vocabulary import made_vocabulary, ordinary_tokens
+from .walk import Walk, make_walk
+
+TYPES = tuple(OUTTYPES)
+_TOP_LOGIT = 25.0  # of the chosen token; the others' deviate from 0 by 25 · width^-½
+
+# Multiplied by zero what a layer computes adds nothing to the residual; it costs the same.
+_SILENT_NORMS = ("post_attention_norm.weight", "post_ffw_norm.weight", "post_norm.weight")
+
+
+@dataclass(frozen=True)
+class SynthResult:
+    """A pair that was written, or would be."""
+
+    shape: str
+    target: str
+    drafter: str
+    type: str
+    drafter_type: str
+    layers: int  # of the target
+    shared_kv_layers: int
+    target_bytes: int
+    drafter_bytes: int
+    parameters: int  # of the target, tables included
+    drafter_parameters: int
+    token_bytes: int  # of weights that the target reads for one token
+    draft_bytes: int  # and the drafter for one draft step
+    vocabulary: str  # the file that lent it, or "made"
+    vocab_size: int
+    accept: float
+    seed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Options:
+    """Those of write_pair that decide what is in the files."""
+
+    accept: float = 0.75
+    outtype: str = "q4_0"
+    drafter_type: str | None = None
+    layers: int | None = None
+    vocab: str | os.PathLike[str] | None = None
+    vocab_size: int | None = None
+    seed: int = 0
+
+
+def write_pair(
+    shape: str,
+    out: str | os.PathLike[str],
+    accept: float = 0.75,
+    outtype: str = "q4_0",
+    drafter_type: str | None = None,
+    layers: int | None = None,
+    vocab: str | os.PathLike[str] | None = None,
+    vocab_size: int | None = None,
+    seed: int = 0,
+    force: bool = False,
+    progress: bool = True,
+) -> SynthResult:
+    """Writes out/target.gguf and out/drafter.gguf, both or neither. `out` may be a new folder.
+
+    shape: one of SHAPES. accept: share of the tokens behind which the drafter's greedy proposal is
+    the target's choice. outtype, drafter_type: one of TYPES, of the matrices. layers: of the
+    target, fewer than it has. vocab: a GGUF that lends its tokenizer; otherwise one of vocab_size
+    tokens is made. The same arguments give the same bytes. Raises ArgumentError, FileError or
+    ModelError, and leaves nothing behind then; existing files are replaced only with `force`.
+    """
+    start = time.monotonic()
+    folder = Path(out)
+    options = _Options(accept, outtype, drafter_type, layers, vocab, vocab_size, seed)
+    plan = _make_plan(shape, folder, options)
+    if not folder.absolute().parent.is_dir():
+        raise FileError(f"{folder.parent} does not exist, so {folder.name} cannot be made there.")
+    for path in (plan.target.path, plan.drafter.path):
+        if path.is_dir():
+            raise FileError(f"{path} is a folder; choose another output folder.")
+        if path.exists() and not force:
+            raise FileError(f"{path} exists already; remove it, or replace it with --force.")
+    check_space(folder, plan.target.size + plan.drafter.size)
+    with _in_folder(folder):
+        _write(plan, progress)
+    return plan.result(time.monotonic() - start)
+
+
+def plan_pair(shape: str, out: str | os.PathLike[str] = ".", **options: Any) -> SynthResult:
+    """What write_pair would write with these options, without writing it."""
+    return _make_plan(shape, Path(out), _Options(**options)).result(0.0)
+
+
+# ---------------------------------------------------------------- the plan
+
+
+@dataclass
+class _File:
+    """Everything of one file but the values of its tensors."""
+
+    path: Path
+    config: ModelConfig
+    outtype: str
+    specs: list[Spec]
+    layout: Layout
+    header: bytes
+
+    @property
+    def kind(self) -> TensorType:
+        return OUTTYPES[self.outtype][0]
+
+    @property
+    def size(self) -> int:
+        return len(self.header) + self.layout.data_size
+
+    @property
+    def parameters(self) -> int:
+        return sum(math.prod(s.shape) for s in self.specs)
+
+    def read_per_token(self) -> int:
+        """Bytes of weights: of the tables' nothing, of experts and clusters those used."""
+        c = self.config
+        total = float(self.layout.sizes[0])
+        for spec, size in zip(self.specs, self.layout.sizes[1:], strict=True):
+            share = 1.0
+            if spec.name == "per_layer_token_embd.weight":
+                share = 0.0
+            elif spec.name == "token_embd.weight":
+                head = c.ordered_head
+                share = float(c.tied) if head is None else head.top_k / head.num_centroids
+            elif "_exps.weight" in spec.name:
+                share = c.experts_used / c.experts
+            total += share * size
+        if c.ordered_head is not None:
+            total += 4 * c.ordered_head.num_centroids * c.hidden
+        return round(total)
+
+
+@dataclass
+class _Plan:
+    shape: str
+    target: _File
+    drafter: _File
+    tokenizer: Tokenizer
+    walk: Walk
+    codes: Codes
+    options: _Options
+
+    def result(self, seconds: float) -> SynthResult:
+        target, drafter = self.target, self.drafter
+        return SynthResult(
+            shape=self.shape,
+            target=str(target.path),
+            drafter=str(drafter.path),
+            type=target.outtype,
+            drafter_type=drafter.outtype,
+            layers=target.config.layers,
+            shared_kv_layers=target.config.shared_kv_layers,
+            target_bytes=target.size,
+            drafter_bytes=drafter.size,
+            parameters=target.parameters,
+            drafter_parameters=drafter.parameters,
+            token_bytes=target.read_per_token(),
+            draft_bytes=drafter.read_per_token(),
+            vocabulary=str(self.tokenizer.source),
+            vocab_size=target.config.vocab,
+            accept=self.options.accept,
+            seed=self.options.seed,
+            seconds=seconds,
+        )
+
+
+def _make_plan(shape: str, out: Path, o: _Options) -> _Plan:
+    types = (o.outtype, o.outtype if o.drafter_type is None else o.drafter_type)
+    _check(o, types)
+    # Before the vocabulary, which takes a second: the shape may be impossible.
+    target_config(shape, layers=o.layers)
+    if o.vocab is None:
+        tokenizer = made_vocabulary(VOCAB if o.vocab_size is None else o.vocab_size)
+    else:
+        tokenizer = tokenizer_from_gguf(Path(o.vocab))
+    target = target_config(shape, len(tokenizer.tokens), o.layers)
+    drafter = drafter_config(shape, target)
+
+    walk = make_walk(ordinary_tokens(tokenizer), target.vocab, o.accept, o.seed)
+    head = drafter.ordered_head
+    clusters = None if head is None else walk.clusters(head.num_centroids)
+    codes = Codes(o.seed, clusters, drafter.hidden)
+    files = []
+    for config, kind, name in zip((target, drafter), types, ("target", "drafter"), strict=True):
+        metadata = Metadata()
+        title = f"synthetic {shape} {name}, {o.accept:g} accepted"
+        write_hyperparameters(metadata, config, title, OUTTYPES[kind][1])
+        if config.ordered_head is not None:
+            count = config.ordered_head.num_centroids
+            centroids = codes.centroids(count, config.hidden)
+            write_ordered_head(metadata, config.ordered_head, centroids, walk.token_order(count))
+        tokenizer.write(metadata)
+        files.append(_plan_file(out / f"{name}.gguf", config, kind, metadata))
+    return _Plan(shape, files[0], files[1], tokenizer, walk, codes, o)
+
+
+def _check(o: _Options, types: tuple[str, str]) -> None:
+    for given in types:
+        if given not in OUTTYPES:
+            raise ArgumentError(f"the type is {given!r}; {', '.join(TYPES)} are possible.")
+    if not 0 <= o.accept <= 1:
+        raise ArgumentError(f"accept is {o.accept:g}; it must be between 0 and 1.")
+    if o.vocab is not None and o.vocab_size is not None:
+        raise ArgumentError(
+            "both a file that lends its vocabulary and a size are given: choose one."
+        )
+    if not 0 <= o.seed < 1 << 64:
+        raise ArgumentError(f"seed is {o.seed}; it must be from 0 to 2^64 - 1.")
+
+
+def _plan_file(path: Path, config: ModelConfig, outtype: str, metadata: Metadata) -> _File:
+    specs = list(demanded(config))
+    layout = Layout()
+    layout.add("rope_freqs.weight", (config.head_dim_full // 2,), TensorType.F32)
+    for spec in specs:
+        layout.add(spec.name, spec.shape, OUTTYPES[outtype][0] if spec.matrix else TensorType.F32)
+    return _File(path, config, outtype, specs, layout, layout.header(metadata))
+
+
+# ---------------------------------------------------------------- the values
+
+
+def _write(plan: _Plan, progress: bool) -> None:
+    with (
+        tqdm(
+            total=plan.target.size + plan.drafter.size,
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1024,
+            disable=not progress or not sys.stderr.isatty(),
+            file=sys.stderr,
+            leave=False,
+        ) as bar,
+        replacing(plan.target.path, plan.target.size) as handle,
+    ):
+        _write_file(handle, plan, plan.target, bar.update)
+        # Inside, so that the target gets its name only when the drafter has been written too.
+        with replacing(plan.drafter.path, plan.drafter.size) as other:
+            _write_file(other, plan, plan.drafter, bar.update)
+
+
+def _write_file(
+    handle: BinaryIO, plan: _Plan, file: _File, advance: Callable[[int], object]
+) -> None:
+    noise = Noise(plan.options.seed)
+    handle.write(file.header)
+    advance(len(file.header))
+    handle.write(rope_freqs(file.config).astype("<f4").tobytes())
+    pad(handle, file.layout.sizes[0])
+    for spec, size in zip(file.specs, file.layout.sizes[1:], strict=True):
+        written = 0
+        for data in _values(plan, file, spec, noise):
+            handle.write(data.data)
+            written += data.size
+            advance(data.size)
+        assert written == size
+        pad(handle, size)
+
+
+def _values(plan: _Plan, file: _File, spec: Spec, noise: Noise) -> Iterable[np.ndarray]:
+    """The bytes of a tensor."""
+    c, walk, rows = file.config, plan.walk, plan.codes.rows
+    name = spec.name
+    count, width = math.prod(spec.shape), spec.shape[-1]
+    if name == "nextn.pre_projection.weight":
+        # Of the target's embedding; the state of the previous position is multiplied by zero.
+        return selection(c.hidden, width, file.kind)
+    if name == "output.weight" or (name == "token_embd.weight" and c.drafter):
+        codes = walk.drafter_code if c.drafter else walk.target_code
+        return rows(codes, width, _TOP_LOGIT / width, file.kind)
+    if name == "token_embd.weight":
+        return rows(walk.embedding_code, width, width**-0.5, file.kind)
+    if name == "per_layer_token_embd.weight":
+        return noise.matrix(count, c.ple_width**-0.5, file.kind)
+    if name.endswith("ffn_gate_inp.weight"):
+        return noise.matrix(count, 1.0, TensorType.F32)
+    if spec.matrix:
+        return noise.matrix(count, width**-0.5, file.kind)
+    value = 1.0
+    if name.endswith(_SILENT_NORMS):
+        value = 0.0
+    elif name.endswith("attn_q_norm.weight"):
+        value = width**-0.5  # scores of unit variance: no key takes all the attention
+    return (np.full(count, value, "<f4").view(np.uint8),)
+
+
+@contextlib.contextmanager
+def _in_folder(folder: Path) -> Iterator[None]:
+    """Makes the folder if it is not there, and takes it away again if nothing comes of it."""
+    made = not folder.exists()
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as e:
+        raise FileError(f"{folder} cannot be made: {e.strerror or e}.") from e
+    try:
+        yield
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
