@@ -3,47 +3,56 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gguf_bytes import BOOL, F32, STRING, T_F32, T_Q4_0, U32, Gguf, Tensor
+import gemtp_native as gemtp
+from gemtp_native import _core
+from gguf_bytes import BLOCKS, BOOL, F32, STRING, T_F32, T_Q4_0, U32, Gguf, Tensor
 
-VOCAB, HIDDEN, FFN, LAYERS, PER_LAYER = 65536, 512, 4096, 4, 1024
+VOCAB, HIDDEN, FFN, LAYERS, PER_LAYER = 65536, 512, 3072, 4, 1024
+HEADS, DIM = 64, 128
 MB = 1 << 20
 
-pytestmark = pytest.mark.skipif(
+reads_proc = pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="reads the resident set from Linux's /proc"
 )
 
 
-@pytest.fixture(scope="module")
-def table_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose per-layer table is most of the file, as in E2B. Weights are all zero."""
+def architecture(kv_heads: int, context: int) -> Gguf:
     g = Gguf()
     g.put("general.architecture", STRING, "gemma4")
     for key, value in {
         "block_count": LAYERS,
-        "context_length": 256,
+        "context_length": context,
         "embedding_length": HIDDEN,
         "feed_forward_length": FFN,
-        "attention.head_count": 4,
-        "attention.head_count_kv": 1,
+        "attention.head_count": HEADS,
+        "attention.head_count_kv": kv_heads,
         "attention.sliding_window": 64,
         "attention.shared_kv_layers": 0,
         "embedding_length_per_layer_input": PER_LAYER,
     }.items():
         g.put(f"gemma4.{key}", U32, value)
     for name in ("key_length", "value_length"):
-        g.put(f"gemma4.attention.{name}", U32, 128)
-        g.put(f"gemma4.attention.{name}_swa", U32, 128)
+        g.put(f"gemma4.attention.{name}", U32, DIM)
+        g.put(f"gemma4.attention.{name}_swa", U32, DIM)
     g.put("gemma4.rope.freq_base", F32, 1e6)
     g.put("gemma4.rope.freq_base_swa", F32, 1e4)
     g.put("gemma4.attention.layer_norm_rms_epsilon", F32, 1e-6)
     g.put_array("gemma4.attention.sliding_window_pattern", BOOL, [i < 3 for i in range(LAYERS)])
+    return g
+
+
+def put_tensors(g: Gguf, kv_heads: int, vocab: int = VOCAB) -> None:
+    """All zero, but for norms of 1."""
 
     def add(name: str, cols: int, rows: int) -> None:
         g.tensors.append(Tensor(name, [cols, rows], T_Q4_0, bytes(rows * cols // 32 * 18)))
@@ -51,23 +60,23 @@ def table_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def vector(name: str, n: int) -> None:
         g.tensors.append(Tensor(name, [n], T_F32, np.ones(n, np.float32).tobytes()))
 
-    add("token_embd.weight", HIDDEN, VOCAB)
-    add("per_layer_token_embd.weight", LAYERS * PER_LAYER, VOCAB)
+    add("token_embd.weight", HIDDEN, vocab)
+    add("per_layer_token_embd.weight", LAYERS * PER_LAYER, vocab)
     add("per_layer_model_proj.weight", HIDDEN, LAYERS * PER_LAYER)
     vector("per_layer_proj_norm.weight", PER_LAYER)
     vector("output_norm.weight", HIDDEN)
-    vector("rope_freqs.weight", 64)
+    vector("rope_freqs.weight", DIM // 2)
     for i in range(LAYERS):
         p = f"blk.{i}."
         for name in ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm", "post_norm"):
             vector(f"{p}{name}.weight", HIDDEN)
         for name in ("attn_q_norm", "attn_k_norm"):
-            vector(f"{p}{name}.weight", 128)
+            vector(f"{p}{name}.weight", DIM)
         for name, cols, rows in (
-            ("attn_q", HIDDEN, 512),
-            ("attn_k", HIDDEN, 128),
-            ("attn_v", HIDDEN, 128),
-            ("attn_output", 512, HIDDEN),
+            ("attn_q", HIDDEN, HEADS * DIM),
+            ("attn_k", HIDDEN, kv_heads * DIM),
+            ("attn_v", HIDDEN, kv_heads * DIM),
+            ("attn_output", HEADS * DIM, HIDDEN),
             ("ffn_gate", HIDDEN, FFN),
             ("ffn_up", HIDDEN, FFN),
             ("ffn_down", FFN, HIDDEN),
@@ -75,6 +84,13 @@ def table_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("proj", PER_LAYER, HIDDEN),
         ):
             add(f"{p}{name}.weight", cols, rows)
+
+
+@pytest.fixture(scope="module")
+def table_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose per-layer table is most of the file, as in E2B."""
+    g = architecture(kv_heads=1, context=256)
+    put_tensors(g, kv_heads=1)
     path = tmp_path_factory.mktemp("memory") / "table.gguf"
     path.write_bytes(g.encode())
     return path
@@ -107,10 +123,11 @@ def measure(path: Path, how: str) -> list[dict[str, int]]:
 
 def packed_bytes() -> int:
     """Of every matrix that a token reads."""
-    layer = HIDDEN * (512 + 128 + 128 + 512 + 3 * FFN + 3 * PER_LAYER)
+    layer = HIDDEN * (2 * HEADS * DIM + 2 * DIM + 3 * FFN + 3 * PER_LAYER)
     return (LAYERS * layer + VOCAB * HIDDEN) // 32 * 18
 
 
+@reads_proc
 def test_resident_set_is_what_decoding_needs(table_file: Path) -> None:
     before, loaded, used = measure(table_file, "map")
     size = table_file.stat().st_size
@@ -123,11 +140,12 @@ def test_resident_set_is_what_decoding_needs(table_file: Path) -> None:
     assert loaded["VmHWM"] - before["VmRSS"] < needed + 2 * 16 * MB + 8 * MB < size
     # Decoding adds scratch (16 rows of logits among it) and the pages of the rows looked up: 64 KB
     # around each of 100 tokens, in two tables.
-    scratch = 16 * VOCAB * 4 + 512 * (2 * FFN + 8 * HIDDEN) * 4
+    scratch = 16 * VOCAB * 4 + 512 * (2 * FFN + 2 * HEADS * DIM + 8 * HIDDEN) * 4
     assert used["VmRSS"] - before["VmRSS"] < needed + 8 * MB + scratch + 100 * 2 * 65536
     assert used["VmRSS"] - before["VmRSS"] < size // 2
 
 
+@reads_proc
 def test_a_copy_in_memory_gives_back_what_was_packed(table_file: Path) -> None:
     before, loaded, _ = measure(table_file, "copy")
     size = table_file.stat().st_size
@@ -136,3 +154,83 @@ def test_a_copy_in_memory_gives_back_what_was_packed(table_file: Path) -> None:
     # The tied head is packed and stays a table: that much more than the file.
     head = VOCAB * HIDDEN // 32 * 18
     assert loaded["VmHWM"] - before["VmRSS"] < size + head + 12 * MB
+
+
+def test_estimate_is_what_gets_allocated(table_file: Path) -> None:
+    estimate = gemtp.memory_estimate(table_file, context=100_000)
+    norms = 4 * (LAYERS * (5 * HIDDEN + 2 * DIM) + PER_LAYER + HIDDEN)
+    assert estimate["context"] == 256
+    assert estimate["weights"] == packed_bytes() + norms
+    assert estimate["tables"] == VOCAB * (LAYERS * PER_LAYER + HIDDEN) // 32 * 18
+    assert estimate["kv"] == LAYERS * 2 * 256 * DIM * 2
+    assert gemtp.memory_estimate(table_file, kv_type="f32")["kv"] == 2 * estimate["kv"]
+    assert estimate["needed"] == sum(estimate[name] for name in ("weights", "kv", "scratch"))
+    # Prompts are run in chunks of 512 rows: each row has its gate and up, queries and results.
+    rows = 512 * 4 * (2 * FFN + 2 * HEADS * DIM)
+    assert rows < estimate["scratch"] < 2 * rows + 16 * 4 * VOCAB
+    short = gemtp.memory_estimate(table_file, prefill_chunk=16)
+    assert short["scratch"] < estimate["scratch"] // 4
+
+
+@pytest.fixture(scope="module")
+def endless_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """K/V of 64 heads and 16 million positions in a full-attention layer: 0.5 TB."""
+    g = architecture(kv_heads=HEADS, context=1 << 24)
+    put_tensors(g, kv_heads=HEADS, vocab=64)
+    path = tmp_path_factory.mktemp("memory") / "endless.gguf"
+    path.write_bytes(g.encode())
+    return path
+
+
+def test_a_context_that_does_not_fit_is_refused_with_one_that_does(endless_file: Path) -> None:
+    assert _core.available_memory() < 1 << 39, "a machine too large for this test"
+    with pytest.raises(gemtp.OutOfMemoryError) as caught:
+        gemtp.Model(endless_file, context=1 << 24)
+    sentence = str(caught.value)
+    assert "endless.gguf' needs 549." in sentence or "endless.gguf' needs 550." in sentence
+    assert "K/V cache of 16777216 tokens 549." in sentence
+    assert f"this process may use {_core.available_memory() / 1e9:.2f} GB" in sentence
+    fitting = int(re.fullmatch(r".*; open it with a context of at most (\d+)", sentence)[1])
+    needed = gemtp.memory_estimate(endless_file, context=fitting)["needed"]
+    more = gemtp.memory_estimate(endless_file, context=fitting + 1025)["needed"]
+    assert needed <= _core.available_memory() < more
+    # The same sentence on the command line, and nothing else.
+    command = [sys.executable, "-m", "gemtp_native", "generate", endless_file, "x"]
+    run = subprocess.run(
+        [*command, "--context", str(1 << 24)], capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", f"gemtp: error: {sentence}\n")
+    assert gemtp.Model(endless_file, context=64).generate([1, 2], max_tokens=2).tokens
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file larger than its disk")
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    """Matrices of 0.6 TB each, which the file has as one hole."""
+    g = architecture(kv_heads=1, context=256)
+    put_tensors(g, kv_heads=1, vocab=64)
+    wide = 1 << 20
+    g.put("gemma4.feed_forward_length", U32, wide)
+    g.put("gemma4.embedding_length", U32, wide)
+    size = 0
+    for t in g.tensors:
+        t.shape = [wide if n in (HIDDEN, FFN) else n for n in t.shape]
+        block, block_bytes = BLOCKS[t.kind]
+        t.offset = -(-size // g.alignment) * g.alignment
+        size = t.offset + math.prod(t.shape) // block * block_bytes
+        if t.name != "rope_freqs.weight":  # must be positive
+            t.data = b""
+    factors = g.tensor("rope_freqs.weight")
+    ones, factors.data = factors.data, b""
+    header = g.encode()
+    path = tmp_path / "huge.gguf"
+    with path.open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + size)
+        file.seek(len(header) + (factors.offset or 0))
+        file.write(ones)
+    started = time.monotonic()
+    with pytest.raises(gemtp.OutOfMemoryError, match="; use a smaller quantization or a smaller"):
+        gemtp.Model(path)
+    with pytest.raises(gemtp.OutOfMemoryError, match="huge.gguf' is .* open it with mmap=True"):
+        gemtp.Model(path, mmap=False)
+    assert time.monotonic() - started < 10

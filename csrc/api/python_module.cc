@@ -14,6 +14,8 @@
 #include "decode/choose.h"
 #include "decode/engine.h"
 #include "decode/generation.h"
+#include "decode/memory.h"
+#include "decode/model_files.h"
 #include "gguf/reader.h"
 #include "text/tokenizer.h"
 
@@ -36,6 +38,8 @@ const char* error_class(ErrorKind kind) {
       return "ArgumentError";
     case ErrorKind::kContext:
       return "ContextError";
+    case ErrorKind::kMemory:
+      return "OutOfMemoryError";
     case ErrorKind::kInternal:
       return "Error";
   }
@@ -324,7 +328,7 @@ PYBIND11_MODULE(_core, m) {
     } catch (const Error& e) {
       raise(e.kind(), e.what());
     } catch (const std::bad_alloc&) {
-      raise(ErrorKind::kModel,
+      raise(ErrorKind::kMemory,
             "not enough memory; use a smaller context or a smaller model, or close other programs");
     }
   });
@@ -337,6 +341,26 @@ PYBIND11_MODULE(_core, m) {
   m.def("compiler", &compiler);
   m.def("available_cores", &available_cores);
   m.def("physical_memory", &physical_memory);
+  m.def("available_memory", &available_memory);
+  m.def(
+      "memory_estimate",
+      [](const py::object& target, const py::object& drafter, int64_t context,
+         int64_t prefill_chunk, bool kv_f16) {
+        EngineOptions o;
+        o.context = context;
+        o.prefill_chunk = prefill_chunk;
+        o.kv_f16 = kv_f16;
+        o.check();
+        const ModelFiles files = ModelFiles::open(
+            path_of(target), drafter.is_none() ? "" : path_of(drafter), /*mmap=*/true);
+        const MemoryEstimate e = estimate_memory(files, o);
+        using namespace py::literals;
+        return py::dict("weights"_a = e.weights, "kv"_a = e.kv, "scratch"_a = e.scratch,
+                        "needed"_a = e.needed(true), "tables"_a = e.tables,
+                        "context"_a = e.context);
+      },
+      py::arg("target"), py::arg("drafter"), py::arg("context"), py::arg("prefill_chunk"),
+      py::arg("kv_f16"));
   m.def("isas", [] {
     std::vector<std::string> names;
     for (const gemtp_kernels* k : runnable_kernels()) names.emplace_back(k->name);

@@ -100,11 +100,10 @@ struct BufferDeleter {
 };
 using Buffer = std::unique_ptr<float[], BufferDeleter>;
 
-class Backend {
+/// Where weights, K/V and buffers live.
+class Storage {
  public:
-  virtual ~Backend() = default;
-  virtual std::string name() const = 0;  // e.g. "cpu/avx2"
-  virtual int threads() const = 0;
+  virtual ~Storage() = default;
 
   /// n floats, 64-byte aligned, zero.
   virtual Buffer alloc(int64_t n) = 0;
@@ -116,6 +115,12 @@ class Backend {
                                               const LoadProgress* progress = nullptr) = 0;
   virtual std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                            bool f16) = 0;
+};
+
+class Backend : public Storage {
+ public:
+  virtual std::string name() const = 0;  // e.g. "cpu/avx2"
+  virtual int threads() const = 0;
 
   /// y[i] = table[ids[i]][col .. col + n) * scale; y is [m, n]. Tables are not read when they are
   /// loaded, so here is where damage shows: Error{kFile} for a NaN or infinite value.

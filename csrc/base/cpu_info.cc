@@ -1,10 +1,10 @@
 #include "base/cpu_info.h"
 
 #include <algorithm>
-#include <cstdio>
-#include <fstream>
-#include <string>
+#include <cmath>
 #include <thread>
+
+#include "base/cgroup.h"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -18,36 +18,14 @@
 #endif
 
 namespace gemtp {
-namespace {
-
-#if defined(__linux__)
-// Cores that the cgroup's quota amounts to, rounded up; a large number when there is no quota.
-int cgroup_cores() {
-  constexpr int kUnlimited = 1 << 16;
-  std::ifstream v2("/sys/fs/cgroup/cpu.max");
-  std::string quota;
-  double period = 0;
-  if (v2 >> quota >> period) {
-    if (quota == "max" || period <= 0) return kUnlimited;
-    return std::max(1, static_cast<int>(std::strtod(quota.c_str(), nullptr) / period + 0.999));
-  }
-  std::ifstream v1_quota("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
-  std::ifstream v1_period("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-  double q = 0;
-  if (v1_quota >> q && v1_period >> period && q > 0 && period > 0)
-    return std::max(1, static_cast<int>(q / period + 0.999));
-  return kUnlimited;
-}
-#endif
-
-}  // namespace
 
 int available_cores() {
   int cores = static_cast<int>(std::thread::hardware_concurrency());
 #if defined(__linux__)
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) cores = CPU_COUNT(&set);
-  cores = std::min(cores, cgroup_cores());
+  if (const double quota = cgroup_limits().cores; quota > 0)
+    cores = std::min(cores, static_cast<int>(std::ceil(quota)));
 #endif
   return std::max(cores, 1);
 }
@@ -67,6 +45,11 @@ uint64_t physical_memory() {
 #else
   return 0;
 #endif
+}
+
+uint64_t available_memory() {
+  const uint64_t memory = physical_memory(), limit = cgroup_limits().memory;
+  return limit && (memory == 0 || limit < memory) ? limit : memory;
 }
 
 }  // namespace gemtp

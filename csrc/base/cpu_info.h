@@ -11,4 +11,7 @@ int available_cores();
 /// Bytes of physical memory, 0 when unknown.
 uint64_t physical_memory();
 
+/// Bytes this process may use: physical memory, capped by a cgroup's limit. 0 when unknown.
+uint64_t available_memory();
+
 }  // namespace gemtp

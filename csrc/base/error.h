@@ -14,6 +14,7 @@ enum class ErrorKind {
   kModel,     // files that are sound but do not fit together, or that this build cannot run
   kArgument,  // a parameter outside its domain
   kContext,   // more tokens than the context holds
+  kMemory,    // more than the machine, or what this process may use of it, has
   kInternal,  // a broken invariant of ours
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/cpu_info.h"
 #include "base/error.h"
 
 #ifdef _WIN32
@@ -40,6 +41,17 @@ size_t checked_size(const std::string& path, uint64_t size) {
     fail(path, "is larger than this process can address; use a 64-bit build");
   }
   return static_cast<size_t>(size);
+}
+
+// Before a copy of a whole file is read.
+void check_room(const std::string& path, size_t size) {
+  const uint64_t room = available_memory();
+  if (room && size > room)
+    throw Error(ErrorKind::kMemory,
+                format("%s is %.2f GB and this process may use %.2f GB of memory; open it with "
+                       "mmap=True",
+                       quoted(path, 4096).c_str(), static_cast<double>(size) * 1e-9,
+                       static_cast<double>(room) * 1e-9));
 }
 
 size_t page_size() {
@@ -136,6 +148,7 @@ std::unique_ptr<MappedFile> MappedFile::open(const std::string& path, bool mmap)
     mapping.handle = nullptr;
     return out;
   }
+  check_room(path, out->size_);
   auto* copy = static_cast<uint8_t*>(
       VirtualAlloc(nullptr, out->size_, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE));
   if (copy == nullptr) fail(path, "does not fit into memory; open it with mmap=True");
@@ -198,6 +211,7 @@ std::unique_ptr<MappedFile> MappedFile::open(const std::string& path, bool mmap)
     out->mapped_ = true;
     return out;
   }
+  check_room(path, out->size_);
   void* view = ::mmap(nullptr, out->size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | kAnonymous, -1, 0);
   if (view == MAP_FAILED) fail(path, "does not fit into memory; open it with mmap=True");
   auto* copy = static_cast<uint8_t*>(view);

@@ -41,6 +41,7 @@ Bench::Bench(std::shared_ptr<Engine> engine, bool plain_head)
       GgufFile::open(engine_->drafter_weights().file->path(), engine_->options().mmap);
   plain_config_ = read_config(*file);
   plain_weights_ = load_weights(file, plain_config_, engine_->backend(), HeadChoice::kPlain);
+  give_back_sources(plain_weights_, plain_config_);
   plain_ = std::make_unique<Drafter>(plain_config_, plain_weights_, engine_->config(),
                                      engine_->target_weights(), engine_->backend());
 }

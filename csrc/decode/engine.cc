@@ -8,6 +8,8 @@
 #include "base/cpu_info.h"
 #include "base/error.h"
 #include "decode/choose.h"
+#include "decode/memory.h"
+#include "decode/model_files.h"
 
 namespace gemtp {
 namespace {
@@ -15,7 +17,9 @@ namespace {
 // Idle sessions kept for their prefixes; each holds a K/V cache.
 constexpr size_t kIdleSessions = 1;
 
-void check_options(const EngineOptions& o) {
+}  // namespace
+
+void EngineOptions::check() const {
   const auto need = [](const char* name, int64_t v, int64_t low, int64_t high) {
     if (v < low || v > high)
       throw Error(
@@ -23,17 +27,10 @@ void check_options(const EngineOptions& o) {
           format("%s is %lld; it must be between %lld and %lld", name, static_cast<long long>(v),
                  static_cast<long long>(low), static_cast<long long>(high)));
   };
-  need("threads", o.threads, 0, 1024);
-  need("context", o.context, 2, int64_t{1} << 24);
-  need("prefill_chunk", o.prefill_chunk, 1, 65536);
+  need("threads", threads, 0, 1024);
+  need("context", context, 2, int64_t{1} << 24);
+  need("prefill_chunk", prefill_chunk, 1, 65536);
 }
-
-std::shared_ptr<const GgufFile> open_file(const std::string& path, bool mmap, const char* role) {
-  if (path.empty()) throw Error(ErrorKind::kArgument, format("the path of the %s is empty", role));
-  return GgufFile::open(path, mmap);
-}
-
-}  // namespace
 
 const char* version() { return GEMTP_VERSION; }
 
@@ -56,41 +53,29 @@ const char* compiler() {
 std::shared_ptr<Engine> Engine::open(const std::string& target_path,
                                      const std::string& drafter_path,
                                      const EngineOptions& options) {
-  check_options(options);
+  options.check();
   std::shared_ptr<Engine> e(new Engine);
   e->options_ = options;
-  const auto file = open_file(target_path, options.mmap, "target");
-  e->config_ = read_config(*file);
-  if (e->config_.drafter)
-    throw Error(ErrorKind::kModel,
-                format("%s holds a drafter; open its target and pass this file as "
-                       "the drafter",
-                       target_path.c_str()));
+  const ModelFiles files = ModelFiles::open(target_path, drafter_path, options.mmap);
+  e->config_ = files.target_config;
+  e->drafter_config_ = files.drafter_config;
   e->backend_ =
       make_cpu_backend(options.threads ? options.threads : available_cores(), options.isa);
-  if (file->has("tokenizer.ggml.model")) e->tokenizer_ = std::make_unique<Tokenizer>(*file);
-  e->weights_ = load_weights(file, e->config_, *e->backend_);
+  check_memory(estimate_memory(files, options), files, options, available_memory());
+
+  if (files.target->has("tokenizer.ggml.model"))
+    e->tokenizer_ = std::make_unique<Tokenizer>(*files.target);
+  e->weights_ = load_weights(files.target, e->config_, *e->backend_);
   if (e->tokenizer_ && e->tokenizer_->vocab_size() != e->config_.vocab)
     throw Error(ErrorKind::kFile,
                 format("%s: the tokenizer has %d tokens, the embedding %lld rows; convert it again",
-                       file->quoted_path().c_str(), e->tokenizer_->vocab_size(),
+                       files.target->quoted_path().c_str(), e->tokenizer_->vocab_size(),
                        static_cast<long long>(e->config_.vocab)));
+  give_back_sources(e->weights_, e->config_);
   e->context_ = std::min(options.context, e->config_.context);
-
-  if (!drafter_path.empty()) {
-    const auto draft_file = open_file(drafter_path, options.mmap, "drafter");
-    e->drafter_config_ = read_config(*draft_file);
-    if (!e->drafter_config_.drafter)
-      throw Error(ErrorKind::kModel,
-                  format("%s holds a target, not a drafter; its architecture must "
-                         "be gemma4-assistant",
-                         drafter_path.c_str()));
-    e->drafter_weights_ = load_weights(draft_file, e->drafter_config_, *e->backend_);
-    try {
-      check_pair(e->config_, e->drafter_config_);
-    } catch (const Error& error) {
-      throw Error(error.kind(), draft_file->quoted_path() + ": " + error.what());
-    }
+  if (files.drafter) {
+    e->drafter_weights_ = load_weights(files.drafter, e->drafter_config_, *e->backend_);
+    give_back_sources(e->drafter_weights_, e->drafter_config_);
     e->drafter_ = std::make_unique<Drafter>(e->drafter_config_, e->drafter_weights_, e->config_,
                                             e->weights_, *e->backend_);
   }
@@ -98,8 +83,8 @@ std::shared_ptr<Engine> Engine::open(const std::string& target_path,
   return e;
 }
 
-int64_t Engine::max_rows() const {
-  return std::max<int64_t>(options_.prefill_chunk, kMaxDraft + 1);
+int64_t max_rows(const EngineOptions& options) {
+  return std::max<int64_t>(options.prefill_chunk, kMaxDraft + 1);
 }
 
 const Tokenizer& Engine::need_tokenizer() const {

@@ -26,6 +26,9 @@ struct EngineOptions {
   bool kv_f16 = true;           // K/V in f16, else f32
   bool mmap = true;
   std::string isa;  // "" : GEMTP_ISA, or the best that runs
+
+  /// Error{kArgument} for a value outside its range.
+  void check() const;
 };
 
 /// "0.1.0"
@@ -35,6 +38,9 @@ const char* compiler();
 
 /// Most drafts of one round.
 constexpr int kMaxDraft = 15;
+
+/// Most rows of one pass.
+int64_t max_rows(const EngineOptions& options);
 
 /// What the drafter proposed after some tokens, with its own outputs at each step.
 struct DraftTrace {
@@ -85,7 +91,7 @@ class Engine {
   Target& target() { return *target_; }
   Drafter& drafter() { return *drafter_; }
   Backend& backend() { return *backend_; }
-  int64_t max_rows() const;  // of one pass
+  int64_t max_rows() const { return gemtp::max_rows(options_); }  // of one pass
   const Weights& target_weights() const { return weights_; }
   const Weights& drafter_weights() const { return drafter_weights_; }
 

@@ -11,7 +11,7 @@ int64_t round_up_16(int64_t n) { return (n + 15) / 16 * 16; }
 
 }  // namespace
 
-KvCache::KvCache(const Config& target, Backend& backend, int64_t context, int64_t max_rows,
+KvCache::KvCache(const Config& target, Storage& storage, int64_t context, int64_t max_rows,
                  bool f16)
     : window_(target.window) {
   // A pass writes up to max_rows positions before its first row reads the window behind it, and
@@ -21,7 +21,7 @@ KvCache::KvCache(const Config& target, Backend& backend, int64_t context, int64_
   const int64_t ring = std::min(full, round_up_16(window_ + max_rows));
   for (int i = 0; i < target.kv_layers; ++i) {
     const LayerConfig& l = target.layers[static_cast<size_t>(i)];
-    layers_.push_back(backend.make_kv(l.kv_heads, l.head_dim, l.sliding ? ring : full, f16));
+    layers_.push_back(storage.make_kv(l.kv_heads, l.head_dim, l.sliding ? ring : full, f16));
     if (l.sliding) ring_ = ring;
   }
 }

@@ -14,7 +14,7 @@ namespace gemtp {
 class KvCache {
  public:
   /// context: positions 0 .. context - 1 can be held. max_rows: the most rows written in one pass.
-  KvCache(const Config& target, Backend& backend, int64_t context, int64_t max_rows, bool f16);
+  KvCache(const Config& target, Storage& storage, int64_t context, int64_t max_rows, bool f16);
 
   KvLayer& layer(int i) { return *layers_[static_cast<size_t>(i)]; }
   const KvLayer& layer(int i) const { return *layers_[static_cast<size_t>(i)]; }

@@ -175,7 +175,7 @@ void per_layer_block(const Config& c, const LayerWeights& w, int64_t m, LayerScr
 
 }  // namespace
 
-LayerScratch::LayerScratch(const Config& c, Backend& b, int64_t rows) {
+LayerScratch::LayerScratch(const Config& c, Storage& b, int64_t rows) {
   int64_t heads = 0, kv = 0, ffn = 0;
   for (const LayerConfig& l : c.layers) {
     heads = std::max(heads, l.heads * l.head_dim);

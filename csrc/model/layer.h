@@ -14,7 +14,7 @@ namespace gemtp {
 /// Buffers for one pass of at most `rows` rows through any layer of `config`.
 class LayerScratch {
  public:
-  LayerScratch(const Config& config, Backend& backend, int64_t rows);
+  LayerScratch(const Config& config, Storage& storage, int64_t rows);
 
   Buffer normed;     // [rows, hidden]
   Buffer q;          // [rows, heads * head_dim]

@@ -21,8 +21,8 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 
 class Loader {
  public:
-  Loader(const GgufFile& file, Backend& backend, Weights& weights)
-      : file_(file), backend_(backend), weights_(weights) {}
+  Loader(const GgufFile& file, Storage& storage, Weights& weights)
+      : file_(file), storage_(storage), weights_(weights) {}
 
   [[noreturn]] void fail(const std::string& what) const {
     throw Error(ErrorKind::kFile, file_.quoted_path() + ": " + what);
@@ -104,8 +104,8 @@ class Loader {
 
   Buffer vector(const std::string& name, int64_t n) const {
     const std::vector<float> v = values(name, n);
-    Buffer b = backend_.alloc(n);
-    std::memcpy(b.get(), v.data(), v.size() * sizeof(float));
+    Buffer b = storage_.alloc(n);
+    if (b) std::memcpy(b.get(), v.data(), v.size() * sizeof(float));  // null: only measured
     return b;
   }
 
@@ -120,24 +120,6 @@ class Loader {
     return out;
   }
 
-  /// The file's copy of `source` is not read again.
-  void forget(const WeightSource& source) const {
-    const MappedFile& file = file_.bytes();
-    file.discard(static_cast<size_t>(source.data - file.data()),
-                 static_cast<size_t>(source.rows * source.row_bytes()));
-  }
-
-  /// From here on only rows of the tables are looked up, one at a time. Whatever else of a mapping
-  /// is still resident (headers, norms, pages that two tensors share) goes.
-  void finish() const {
-    const MappedFile& file = file_.bytes();
-    file.release(0, file.size());
-    for (const WeightSource* table : {&weights_.token_embedding, &weights_.per_layer_embedding})
-      if (table->data)
-        file.expect_random(static_cast<size_t>(table->data - file.data()),
-                           static_cast<size_t>(table->rows * table->row_bytes()));
-  }
-
  private:
   bool file_holds(const WeightSource& source) const {
     const MappedFile& file = file_.bytes();
@@ -149,7 +131,7 @@ class Loader {
                  const std::vector<int32_t>* rows, const LoadProgress* progress) {
     MatrixPtr m;
     try {
-      m = backend_.load_matrix(source, name, rows, progress);
+      m = storage_.load_matrix(source, name, rows, progress);
     } catch (const Error& e) {
       fail(e.what());
     }
@@ -158,7 +140,7 @@ class Loader {
   }
 
   const GgufFile& file_;
-  Backend& backend_;
+  Storage& storage_;
   Weights& weights_;
 };
 
@@ -334,7 +316,6 @@ void load_ordered_head(Loader& load, const GgufFile& file, Config& c, Weights& w
                                       w.token_order.begin() + (i + 1) * per_cluster);
     w.clusters.push_back(load.gather(w.token_embedding, "token_embd.weight", tokens));
   }
-  load.forget(w.token_embedding);
 }
 
 }  // namespace
@@ -355,11 +336,11 @@ int64_t bytes_per_token(const Weights& weights, const Config& config) {
   return weights.matrix_bytes - unread;
 }
 
-Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Backend& backend,
+Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Storage& storage,
                      HeadChoice head) {
   Weights w;
   w.file = file;
-  Loader load(*file, backend, w);
+  Loader load(*file, storage, w);
   Config& c = config;
 
   const Tensor* embedding = file->find_tensor("token_embd.weight");
@@ -407,8 +388,22 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Backe
     w.head = untied ? load.matrix("output.weight", c.vocab, c.hidden)
                     : load.layout(w.token_embedding, "token_embd.weight", c.drafter);
   }
-  load.finish();
   return w;
+}
+
+void give_back_sources(const Weights& weights, const Config& config) {
+  const MappedFile& file = weights.file->bytes();
+  const auto each_table = [&](auto advise) {
+    for (const WeightSource* t : {&weights.token_embedding, &weights.per_layer_embedding})
+      if (t->data)
+        advise(static_cast<size_t>(t->data - file.data()),
+               static_cast<size_t>(t->rows * t->row_bytes()));
+  };
+  if (config.drafter)  // it looks tokens up in the target's table
+    each_table([&](size_t offset, size_t bytes) { file.discard(offset, bytes); });
+  else
+    each_table([&](size_t offset, size_t bytes) { file.expect_random(offset, bytes); });
+  file.release(0, file.size());
 }
 
 }  // namespace gemtp

@@ -46,7 +46,7 @@ struct LayerWeights {
 
 struct Weights {
   std::shared_ptr<const GgufFile> file;  // keeps the tables' mapping alive
-  WeightSource token_embedding;          // [vocab, hidden], looked up by row; not in a drafter
+  WeightSource token_embedding;          // [vocab, hidden], looked up by row, but not a drafter's
   WeightSource per_layer_embedding;      // [vocab, layers * P], looked up by row
   Buffer ple_norm;                       // [P]
   std::vector<LayerWeights> layers;
@@ -75,7 +75,12 @@ enum class HeadChoice { kOfFile, kPlain };
 /// ordered head's sizes. Error{kFile} names a tensor that is missing, misshapen, of a type this
 /// build cannot compute with, or damaged. Parts of `file` that are no longer needed give their
 /// memory back: a file in memory (not mapped) can be loaded from once.
-Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Backend& backend,
+Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Storage& storage,
                      HeadChoice head = HeadChoice::kOfFile);
+
+/// After load_weights(): from here on only rows of the target's tables are looked up, one at a
+/// time. Whatever else of the file is still in memory (headers, norms, pages that two tensors
+/// share, a drafter's embedding) goes.
+void give_back_sources(const Weights& weights, const Config& config);
 
 }  // namespace gemtp

@@ -14,7 +14,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .errors import ArgumentError, ContextError, Error, FileError, ModelError
+from .errors import (
+    ArgumentError,
+    ContextError,
+    Error,
+    FileError,
+    ModelError,
+    OutOfMemoryError,
+)
 
 if TYPE_CHECKING:
     from .model import (
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
         Token,
         Tokenizer,
         demo_models,
+        memory_estimate,
         system_info,
     )
 
@@ -37,12 +45,14 @@ __all__ = [
     "FileError",
     "Model",
     "ModelError",
+    "OutOfMemoryError",
     "Output",
     "Stats",
     "TextStream",
     "Token",
     "Tokenizer",
     "demo_models",
+    "memory_estimate",
     "system_info",
 ]
 
@@ -55,6 +65,7 @@ _LAZY = {
     "Token": "model",
     "Tokenizer": "model",
     "demo_models": "model",
+    "memory_estimate": "model",
     "system_info": "model",
 }
 

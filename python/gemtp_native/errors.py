@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ArgumentError", "ContextError", "Error", "FileError", "ModelError"]
+__all__ = ["ArgumentError", "ContextError", "Error", "FileError", "ModelError", "OutOfMemoryError"]
 
 
 class Error(Exception):
@@ -23,3 +23,7 @@ class ArgumentError(Error, ValueError):
 
 class ContextError(ArgumentError):
     """More tokens than the context holds."""
+
+
+class OutOfMemoryError(ModelError, MemoryError):
+    """A model, with its context, that needs more memory than this process may use."""

@@ -175,7 +175,8 @@ class Model:
         prefill_chunk: rows of one prefill pass; changes memory and speed, never the result.
         mmap: False reads the file into memory, for files that may change while in use.
 
-    Raises FileError for a damaged file, ModelError for files that do not fit together.
+    Raises FileError for a damaged file, ModelError for files that do not fit together, and
+    OutOfMemoryError, before loading anything, for a model that does not fit into memory.
     The environment variable GEMTP_ISA picks the instruction set ("scalar", "avx2", ...).
     """
 
@@ -189,15 +190,13 @@ class Model:
         prefill_chunk: int = 512,
         mmap: bool = True,
     ):
-        if kv_type not in ("f16", "f32"):
-            raise ArgumentError(f'kv_type is {_shown(kv_type)}; it must be "f16" or "f32"')
         self._engine = _core.Engine(
             _path("target", target),
             None if drafter is None else _path("drafter", drafter),
             0 if threads is None else _integer("threads", threads, 1, 1024),
             _integer("context", context),
             _integer("prefill_chunk", prefill_chunk),
-            kv_type == "f16",
+            _is_f16(kv_type),
             bool(mmap),
             "",
         )
@@ -344,7 +343,34 @@ def system_info() -> dict[str, Any]:
     }
 
 
+def memory_estimate(
+    target: str | os.PathLike[str],
+    drafter: str | os.PathLike[str] | None = None,
+    context: int = 4096,
+    kv_type: Literal["f16", "f32"] = "f16",
+    prefill_chunk: int = 512,
+) -> dict[str, int]:
+    """What Model(...) with these arguments takes, in bytes, from the files' headers alone.
+
+    ``weights``, ``kv`` (one sequence of ``context`` tokens) and ``scratch`` add up to ``needed``;
+    ``tables`` are looked up by row in the file's pages, which come and go.
+    """
+    return _core.memory_estimate(
+        _path("target", target),
+        None if drafter is None else _path("drafter", drafter),
+        _integer("context", context),
+        _integer("prefill_chunk", prefill_chunk),
+        _is_f16(kv_type),
+    )
+
+
 _INT32_MAX = 2**31 - 1
+
+
+def _is_f16(kv_type: str) -> bool:
+    if kv_type not in ("f16", "f32"):
+        raise ArgumentError(f'kv_type is {_shown(kv_type)}; it must be "f16" or "f32"')
+    return kv_type == "f16"
 
 
 def _id_list(ids: Iterable[int]) -> list[int]:

@@ -20,17 +20,21 @@ def run(args: argparse.Namespace) -> int:
 
     info: dict[str, Any] = system_info()
     info["memory_bytes"] = _core.physical_memory() or None  # 0: the platform does not say
+    info["available_memory_bytes"] = _core.available_memory() or None
     info["platform"] = f"{platform.system()} {platform.machine()}"
     info["python"] = platform.python_version()
     if args.json:
         print(json.dumps(info))
         return 0
-    memory = info["memory_bytes"]
+    memory, available = info["memory_bytes"], info["available_memory_bytes"]
+    memory_text = "unknown" if memory is None else size_text(memory)
+    if available != memory:
+        memory_text += f", of which this process may use {size_text(available)}"
     for name, value in (
         ("version", info["version"]),
         ("isa", f"{info['isa']} (can run: {', '.join(info['isas'])}; GEMTP_ISA picks one)"),
         ("threads", info["threads"]),
-        ("memory", "unknown" if memory is None else size_text(memory)),
+        ("memory", memory_text),
         ("backends", ", ".join(info["backends"])),
         ("platform", f"{info['platform']}, Python {info['python']}"),
     ):

@@ -76,6 +76,7 @@ def describe(file: ModelFile) -> dict[str, Any]:
         "types": {name: {"tensors": n, "bytes": size} for name, (n, size) in file.types().items()},
         "read_per_token_bytes": file.read_per_token(),
         "lookup_table_bytes": file.lookup_tables(),
+        "memory": _memory(file),
         "tokenizer": _tokenizer(file),
         "chat_template_characters": len(file.text("tokenizer.chat_template") or "") or None,
     }
@@ -97,6 +98,17 @@ def describe(file: ModelFile) -> dict[str, Any]:
         }
     facts["problems"] = list(file.problems)
     return facts
+
+
+def _memory(file: ModelFile) -> dict[str, int] | None:
+    """Of a target, as Model() opens it by default."""
+    if file.kind != "target":
+        return None
+    try:
+        return _core.memory_estimate(file.path, None, 4096, 512, True)
+    except Error as e:
+        file.problem_of(e)
+        return None
 
 
 def _head(file: ModelFile) -> dict[str, Any] | None:
@@ -189,6 +201,14 @@ def _rows(facts: dict[str, Any]) -> Iterable[tuple[str, str]]:
         tables = facts["lookup_table_bytes"]
         also = f"; one row of the tables of {size_text(tables)}" if tables else ""
         yield "decoding", f"reads {size_text(facts['read_per_token_bytes'])} a token{also}"
+    memory = facts["memory"]
+    if memory:
+        yield (
+            "memory",
+            f"needs {size_text(memory['needed'])} at a context of {memory['context']:,}: weights "
+            f"{size_text(memory['weights'])}, K/V {size_text(memory['kv'])}, scratch "
+            f"{size_text(memory['scratch'])}",
+        )
     yield "tokenizer", _tokenizer_text(facts["tokenizer"])
     template = facts["chat_template_characters"]
     yield "chat", f"template of {template:,} characters" if template else "no template"

@@ -1,0 +1,51 @@
+#include "backend/measuring_storage.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace gemtp {
+namespace {
+
+// A hostile file may claim sizes whose sum no integer holds.
+int64_t saturate(double bytes) {
+  constexpr auto kMost = std::numeric_limits<int64_t>::max();
+  return bytes < static_cast<double>(kMost) ? static_cast<int64_t>(bytes) : kMost;
+}
+
+void add(int64_t* sum, double bytes) { *sum = saturate(static_cast<double>(*sum) + bytes); }
+
+}  // namespace
+
+Buffer MeasuringStorage::alloc(int64_t n) {
+  add(&buffers_, static_cast<double>(n) * sizeof(float));
+  return nullptr;
+}
+
+std::unique_ptr<Matrix> MeasuringStorage::load_matrix(const WeightSource& source,
+                                                      const std::string&,
+                                                      const std::vector<int32_t>* rows,
+                                                      const LoadProgress*) {
+  auto m = std::make_unique<Matrix>();
+  m->type = source.type;
+  m->rows = rows ? static_cast<int64_t>(rows->size()) : source.rows;
+  m->cols = source.cols;
+  m->bytes = m->rows * source.row_bytes();
+  add(&matrices_, static_cast<double>(m->bytes));
+  max_cols_ = std::max(max_cols_, m->cols);
+  return m;
+}
+
+std::unique_ptr<KvLayer> MeasuringStorage::make_kv(int64_t kv_heads, int64_t head_dim,
+                                                   int64_t capacity, bool f16) {
+  auto kv = std::make_unique<KvLayer>();
+  kv->kv_heads = kv_heads;
+  kv->head_dim = head_dim;
+  kv->capacity = capacity;
+  const double bytes = 2.0 * static_cast<double>(kv_heads) * static_cast<double>(head_dim) *
+                       static_cast<double>(capacity) * (f16 ? 2 : 4);
+  kv->bytes = saturate(bytes);
+  add(&kv_, bytes);
+  return kv;
+}
+
+}  // namespace gemtp

@@ -1,0 +1,31 @@
+// Storage that stores nothing: objects made on it tell what they would take of a real one.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/backend.h"
+
+namespace gemtp {
+
+class MeasuringStorage : public Storage {
+ public:
+  // Bytes asked for so far, at most the largest int64.
+  int64_t buffers() const { return buffers_; }
+  int64_t matrices() const { return matrices_; }
+  int64_t kv() const { return kv_; }
+  /// Of the widest matrix.
+  int64_t max_cols() const { return max_cols_; }
+
+  /// Null.
+  Buffer alloc(int64_t n) override;
+  std::unique_ptr<Matrix> load_matrix(const WeightSource& source, const std::string& name,
+                                      const std::vector<int32_t>* rows,
+                                      const LoadProgress* progress) override;
+  std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,
+                                   bool f16) override;
+
+ private:
+  int64_t buffers_ = 0, matrices_ = 0, kv_ = 0, max_cols_ = 0;
+};
+
+}  // namespace gemtp
