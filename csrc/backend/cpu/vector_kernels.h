@@ -30,8 +30,7 @@
 //   kUnpackedBytes, unpack(w, buffer): a block in the form that many rows are best served from, in
 //       `buffer` (64-byte aligned) or in place; returns where
 //   kGroup, unpacked_dots<n>(u, q, bias, dot), n <= kGroup: as dots, of that form; rows go in
-//   groups
-//       of kGroup and kGroup - 1, so 3 <= kGroup <= kDirectRows
+//       groups of kGroup and kGroup - 1, so 2 <= kGroup <= kDirectRows
 //
 // Everything has internal linkage: nothing compiled with wide flags can be picked by the linker for
 // a caller elsewhere.

@@ -169,11 +169,12 @@ template <class Format>
 void panel_tile(const QuantizedTiles& t) {
   if constexpr (Format::kDirectRows < GEMTP_PANEL) {
     if (t.m > Format::kDirectRows) {
-      const int64_t groups = (t.m + Format::kGroup - 1) / Format::kGroup;
-      if (t.m > groups * (Format::kGroup - 1))
-        unpacked_tile<Format, Format::kGroup>(t, groups);
+      constexpr int kGroup = Format::kGroup, kLess = kGroup > 2 ? kGroup - 1 : 2;
+      const int64_t groups = (t.m + kGroup - 1) / kGroup;
+      if (t.m > groups * (kGroup - 1))
+        unpacked_tile<Format, kGroup>(t, groups);
       else
-        unpacked_tile<Format, Format::kGroup - 1>(t, groups);
+        unpacked_tile<Format, kLess>(t, groups);
       return;
     }
   }
