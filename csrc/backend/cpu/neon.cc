@@ -29,7 +29,7 @@ struct Products {
 
 struct Q4_0 {
   static constexpr int kBlockBytes = 256, kUnpackedBytes = 512;
-  static constexpr int kDirectRows = 4, kGroup = 4;
+  static constexpr int kDirectRows = 3, kGroup = 3;
 
   template <int kRows>
   static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t* bias,
@@ -101,7 +101,7 @@ struct Q4_0 {
 
 struct Q8_0 {
   static constexpr int kBlockBytes = 512, kUnpackedBytes = 64;  // used as it is
-  static constexpr int kDirectRows = 4, kGroup = 4;
+  static constexpr int kDirectRows = 3, kGroup = 3;
 
   template <int kRows>
   static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t*, F32x16* dot) {

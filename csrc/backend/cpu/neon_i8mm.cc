@@ -89,66 +89,34 @@ struct Products {
   }
 };
 
-// Rows in pairs, an odd last one with itself: that costs no more than SDOT would.
+// dot[i] = start + the dots of an unpacked block. A single row goes with itself: that costs no more
+// than SDOT would.
 template <int kRows>
-struct Pairs {
-  static constexpr int kPairs = (kRows + 1) / 2;
-
-  // dot[i] = start[i / 2] + the dots of an unpacked block.
-  static GEMTP_INLINE void dots(const uint8_t* u, const int8_t* q, const int32x4_t* start,
-                                F32x16* dot) {
+GEMTP_INLINE void dots_of_unpacked(const uint8_t* u, const int8_t* q, int32x4_t start,
+                                   F32x16* dot) {
+  static_assert(kRows <= 2);
+  const QuantPair x(q, q + (kRows - 1) * kBlock);
+  GEMTP_UNROLL
+  for (int r = 0; r < 4; ++r) {
+    Products sum = {start, start};
     GEMTP_UNROLL
-    for (int p = 0; p < kPairs; ++p) {
-      const QuantPair x(q + 2 * p * kBlock, q + second_row(p) * kBlock);
-      GEMTP_UNROLL
-      for (int r = 0; r < 4; ++r) {
-        Products sum = {start[p], start[p]};
-        GEMTP_UNROLL
-        for (int e = 0; e < 4; ++e) {
-          const uint8_t* w = u + r * kQuarter + e * kEight;
-          sum.add(load_bytes(w), load_bytes(w + 16), x.eight[e]);
-        }
-        dot[2 * p].v[r] = sum.row0();
-        if (2 * p + 1 < kRows) dot[2 * p + 1].v[r] = sum.row1();
-      }
+    for (int e = 0; e < 4; ++e) {
+      const uint8_t* w = u + r * kQuarter + e * kEight;
+      sum.add(load_bytes(w), load_bytes(w + 16), x.eight[e]);
     }
+    dot[0].v[r] = sum.row0();
+    if constexpr (kRows == 2) dot[1].v[r] = sum.row1();
   }
-
-  static constexpr int second_row(int p) { return 2 * p + 1 < kRows ? 2 * p + 1 : 2 * p; }
-};
-
-inline int32x4_t nibble_start(int32_t a, int32_t b) {
-  return vcombine_s32(vget_low_s32(nibble_start(a)), vget_low_s32(nibble_start(b)));
 }
 
 struct Q4_0 {
   static constexpr int kBlockBytes = 256, kUnpackedBytes = 512;
-  static constexpr int kDirectRows = 2, kGroup = 2;
+  static constexpr int kDirectRows = 4, kGroup = 2;
 
   template <int kRows>
   static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t* bias,
                                 F32x16* dot) {
-    if constexpr (kRows == 1) {
-      dots_of_nibbles<1>(w, q, bias, dot);
-    } else {
-      const uint8x16_t low4 = vdupq_n_u8(15);
-      const QuantPair x(q, q + kBlock);
-      const int32x4_t start = nibble_start(bias[0], bias[1]);
-      GEMTP_UNROLL
-      for (int r = 0; r < 4; ++r) {
-        Products sum = {start, start};
-        GEMTP_UNROLL
-        for (int e = 0; e < 2; ++e) {
-          const RowsOf8 both(w + r * 16 + e * 128, w + r * 16 + e * 128 + 64);
-          sum.add(vreinterpretq_s8_u8(vandq_u8(both.first, low4)),
-                  vreinterpretq_s8_u8(vandq_u8(both.second, low4)), x.eight[e]);
-          sum.add(vreinterpretq_s8_u8(vshrq_n_u8(both.first, 4)),
-                  vreinterpretq_s8_u8(vshrq_n_u8(both.second, 4)), x.eight[2 + e]);
-        }
-        dot[0].v[r] = sum.row0();
-        dot[1].v[r] = sum.row1();
-      }
-    }
+    dots_of_nibbles<kRows>(w, q, bias, dot);
   }
 
   static GEMTP_INLINE const uint8_t* unpack(const uint8_t* w, uint8_t* u) {
@@ -158,19 +126,14 @@ struct Q4_0 {
   template <int kRows>
   static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const int8_t* q, const int32_t* bias,
                                          F32x16* dot) {
-    using Rows = Pairs<kRows>;
-    int32x4_t start[Rows::kPairs];
-    GEMTP_UNROLL
-    for (int p = 0; p < Rows::kPairs; ++p)
-      start[p] = nibble_start(bias[2 * p], bias[Rows::second_row(p)]);
-    Rows::dots(u, q, start, dot);
+    const int32x4_t a = nibble_start(bias[0]), b = nibble_start(bias[kRows - 1]);
+    dots_of_unpacked<kRows>(u, q, vcombine_s32(vget_low_s32(a), vget_low_s32(b)), dot);
   }
 };
 
 struct Q8_0 {
   static constexpr int kBlockBytes = 512, kUnpackedBytes = 512;
-  // Two rows: bringing the weights in order for SMMLA takes what it saves.
-  static constexpr int kDirectRows = 2, kGroup = 2;
+  static constexpr int kDirectRows = 4, kGroup = 2;
 
   template <int kRows>
   static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t*, F32x16* dot) {
@@ -184,9 +147,7 @@ struct Q8_0 {
   template <int kRows>
   static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const int8_t* q, const int32_t*,
                                          F32x16* dot) {
-    const int32x4_t zeros = vdupq_n_s32(0);
-    const int32x4_t start[2] = {zeros, zeros};
-    Pairs<kRows>::dots(u, q, start, dot);
+    dots_of_unpacked<kRows>(u, q, vdupq_n_s32(0), dot);
   }
 };
 
