@@ -420,6 +420,10 @@ TEST_CASE("f16: rounding is to nearest even, in every table") {
 TEST_CASE("dispatch: names") {
   const auto runnable = runnable_kernels();
   CHECK(std::string(runnable.back()->name) == "scalar");
+  std::string names;
+  for (const gemtp_kernels* t : runnable)
+    names += (names.empty() ? "" : ", ") + std::string(t->name);
+  MESSAGE("runnable here: " << names);
   for (const gemtp_kernels* t : runnable) CHECK(&select_kernels(t->name) == t);
   for (const char* name : {"avx3", "AVX2", "scalar ", "avx512\n"}) {
     std::string message;
