@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <future>
 #include <limits>
 
 #include "base/cpu_info.h"
@@ -63,9 +64,12 @@ std::shared_ptr<Engine> Engine::open(const std::string& target_path,
       make_cpu_backend(options.threads ? options.threads : available_cores(), options.isa);
   check_memory(estimate_memory(files, options), files, options, available_memory());
 
+  // Half a million merges take about as long as E2B's weights: beside each other.
+  std::future<std::unique_ptr<Tokenizer>> tokenizer;
   if (files.target->has("tokenizer.ggml.model"))
-    e->tokenizer_ = std::make_unique<Tokenizer>(*files.target);
+    tokenizer = std::async([&] { return std::make_unique<Tokenizer>(*files.target); });
   e->weights_ = load_weights(files.target, e->config_, *e->backend_);
+  if (tokenizer.valid()) e->tokenizer_ = tokenizer.get();
   if (e->tokenizer_ && e->tokenizer_->vocab_size() != e->config_.vocab)
     throw Error(ErrorKind::kFile,
                 format("%s: the tokenizer has %d tokens, the embedding %lld rows; convert it again",
