@@ -340,6 +340,7 @@ PYBIND11_MODULE(_core, m) {
   bind_bench(m);
   m.def("compiler", &compiler);
   m.def("available_cores", &available_cores);
+  m.def("default_threads", &default_threads);
   m.def("physical_memory", &physical_memory);
   m.def("available_memory", &available_memory);
   m.def(

@@ -122,6 +122,18 @@ class Backend : public Storage {
   virtual std::string name() const = 0;  // e.g. "cpu/avx2"
   virtual int threads() const = 0;
 
+  /// While one lives, operations follow each other closely: threads stay awake between them.
+  class Pass {
+   public:
+    explicit Pass(Backend& backend) : backend_(backend) { backend_.begin_pass(); }
+    ~Pass() { backend_.end_pass(); }
+    Pass(const Pass&) = delete;
+    Pass& operator=(const Pass&) = delete;
+
+   private:
+    Backend& backend_;
+  };
+
   /// y[i] = table[ids[i]][col .. col + n) * scale; y is [m, n]. Tables are not read when they are
   /// loaded, so here is where damage shows: Error{kFile} for a NaN or infinite value.
   virtual void embed(const WeightSource& table, const int32_t* ids, int64_t m, int64_t col,
@@ -160,6 +172,10 @@ class Backend : public Storage {
   /// out[i][h] = softmax(q[i][h] . K) V over spans[i]; q and out are [m, heads, d]. Scale 1.
   virtual void attention(const KvLayer& kv, const float* q, int64_t m, int64_t heads,
                          const AttentionSpan* spans, float* out) = 0;
+
+ private:
+  virtual void begin_pass() {}
+  virtual void end_pass() {}
 };
 
 /// The CPU backend. threads >= 1; isa as in select_kernels().

@@ -1,16 +1,21 @@
 #include "base/thread_pool.h"
 
 #include <algorithm>
+#include <chrono>
+#include <system_error>
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
+#endif
+#if !defined(_WIN32)
+#include <pthread.h>
 #endif
 
 namespace gemtp {
 namespace {
 
-constexpr int kSpins = 4000;          // pauses before sleeping: some tens of microseconds
 constexpr uint32_t kOpen = 1u << 31;  // workers may still enter the section
+constexpr int32_t kStop = -1;         // awake_: workers end
 
 inline void pause() {
 #if defined(__x86_64__) || defined(_M_X64)
@@ -22,28 +27,101 @@ inline void pause() {
 #endif
 }
 
-// Returns once `value` differs from `old`.
-template <class T>
-void await_change(std::atomic<T>& value, T old) {
-  for (int i = 0; i < kSpins; ++i) {
-    if (value.load(std::memory_order_acquire) != old) return;
+// A bounded wait. The clock bounds it, not a number of pauses: one takes from 1 to 140 cycles.
+class Spin {
+ public:
+  bool expired() {
     pause();
+    if (++pauses_ % 64 != 0) return false;
+    const auto now = std::chrono::steady_clock::now();
+    if (pauses_ == 64) end_ = now + std::chrono::microseconds(50);
+    return now >= end_;
   }
-  value.wait(old, std::memory_order_acquire);
+
+ private:
+  uint32_t pauses_ = 0;
+  std::chrono::steady_clock::time_point end_;
+};
+
+// Returns once `value` differs from `old`.
+void await_change(std::atomic<uint32_t>& value, uint32_t old) {
+  for (Spin spin; value.load(std::memory_order_acquire) == old;)
+    if (spin.expired()) return value.wait(old, std::memory_order_acquire);
+}
+
+// How many forks lie between this process and the one that was started.
+std::atomic<uint32_t> fork_count{0};
+
+void watch_forks() {
+#if !defined(_WIN32)
+  [[maybe_unused]] static const int registered = pthread_atfork(nullptr, nullptr, [] {
+    fork_count.fetch_add(1);
+    CoreBudget::process().reset();
+  });
+#endif
 }
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
-  workers_.reserve(static_cast<size_t>(std::max(threads - 1, 0)));
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { worker_loop(i); });
+ThreadPool::ThreadPool(int threads, CoreBudget& budget) : budget_(budget) {
+  CoreBudget::process();  // exists before a fork resets it
+  watch_forks();
+  start_workers(threads);
 }
 
 ThreadPool::~ThreadPool() {
-  stop_.store(true);
-  generation_.fetch_add(1, std::memory_order_release);
+  if (forks_ != fork_count.load()) {
+    // The workers stayed in the parent: there is no thread to join, only handles to forget.
+    new std::vector<std::thread>(std::move(workers_));
+    return;
+  }
+  awake_.store(kStop);
+  awake_.notify_all();
+  generation_.fetch_add(1);
   generation_.notify_all();
   for (std::thread& t : workers_) t.join();
+}
+
+void ThreadPool::start_workers(int threads) {
+  forks_ = fork_count.load();
+  workers_.reserve(static_cast<size_t>(std::max(threads - 1, 0)));
+  try {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { worker_loop(i); });
+  } catch (const std::system_error&) {
+    // A limit on threads or memory: those that run are enough to go on.
+  }
+}
+
+// A child has the pool's memory, but not its workers.
+void ThreadPool::revive_after_fork() {
+  const int threads = this->threads();
+  new std::vector<std::thread>(std::move(workers_));  // forgotten, as above
+  workers_.clear();
+  generation_.store(0);
+  gate_.store(0);
+  awake_.store(0);
+  start_workers(threads);
+}
+
+void ThreadPool::begin_pass() {
+  if (depth_++ > 0) return;
+  if (forks_ != fork_count.load(std::memory_order_relaxed)) revive_after_fork();
+  budget_state_ = budget_.state();  // before: what changes meanwhile is seen by the first section
+  held_ = budget_.enter(threads());
+  wake(held_);
+}
+
+void ThreadPool::end_pass() {
+  if (--depth_ > 0) return;
+  awake_.store(0, std::memory_order_release);
+  budget_.leave(threads(), held_);
+  held_ = 0;
+}
+
+// From now on `threads` threads, the caller among them, take part.
+void ThreadPool::wake(int threads) {
+  if (awake_.exchange(threads, std::memory_order_acq_rel) < threads && threads > 1)
+    awake_.notify_all();
 }
 
 void ThreadPool::work(int thread) {
@@ -55,6 +133,13 @@ void ThreadPool::work(int thread) {
 }
 
 void ThreadPool::run(int64_t n, int64_t grain, const void* fn, Invoke invoke) {
+  const Pass pass(*this);  // for a section outside of any
+  if (const uint64_t state = budget_.state(); state != budget_state_) {
+    budget_state_ = state;
+    held_ = budget_.adjust(threads(), held_);
+    wake(held_);
+  }
+  if (held_ == 1) return invoke(fn, 0, n, 0);
   n_ = n;
   grain_ = grain;
   fn_ = fn;
@@ -72,12 +157,26 @@ void ThreadPool::run(int64_t n, int64_t grain, const void* fn, Invoke invoke) {
   }
 }
 
+// Returns true when there is a section that this worker has not seen, false when it is to end.
+bool ThreadPool::await_section(int thread, uint32_t seen) {
+  for (;;) {
+    const int32_t awake = awake_.load(std::memory_order_acquire);
+    if (awake == kStop) return false;
+    if (thread >= awake) {
+      awake_.wait(awake, std::memory_order_acquire);
+      continue;
+    }
+    for (Spin spin; awake_.load(std::memory_order_relaxed) > thread;) {
+      if (generation_.load(std::memory_order_acquire) != seen) return true;
+      if (spin.expired()) generation_.wait(seen, std::memory_order_acquire);
+    }
+  }
+}
+
 void ThreadPool::worker_loop(int thread) {
   uint32_t seen = 0;
-  for (;;) {
-    await_change(generation_, seen);
+  while (await_section(thread, seen)) {
     seen = generation_.load(std::memory_order_acquire);
-    if (stop_.load()) return;
     uint32_t gate = gate_.load(std::memory_order_relaxed);
     while (gate & kOpen) {
       if (!gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel)) continue;

@@ -1,6 +1,6 @@
-// A small fork-join pool. Between two calls its workers spin for some tens of microseconds
-// (decoding issues hundreds of short parallel sections a step) and then sleep, so that an idle
-// model costs nothing.
+// A small fork-join pool. Decoding issues hundreds of short parallel sections a pass; within a pass
+// the workers spin for some tens of microseconds between two sections before they sleep, outside of
+// one they sleep, so that an idle model costs nothing.
 #pragma once
 
 #include <atomic>
@@ -8,22 +8,40 @@
 #include <thread>
 #include <vector>
 
+#include "base/core_budget.h"
+
 namespace gemtp {
 
 class ThreadPool {
  public:
-  /// `threads` >= 1 counts the calling thread.
-  explicit ThreadPool(int threads);
+  /// `threads` >= 1 counts the calling thread. A system that refuses a thread makes a smaller pool.
+  explicit ThreadPool(int threads, CoreBudget& budget = CoreBudget::process());
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
+  /// Of those, the ones at work in this pass: fewer while other pools are at work; 0 outside.
+  int awake() const { return held_; }
+
+  /// While one lives, sections follow each other closely. Passes may nest; one caller at a time.
+  class Pass {
+   public:
+    explicit Pass(ThreadPool& pool) : pool_(pool) { pool_.begin_pass(); }
+    ~Pass() { pool_.end_pass(); }
+    Pass(const Pass&) = delete;
+    Pass& operator=(const Pass&) = delete;
+
+   private:
+    ThreadPool& pool_;
+  };
+  void begin_pass();
+  void end_pass();
 
   /// Calls fn(begin, end, thread) over [0, n) cut into pieces of at most `grain`, on all threads,
-  /// and returns when every piece is done. Which thread runs which piece is not fixed, so fn's
-  /// result must not depend on it. fn must not throw and must not call back into the pool. One
-  /// caller at a time.
+  /// and returns when every piece is done; a pool of one thread makes it one piece. Which thread
+  /// runs which piece is not fixed, so fn's result must not depend on it. fn must not throw and
+  /// must not call back into the pool. One caller at a time.
   template <class Fn>
   void parallel_for(int64_t n, int64_t grain, const Fn& fn) {
     if (n <= 0) return;
@@ -38,18 +56,28 @@ class ThreadPool {
 
  private:
   using Invoke = void (*)(const void* fn, int64_t begin, int64_t end, int thread);
+  void start_workers(int threads);
+  void revive_after_fork();
+  void wake(int threads);
   void run(int64_t n, int64_t grain, const void* fn, Invoke invoke);
   void work(int thread);
+  bool await_section(int thread, uint32_t seen);
   void worker_loop(int thread);
+
+  CoreBudget& budget_;
+  uint64_t budget_state_ = 0;  // when last adjusted
+  int held_ = 0;               // threads at work, the caller among them
+  int depth_ = 0;              // of nested passes
+  uint32_t forks_ = 0;         // of the process, when the workers were started
 
   // The current section; written by the caller while gate_ is 0.
   int64_t n_ = 0, grain_ = 1;
   const void* fn_ = nullptr;
   Invoke invoke_ = nullptr;
   alignas(64) std::atomic<int64_t> next_{0};
-  alignas(64) std::atomic<uint32_t> generation_{0};  // sections so far; what idle workers watch
+  alignas(64) std::atomic<uint32_t> generation_{0};  // sections so far; what awake workers watch
   alignas(64) std::atomic<uint32_t> gate_{0};        // kOpen | number of workers inside the section
-  std::atomic<bool> stop_{false};
+  alignas(64) std::atomic<int32_t> awake_{0};        // workers below this look for sections
   std::vector<std::thread> workers_;
 };
 

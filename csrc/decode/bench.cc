@@ -31,7 +31,7 @@ Bench::Bench(std::shared_ptr<Engine> engine, bool plain_head)
       ids_(arbitrary_tokens(engine_->context(), engine_->config().vocab)),
       h_(static_cast<size_t>(engine_->config().hidden), 0.5f),
       greedy_({}, {}, static_cast<int32_t>(engine_->config().vocab)) {
-  const std::lock_guard lock(engine_->mutex());
+  const Engine::Turn turn(*engine_);
   session_ =
       std::make_unique<Session>(engine_->config(), engine_->backend(), engine_->context(),
                                 engine_->max_rows(), kMaxDraft + 1, engine_->options().kv_f16);
@@ -76,7 +76,7 @@ void Bench::need_noise() {
 double Bench::prefill(int64_t tokens) {
   if (tokens < 1) throw Error(ErrorKind::kArgument, "a prompt has at least one token");
   need_room(0, tokens);
-  const std::lock_guard lock(engine_->mutex());
+  const Engine::Turn turn(*engine_);
   session_->jump(0);
   const double start = now();
   for (int64_t at = 0; at < tokens;) {
@@ -94,7 +94,7 @@ double Bench::verify(int64_t context, int64_t rows) {
     throw Error(ErrorKind::kArgument, format("a pass verifies between 1 and %d rows, not %lld",
                                              kMaxDraft + 1, static_cast<long long>(rows)));
   need_room(context, rows);
-  const std::lock_guard lock(engine_->mutex());
+  const Engine::Turn turn(*engine_);
   need_noise();
   session_->jump(context);
   const double start = now();
@@ -114,7 +114,7 @@ double Bench::draft(int64_t context, int steps, bool plain_head) {
   if (context < 1)
     throw Error(ErrorKind::kArgument, "drafting needs at least one position of context");
   need_room(context, 1);
-  const std::lock_guard lock(engine_->mutex());
+  const Engine::Turn turn(*engine_);
   need_noise();
   session_->jump(context);
   Drafter& drafter = plain_head ? *plain_ : engine_->drafter();

@@ -61,13 +61,14 @@ std::shared_ptr<Engine> Engine::open(const std::string& target_path,
   e->config_ = files.target_config;
   e->drafter_config_ = files.drafter_config;
   e->backend_ =
-      make_cpu_backend(options.threads ? options.threads : available_cores(), options.isa);
+      make_cpu_backend(options.threads ? options.threads : default_threads(), options.isa);
   check_memory(estimate_memory(files, options), files, options, available_memory());
 
   // Half a million merges take about as long as E2B's weights: beside each other.
   std::future<std::unique_ptr<Tokenizer>> tokenizer;
   if (files.target->has("tokenizer.ggml.model"))
     tokenizer = std::async([&] { return std::make_unique<Tokenizer>(*files.target); });
+  const Backend::Pass pass(*e->backend_);
   e->weights_ = load_weights(files.target, e->config_, *e->backend_);
   if (tokenizer.valid()) e->tokenizer_ = tokenizer.get();
   if (e->tokenizer_ && e->tokenizer_->vocab_size() != e->config_.vocab)
@@ -143,7 +144,7 @@ void Engine::give_back(std::unique_ptr<Session> session) {
 
 void Engine::logits(const std::vector<int32_t>& ids, float* out) {
   check_ids(ids, 0);
-  const std::lock_guard lock(mutex_);
+  const Turn turn(*this);
   KvCache kv(config_, *backend_, context_, max_rows(), options_.kv_f16);
   Buffer hidden = backend_->alloc(max_rows() * config_.hidden);
   std::vector<BestLogit> best(static_cast<size_t>(max_rows()));
@@ -164,7 +165,7 @@ DraftTrace Engine::draft(const std::vector<int32_t>& ids, int k) {
     throw Error(ErrorKind::kArgument,
                 "drafting needs at least two tokens: the last is the pending one, and the drafter "
                 "starts from the target's hidden state before it");
-  const std::lock_guard lock(mutex_);
+  const Turn turn(*this);
   const std::vector<int32_t> prompt(ids.begin(), ids.end() - 1);
   std::unique_ptr<Session> session = take_session(prompt);
   for (int64_t at = session->length(); at < static_cast<int64_t>(prompt.size());) {

@@ -1,5 +1,5 @@
 // An opened model: target, optional drafter, tokenizer and backend. Immutable after open() but for
-// the scratch of its forward passes, which mutex() guards: one pass runs at a time, and it uses all
+// the scratch of its forward passes, which a Turn guards: one pass runs at a time, and it uses all
 // threads.
 #pragma once
 
@@ -20,7 +20,7 @@
 namespace gemtp {
 
 struct EngineOptions {
-  int threads = 0;              // 0: every core this process may use
+  int threads = 0;              // 0: default_threads()
   int64_t context = 4096;       // positions a sequence can hold; capped by the model's own length
   int64_t prefill_chunk = 512;  // rows of one prefill pass
   bool kv_f16 = true;           // K/V in f16, else f32
@@ -86,8 +86,17 @@ class Engine {
   std::unique_ptr<Session> take_session(const std::vector<int32_t>& prompt);
   void give_back(std::unique_ptr<Session> session);
 
-  // For the decode loop; hold mutex().
-  std::mutex& mutex() { return mutex_; }
+  /// One caller at a time has the engine: its scratch, its idle sessions and, awake, its threads.
+  class Turn {
+   public:
+    explicit Turn(Engine& engine) : lock_(engine.mutex_), pass_(*engine.backend_) {}
+
+   private:
+    const std::lock_guard<std::mutex> lock_;
+    const Backend::Pass pass_;
+  };
+
+  // For the decode loop, in a Turn.
   Target& target() { return *target_; }
   Drafter& drafter() { return *drafter_; }
   Backend& backend() { return *backend_; }

@@ -91,21 +91,21 @@ Generation::Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prom
     finish_ = FinishReason::kLength;
     return;
   }
-  const std::lock_guard lock(engine_->mutex());
+  const Engine::Turn turn(*engine_);
   session_ = engine_->take_session(prompt_);
   stats_.cached_tokens = session_->length();
 }
 
 Generation::~Generation() {
   if (!session_) return;
-  const std::lock_guard lock(engine_->mutex());
+  const Engine::Turn turn(*engine_);
   engine_->give_back(std::move(session_));
 }
 
 std::vector<Emitted> Generation::step() {
   std::vector<Emitted> out;
   if (done()) return out;
-  const std::lock_guard lock(engine_->mutex());
+  const Engine::Turn turn(*engine_);
   const double start = now();
   if (!prefilled_) {
     prefill_chunk();

@@ -78,7 +78,7 @@ GEMTP_API const char* gemtp_version(void);
 typedef struct gemtp_engine_options {
   size_t size;
   const char* drafter_path; /* NULL: decode without a drafter */
-  int32_t threads;          /* 0: every core this process may use */
+  int32_t threads;          /* 0: as many as this machine profits from */
   int64_t context;          /* tokens a sequence can hold; at most the model's own length */
   int64_t prefill_chunk;    /* rows of one prefill pass: memory against speed */
   int32_t kv_f32;           /* 0: K/V in f16 (half the memory), 1: in f32 */

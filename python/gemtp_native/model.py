@@ -168,7 +168,7 @@ class Model:
     Args:
         target: path of the target's GGUF.
         drafter: path of the drafter's GGUF, or None to decode without one.
-        threads: threads to compute with; None takes every core this process may use.
+        threads: threads to compute with; None takes as many as this machine profits from.
         context: tokens a sequence can hold, prompt and answer together; at most the length the
             model was made for.
         kv_type: "f16" or "f32", the type keys and values are kept in.
@@ -338,7 +338,7 @@ def system_info() -> dict[str, Any]:
         "version": __version__,
         "isa": _core.selected_isa(),
         "isas": _core.isas(),
-        "threads": _core.available_cores(),
+        "threads": _core.default_threads(),
         "backends": ["cpu"],
     }
 

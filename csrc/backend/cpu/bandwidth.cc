@@ -127,6 +127,7 @@ ReadBandwidth::~ReadBandwidth() = default;
 
 double ReadBandwidth::fastest(bool prefetch) {
   const uint8_t* data = buffer_.get();
+  const ThreadPool::Pass pass(pool_);
   std::atomic<uint64_t> sum{0};  // what was read is used, so that it is read
   double best = 0;
   for (const Reader read : prefetch ? kPrefetched : kPlain) {

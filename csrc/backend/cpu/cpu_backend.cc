@@ -171,6 +171,9 @@ class CpuBackend : public Backend {
   }
 
  private:
+  void begin_pass() override { pool_.begin_pass(); }
+  void end_pass() override { pool_.end_pass(); }
+
   template <class Fn>
   void rows(int64_t m, int64_t n, const Fn& fn) {
     const int64_t grain =

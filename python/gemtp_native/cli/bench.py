@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--quick", action="store_true", help="fewer lengths, shorter, three rounds")
     how.add_argument(
-        "--threads", type=int, metavar="N", help="(default: every core this process may use)"
+        "--threads", type=int, metavar="N", help="(default: as many as pay; see gemtp info)"
     )
     how.add_argument(
         "--kv-type", choices=("f16", "f32"), default="f16", help="of the K/V cache (default: f16)"

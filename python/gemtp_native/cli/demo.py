@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--draft", type=draft_depth, default="auto", metavar="auto|0..15", help="(default: auto)"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="(default: every core)")
+    parser.add_argument("--threads", type=int, metavar="N", help="(default: as many as pay)")
     parser.add_argument("--target", type=Path, metavar="TARGET.gguf", help="another target")
     parser.add_argument("--drafter", type=Path, metavar="DRAFTER.gguf", help="and its drafter")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")

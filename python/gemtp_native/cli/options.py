@@ -47,7 +47,7 @@ def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
-        "--threads", type=int, metavar="N", help="(default: every core this process may use)"
+        "--threads", type=int, metavar="N", help="(default: as many as pay; see gemtp info)"
     )
     group.add_argument(
         "--context",
