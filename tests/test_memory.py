@@ -234,3 +234,29 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(gemtp.OutOfMemoryError, match="huge.gguf' is .* open it with mmap=True"):
         gemtp.Model(path, mmap=False)
     assert time.monotonic() - started < 10
+
+
+_LIMITED = """
+import resource, sys
+import gemtp_native as gemtp
+
+model = gemtp.Model(sys.argv[1], context=1 << 17, threads=1)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), -1))
+try:
+    model.generate([1, 2])
+except gemtp.OutOfMemoryError as e:
+    print(e)
+resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+assert model.generate([1, 2], max_tokens=3).tokens
+"""
+
+
+@reads_proc
+def test_memory_that_runs_out_later_is_one_sentence(endless_file: Path) -> None:
+    """The K/V cache of 131,072 tokens takes 4 GB, and the process gets 1 GB more than it has."""
+    run = subprocess.run(
+        [sys.executable, "-c", _LIMITED, endless_file], capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert re.fullmatch(r"not enough memory; use a smaller context or .*\n", run.stdout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 from typing import Any
 
@@ -26,13 +27,14 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(info))
         return 0
+    picked = "picked by GEMTP_ISA; " if os.environ.get("GEMTP_ISA") else "GEMTP_ISA picks one; "
     memory, available = info["memory_bytes"], info["available_memory_bytes"]
     memory_text = "unknown" if memory is None else size_text(memory)
     if available != memory:
         memory_text += f", of which this process may use {size_text(available)}"
     for name, value in (
         ("version", info["version"]),
-        ("isa", f"{info['isa']} (can run: {', '.join(info['isas'])}; GEMTP_ISA picks one)"),
+        ("isa", f"{info['isa']} ({picked}can run: {', '.join(info['isas'])})"),
         ("threads", info["threads"]),
         ("memory", memory_text),
         ("backends", ", ".join(info["backends"])),
