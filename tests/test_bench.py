@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import io
 import json
+import signal
 import subprocess
 import sys
 
@@ -440,11 +441,18 @@ def test_interrupted():
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A background job's children ignore SIGINT, unless somebody restores it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
-    try:
-        process.wait(timeout=2)
-    except subprocess.TimeoutExpired:
-        process.send_signal(2)
-    out, err = process.communicate(timeout=60)
+    with process:
+        try:
+            process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+        try:
+            out, err = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     assert process.returncode in (130, -2)
     assert (out, err) == (b"", b"")

@@ -193,7 +193,6 @@ TEST_CASE("element-wise and row kernels: every table gives the scalar bits") {
         call([&](float* y) { t.softcap(y, n, 0.5f, y); });
         call([&](float* y) { t.rope(y, w.data(), r.data(), n / 2 * 2); });
         call([&](float* y) { t.scale(y, 0.3f, n, y); });
-        call([&](float* y) { t.add(y, r.data(), n, y); });
         call([&](float* y) { t.axpy(-0.7f, w.data(), n, y); });
         return all;
       };

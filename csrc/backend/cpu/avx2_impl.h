@@ -355,7 +355,6 @@ extern "C" const gemtp_kernels GEMTP_AVX2_TABLE = {
     softcap,
     rope,
     scale,
-    add,
     axpy,
     attention_scores,
     attention_weights,

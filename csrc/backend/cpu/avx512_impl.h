@@ -243,7 +243,6 @@ extern "C" const gemtp_kernels GEMTP_AVX512_TABLE = {
     softcap,
     rope,
     scale,
-    add,
     axpy,
     attention_scores,
     attention_weights,

@@ -121,9 +121,8 @@ typedef struct gemtp_kernels {
    * with the second product of each fused: y_i = fma(-x_j, sin_i, x_i * cos_i) and y_j = fma(x_i,
    * sin_i, x_j * cos_i). In place. cos and sin have n/2 entries. */
   void (*rope)(float* x, const float* cos, const float* sin, int64_t n);
-  /* y = x * s / y = x + r, element by element. */
+  /* y = x * s, element by element. */
   void (*scale)(const float* x, float s, int64_t n, float* y);
-  void (*add)(const float* x, const float* r, int64_t n, float* y);
   /* y = fma(s, x, y). */
   void (*axpy)(float s, const float* x, int64_t n, float* y);
 

@@ -15,7 +15,6 @@ extern "C" const gemtp_kernels GEMTP_NEON_TABLE = {
     softcap,
     rope,
     scale,
-    add,
     axpy,
     attention_scores,
     attention_weights,

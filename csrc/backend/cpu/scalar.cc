@@ -150,10 +150,6 @@ void scale(const float* x, float s, int64_t n, float* y) {
   for (int64_t i = 0; i < n; ++i) y[i] = x[i] * s;
 }
 
-void add(const float* x, const float* r, int64_t n, float* y) {
-  for (int64_t i = 0; i < n; ++i) y[i] = x[i] + r[i];
-}
-
 void axpy(float s, const float* x, int64_t n, float* y) {
   for (int64_t i = 0; i < n; ++i) y[i] = gemtp_fma(s, x[i], y[i]);
 }
@@ -229,7 +225,6 @@ extern "C" const gemtp_kernels gemtp_kernels_scalar = {
     softcap,
     rope,
     scale,
-    add,
     axpy,
     attention_scores,
     attention_weights,

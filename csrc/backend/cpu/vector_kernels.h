@@ -141,10 +141,6 @@ void scale(const float* x, float s, int64_t n, float* y) {
   map(x, n, y, [&](F32x16 v) { return v * factor; });
 }
 
-void add(const float* x, const float* r, int64_t n, float* y) {
-  map(x, r, n, y, [](F32x16 a, F32x16 b) { return a + b; });
-}
-
 void axpy(float s, const float* x, int64_t n, float* y) {
   const F32x16 factor = set1(s);
   map(x, y, n, y, [&](F32x16 v, F32x16 acc) { return fma(factor, v, acc); });
