@@ -1,6 +1,6 @@
 // The avx512vnni table on machines without AVX-512.
 #include "avx512_emulation.h"
 
-#define GEMTP_AVX512_TABLE gemtp_kernels_avx512vnni_emulated
-#define GEMTP_AVX512_NAME "avx512vnni (emulated)"
+#define GEMTP_TABLE gemtp_kernels_avx512vnni_emulated
+#define GEMTP_TABLE_NAME "avx512vnni (emulated)"
 #include "backend/cpu/avx512vnni.cc"

@@ -21,6 +21,6 @@ inline __m256i emulate_dpbusd(__m256i acc, __m256i u, __m256i x) {
 }  // namespace
 
 #define _mm256_dpbusd_avx_epi32(acc, u, x) emulate_dpbusd(acc, u, x)
-#define GEMTP_AVX2_TABLE gemtp_kernels_avxvnni_emulated
-#define GEMTP_AVX2_NAME "avxvnni (emulated)"
+#define GEMTP_TABLE gemtp_kernels_avxvnni_emulated
+#define GEMTP_TABLE_NAME "avxvnni (emulated)"
 #include "backend/cpu/avxvnni.cc"

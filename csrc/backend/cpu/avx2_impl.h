@@ -1,5 +1,5 @@
 // The kernels for AVX2 + FMA + F16C: 16 lanes are two ymm registers. Compiled twice, with and
-// without AVX-VNNI's 8-bit dot products (GEMTP_AVX_VNNI); GEMTP_AVX2_TABLE and GEMTP_AVX2_NAME name
+// without AVX-VNNI's 8-bit dot products (GEMTP_AVX_VNNI); GEMTP_TABLE and GEMTP_TABLE_NAME name
 // the table.
 #include <immintrin.h>
 #include <stdint.h>
@@ -341,23 +341,4 @@ struct Q8_0 {
 
 }  // namespace
 
-extern "C" const gemtp_kernels GEMTP_AVX2_TABLE = {
-    GEMTP_AVX2_NAME,
-    quantize_q8,
-    matmul_float<F32>,
-    matmul_float<F16>,
-    matmul_float<Bf16>,
-    matmul_quantized<Q8_0>,
-    matmul_quantized<Q4_0>,
-    rms_norm,
-    rms_norm_add,
-    gelu_mul,
-    softcap,
-    rope,
-    scale,
-    axpy,
-    attention_scores,
-    attention_weights,
-    attention_values,
-    to_f16,
-};
+#include "backend/cpu/vector_table.h"

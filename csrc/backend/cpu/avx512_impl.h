@@ -1,5 +1,5 @@
 // The kernels for AVX-512 (F, BW, DQ, VL): 16 lanes are one zmm register. Compiled twice, with and
-// without VNNI's 8-bit dot products (GEMTP_AVX512_VNNI); GEMTP_AVX512_TABLE and GEMTP_AVX512_NAME
+// without VNNI's 8-bit dot products (GEMTP_AVX512_VNNI); GEMTP_TABLE and GEMTP_TABLE_NAME
 // name the table. An emulation of the intrinsics may stand in for <immintrin.h>.
 #if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 13
 #pragma GCC diagnostic ignored "-Wuninitialized"  // its own headers: _mm512_undefined_ps
@@ -229,23 +229,4 @@ struct Q8_0 {
 
 }  // namespace
 
-extern "C" const gemtp_kernels GEMTP_AVX512_TABLE = {
-    GEMTP_AVX512_NAME,
-    quantize_q8,
-    matmul_float<F32>,
-    matmul_float<F16>,
-    matmul_float<Bf16>,
-    matmul_quantized<Q8_0>,
-    matmul_quantized<Q4_0>,
-    rms_norm,
-    rms_norm_add,
-    gelu_mul,
-    softcap,
-    rope,
-    scale,
-    axpy,
-    attention_scores,
-    attention_weights,
-    attention_values,
-    to_f16,
-};
+#include "backend/cpu/vector_table.h"

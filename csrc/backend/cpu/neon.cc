@@ -136,6 +136,6 @@ struct Q8_0 {
 
 }  // namespace
 
-#define GEMTP_NEON_TABLE gemtp_kernels_neon
-#define GEMTP_NEON_NAME "neon"
-#include "backend/cpu/neon_table.h"
+#define GEMTP_TABLE gemtp_kernels_neon
+#define GEMTP_TABLE_NAME "neon"
+#include "backend/cpu/vector_table.h"

@@ -53,6 +53,6 @@ struct Q8_0 {
 
 }  // namespace
 
-#define GEMTP_NEON_TABLE gemtp_kernels_neon_dotprod
-#define GEMTP_NEON_NAME "neon_dotprod"
-#include "backend/cpu/neon_table.h"
+#define GEMTP_TABLE gemtp_kernels_neon_dotprod
+#define GEMTP_TABLE_NAME "neon_dotprod"
+#include "backend/cpu/vector_table.h"

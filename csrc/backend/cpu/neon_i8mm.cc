@@ -153,6 +153,6 @@ struct Q8_0 {
 
 }  // namespace
 
-#define GEMTP_NEON_TABLE gemtp_kernels_neon_i8mm
-#define GEMTP_NEON_NAME "neon_i8mm"
-#include "backend/cpu/neon_table.h"
+#define GEMTP_TABLE gemtp_kernels_neon_i8mm
+#define GEMTP_TABLE_NAME "neon_i8mm"
+#include "backend/cpu/vector_table.h"

@@ -1,8 +1,9 @@
-// The table of a NEON file: GEMTP_NEON_TABLE, called GEMTP_NEON_NAME, of its Q8_0 and Q4_0.
+// The table of an instruction set: GEMTP_TABLE, called GEMTP_TABLE_NAME, of the kernels that the
+// vector_*.h headers make over its 16 lanes and of its Q8_0 and Q4_0. Included last.
 #pragma once
 
-extern "C" const gemtp_kernels GEMTP_NEON_TABLE = {
-    GEMTP_NEON_NAME,
+extern "C" const gemtp_kernels GEMTP_TABLE = {
+    GEMTP_TABLE_NAME,
     quantize_q8,
     matmul_float<F32>,
     matmul_float<F16>,
