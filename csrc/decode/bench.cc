@@ -79,12 +79,8 @@ double Bench::prefill(int64_t tokens) {
   const Engine::Turn turn(*engine_);
   session_->jump(0);
   const double start = now();
-  for (int64_t at = 0; at < tokens;) {
-    const int64_t m = std::min(engine_->options().prefill_chunk, tokens - at);
-    session_->forward(engine_->target(), ids_.data() + at, m, at + m == tokens ? 1 : 0,
-                      head_output(greedy_));
-    at += m;
-  }
+  session_->prefill(engine_->target(), ids_.data(), tokens, engine_->options().prefill_chunk,
+                    head_output(greedy_));
   session_->choose(0, greedy_, tokens, TokenHistory());
   return now() - start;
 }

@@ -168,12 +168,8 @@ DraftTrace Engine::draft(const std::vector<int32_t>& ids, int k) {
   const Turn turn(*this);
   const std::vector<int32_t> prompt(ids.begin(), ids.end() - 1);
   std::unique_ptr<Session> session = take_session(prompt);
-  for (int64_t at = session->length(); at < static_cast<int64_t>(prompt.size());) {
-    const int64_t left = static_cast<int64_t>(prompt.size()) - at;
-    const int64_t m = std::min(options_.prefill_chunk, left);
-    session->forward(*target_, prompt.data() + at, m, m == left ? 1 : 0, HeadOutput::kNone);
-    at += m;
-  }
+  session->prefill(*target_, prompt.data(), static_cast<int64_t>(prompt.size()),
+                   options_.prefill_chunk, HeadOutput::kNone);
   DraftTrace trace;
   const auto vocab = static_cast<size_t>(config_.vocab);
   trace.logits.assign(vocab * static_cast<size_t>(k), -std::numeric_limits<float>::infinity());

@@ -41,6 +41,14 @@ void Session::forward(Target& target, const int32_t* ids, int64_t m, int64_t wan
   tokens_.insert(tokens_.end(), ids, ids + m);
 }
 
+void Session::prefill(Target& target, const int32_t* ids, int64_t n, int64_t chunk,
+                      HeadOutput head) {
+  while (length() < n) {
+    const int64_t left = n - length(), m = std::min(chunk, left);
+    forward(target, ids + length(), m, m == left ? 1 : 0, head);
+  }
+}
+
 int32_t Session::choose(int64_t row, Chooser& chooser, int64_t position,
                         const TokenHistory& history) const {
   if (chooser.takes_largest()) {

@@ -36,6 +36,10 @@ class Session {
   /// next call.
   void forward(Target& target, const int32_t* ids, int64_t m, int64_t want, HeadOutput head);
 
+  /// Runs what the cache lacks of ids[0 .. n) in passes of at most `chunk` rows; outputs are of the
+  /// last row.
+  void prefill(Target& target, const int32_t* ids, int64_t n, int64_t chunk, HeadOutput head);
+
   /// For measurements: as in KvCache. A session that has jumped shares no prefix with any prompt.
   void fill_with_noise(Backend& backend) { kv_.fill_with_noise(backend); }
   void jump(int64_t length);
