@@ -17,12 +17,12 @@ from gemtp_native.cli import main
 from gemtp_native.cli.model_file import ModelFile
 from gemtp_native.convert.encode import TensorType
 from gemtp_native.convert.tokenizer import NORMAL
-from gemtp_native.errors import ArgumentError
-from gemtp_native.synth import SHAPES, TYPES, pair, plan_pair, write_pair
+from gemtp_native.errors import ArgumentError, FileError
+from gemtp_native.synth import SHAPES, TYPES, pair, plan_pair, write_drafter, write_pair
 from gemtp_native.synth.content import Codes, Noise, selection
 from gemtp_native.synth.shapes import drafter_config, target_config
 from gemtp_native.synth.vocabulary import made_vocabulary, ordinary_tokens
-from gemtp_native.synth.walk import make_walk
+from gemtp_native.synth.walk import Acceptance, make_walk
 
 VOCAB = 2048
 PROMPT = [1000, 1500, 700]
@@ -41,7 +41,7 @@ def walk_of(result):
     return make_walk(
         ordinary_tokens(made_vocabulary(result.vocab_size)),
         result.vocab_size,
-        result.accept,
+        Acceptance(result.accept if result.every else (result.accept,), result.every),
         result.seed,
     )
 
@@ -253,7 +253,7 @@ def test_the_walk_is_one_cycle_without_special_tokens():
     ordinary = ordinary_tokens(tokenizer)
     assert ordinary.min() >= 300
     assert {tokenizer.types[i] for i in ordinary} == {NORMAL}
-    walk = make_walk(ordinary, 3000, 0.9, 5)
+    walk = make_walk(ordinary, 3000, Acceptance((0.9,)), 5)
     seen, at = set(), 1  # <eos> leads in
     for _ in ordinary:
         at = int(walk.following[at])
@@ -262,8 +262,67 @@ def test_the_walk_is_one_cycle_without_special_tokens():
     wrong = walk.proposed[ordinary] != walk.following[ordinary]
     assert wrong.sum() == round(0.1 * len(ordinary))
     assert set(walk.proposed.tolist()) == seen
-    alone = make_walk(ordinary, 3000, 1 - 1 / len(ordinary), 5)
+    alone = make_walk(ordinary, 3000, Acceptance((1 - 1 / len(ordinary),)), 5)
     assert (alone.proposed[ordinary] != alone.following[ordinary]).sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("shares", "every"),
+    [((0.9, 0.1), 64), ((0, 1), 7), ((1, 1), 5), ((0.5, 1, 0.25), 100), ((1, 0.999), 1024)],
+)
+def test_shares_take_turns_along_the_cycle(shares, every):
+    ordinary = ordinary_tokens(made_vocabulary(3000))
+    walk = make_walk(ordinary, 3000, Acceptance(shares, every), 5)
+    plain = make_walk(ordinary, 3000, Acceptance((0.5,)), 5)
+    assert (walk.cycle == plain.cycle).all()
+    assert (walk.target_code == plain.target_code).all()  # the drafter alone knows of the shares
+    assert sorted(walk.cycle) == sorted(ordinary)
+    assert (walk.following[walk.cycle] == np.roll(walk.cycle, -1)).all()
+    right = walk.proposed[walk.cycle] == walk.following[walk.cycle]
+    turns = [[], [], []]
+    for start in range(0, len(right), every):
+        turns[start // every % len(shares)].extend(right[start : start + every])
+    wrong = [len(turn) - sum(turn) for turn in turns]
+    wanted = [round((1 - s) * len(turn)) for s, turn in zip(shares, turns, strict=False)]
+    if sum(wanted) == 1:
+        wanted[wanted.index(1)] = 2
+    assert wrong[: len(shares)] == wanted
+    assert sorted(walk.proposed[walk.cycle]) == sorted(ordinary)
+    if shares == (0.9, 0.1):  # not the same number in each turn
+        assert len({int(right[at : at + 128].sum()) for at in range(0, len(right) - 128, 128)}) > 1
+
+
+def test_a_switching_drafter_beside_a_target_that_was_there(half, tmp_path):
+    path = tmp_path / "switch.gguf"
+    small = {**SMALL, "seed": 3}
+    result = write_drafter("e2b", path, accept=(1, 0), every=50, **small)
+    assert (result.target, result.drafter) == (None, str(path))
+    assert (result.accept, result.every) == ((1, 0), 50)
+    walk = walk_of(result)
+    model = gemtp.Model(half.target, drafter=path, context=1024, threads=1)
+    out = model.generate([int(walk.cycle[0])], max_tokens=200, draft=1)
+    assert out.tokens == walk.cycle[1:201].tolist()
+    # One draft a round: all right for 50 tokens, each of them two tokens a round, then none.
+    assert abs(out.stats.accepted - 50) <= 2
+    assert abs(out.stats.drafted - 150) <= 3
+    for at in (0, 49, 50, 99, 100):
+        proposed = model.draft([5, int(walk.cycle[at])], 1)
+        assert (proposed == [int(walk.cycle[at + 1])]) == (at // 50 % 2 == 0)
+
+
+def test_drafters_of_one_target(half, tmp_path):
+    path = tmp_path / "drafter.gguf"
+    small = {**SMALL, "seed": 3}
+    write_drafter("e2b", path, accept=(0.5,), **small)
+    assert path.read_bytes() == Path(half.drafter).read_bytes()
+    other = made(tmp_path / "other", accept=0.25, seed=3)
+    assert Path(other.target).read_bytes() == Path(half.target).read_bytes()
+    with pytest.raises(FileError, match="exists already"):
+        write_drafter("e2b", path, accept=0.25, **small)
+    write_drafter("e2b", path, accept=0.25, force=True, **small)
+    assert path.read_bytes() == Path(other.drafter).read_bytes()
+    with pytest.raises(FileError, match="is a folder"):
+        write_drafter("e2b", tmp_path, **small)
 
 
 # ---------------------------------------------------------------- vocabularies
@@ -292,6 +351,10 @@ def test_a_vocabulary_can_be_lent(half, tmp_path):
     [
         (["--accept", "1.5"], "accept is 1.5"),
         (["--accept", "nan"], "accept is nan"),
+        (["--accept", "0.5,-1"], "accept is -1"),
+        (["--accept", "0.5,0.6", "--every", "0"], "every is 0"),
+        (["--every", "64"], "accept is one number"),
+        (["--accept", "0.5,0.6", "--every", "1000000"], "do not fit into a walk of"),
         (["--layers", "0"], "layers is 0"),
         (["--layers", "1"], "layers is 1"),
         (["--layers", "36"], "to 35"),
@@ -320,6 +383,7 @@ def test_refusals_in_python(tmp_path):
         ({"outtype": "q3"}, "type is 'q3'; f32, "),
         ({"drafter_type": "q3"}, "type is 'q3'; f32, "),
         ({"vocab": "x.gguf"}, "choose one"),
+        ({"accept": ()}, "accept is empty"),
     ):
         with pytest.raises(ArgumentError, match=words):
             made(tmp_path / "pair", **options)
@@ -383,3 +447,17 @@ def test_reports(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "2 layers, q4_0, " in out
     assert "right 75% of the time" in out
+    other = str(tmp_path / "pair" / "switch.gguf")
+    switching = ["--accept", "0.9,0.1", "--layers", "2", "--vocab-size", str(VOCAB)]
+    assert main(["synth", "e2b", "--drafter-only", other, *switching]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(other)
+    assert "right 90%, 10% of the time, in turns of 64 tokens" in out
+    assert main(["synth", "e2b", "--drafter-only", other, *switching, "--force", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["target"], report["accept"], report["every"]) == (None, [0.9, 0.1], 64)
+    for wrong in (["--accept", "0.9,x"], ["--accept", ","], ["--out", "a"]):
+        with pytest.raises(SystemExit) as e:
+            main(["synth", "e2b", "--drafter-only", other, *wrong])
+        assert e.value.code == 2
+        capsys.readouterr()

@@ -6,8 +6,9 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from ..synth import SHAPES, TYPES, SynthResult, write_pair
+from ..synth import EVERY, SHAPES, TYPES, SynthResult, write_drafter, write_pair
 from .text import size_text
 
 
@@ -18,15 +19,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "which, in one long cycle."
     )
     parser.add_argument("shape", metavar="SHAPE", choices=SHAPES, help=", ".join(SHAPES))
-    parser.add_argument(
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
         "--out", metavar="DIR", type=Path, help="folder to write to (default: synth-SHAPE)"
+    )
+    place.add_argument(
+        "--drafter-only",
+        metavar="FILE.gguf",
+        type=Path,
+        help="write another drafter of a target that the same options made, and no target",
     )
     parser.add_argument(
         "--accept",
-        type=float,
+        type=_shares,
         default=0.75,
-        metavar="P",
-        help="how often the drafter's next token is right, 0 to 1 (default: %(default)s)",
+        metavar="P[,P...]",
+        help="how often the drafter's next token is right, 0 to 1 (default: %(default)s); several "
+        "take turns",
+    )
+    parser.add_argument(
+        "--every",
+        type=int,
+        metavar="N",
+        help=f"tokens until the next of several --accept has its turn (default: {EVERY})",
     )
     parser.add_argument(
         "--type", choices=TYPES, default="q4_0", help="of the matrices (default: %(default)s)"
@@ -47,19 +62,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    result = write_pair(
-        args.shape,
-        args.out or Path(f"synth-{args.shape}"),
-        accept=args.accept,
-        outtype=args.type,
-        drafter_type=args.drafter_type,
-        layers=args.layers,
-        vocab=args.vocab,
-        vocab_size=args.vocab_size,
-        seed=args.seed,
-        force=args.force,
-        progress=not args.quiet,
-    )
+    options: dict[str, Any] = {
+        "accept": args.accept,
+        "every": args.every,
+        "outtype": args.type,
+        "drafter_type": args.drafter_type,
+        "layers": args.layers,
+        "vocab": args.vocab,
+        "vocab_size": args.vocab_size,
+        "seed": args.seed,
+        "force": args.force,
+        "progress": not args.quiet,
+    }
+    if args.drafter_only is not None:
+        result = write_drafter(args.shape, args.drafter_only, **options)
+    else:
+        result = write_pair(args.shape, args.out or Path(f"synth-{args.shape}"), **options)
     if args.json:
         print(json.dumps(asdict(result)))
     elif not args.quiet:
@@ -67,12 +85,28 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _shares(text: str) -> float | tuple[float, ...]:
+    try:
+        shares = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a number nor several with commas between them"
+        ) from None
+    return shares[0] if len(shares) == 1 else shares
+
+
 def _summary(r: SynthResult) -> str:
-    return (
+    target = (
         f"{r.target}: {r.layers} layers, {r.type}, {r.parameters:,} parameters, "
         f"{size_text(r.target_bytes)}, reads {size_text(r.token_bytes)} a token\n"
+    )
+    shares = r.accept if isinstance(r.accept, tuple) else (r.accept,)
+    right = ", ".join(f"{100 * share:g}%" for share in shares)
+    turns = f", in turns of {r.every:,} tokens" if r.every else ""
+    return (
+        f"{'' if r.target is None else target}"
         f"{r.drafter}: {r.drafter_type}, {r.drafter_parameters:,} parameters, "
         f"{size_text(r.drafter_bytes)}, reads {size_text(r.draft_bytes)} a step; "
-        f"right {100 * r.accept:g}% of the time\n"
+        f"right {right} of the time{turns}\n"
         f"{r.vocab_size:,} tokens ({r.vocabulary}), {r.seconds:.1f} s"
     )

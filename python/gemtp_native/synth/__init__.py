@@ -5,7 +5,7 @@ are zero. Target and drafter know the next token all the same: walk.py says whic
 which, content.py how embeddings and heads spell it.
 """
 
-from .pair import TYPES, SynthResult, plan_pair, write_pair
+from .pair import EVERY, TYPES, SynthResult, plan_pair, write_drafter, write_pair
 from .shapes import SHAPES
 
-__all__ = ["SHAPES", "TYPES", "SynthResult", "plan_pair", "write_pair"]
+__all__ = ["EVERY", "SHAPES", "TYPES", "SynthResult", "plan_pair", "write_drafter", "write_pair"]

@@ -7,8 +7,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,9 +26,10 @@ from ..errors import ArgumentError, FileError
 from .content import Codes, Noise, selection
 from .shapes import VOCAB, drafter_config, target_config
 from .vocabulary import made_vocabulary, ordinary_tokens
-from .walk import Walk, make_walk
+from .walk import Acceptance, Walk, make_walk
 
 TYPES = tuple(OUTTYPES)
+EVERY = 64  # tokens after which one of several acceptances gives way to the next
 _TOP_LOGIT = 25.0  # of the chosen token; the others' deviate from 0 by 25 · width^-½
 
 # Multiplied by zero what a layer computes adds nothing to the residual; it costs the same.
@@ -40,7 +41,7 @@ class SynthResult:
     """A pair that was written, or would be."""
 
     shape: str
-    target: str
+    target: str | None  # None: the drafter alone was written
     drafter: str
     type: str
     drafter_type: str
@@ -54,7 +55,8 @@ class SynthResult:
     draft_bytes: int  # and the drafter for one draft step
     vocabulary: str  # the file that lent it, or "made"
     vocab_size: int
-    accept: float
+    accept: float | tuple[float, ...]
+    every: int  # tokens until the next of several acceptances applies; 0: there is only one
     seed: int
     seconds: float
 
@@ -63,56 +65,89 @@ class SynthResult:
 class _Options:
     """Those of write_pair that decide what is in the files."""
 
-    accept: float = 0.75
+    accept: float | Sequence[float] = 0.75
     outtype: str = "q4_0"
     drafter_type: str | None = None
     layers: int | None = None
     vocab: str | os.PathLike[str] | None = None
     vocab_size: int | None = None
     seed: int = 0
+    every: int | None = None
 
 
 def write_pair(
     shape: str,
     out: str | os.PathLike[str],
-    accept: float = 0.75,
+    accept: float | Sequence[float] = 0.75,
     outtype: str = "q4_0",
     drafter_type: str | None = None,
     layers: int | None = None,
     vocab: str | os.PathLike[str] | None = None,
     vocab_size: int | None = None,
     seed: int = 0,
+    every: int | None = None,
     force: bool = False,
     progress: bool = True,
 ) -> SynthResult:
     """Writes out/target.gguf and out/drafter.gguf, both or neither. `out` may be a new folder.
 
     shape: one of SHAPES. accept: share of the tokens behind which the drafter's greedy proposal is
-    the target's choice. outtype, drafter_type: one of TYPES, of the matrices. layers: of the
-    target, fewer than it has. vocab: a GGUF that lends its tokenizer; otherwise one of vocab_size
-    tokens is made. The same arguments give the same bytes. Raises ArgumentError, FileError or
-    ModelError, and leaves nothing behind then; existing files are replaced only with `force`.
+    the target's choice; several take turns along the walk, each for `every` tokens (64). outtype,
+    drafter_type: one of TYPES, of the matrices. layers: of the target, fewer than it has. vocab: a
+    GGUF that lends its tokenizer; otherwise one of vocab_size tokens is made. The same arguments
+    give the same bytes, and the target's do not depend on accept. Raises ArgumentError, FileError
+    or ModelError, and leaves nothing behind then; existing files are replaced only with `force`.
     """
     start = time.monotonic()
     folder = Path(out)
-    options = _Options(accept, outtype, drafter_type, layers, vocab, vocab_size, seed)
+    options = _Options(accept, outtype, drafter_type, layers, vocab, vocab_size, seed, every)
     plan = _make_plan(shape, folder, options)
-    if not folder.absolute().parent.is_dir():
-        raise FileError(f"{folder.parent} does not exist, so {folder.name} cannot be made there.")
+    _check_parent(folder)
     for path in (plan.target.path, plan.drafter.path):
-        if path.is_dir():
-            raise FileError(f"{path} is a folder; choose another output folder.")
-        if path.exists() and not force:
-            raise FileError(f"{path} exists already; remove it, or replace it with --force.")
+        _check_place(path, force)
     check_space(folder, plan.target.size + plan.drafter.size)
     with _in_folder(folder):
         _write(plan, progress)
     return plan.result(time.monotonic() - start)
 
 
+def write_drafter(
+    shape: str,
+    path: str | os.PathLike[str],
+    force: bool = False,
+    progress: bool = True,
+    **options: Any,
+) -> SynthResult:
+    """Writes only the drafter, for a target that write_pair made with the same options.
+
+    Its accept, every and drafter_type may be others. options: those of write_pair.
+    """
+    start = time.monotonic()
+    file = Path(path)
+    plan = _make_plan(shape, file.parent, _Options(**options))
+    plan.drafter.path = file
+    _check_parent(file)
+    _check_place(file, force)
+    with _progress(plan.drafter.size, progress) as bar, replacing(file, plan.drafter.size) as out:
+        _write_file(out, plan, plan.drafter, bar.update)
+    return replace(plan.result(time.monotonic() - start), target=None)
+
+
 def plan_pair(shape: str, out: str | os.PathLike[str] = ".", **options: Any) -> SynthResult:
     """What write_pair would write with these options, without writing it."""
     return _make_plan(shape, Path(out), _Options(**options)).result(0.0)
+
+
+def _check_parent(path: Path) -> None:
+    if not path.absolute().parent.is_dir():
+        raise FileError(f"{path.parent} does not exist, so {path.name} cannot be made there.")
+
+
+def _check_place(path: Path, force: bool) -> None:
+    if path.is_dir():
+        raise FileError(f"{path} is a folder; choose another name.")
+    if path.exists() and not force:
+        raise FileError(f"{path} exists already; remove it, or replace it with --force.")
 
 
 # ---------------------------------------------------------------- the plan
@@ -168,10 +203,12 @@ class _Plan:
     tokenizer: Tokenizer
     walk: Walk
     codes: Codes
-    options: _Options
+    accept: Acceptance
+    seed: int
 
     def result(self, seconds: float) -> SynthResult:
         target, drafter = self.target, self.drafter
+        shares, every = self.accept.shares, self.accept.every
         return SynthResult(
             shape=self.shape,
             target=str(target.path),
@@ -188,8 +225,9 @@ class _Plan:
             draft_bytes=drafter.read_per_token(),
             vocabulary=str(self.tokenizer.source),
             vocab_size=target.config.vocab,
-            accept=self.options.accept,
-            seed=self.options.seed,
+            accept=shares if every else shares[0],
+            every=every,
+            seed=self.seed,
             seconds=seconds,
         )
 
@@ -197,6 +235,7 @@ class _Plan:
 def _make_plan(shape: str, out: Path, o: _Options) -> _Plan:
     types = (o.outtype, o.outtype if o.drafter_type is None else o.drafter_type)
     _check(o, types)
+    accept = _acceptance(o)
     # Before the vocabulary, which takes a second: the shape may be impossible.
     target_config(shape, layers=o.layers)
     if o.vocab is None:
@@ -206,14 +245,14 @@ def _make_plan(shape: str, out: Path, o: _Options) -> _Plan:
     target = target_config(shape, len(tokenizer.tokens), o.layers)
     drafter = drafter_config(shape, target)
 
-    walk = make_walk(ordinary_tokens(tokenizer), target.vocab, o.accept, o.seed)
+    walk = make_walk(ordinary_tokens(tokenizer), target.vocab, accept, o.seed)
     head = drafter.ordered_head
     clusters = None if head is None else walk.clusters(head.num_centroids)
     codes = Codes(o.seed, clusters, drafter.hidden)
     files = []
     for config, kind, name in zip((target, drafter), types, ("target", "drafter"), strict=True):
         metadata = Metadata()
-        title = f"synthetic {shape} {name}, {o.accept:g} accepted"
+        title = f"synthetic {shape} {name}" + (f", {accept}" if config.drafter else "")
         write_hyperparameters(metadata, config, title, OUTTYPES[kind][1])
         if config.ordered_head is not None:
             count = config.ordered_head.num_centroids
@@ -221,21 +260,38 @@ def _make_plan(shape: str, out: Path, o: _Options) -> _Plan:
             write_ordered_head(metadata, config.ordered_head, centroids, walk.token_order(count))
         tokenizer.write(metadata)
         files.append(_plan_file(out / f"{name}.gguf", config, kind, metadata))
-    return _Plan(shape, files[0], files[1], tokenizer, walk, codes, o)
+    return _Plan(shape, files[0], files[1], tokenizer, walk, codes, accept, o.seed)
 
 
 def _check(o: _Options, types: tuple[str, str]) -> None:
     for given in types:
         if given not in OUTTYPES:
             raise ArgumentError(f"the type is {given!r}; {', '.join(TYPES)} are possible.")
-    if not 0 <= o.accept <= 1:
-        raise ArgumentError(f"accept is {o.accept:g}; it must be between 0 and 1.")
     if o.vocab is not None and o.vocab_size is not None:
         raise ArgumentError(
             "both a file that lends its vocabulary and a size are given: choose one."
         )
     if not 0 <= o.seed < 1 << 64:
         raise ArgumentError(f"seed is {o.seed}; it must be from 0 to 2^64 - 1.")
+
+
+def _acceptance(o: _Options) -> Acceptance:
+    shares = tuple(o.accept) if isinstance(o.accept, Sequence) else (o.accept,)
+    for share in shares:
+        if not 0 <= share <= 1:
+            raise ArgumentError(f"accept is {share:g}; it must be between 0 and 1.")
+    if not shares:
+        raise ArgumentError("accept is empty; it must be a number or several.")
+    if len(shares) == 1:
+        if o.every is not None:
+            raise ArgumentError(
+                f"every is {o.every}, but accept is one number; give the several to change between."
+            )
+        return Acceptance(shares)
+    every = EVERY if o.every is None else o.every
+    if every < 1:
+        raise ArgumentError(f"every is {every}; it must be at least 1.")
+    return Acceptance(shares, every)
 
 
 def _plan_file(path: Path, config: ModelConfig, outtype: str, metadata: Metadata) -> _File:
@@ -250,17 +306,21 @@ def _plan_file(path: Path, config: ModelConfig, outtype: str, metadata: Metadata
 # ---------------------------------------------------------------- the values
 
 
+def _progress(total: int, shown: bool) -> Any:
+    return tqdm(
+        total=total,
+        unit="B",
+        unit_scale=True,
+        unit_divisor=1024,
+        disable=not shown or not sys.stderr.isatty(),
+        file=sys.stderr,
+        leave=False,
+    )
+
+
 def _write(plan: _Plan, progress: bool) -> None:
     with (
-        tqdm(
-            total=plan.target.size + plan.drafter.size,
-            unit="B",
-            unit_scale=True,
-            unit_divisor=1024,
-            disable=not progress or not sys.stderr.isatty(),
-            file=sys.stderr,
-            leave=False,
-        ) as bar,
+        _progress(plan.target.size + plan.drafter.size, progress) as bar,
         replacing(plan.target.path, plan.target.size) as handle,
     ):
         _write_file(handle, plan, plan.target, bar.update)
@@ -272,7 +332,7 @@ def _write(plan: _Plan, progress: bool) -> None:
 def _write_file(
     handle: BinaryIO, plan: _Plan, file: _File, advance: Callable[[int], object]
 ) -> None:
-    noise = Noise(plan.options.seed)
+    noise = Noise(plan.seed)
     handle.write(file.header)
     advance(len(file.header))
     handle.write(rope_freqs(file.config).astype("<f4").tobytes())

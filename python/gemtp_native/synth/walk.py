@@ -7,6 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
+from ..errors import ArgumentError
+
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 
@@ -37,11 +39,12 @@ _CYCLE, _ENTRY, _WRONG, _CLUSTER = range(4)  # streams of noise
 class Walk:
     """One cycle through all ordinary tokens. Others lead into it and are never chosen.
 
-    Every array is indexed by token. A *code* is a random vector, one per token; a head that holds
-    the code of t in row u chooses u where it sees the code of t.
+    Every array but `cycle` is indexed by token. A *code* is a random vector, one per token; a head
+    that holds the code of t in row u chooses u where it sees the code of t.
     """
 
     seed: int
+    cycle: np.ndarray  # the ordinary tokens in the order of the walk
     following: np.ndarray  # what the target chooses after each token
     embedding_code: np.ndarray  # ordinary tokens have their own; others that of an ordinary one
     target_code: np.ndarray  # of each row of the target's head
@@ -67,11 +70,30 @@ class Walk:
         return np.argsort(self.clusters(count)[self.drafter_code], kind="stable")
 
 
-def make_walk(ordinary: np.ndarray, vocab: int, accept: float, seed: int) -> Walk:
-    """ordinary: ids to walk through; accept: share of them after which the drafter is right.
+@dataclass(frozen=True)
+class Acceptance:
+    """Shares of tokens after which the drafter is right. Several take turns along the cycle."""
 
-    The share is exact to a token (a single token cannot be wrong alone: then there are two), and
-    which ones they are has nothing to do with their order in the cycle.
+    shares: tuple[float, ...]
+    every: int = 0  # tokens until the next one's turn; 0: there is only one
+
+    def __str__(self) -> str:
+        text = ",".join(f"{share:g}" for share in self.shares)
+        return f"{text} accepted" + (f" every {self.every}" if self.every else "")
+
+    def turns(self, length: int) -> np.ndarray:
+        """[length] the index of the share that applies at each position of the cycle."""
+        if not self.every:
+            return np.zeros(length, np.int64)
+        turns: np.ndarray = np.arange(length) // self.every % len(self.shares)
+        return turns
+
+
+def make_walk(ordinary: np.ndarray, vocab: int, accept: Acceptance, seed: int) -> Walk:
+    """ordinary: ids to walk through; accept: how often the drafter is right along the way.
+
+    Each share is exact to a token over all of its turns (a single token cannot be wrong alone: then
+    there are two), and which ones they are has nothing to do with their order in the cycle.
     """
     tokens = np.arange(vocab)
     cycle = shuffled(seed, _CYCLE, ordinary)
@@ -87,8 +109,30 @@ def make_walk(ordinary: np.ndarray, vocab: int, accept: float, seed: int) -> Wal
     target_code[following[ordinary]] = ordinary
     following[special] = following[embedding_code[special]]
 
-    wrong = round((1 - accept) * len(ordinary))
-    at = shuffled(seed, _WRONG, ordinary)[: 2 if wrong == 1 else wrong]
+    at = _wrong(cycle, accept, seed)
     drafter_code = target_code.copy()
     drafter_code[following[at]] = np.roll(at, -1)  # proposes what follows another wrong one
-    return Walk(seed, following, embedding_code, target_code, drafter_code)
+    return Walk(seed, cycle, following, embedding_code, target_code, drafter_code)
+
+
+def _wrong(cycle: np.ndarray, accept: Acceptance, seed: int) -> np.ndarray:
+    """The tokens after which the drafter is wrong: none, or at least two."""
+    turns = accept.turns(len(cycle))
+    sizes = np.bincount(turns, minlength=len(accept.shares))
+    if sizes.min() < 2:
+        raise ArgumentError(
+            f"{len(sizes)} shares that change every {accept.every:,} tokens do not fit into a walk "
+            f"of {len(cycle):,}; choose fewer, or let them change sooner."
+        )
+    counts = [
+        round((1 - share) * int(size)) for share, size in zip(accept.shares, sizes, strict=True)
+    ]
+    if sum(counts) == 1:
+        counts[counts.index(1)] = 2
+    # In an order that does not know the cycle, the first so many of each turn.
+    places = np.argsort(hashed(seed, _WRONG, cycle), kind="stable")
+    chosen = np.zeros(len(cycle), bool)
+    for turn, count in enumerate(counts):
+        chosen[np.flatnonzero(turns[places] == turn)[:count]] = True
+    wrong: np.ndarray = cycle[places[chosen]]
+    return wrong
