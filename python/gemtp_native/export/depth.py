@@ -1,0 +1,56 @@
+"""What draft="auto" becomes where an engine wants a number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+from .configuration import Configuration
+
+DEFAULT_DEPTH = 3
+DEFAULT_ACCEPTANCE = 0.75
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Tokens to draft a round, and who says so."""
+
+    value: int
+    source: Literal["configuration", "profile", "default"]
+    reason: str = ""  # of a value that the configuration does not give; part of a sentence
+
+
+def depth_of(configuration: Configuration, acceptance: float = DEFAULT_ACCEPTANCE) -> Depth:
+    """acceptance: how often a draft is right, if a saved profile is to say what is best."""
+    if configuration.drafter is None:
+        return Depth(0, "configuration")
+    if configuration.draft != "auto":
+        return Depth(configuration.draft, "configuration")
+    saved, why = _profile(configuration)
+    if saved is None:
+        return Depth(DEFAULT_DEPTH, "default", f"{DEFAULT_DEPTH}, because {why}")
+    value = import_module("..profile", __package__).best_depth(saved, acceptance)
+    return Depth(
+        value,
+        "profile",
+        f"{value}, which is best in gemtp on this machine (gemtp tune) if {acceptance:.0%} of the "
+        f"drafts are right (--acceptance)",
+    )
+
+
+def _profile(c: Configuration) -> tuple[Any, str]:
+    """That of this pair on this machine, or why there is none."""
+    drafter = c.drafter.gguf if c.drafter is not None else None
+    if c.target.gguf is None or drafter is None:
+        return None, "there are no GGUF files that gemtp tune could have measured"
+    from ..model import system_info
+
+    try:
+        load = import_module("..profile", __package__).load
+    except ModuleNotFoundError:
+        return None, "this gemtp saves no profiles"
+    info = system_info()
+    threads = info["threads"] if c.threads is None else c.threads
+    saved, why = load(c.target.gguf, drafter, threads, c.kv_type, info["isa"])
+    return saved, why or "gemtp tune has saved no profile of the GGUF files"
