@@ -17,7 +17,7 @@ import pytest
 
 import checkpoints
 from gemtp_native.cli import main
-from gemtp_native.errors import ArgumentError, FileError
+from gemtp_native.errors import ArgumentError
 from gemtp_native.export import (
     DEFAULT_DEPTH,
     ENGINES,
@@ -26,10 +26,7 @@ from gemtp_native.export import (
     Source,
     export,
     load,
-    parse,
-    save,
 )
-from gemtp_native.export.schema import problem, schema
 
 DOCS = Path(__file__).parent.parent / "docs" / "export.md"
 
@@ -374,171 +371,6 @@ def test_auto_is_what_a_saved_profile_says(tmp_path):
     result = export(c, "vllm")
     assert (result.draft, result.draft_source) == (DEFAULT_DEPTH, "default")
     assert "is ignored" in notes(result)["draft"]
-
-
-# ---------------------------------------------------------------- gemtp.json
-
-
-def test_what_is_saved_is_what_is_loaded(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "conf").mkdir()
-    for c in (FULL, PAIR, Configuration(Source(gguf="/abs/x.gguf", litertlm="y.litertlm"))):
-        save(c, "gemtp.json", force=True)
-        assert load("gemtp.json") == c
-        save(c, "conf/gemtp.json", force=True)
-        data = json.loads((tmp_path / "conf" / "gemtp.json").read_text(encoding="utf-8"))
-        if c is FULL:
-            assert data["target"]["gguf"] == os.path.join("..", "e2b.gguf")
-        assert set(data) == set(schema()["properties"]) - {"$schema"}
-        again = load(Path("conf", "gemtp.json"))
-        for part in (again.target, again.drafter):
-            if part is not None and part.gguf is not None:
-                here = c.target.gguf if part is again.target else c.drafter.gguf
-                assert os.path.normpath(part.gguf) == here
-    with pytest.raises(FileError, match="exists already"):
-        save(PAIR, "gemtp.json")
-    with pytest.raises(FileError, match="is a folder"):
-        save(PAIR, "conf", force=True)
-    with pytest.raises(FileError, match="cannot be written"):
-        save(PAIR, "none/gemtp.json")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["conf", "gemtp.json"]
-
-
-def test_paths_are_relative_to_the_file(tmp_path):
-    data = {
-        "target": {"hub": "./hf", "gguf": "t.gguf", "litertlm": "/abs/t.litertlm"},
-        "drafter": {"hub": "google/x", "gguf": "sub/d.gguf"},
-    }
-    c = parse(data, folder=Path("models"))
-    assert c.target == Source(
-        os.path.join("models", "hf"), os.path.join("models", "t.gguf"), "/abs/t.litertlm"
-    )
-    assert c.drafter == Source("google/x", os.path.join("models", "sub", "d.gguf"))
-
-
-def test_defaults_of_the_schema_are_those_of_python():
-    c = asdict(parse({"target": {"hub": "a/b"}}))
-    for name, inner in schema()["properties"].items():
-        if "default" in inner and name not in ("sampling", "version"):
-            assert c[name] == inner["default"], name
-    for name, inner in schema()["properties"]["sampling"]["properties"].items():
-        assert c["sampling"][name] == inner["default"], name
-
-
-T = {"target": {"hub": "a/b"}}
-GOOD = (
-    T,
-    {**T, "$schema": "gemtp.schema.json", "version": 1},
-    {**T, "drafter": None, "threads": None, "draft": 0},
-    {**T, "drafter": {"gguf": "d.gguf"}, "draft": 15, "context": 4096.0},
-    {**T, "sampling": {}},
-    {**T, "sampling": {"temperature": 1, "top_p": 0.5, "seed": 2**32 - 2}},
-)
-BAD = (
-    ([], "it is []; it must be an object with $schema, version, target"),
-    ({}, "target is missing"),
-    ({"target": "a/b"}, 'target is "a/b"; it must be an object with hub, gguf, litertlm'),
-    ({"target": {}}, "target is empty; it must have one of hub, gguf, litertlm"),
-    ({"target": {"hub": ""}}, 'target.hub is ""; it must be a string'),
-    ({"target": {"hub": "-x"}}, 'target.hub is "-x"; it must be a string that does not begin'),
-    ({"target": {"gguf": "a\nb"}}, "target.gguf is"),
-    ({"target": {"gguf": "a\n"}}, "target.gguf is"),
-    ({"target": {"gguf": 3}}, "target.gguf is 3; it must be a string"),
-    ({"target": {"guff": "x"}}, "target.guff is not a key; did you mean gguf?"),
-    ({**T, "drafter": {"hub": 1}}, "drafter.hub is 1"),
-    (
-        {**T, "drafter": "x"},
-        'drafter is "x"; it must be an object with hub, gguf, litertlm or null',
-    ),
-    ({**T, "darft": 3}, "darft is not a key; did you mean draft?"),
-    ({**T, "zzz": 3}, "zzz is not a key; possible are $schema, version,"),
-    ({**T, "draft": 16}, 'draft is 16; it must be "auto" or an integer from 0 to 15'),
-    ({**T, "draft": True}, "draft is true"),
-    ({**T, "draft": 2.5}, "draft is 2.5"),
-    ({**T, "draft": "3"}, 'draft is "3"'),
-    ({**T, "version": 2}, "version is 2; it must be 1"),
-    ({**T, "version": True}, "version is true; it must be 1"),
-    ({**T, "context": 0}, "context is 0; it must be an integer from 1 to"),
-    ({**T, "threads": 0}, "threads is 0; it must be an integer from 1 to 1024 or null"),
-    ({**T, "kv_type": "q8_0"}, 'kv_type is "q8_0"; it must be "f16" or "f32"'),
-    ({**T, "sampling": None}, "sampling is null"),
-    (
-        {**T, "sampling": {"top_p": 0}},
-        "sampling.top_p is 0; it must be a number above 0, at most 1",
-    ),
-    (
-        {**T, "sampling": {"temperature": -1}},
-        "sampling.temperature is -1; it must be a number from",
-    ),
-    ({**T, "sampling": {"temprature": 1}}, "temprature is not a key; did you mean temperature?"),
-    ({**T, "sampling": {"seed": 2**64}}, "sampling.seed is 18446744073709551616"),
-    ({**T, "sampling": {"min_p": "x" * 200}}, "..."),
-)
-
-
-@pytest.mark.parametrize("data", GOOD)
-def test_good_files(data):
-    assert parse(data).target == Source("a/b")
-    assert type(parse(data).context) is int
-
-
-@pytest.mark.parametrize(("data", "words"), BAD)
-def test_bad_files(data, words):
-    with pytest.raises(FileError) as e:
-        parse(data)
-    sentence = str(e.value)
-    assert sentence.startswith("gemtp.json: ")
-    assert words in sentence
-    assert "\n" not in sentence
-    assert len(sentence) < 300
-
-
-def test_a_depth_needs_a_drafter():
-    with pytest.raises(FileError, match="draft is 3, but there is no drafter"):
-        parse({**T, "draft": 3})
-
-
-def test_our_checker_agrees_with_jsonschema():
-    jsonschema = pytest.importorskip("jsonschema")
-    validator = jsonschema.Draft202012Validator(schema())
-    validator.check_schema(schema())
-    for data in (*GOOD, *(data for data, _ in BAD)):
-        assert validator.is_valid(data) == (problem(data, schema()) is None), data
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "is not JSON"),
-        (b'{"target": ', "is not JSON: Expecting value in line 1, column 12"),
-        (b"\xff\xfe{", "it is not UTF-8"),
-        (b'{"target": {"hub": "a"}, "target": {"hub": "b"}}', "'target' is there twice"),
-        (b'{"target": {"hub": "a"}, "sampling": {"temperature": NaN}}', "NaN is not a number"),
-        (b'{"target": {"hub": "a"}, "sampling": {"temperature": 1e999}}', "Infinity"),
-        (b'{"target": {"hub": "a"}, "context": 1' + b"0" * 5000 + b"}", "gemtp.json"),
-        (b"[" * 100_000, "too deep"),
-        (b" " * (2 << 20), "too large"),
-        (b"GGUF\x03\x00\x00\x00", "is not JSON"),
-    ],
-)
-def test_unreadable_files(tmp_path, content, words):
-    path = tmp_path / "gemtp.json"
-    path.write_bytes(content)
-    with pytest.raises(FileError, match=re.escape(words)) as e:
-        load(path)
-    assert "\n" not in str(e.value)
-
-
-def test_files_that_are_none(tmp_path):
-    for path, words in ((tmp_path / "none.json", "cannot be read"), (tmp_path, "is not a file")):
-        with pytest.raises(FileError, match=words):
-            load(path)
-
-
-def test_a_byte_order_mark_is_no_trouble(tmp_path):
-    path = tmp_path / "gemtp.json"
-    path.write_text(json.dumps(T), encoding="utf-8-sig")
-    assert load(path).target == Source("a/b")
 
 
 # ---------------------------------------------------------------- the command
