@@ -16,6 +16,7 @@
 #include "decode/generation.h"
 #include "decode/memory.h"
 #include "decode/model_files.h"
+#include "decode/score.h"
 #include "gguf/reader.h"
 #include "text/tokenizer.h"
 
@@ -106,6 +107,11 @@ py::object metadata_value(const GgufFile& file, const std::string& key) {
       if (scalar) return py::cast(*file.get_int(key));
       return py::cast(*file.get_ints(key));
   }
+}
+
+template <class T>
+py::array_t<T> array_of(const std::vector<T>& values) {
+  return py::array_t<T>(static_cast<py::ssize_t>(values.size()), values.data());
 }
 
 py::dict stats_dict(const GenerationStats& s) {
@@ -247,6 +253,25 @@ void bind_engine(py::module_& m) {
              py::gil_scoped_release release;
              e.logits(ids, data);
              return out;
+           })
+      .def("score",
+           [](Engine& e, const std::vector<int32_t>& ids, int64_t first) {
+             std::vector<double> scores;
+             {
+               py::gil_scoped_release release;
+               scores = score(e, ids, first);
+             }
+             return array_of(scores);
+           })
+      .def("compare",
+           [](Engine& p, Engine& q, const std::vector<int32_t>& ids, int64_t first) {
+             Comparison c;
+             {
+               py::gil_scoped_release release;
+               c = compare(p, q, ids, first);
+             }
+             return py::make_tuple(array_of(c.log_p), array_of(c.log_q), array_of(c.divergence),
+                                   array_of(c.same_best));
            })
       .def("draft", [](Engine& e, const std::vector<int32_t>& ids, int k) {
         DraftTrace t;

@@ -25,6 +25,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .model import (
+        Comparison,
         Model,
         Output,
         Stats,
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArgumentError",
+    "Comparison",
     "ContextError",
     "Error",
     "FileError",
@@ -58,6 +60,7 @@ __all__ = [
 
 # Loaded on first use, so that the converter also runs from a checkout without the native core.
 _LAZY = {
+    "Comparison": "model",
     "Model": "model",
     "Output": "model",
     "Stats": "model",

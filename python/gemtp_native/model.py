@@ -70,6 +70,21 @@ class Output:
     stats: Stats
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What two models say of the same tokens. Arrays of one entry for each scored token; logarithms
+    are natural."""
+
+    log_probs: np.ndarray
+    """Of the given token, by the model that was asked: float64."""
+    reference_log_probs: np.ndarray
+    """By the reference: float64."""
+    divergence: np.ndarray
+    """KL(P || Q) in nats, P the reference's next-token distribution, Q the model's: float64."""
+    same_best: np.ndarray
+    """Whether both find the same token likeliest: bool."""
+
+
 class TextStream(Iterator[str]):
     """Pieces of text as they become certain, each valid UTF-8.
 
@@ -282,6 +297,24 @@ class Model:
     def logits(self, ids: Iterable[int]) -> np.ndarray:
         """The target's logits after each of ``ids``: float32 [len(ids), vocab]."""
         return self._engine.logits(_id_list(ids))
+
+    def score(self, ids: Iterable[int], first: int = 1) -> np.ndarray:
+        """Natural log-probabilities of ``ids[first:]``, each given all that precedes it: float64
+        [len(ids) - first]. At temperature 1, over the whole vocabulary.
+
+        Memory does not grow with the vocabulary, as that of :meth:`logits` does.
+        """
+        return self._engine.score(_id_list(ids), _integer("first", first))
+
+    def compare(self, reference: Model, ids: Iterable[int], first: int = 1) -> Comparison:
+        """Scores ``ids[first:]`` with this model and with ``reference``, and says how far their
+        next-token distributions are apart."""
+        if not isinstance(reference, Model):
+            raise ArgumentError(f"the reference is {_shown(reference)}; it must be a Model")
+        log_p, log_q, divergence, same_best = reference._engine.compare(
+            self._engine, _id_list(ids), _integer("first", first)
+        )
+        return Comparison(log_q, log_p, divergence, same_best.astype(bool))
 
     def draft(self, ids: Iterable[int], k: int) -> list[int]:
         """The k tokens that the drafter proposes after ``ids``, greedily.
