@@ -1,4 +1,4 @@
-"""float32 values → the bytes of a GGUF tensor type."""
+"""float32 values → the bytes of a GGUF tensor type, and back."""
 
 from __future__ import annotations
 
@@ -74,6 +74,23 @@ def encode(x: np.ndarray, kind: TensorType) -> np.ndarray:
     else:
         out = _quantize(x, kind)
     return out.reshape(-1).view(np.uint8)
+
+
+def decode(data: np.ndarray, kind: TensorType) -> np.ndarray:
+    """data: uint8 in file order, whole blocks; returns flat float32."""
+    if kind == TensorType.F32:
+        return data.view("<f4").astype(np.float32, copy=False)
+    if kind == TensorType.F16:
+        return data.view("<f2").astype(np.float32)
+    if kind == TensorType.BF16:  # the upper half of a float32
+        return (data.view("<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
+    blocks = data.reshape(-1, _BLOCK[kind][1])
+    scales = blocks[:, :2].copy().view("<f2").astype(np.float32)  # [blocks, 1]
+    if kind == TensorType.Q8_0:
+        return (scales * blocks[:, 2:].view(np.int8)).reshape(-1)
+    # Q4_0: byte j holds element j in its low and element j + 16 in its high half.
+    halves = np.concatenate([blocks[:, 2:] & 15, blocks[:, 2:] >> 4], axis=1)
+    return (scales * (halves.astype(np.float32) - 8)).reshape(-1)
 
 
 def _quantize(x: np.ndarray, kind: TensorType) -> np.ndarray:

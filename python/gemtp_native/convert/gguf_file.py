@@ -1,10 +1,13 @@
-"""GGUF version 3: writing with tensors streamed one after the other, and reading of metadata."""
+"""GGUF version 3: writing with tensors streamed one after the other; reading of metadata and of
+where tensors lie."""
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -64,6 +67,13 @@ class Metadata:
 
     def string_array(self, key: str, values: Sequence[bytes]) -> None:
         self._array(key, _STRING, len(values), b"".join(map(_string, values)))
+
+    def raw(self, key: str, value: bytes) -> None:
+        """A value in the serialized form that another file holds."""
+        self._entries[key] = value
+
+    def remove(self, key: str) -> None:
+        self._entries.pop(key, None)
 
     def _array(self, key: str, kind: int, count: int, data: bytes) -> None:
         self._entries[key] = struct.pack("<IIQ", _ARRAY, kind, count) + data
@@ -129,24 +139,62 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
     FileError for anything that is not a well-formed GGUF version 2 or 3.
     """
+    values: dict[str, Any] = _read(path, lambda reader: reader.metadata()[0])
+    return values
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where a tensor lies."""
+
+    name: str
+    file: Path
+    shape: tuple[int, ...]  # rows first
+    kind: int  # its type by number
+    offset: int  # in the file
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything in a GGUF but the tensors' data."""
+
+    values: dict[str, Any]  # as read_metadata() gives them
+    metadata: Metadata  # the same, ready to be written again
+    tensors: list[TensorInfo]
+
+
+def read_contents(path: Path) -> Contents:
+    """FileError for anything that is not a well-formed GGUF version 2 or 3. That tensors' data lie
+    within the file is not checked here: that depends on their types."""
+    contents: Contents = _read(path, lambda reader: reader.contents())
+    return contents
+
+
+def _read(path: Path, what: Callable[[_Reader], Any]) -> Any:
     try:
         with (
             path.open("rb") as handle,
             mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
-            return _MetadataReader(data).read()
+            return what(_Reader(path, data))
     except OSError as e:
         raise FileError(f"{path} cannot be read: {e.strerror or e}.") from e
     except (struct.error, ValueError, IndexError) as e:
         raise FileError(f"{path} is not a well-formed GGUF file ({e}).") from e
 
 
-class _MetadataReader:
-    def __init__(self, data: mmap.mmap):
+class _Reader:
+    def __init__(self, path: Path, data: mmap.mmap):
+        self._path = path
         self._data = data
         self._at = 0
 
-    def read(self) -> dict[str, Any]:
+    def metadata(self) -> tuple[dict[str, Any], Metadata]:
+        """The values, and the same as they are written."""
         if self._data[:4] != b"GGUF":
             raise ValueError("it does not start with GGUF")
         version = struct.unpack_from("<I", self._data, 4)[0]
@@ -155,12 +203,35 @@ class _MetadataReader:
         count = struct.unpack_from("<Q", self._data, 16)[0]
         self._at = 24
         values: dict[str, Any] = {}
+        written = Metadata()
         for _ in range(count):
             key = self._text().decode("utf-8")
             if key in values:
                 raise ValueError(f"key {key!r} twice")
+            start = self._at
             values[key] = self._value(self._scalar("<I"))
-        return values
+            written.raw(key, self._data[start : self._at])
+        return values, written
+
+    def contents(self) -> Contents:
+        values, written = self.metadata()
+        count = struct.unpack_from("<Q", self._data, 8)[0]
+        return Contents(values, written, self._tensors(count, values))
+
+    def _tensors(self, count: int, values: dict[str, Any]) -> list[TensorInfo]:
+        found = []
+        for _ in range(count):
+            name = self._text().decode("utf-8")
+            dims = self._scalar("<I")
+            if not 1 <= dims <= 4:
+                raise ValueError(f"tensor {name!r} has {dims} dimensions")
+            shape = tuple(reversed([self._scalar("<Q") for _ in range(dims)]))
+            found.append((name, shape, self._scalar("<I"), self._scalar("<Q")))
+        alignment = values.get("general.alignment", _ALIGNMENT)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise ValueError(f"alignment {alignment!r}")
+        start = -(-self._at // alignment) * alignment
+        return [TensorInfo(n, self._path, shape, kind, start + at) for n, shape, kind, at in found]
 
     def _scalar(self, fmt: str) -> Any:
         (value,) = struct.unpack_from(fmt, self._data, self._at)

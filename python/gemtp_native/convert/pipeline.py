@@ -5,23 +5,22 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
 from ..errors import ArgumentError, FileError, ModelError
-from .checkpoint import Checkpoint, StoredTensor
+from .checkpoint import Checkpoint
 from .config import ModelConfig, read_config
-from .encode import LARGEST, OUTTYPES, TensorType, block_values, encode
+from .encode import OUTTYPES, TensorType, block_values
 from .gguf_file import Layout, Metadata, pad, read_metadata
 from .hyperparameters import rope_freqs, write_hyperparameters, write_ordered_head
 from .output import replacing
+from .slices import Bad, count_bad, encoded
 from .tensors import Plan, Spec, make_plan
 from .tokenizer import (
     FILES,
@@ -30,8 +29,6 @@ from .tokenizer import (
     tokenizer_from_folder,
     tokenizer_from_gguf,
 )
-
-_SLICE = 1 << 19  # values encoded at a time: 2 MiB of float32
 
 
 @dataclass
@@ -187,7 +184,7 @@ def _write_ordered_head(m: Metadata, c: ModelConfig, plan: Plan, checkpoint: Che
     assert plan.centroids is not None
     assert plan.token_order is not None
     centroids = checkpoint.read(plan.centroids, 0, plan.centroids.count)
-    _count_bad(centroids, TensorType.F32).check(plan.centroids, TensorType.F32)
+    count_bad(centroids, TensorType.F32).check(plan.centroids, TensorType.F32)
     order = checkpoint.read(plan.token_order, 0, plan.token_order.count)
     if not np.array_equal(np.sort(order), np.arange(c.vocab)):
         raise ModelError(
@@ -239,67 +236,11 @@ def _write_tensors(
     ):
         for (spec, tensor), kind, size in zip(plan.tensors, kinds, sizes, strict=True):
             bar.set_description(spec.name, refresh=False)
-            bad = _Bad()
-            for data, here in _encoded(pool, workers + 1, checkpoint, tensor, kind):
+            bad = Bad()
+            for data, here in encoded(pool, workers + 1, checkpoint, tensor, kind):
                 bad += here
                 if not bad:
                     handle.write(data.data)
                 bar.update(data.size * tensor.nbytes // size)
             bad.check(tensor, kind)
             pad(handle, size)
-
-
-def _encoded(
-    pool: ThreadPoolExecutor,
-    window: int,
-    checkpoint: Checkpoint,
-    tensor: StoredTensor,
-    kind: TensorType,
-) -> Iterator[tuple[np.ndarray, _Bad]]:
-    """(bytes, count of values that the type cannot hold) of one slice after the other."""
-
-    def work(values: np.ndarray) -> tuple[np.ndarray, _Bad]:
-        bad = _count_bad(values, kind)
-        return (values.view(np.uint8) if bad else encode(values, kind)), bad
-
-    waiting: deque[Future[tuple[np.ndarray, _Bad]]] = deque()
-    for start in range(0, tensor.count, _SLICE):
-        values = checkpoint.read(tensor, start, min(_SLICE, tensor.count - start))
-        waiting.append(pool.submit(work, values))
-        if len(waiting) == window:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-class _Bad(NamedTuple):
-    """How many values cannot be stored."""
-
-    not_finite: int = 0
-    too_large: int = 0
-
-    def __bool__(self) -> bool:
-        return self.not_finite + self.too_large > 0
-
-    def __add__(self, other: Any) -> _Bad:
-        return _Bad(self.not_finite + other.not_finite, self.too_large + other.too_large)
-
-    def check(self, tensor: StoredTensor, kind: TensorType) -> None:
-        if self.not_finite:
-            raise FileError(
-                f"{tensor.file}: {tensor.name} holds {self.not_finite} values that are NaN or "
-                f"infinite: the checkpoint is damaged."
-            )
-        if self.too_large:
-            raise ModelError(
-                f"{tensor.file}: {tensor.name} holds {self.too_large} values beyond "
-                f"{LARGEST[kind]:g}, the largest of {kind.name}; choose outtype bf16 or f32."
-            )
-
-
-def _count_bad(values: np.ndarray, kind: TensorType) -> _Bad:
-    largest = np.float32(LARGEST[kind])
-    if values.min() >= -largest and values.max() <= largest:  # false where there is a NaN
-        return _Bad()
-    finite = int(np.count_nonzero(np.isfinite(values)))
-    return _Bad(values.size - finite, finite - int(np.count_nonzero(np.abs(values) <= largest)))

@@ -1,0 +1,89 @@
+"""Tensors encoded a slice at a time, on several threads; values that a type cannot hold are
+counted."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from ..errors import FileError, ModelError
+from .encode import LARGEST, TensorType, encode
+
+SLICE = 1 << 19  # values encoded at a time: 2 MiB of float32; whole blocks of every type
+
+
+class Stored(Protocol):
+    """A tensor somewhere in a file."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def file(self) -> Path: ...
+    @property
+    def count(self) -> int: ...
+
+
+T = TypeVar("T", bound=Stored, contravariant=True)
+
+
+class Source(Protocol[T]):
+    def read(self, tensor: T, start: int, count: int) -> np.ndarray:
+        """Elements [start, start + count) in row order, as float32."""
+
+
+def encoded(
+    pool: ThreadPoolExecutor, window: int, source: Source[T], tensor: T, kind: TensorType
+) -> Iterator[tuple[np.ndarray, Bad]]:
+    """(bytes, count of values that the type cannot hold) of one slice after the other. At most
+    `window` slices are in memory."""
+
+    def work(values: np.ndarray) -> tuple[np.ndarray, Bad]:
+        bad = count_bad(values, kind)
+        return (values.view(np.uint8) if bad else encode(values, kind)), bad
+
+    waiting: deque[Future[tuple[np.ndarray, Bad]]] = deque()
+    for start in range(0, tensor.count, SLICE):
+        values = source.read(tensor, start, min(SLICE, tensor.count - start))
+        waiting.append(pool.submit(work, values))
+        if len(waiting) == window:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+class Bad(NamedTuple):
+    """How many values cannot be stored."""
+
+    not_finite: int = 0
+    too_large: int = 0
+
+    def __bool__(self) -> bool:
+        return self.not_finite + self.too_large > 0
+
+    def __add__(self, other: Any) -> Bad:
+        return Bad(self.not_finite + other.not_finite, self.too_large + other.too_large)
+
+    def check(self, tensor: Stored, kind: TensorType) -> None:
+        if self.not_finite:
+            raise FileError(
+                f"{tensor.file}: {tensor.name} holds {self.not_finite} values that are NaN or "
+                f"infinite: the checkpoint is damaged."
+            )
+        if self.too_large:
+            raise ModelError(
+                f"{tensor.file}: {tensor.name} holds {self.too_large} values beyond "
+                f"{LARGEST[kind]:g}, the largest of {kind.name}; choose outtype bf16 or f32."
+            )
+
+
+def count_bad(values: np.ndarray, kind: TensorType) -> Bad:
+    largest = np.float32(LARGEST[kind])
+    if values.min() >= -largest and values.max() <= largest:  # false where there is a NaN
+        return Bad()
+    finite = int(np.count_nonzero(np.isfinite(values)))
+    return Bad(values.size - finite, finite - int(np.count_nonzero(np.abs(values) <= largest)))
