@@ -1,0 +1,68 @@
+"""`gemtp perplexity`: how well a model predicts a text."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import TYPE_CHECKING
+
+from .progress import Bars
+
+if TYPE_CHECKING:
+    from ..evaluate import Estimate
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Perplexity of a text file: the lower, the better the model predicts it. Chunks are those "
+        "of llama.cpp's llama-perplexity, so the two figures can be compared."
+    )
+    parser.add_argument("target", metavar="TARGET.gguf", help="the model")
+    parser.add_argument("text", metavar="FILE.txt", help="text in UTF-8")
+    parser.add_argument(
+        "--context",
+        type=int,
+        default=512,
+        metavar="N",
+        help="tokens of a chunk, whose second half is scored (default: 512)",
+    )
+    parser.add_argument("--chunks", type=int, metavar="N", help="score the first N (default: all)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="(default: as many as pay; see gemtp info)"
+    )
+    parser.add_argument(
+        "--kv-type", choices=("f16", "f32"), default="f16", help="of the K/V cache (default: f16)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
+
+
+def run(args: argparse.Namespace) -> int:
+    from .. import evaluate
+
+    text = evaluate.read_text(args.text)
+    with Bars(args.quiet) as bars:
+
+        def progress(estimate: Estimate, total: int) -> None:
+            bars("chunks", estimate.chunks, total, f"PPL = {estimate.perplexity:.4f}")
+
+        result = evaluate.perplexity(
+            args.target,
+            text,
+            context=args.context,
+            chunks=args.chunks,
+            threads=args.threads,
+            kv_type=args.kv_type,
+            progress=progress,
+        )
+    if args.json:
+        files = {"target": os.fspath(args.target), "text": os.fspath(args.text)}
+        print(json.dumps({**files, **result.as_dict()}))
+    else:
+        print(
+            f"PPL = {result.perplexity:.4f} +/- {result.uncertainty:.5f}   "
+            f"({result.tokens} tokens scored, {result.chunks} chunks of {result.context}, "
+            f"{result.seconds:.1f} s)"
+        )
+    return 0
