@@ -25,6 +25,8 @@ _COMMANDS = {
     "info": (".info", "show what this machine and build can run"),
     "synth": (".synth", "write a pair with the shapes of a released one, for measuring speed"),
     "bench": (".bench", "measure what a model costs on this machine"),
+    "perplexity": (".perplexity", "how well a model predicts a text, as llama.cpp measures it"),
+    "sweep": (".sweep", "what quantizing a pair does to acceptance, speed and quality"),
     "export": (".export", "print how other engines run the same pair"),
     "demo": (".demo", "run the shipped pair, with and without its drafter"),
 }

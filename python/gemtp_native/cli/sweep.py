@@ -1,0 +1,173 @@
+"""`gemtp sweep`: what quantizing a pair does to acceptance, speed and quality."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import FileError
+from .progress import Bars
+
+if TYPE_CHECKING:
+    from ..sweep import Report, Variant
+
+_TYPES = "f16,q8_0,q4_0"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Runs every target with every drafter: acceptance of drafts by position, tokens per round, "
+        "tokens per second; and of each target perplexity, and KL divergence from the reference. "
+        "Either quantizes a pair of high precision into temporary files, or takes files as given. "
+        "Exit code 1 if a target's text depends on its drafter."
+    )
+    parser.add_argument("target", nargs="?", metavar="TARGET.gguf", help="pair to quantize")
+    parser.add_argument("drafter", nargs="?", metavar="DRAFTER.gguf")
+    types = parser.add_argument_group("what to compare")
+    types.add_argument("--target-types", type=_types, metavar="A,B", help=f"(default: {_TYPES})")
+    types.add_argument("--drafter-types", type=_types, metavar="A,B", help=f"(default: {_TYPES})")
+    types.add_argument(
+        "--scratch", type=Path, metavar="DIR", help="for temporary files (default: the system's)"
+    )
+    types.add_argument(
+        "--targets", nargs="+", metavar="FILE", help="targets as they are, instead of a pair"
+    )
+    types.add_argument("--drafters", nargs="+", metavar="FILE", help="drafters, likewise")
+    types.add_argument(
+        "--reference",
+        metavar="FILE",
+        help="target that others are compared with (default: TARGET, or the largest of --targets)",
+    )
+    what = parser.add_argument_group("what to measure")
+    what.add_argument(
+        "--text", metavar="FILE", help="to score and to cut prompts from (default: a built-in one)"
+    )
+    for name, default, line in (
+        ("depth", 4, "drafts a round, 1 to 15"),
+        ("prompts", 8, "cut from the text, evenly spaced"),
+        ("prompt-tokens", 64, "of each"),
+        ("tokens", 64, "to generate after each"),
+        ("runs", 3, "interleaved rounds of all generations"),
+        ("context", 256, "tokens of a chunk to score, as in gemtp perplexity"),
+        ("chunks", 8, "to score, at most"),
+    ):
+        what.add_argument(
+            f"--{name}",
+            type=int,
+            default=default,
+            metavar="N",
+            help=f"{line} (default: %(default)s)",
+        )
+    what.add_argument(
+        "--threads", type=int, metavar="N", help="(default: as many as pay; see gemtp info)"
+    )
+    what.add_argument(
+        "--kv-type", choices=("f16", "f32"), default="f16", help="of the K/V cache (default: f16)"
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="print the figures as JSON")
+    output.add_argument("--csv", metavar="FILE", help="write them as CSV; - prints them instead")
+    output.add_argument(
+        "--plot", metavar="FILE.png", help="draw them (needs the plot extra: matplotlib)"
+    )
+    output.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    parser.set_defaults(usage_error=parser.error)
+
+
+def run(args: argparse.Namespace) -> int:
+    _check_usage(args)
+    from .. import evaluate, sweep
+
+    for path in (args.csv, args.plot):  # before hours of measuring
+        if path and path != "-" and not Path(path).parent.is_dir():
+            raise FileError(f"the folder of {path} is missing; create it first")
+    if args.plot:
+        sweep.check_plot(args.plot)
+    text = None if args.text is None else evaluate.read_text(args.text)
+    settings = sweep.Settings(
+        **{name: getattr(args, name) for name in sweep.Settings.__dataclass_fields__}
+    )
+    with ExitStack() as stack:
+        targets, drafters, reference = _models(args, stack)
+        bars = stack.enter_context(Bars(args.quiet))
+        report = sweep.run(
+            targets,
+            drafters,
+            text,
+            settings,
+            reference,
+            text_name=os.path.basename(args.text or ""),
+            progress=bars,
+        )
+    if args.csv and args.csv != "-":
+        with Path(args.csv).open("w", encoding="utf-8", newline="") as file:
+            _write_csv(report, file)
+    if args.plot:
+        sweep.plot(report, args.plot)
+    if args.json:
+        print(json.dumps(report.as_dict(), ensure_ascii=False))
+    elif args.csv == "-":
+        _write_csv(report, sys.stdout)
+    else:
+        print(sweep.text(report))
+    return 0 if report.identical else 1
+
+
+def _check_usage(args: argparse.Namespace) -> None:
+    if args.json and args.csv == "-":
+        args.usage_error("--json and --csv - both print to standard output")
+    if args.target is not None:
+        if args.targets or args.drafters:
+            args.usage_error("give a pair to quantize, or --targets and --drafters, not both")
+        if args.drafter is None:
+            args.usage_error("a pair to quantize is TARGET.gguf and DRAFTER.gguf")
+    elif not args.targets or not args.drafters:
+        args.usage_error("give TARGET.gguf and DRAFTER.gguf, or --targets and --drafters")
+    elif args.target_types or args.drafter_types or args.scratch:
+        args.usage_error("--targets and --drafters are taken as they are, without types")
+
+
+def _models(
+    args: argparse.Namespace, stack: ExitStack
+) -> tuple[list[Variant], list[Variant], Variant | None]:
+    """Targets, drafters and reference; files that are made for this disappear with `stack`."""
+    from .. import sweep
+
+    reference = None if args.reference is None else sweep.named([args.reference])[0]
+    if args.targets:
+        return sweep.named(args.targets), sweep.named(args.drafters), reference
+    if args.scratch is not None and not args.scratch.is_dir():
+        raise FileError(f"{args.scratch} is not a folder; create it first")
+    made = Path(
+        stack.enter_context(
+            tempfile.TemporaryDirectory(
+                prefix="gemtp-sweep-", dir=args.scratch, ignore_cleanup_errors=True
+            )
+        )
+    )
+    lists = []
+    for name in ("target", "drafter"):
+        folder = made / name
+        folder.mkdir()
+        types = getattr(args, f"{name}_types") or _TYPES.split(",")
+        lists.append(sweep.quantized(getattr(args, name), types, folder, not args.quiet))
+    return lists[0], lists[1], reference or sweep.named([args.target])[0]
+
+
+def _write_csv(report: Report, file: Any) -> None:
+    from ..sweep.render import csv_columns, csv_rows
+
+    writer = csv.DictWriter(file, csv_columns(report), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(csv_rows(report))
+
+
+def _types(text: str) -> list[str]:
+    return text.split(",")
