@@ -7,6 +7,8 @@ import json
 import math
 import os
 import re
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -111,6 +113,38 @@ def test_compare_is_the_divergence_from_the_reference(model, coarse, ids):
     assert 0 < c.same_best.mean() < 1
     # It is no distance: the other direction is another number.
     assert abs(model.compare(coarse, ids, 3).divergence.mean() / c.divergence.mean() - 1) > 1e-3
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="POSIX signals")
+@pytest.mark.parametrize("comparing", [False, True])
+def test_a_signal_ends_a_long_text(comparing):
+    """Between two passes: Ctrl-C need not wait for the last."""
+    model = gemtp.Model(TARGET, context=2048, threads=1, prefill_chunk=1)
+    ids = [2, *range(300, 2300)]
+
+    def ring(*_: object) -> None:
+        raise InterruptedError("enough")
+
+    def work(tokens: list[int]) -> None:
+        if comparing:
+            model.compare(model, tokens, len(tokens) - 1)
+        else:
+            model.score(tokens, len(tokens) - 1)
+
+    start = time.monotonic()
+    work(ids[:200])
+    tenth = time.monotonic() - start
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        start = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, tenth / 4)
+        with pytest.raises(InterruptedError, match="enough"):
+            work(ids)
+        assert time.monotonic() - start < 5 * tenth
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert model.score(ids[:5]).shape == (4,)  # and the model is fit for use
 
 
 def test_refused_scores(model, ids, tmp_path):

@@ -109,6 +109,12 @@ py::object metadata_value(const GgufFile& file, const std::string& key) {
   }
 }
 
+// Lets Ctrl-C end work that has released the GIL.
+void check_signals() {
+  const py::gil_scoped_acquire gil;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
 template <class T>
 py::array_t<T> array_of(const std::vector<T>& values) {
   return py::array_t<T>(static_cast<py::ssize_t>(values.size()), values.data());
@@ -259,7 +265,7 @@ void bind_engine(py::module_& m) {
              std::vector<double> scores;
              {
                py::gil_scoped_release release;
-               scores = score(e, ids, first);
+               scores = score(e, ids, first, check_signals);
              }
              return array_of(scores);
            })
@@ -268,7 +274,7 @@ void bind_engine(py::module_& m) {
              Comparison c;
              {
                py::gil_scoped_release release;
-               c = compare(p, q, ids, first);
+               c = compare(p, q, ids, first, check_signals);
              }
              return py::make_tuple(array_of(c.log_p), array_of(c.log_q), array_of(c.divergence),
                                    array_of(c.same_best));

@@ -82,9 +82,11 @@ double divergence(const Distribution& p, const Distribution& q, int64_t vocab) {
 // at a time.
 class LogitStream {
  public:
-  LogitStream(Engine& engine, const std::vector<int32_t>& ids, int64_t first, int64_t chunk)
+  LogitStream(Engine& engine, const std::vector<int32_t>& ids, int64_t first, int64_t chunk,
+              const Poll& poll)
       : engine_(engine),
         ids_(ids),
+        poll_(poll),
         first_row_(first - 1),
         rows_(static_cast<int64_t>(ids.size()) - 1),
         chunk_(chunk),
@@ -97,11 +99,12 @@ class LogitStream {
   /// How many rows follow; 0 when all have been given. The division into blocks depends on `first`
   /// and `chunk` alone.
   int64_t next() {
-    const Engine::Turn turn(engine_);
     while (given_ == wanted_) {
       if (kv_.length() == rows_) return 0;
+      if (poll_) poll_();
       run_chunk();
     }
+    const Engine::Turn turn(engine_);
     const Config& c = engine_.config();
     const int64_t rows = std::min(kLogitRows, wanted_ - given_);
     const int64_t position = kv_.length() - wanted_ + given_;
@@ -124,6 +127,7 @@ class LogitStream {
 
  private:
   void run_chunk() {
+    const Engine::Turn turn(engine_);
     const int64_t at = kv_.length();
     const int64_t m = std::min(chunk_, rows_ - at);
     wanted_ = std::clamp<int64_t>(at + m - first_row_, 0, m);
@@ -133,6 +137,7 @@ class LogitStream {
 
   Engine& engine_;
   const std::vector<int32_t>& ids_;
+  const Poll& poll_;
   int64_t first_row_, rows_, chunk_;
   KvCache kv_;
   Buffer hidden_;                // [chunk, hidden] of the latest pass
@@ -153,10 +158,11 @@ void check(const Engine& engine, const std::vector<int32_t>& ids, int64_t first)
 
 }  // namespace
 
-std::vector<double> score(Engine& engine, const std::vector<int32_t>& ids, int64_t first) {
+std::vector<double> score(Engine& engine, const std::vector<int32_t>& ids, int64_t first,
+                          const Poll& poll) {
   check(engine, ids, first);
   const int64_t vocab = engine.config().vocab;
-  LogitStream stream(engine, ids, first, engine.options().prefill_chunk);
+  LogitStream stream(engine, ids, first, engine.options().prefill_chunk, poll);
   ThreadPool pool(engine.threads());
   std::vector<double> out(ids.size() - static_cast<size_t>(first));
   const int32_t* given = ids.data() + first;
@@ -173,7 +179,8 @@ std::vector<double> score(Engine& engine, const std::vector<int32_t>& ids, int64
   return out;
 }
 
-Comparison compare(Engine& p, Engine& q, const std::vector<int32_t>& ids, int64_t first) {
+Comparison compare(Engine& p, Engine& q, const std::vector<int32_t>& ids, int64_t first,
+                   const Poll& poll) {
   const int64_t vocab = p.config().vocab;
   if (q.config().vocab != vocab)
     throw Error(ErrorKind::kModel,
@@ -185,7 +192,7 @@ Comparison compare(Engine& p, Engine& q, const std::vector<int32_t>& ids, int64_
   check(q, ids, first);
   // The same for both, so that both give the same rows at a time.
   const int64_t chunk = std::min(p.options().prefill_chunk, q.options().prefill_chunk);
-  LogitStream p_stream(p, ids, first, chunk), q_stream(q, ids, first, chunk);
+  LogitStream p_stream(p, ids, first, chunk, poll), q_stream(q, ids, first, chunk, poll);
   ThreadPool pool(std::max(p.threads(), q.threads()));
   const size_t n = ids.size() - static_cast<size_t>(first);
   Comparison out;
