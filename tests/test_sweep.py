@@ -401,6 +401,15 @@ def test_plot(report, tmp_path):
     assert (tmp_path / "a.png").stat().st_size > 10000
 
 
+def test_generations_too_short_to_draft(call, tmp_path):
+    """Two tokens: the first is the prompt's, and with one left there is nothing to gain."""
+    pytest.importorskip("matplotlib")
+    args = ("--targets", TARGET, "--drafters", DRAFTER, *SMALL, "--tokens", 2)
+    code, out, err = call(*args, "--plot", tmp_path / "a.png")
+    assert (code, err) == (0, "")
+    assert ["target", "drafter", "-", "-", "-"] in [line.split() for line in out.splitlines()]
+
+
 def test_reference(call, tmp_path):
     coarse = requantize(TARGET, tmp_path / "q4.gguf", "q4_0", progress=False).path
     args = ("--targets", coarse, "--drafters", DRAFTER, "--reference", TARGET, *SMALL, "--json")

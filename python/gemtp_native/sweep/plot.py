@@ -16,24 +16,35 @@ def plot(report: Report, path: str | os.PathLike[str]) -> None:
     check_plot(path)
     from matplotlib.figure import Figure
 
-    columns, rows = len(report.drafters), len(report.targets)
+    columns, rows, depth = len(report.drafters), len(report.targets), report.depth
     figure = Figure(
         figsize=(3 * (1.9 + 0.9 * columns), 1.6 + 0.75 * rows + 0.8), layout="constrained"
     )
-    figure.suptitle(f"{report.depth} drafts a round\n{machine_line(report)}", fontsize=9)
+    figure.suptitle(f"{depth} drafts a round\n{machine_line(report)}", fontsize=9)
+    rates = [c.tokens_per_second for c in report.cells]
+    first = [c.cumulative[0] if c.cumulative else 0.0 for c in report.cells]
+    # Colours span what is possible, not what occurred: a difference looks as large as it is.
     panels = (
-        ("tokens per round", "{:.2f}", [c.tokens_per_round for c in report.cells]),
-        ("first draft accepted", "{:.0%}", [c.cumulative[0] for c in report.cells]),
-        ("tokens/s", "{:.0f}", [c.tokens_per_second for c in report.cells]),
+        ("tokens per round", "{:.2f}", [c.tokens_per_round for c in report.cells], 1, depth + 1),
+        ("first draft accepted", "{:.1%}", first, 0, 1),
+        ("tokens/s", "{:.0f}", rates, 0, max(rates)),
     )
-    for axes, (title, form, values) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
+    all_axes = figure.subplots(1, 3, sharey=True)
+    for axes, (title, form, values, low, high) in zip(all_axes, panels, strict=True):
         grid = [values[i * columns : (i + 1) * columns] for i in range(rows)]
-        _draw(report, axes, title, form, grid)
+        _draw(report, axes, title, form, grid, low, high)
     figure.savefig(path, dpi=150)
 
 
-def _draw(report: Report, axes: Any, title: str, form: str, grid: list[list[float]]) -> None:
-    low, high = min(map(min, grid)), max(map(max, grid))
+def _draw(
+    report: Report,
+    axes: Any,
+    title: str,
+    form: str,
+    grid: list[list[float]],
+    low: float,
+    high: float,
+) -> None:
     axes.imshow(grid, cmap="viridis", aspect="auto", vmin=low, vmax=high)
     for i, row in enumerate(grid):
         for j, value in enumerate(row):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..cli.text import percent, size_text, table
+from ..cli.text import size_text, table
 from .report import Cell, Report, Target
 
 
@@ -112,7 +113,11 @@ def _tables(report: Report) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
     )
     positions = tuple(str(i) for i in range(1, report.depth + 1))
     for title, shares in (
-        ("Rounds in which all drafts up to a position were accepted", _cumulative),
+        (
+            "Rounds in which all drafts up to a position were accepted; standard error up to "
+            f"{100 * _largest_error(report):.1f}%",
+            _cumulative,
+        ),
         ("How often a draft was accepted where all before it were", _conditional),
     ):
         yield (
@@ -139,16 +144,27 @@ def _target_row(t: Target) -> tuple[str, ...]:
 
 
 def _cumulative(cell: Cell, depth: int) -> tuple[str, ...]:
-    return _filled([percent(share, 1) for share in cell.cumulative], depth)
+    return _shares(cell.cumulative, depth)
 
 
 def _conditional(cell: Cell, depth: int) -> tuple[str, ...]:
-    return _filled(["-" if s is None else percent(s, 1) for s in cell.conditional], depth)
+    return _shares(cell.conditional, depth)
 
 
-def _filled(cells: list[str], depth: int) -> tuple[str, ...]:
+def _shares(shares: Sequence[float | None], depth: int) -> tuple[str, ...]:
     """Positions that no round reached are empty."""
-    return (*cells, *("-",) * (depth - len(cells)))
+    known = ["-" if share is None else f"{100 * share:.1f}%" for share in shares]
+    return (*known, *("-",) * (depth - len(known)))
+
+
+def _largest_error(report: Report) -> float:
+    """Of the cumulative shares: that of as many independent rounds."""
+    errors = (
+        math.sqrt(share * (1 - share) / rounds)
+        for cell in report.cells
+        for share, rounds in zip(cell.cumulative, cell.drafted_at, strict=True)
+    )
+    return max(errors, default=0.0)
 
 
 def _number(value: float | None) -> str:
