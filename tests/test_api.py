@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from dataclasses import asdict, fields
@@ -489,5 +490,51 @@ def test_errors_are_ours():
 
 
 def test_stats_are_plain_values(model):
-    values = asdict(model.generate(PROMPT, max_tokens=5).stats)
-    assert all(isinstance(v, (int, float, list)) for v in values.values())
+    for draft in (2, "auto"):
+        values = asdict(model.generate(PROMPT, max_tokens=5, draft=draft).stats)
+        assert json.loads(json.dumps(values)) == values
+        assert (values["depth"] is None) == (draft == 2)
+
+
+def test_depth_control_reports_what_it_learned(model):
+    with model.stream(PROMPT, max_tokens=60, ignore_eos=True) as stream:
+        list(stream)
+    depth = stream.stats.depth  # also after the stream is closed
+    assert len(depth.verify_seconds) == 16
+    assert all(0 < seconds < 10 for seconds in depth.verify_seconds)
+    assert 0 < depth.draft_seconds <= depth.first_draft_seconds * 2
+    assert 0 <= depth.drafter_acceptance <= 1
+    assert 0 <= depth.lookup_acceptance <= 1
+    assert depth.expected_tokens_per_second > 1
+
+
+def test_measured_costs_are_checked(model):
+    engine = gemtp.Model(*gemtp.demo_models())._engine
+    engine.set_costs([(1, 0, 0.01), (16, 64, 0.02)], [(0, 64, 0.001), (1, 64, 0.0005)])
+    for verify, draft in (
+        ([(0, 0, 0.1)], []),
+        ([(17, 0, 0.1)], []),
+        ([(1, -1, 0.1)], []),
+        ([(1, 0, 0.0)], []),
+        ([(1, 0, float("nan"))], []),
+        ([(1, 0, float("inf"))], []),
+        ([], [(2, 0, 0.1)]),
+        ([], [(0, 0, -1.0)]),
+    ):
+        with pytest.raises(gemtp.ArgumentError, match="measured"):
+            engine.set_costs(verify, draft)
+
+
+def test_source_of_tokens():
+    """Where a text repeats itself, what follows is looked up, with and without a drafter."""
+    target, drafter = gemtp.demo_models()
+    text = "def area(width, height):\n    return width * height\n\n\n" * 3
+    for model in (gemtp.Model(target), gemtp.Model(target, drafter)):
+        stream = model.stream(text, max_tokens=200, ignore_eos=True)
+        tokens = [token for step in stream.steps() for token in step]
+        sources = [token.source for token in tokens]
+        assert set(sources) <= {"target", "drafter", "lookup"}
+        assert sources.count("lookup") == stream.stats.lookup_accepted > 0
+        assert sum(token.drafted for token in tokens) == stream.stats.accepted
+        if not model.has_drafter:
+            assert "drafter" not in sources

@@ -525,7 +525,7 @@ def test_demo(call, pair):
 
 
 def test_demo_json(call, pair):
-    code, out, _ = call(*demo_args(pair), "--json")
+    code, out, _ = call(*demo_args(pair), "--json", "--draft", 3)
     result = json.loads(out)
     assert code == 0
     assert result["identical"] is True

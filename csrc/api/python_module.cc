@@ -123,6 +123,7 @@ py::array_t<T> array_of(const std::vector<T>& values) {
 py::dict stats_dict(const GenerationStats& s) {
   using namespace py::literals;
   return py::dict("rounds"_a = s.rounds, "drafted"_a = s.drafted, "accepted"_a = s.accepted,
+                  "lookup_drafted"_a = s.lookup_drafted, "lookup_accepted"_a = s.lookup_accepted,
                   "prompt_tokens"_a = s.prompt_tokens, "cached_tokens"_a = s.cached_tokens,
                   "prompt_seconds"_a = s.prompt_seconds, "tokens"_a = s.tokens,
                   "decode_seconds"_a = s.decode_seconds,
@@ -279,6 +280,19 @@ void bind_engine(py::module_& m) {
              return py::make_tuple(array_of(c.log_p), array_of(c.log_q), array_of(c.divergence),
                                    array_of(c.same_best));
            })
+      .def(
+          "set_costs",
+          [](Engine& e, const std::vector<std::tuple<int, int64_t, double>>& verify,
+             const std::vector<std::tuple<int, int64_t, double>>& draft) {
+            std::vector<Engine::VerifyCost> v;
+            for (const auto& [rows, context, seconds] : verify)
+              v.push_back({rows, context, seconds});
+            std::vector<Engine::DraftCost> d;
+            for (const auto& [step, context, seconds] : draft)
+              d.push_back({step, context, seconds});
+            e.set_costs(v, d);
+          },
+          py::arg("verify"), py::arg("draft"))
       .def("draft", [](Engine& e, const std::vector<int32_t>& ids, int k) {
         DraftTrace t;
         {
@@ -319,7 +333,8 @@ void bind_generation(py::module_& m) {
                emitted = g.step();
              }
              py::list out;
-             for (const Emitted& e : emitted) out.append(py::make_tuple(e.id, e.drafted, e.text));
+             for (const Emitted& e : emitted)
+               out.append(py::make_tuple(e.id, draft_source_name(e.source), e.text));
              return out;
            })
       .def_property_readonly("done", &Generation::done)
@@ -327,7 +342,17 @@ void bind_generation(py::module_& m) {
           "finish_reason",
           [](const Generation& g) { return finish_reason_name(g.finish_reason()); })
       .def_property_readonly("tail", &Generation::tail)
-      .def_property_readonly("stats", [](const Generation& g) { return stats_dict(g.stats()); });
+      .def_property_readonly("stats", [](const Generation& g) { return stats_dict(g.stats()); })
+      .def_property_readonly("depth_report", [](const Generation& g) -> py::object {
+        using namespace py::literals;
+        const DepthReport& r = g.depth_report();
+        if (r.verify_seconds.empty()) return py::none();
+        return py::dict(
+            "verify_seconds"_a = r.verify_seconds, "first_draft_seconds"_a = r.draft_seconds[0],
+            "draft_seconds"_a = r.draft_seconds[1], "drafter_acceptance"_a = r.drafter_acceptance,
+            "lookup_acceptance"_a = r.lookup_acceptance,
+            "expected_tokens_per_second"_a = r.expected_rate);
+      });
 }
 
 void bind_bench(py::module_& m) {

@@ -1,16 +1,12 @@
 #include "decode/bench.h"
 
 #include <algorithm>
-#include <chrono>
 
+#include "base/clock.h"
 #include "base/error.h"
 
 namespace gemtp {
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Tokens spread over the vocabulary, so that the embedding's rows come from all over the file as
 // they do in a text.
@@ -51,13 +47,7 @@ bool Bench::ordered_head() const {
 }
 
 int64_t Bench::kv_bytes(int64_t context) const {
-  const Config& c = engine_->config();
-  int64_t bytes = 0;
-  for (const LayerConfig& l : c.layers) {
-    const int64_t keys = l.sliding ? std::min(context + 1, c.window) : context + 1;
-    bytes += 2 * keys * l.kv_heads * l.head_dim * (engine_->options().kv_f16 ? 2 : 4);
-  }
-  return bytes;
+  return kv_read_bytes(engine_->config(), context, engine_->options().kv_f16);
 }
 
 void Bench::need_room(int64_t context, int64_t rows) const {
@@ -78,11 +68,11 @@ double Bench::prefill(int64_t tokens) {
   need_room(0, tokens);
   const Engine::Turn turn(*engine_);
   session_->jump(0);
-  const double start = now();
+  const double start = monotonic_seconds();
   session_->prefill(engine_->target(), ids_.data(), tokens, engine_->options().prefill_chunk,
                     head_output(greedy_));
   session_->choose(0, greedy_, tokens, TokenHistory());
-  return now() - start;
+  return monotonic_seconds() - start;
 }
 
 double Bench::verify(int64_t context, int64_t rows) {
@@ -93,10 +83,10 @@ double Bench::verify(int64_t context, int64_t rows) {
   const Engine::Turn turn(*engine_);
   need_noise();
   session_->jump(context);
-  const double start = now();
+  const double start = monotonic_seconds();
   session_->forward(engine_->target(), ids_.data() + context, rows, rows, head_output(greedy_));
   for (int64_t i = 0; i < rows; ++i) session_->choose(i, greedy_, context + 1 + i, TokenHistory());
-  return now() - start;
+  return monotonic_seconds() - start;
 }
 
 double Bench::draft(int64_t context, int steps, bool plain_head) {
@@ -115,7 +105,7 @@ double Bench::draft(int64_t context, int steps, bool plain_head) {
   session_->jump(context);
   Drafter& drafter = plain_head ? *plain_ : engine_->drafter();
   std::fill(h_.begin(), h_.end(), 0.5f);
-  const double start = now();
+  const double start = monotonic_seconds();
   drafter.begin_round(session_->kv(), context);
   int32_t token = ids_[static_cast<size_t>(context)];
   for (int i = 0; i < steps; ++i) {
@@ -123,7 +113,7 @@ double Bench::draft(int64_t context, int steps, bool plain_head) {
     token = greedy_.choose(drafter.logits(), drafter.candidates(), drafter.candidate_count(),
                            context + 1 + i, TokenHistory());
   }
-  return now() - start;
+  return monotonic_seconds() - start;
 }
 
 }  // namespace gemtp

@@ -208,6 +208,20 @@ int32_t Chooser::choose_largest(int32_t id, float logit, int64_t position) const
   return id;
 }
 
+double Chooser::probability(const float* logits, const int32_t* ids, int64_t n,
+                            int32_t token) const {
+  const int64_t at = View{logits, ids, n, 0}.find(token);
+  if (at < 0) return 0;
+  float max = -kInfinity;
+  for (int64_t begin = 0; begin < n; begin += kBlock)
+    max = std::max(max, largest(logits + begin, std::min(kBlock, n - begin)).value);
+  const float scale = params_.temperature > 0 ? 1 / params_.temperature : 1.0f;
+  double sum = 0;
+  for (int64_t begin = 0; begin < n; begin += kBlock)
+    sum += rough_exp_sum(logits + begin, std::min(kBlock, n - begin), max, scale);
+  return rough_exp_sum(logits + at, 1, max, scale) / sum;
+}
+
 int32_t Chooser::choose(const float* logits, const int32_t* ids, int64_t n, int64_t position,
                         const TokenHistory& history) {
   GEMTP_ASSERT(n > 0 && n <= kMaxVocab);

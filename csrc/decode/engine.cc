@@ -84,6 +84,8 @@ std::shared_ptr<Engine> Engine::open(const std::string& target_path,
     e->drafter_ = std::make_unique<Drafter>(e->drafter_config_, e->drafter_weights_, e->config_,
                                             e->weights_, *e->backend_);
   }
+  e->depth_estimates_ = DepthEstimates(static_cast<double>(e->drafter_bytes()) /
+                                       static_cast<double>(e->target_bytes()));
   e->target_ = std::make_unique<Target>(e->config_, e->weights_, *e->backend_, e->max_rows());
   return e;
 }
@@ -115,6 +117,44 @@ void Engine::check_ids(const std::vector<int32_t>& ids, int64_t room) const {
                "open the model with a larger context",
                static_cast<long long>(n), static_cast<long long>(context_),
                room ? ", prompt and answer together" : ""));
+}
+
+double Engine::kv_share(int64_t position) const {
+  return static_cast<double>(kv_read_bytes(config_, position, options_.kv_f16)) /
+         static_cast<double>(target_bytes());
+}
+
+void Engine::set_costs(const std::vector<VerifyCost>& verify, const std::vector<DraftCost>& draft) {
+  const auto check = [](int64_t context, double seconds) {
+    if (!(seconds > 0) || !std::isfinite(seconds))
+      throw Error(ErrorKind::kArgument,
+                  format("a measured time is %g seconds; it must be positive", seconds));
+    if (context < 0)
+      throw Error(ErrorKind::kArgument, "the context of a measured time is negative");
+  };
+  for (const VerifyCost& v : verify) {
+    check(v.context, v.seconds);
+    if (v.rows < 1 || v.rows > kMaxDraft + 1)
+      throw Error(ErrorKind::kArgument, format("a measured pass has %d rows; it must have 1 to %d",
+                                               v.rows, kMaxDraft + 1));
+  }
+  double steps[2] = {};
+  for (const DraftCost& d : draft) {
+    check(d.context, d.seconds);
+    if (d.step < 0 || d.step > 1)
+      throw Error(ErrorKind::kArgument,
+                  format("a measured draft step is %d; it must be 0 or 1", d.step));
+    steps[d.step] = d.seconds;
+  }
+  const Turn turn(*this);
+  CostModel& costs = depth_estimates_.costs;
+  // Medians of several samples each: as good as a few single times.
+  for (int repeat = 0; repeat < 3; ++repeat) {
+    for (const VerifyCost& v : verify) costs.observe_verify(v.rows, kv_share(v.context), v.seconds);
+    for (const DraftCost& d : draft)
+      costs.observe_draft(d.step ? 2 : 1, kv_share(d.context),
+                          d.step ? steps[0] + d.seconds : d.seconds);
+  }
 }
 
 std::unique_ptr<Session> Engine::take_session(const std::vector<int32_t>& prompt) {

@@ -10,9 +10,11 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "decode/depth.h"
 #include "decode/session.h"
 #include "model/config.h"
 #include "model/drafter.h"
+#include "model/kv_cache.h"
 #include "model/target.h"
 #include "model/weights.h"
 #include "text/tokenizer.h"
@@ -37,7 +39,7 @@ const char* version();
 const char* compiler();
 
 /// Most drafts of one round.
-constexpr int kMaxDraft = 15;
+constexpr int kMaxDraft = CostModel::kMaxRows - 1;
 
 /// Most rows of one pass.
 int64_t max_rows(const EngineOptions& options);
@@ -81,6 +83,20 @@ class Engine {
   /// ids.size() - 1).
   DraftTrace draft(const std::vector<int32_t>& ids, int k);
 
+  /// What passes cost, measured before: the depth control starts from it. Error{kArgument} for rows
+  /// outside 1 .. 16 and for seconds that are not positive and finite.
+  struct VerifyCost {
+    int rows;
+    int64_t context;
+    double seconds;
+  };
+  struct DraftCost {
+    int step;  // 0: the first of a round; 1: any other
+    int64_t context;
+    double seconds;
+  };
+  void set_costs(const std::vector<VerifyCost>& verify, const std::vector<DraftCost>& draft);
+
   /// A session for one generation: the idle one that shares the longest prefix with `prompt`, or a
   /// new one. give_back() keeps it for the next call.
   std::unique_ptr<Session> take_session(const std::vector<int32_t>& prompt);
@@ -101,6 +117,9 @@ class Engine {
   Drafter& drafter() { return *drafter_; }
   Backend& backend() { return *backend_; }
   int64_t max_rows() const { return gemtp::max_rows(options_); }  // of one pass
+  DepthEstimates& depth_estimates() { return depth_estimates_; }
+  /// K/V that a row at this position reads over the weights that a token reads.
+  double kv_share(int64_t position) const;
   const Weights& target_weights() const { return weights_; }
   const Weights& drafter_weights() const { return drafter_weights_; }
 
@@ -115,6 +134,7 @@ class Engine {
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Target> target_;
   std::unique_ptr<Drafter> drafter_;
+  DepthEstimates depth_estimates_;
   std::mutex mutex_;
   std::vector<std::unique_ptr<Session>> idle_;
 };

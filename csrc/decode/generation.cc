@@ -1,20 +1,12 @@
 #include "decode/generation.h"
 
 #include <algorithm>
-#include <chrono>
 
+#include "base/clock.h"
 #include "base/error.h"
 
 namespace gemtp {
 namespace {
-
-// Until depth is chosen by measurement: deep enough to gain from a good drafter, shallow enough
-// that verifying stays cheap.
-constexpr int kDefaultDraft = 3;
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 std::vector<int32_t> end_tokens(const Engine& engine, const GenerationParams& params) {
   if (params.ignore_eos || !engine.tokenizer()) return {};
@@ -36,7 +28,7 @@ void check(const Engine& engine, const GenerationParams& params) {
   if (params.max_tokens < 0)
     throw Error(ErrorKind::kArgument, format("max_tokens is %lld; it must be 0 or more",
                                              static_cast<long long>(params.max_tokens)));
-  if (params.draft < -1 || params.draft > kMaxDraft)
+  if (params.draft < kAutoDraft || params.draft > kMaxDraft)
     throw Error(ErrorKind::kArgument,
                 format("draft is %d; it must be \"auto\" or a number from 0 to %d", params.draft,
                        kMaxDraft));
@@ -81,11 +73,15 @@ Generation::Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prom
       chooser_(params_.sampling, suppressed(*engine_),
                static_cast<int32_t>(engine_->config().vocab)),
       history_(params_.sampling.penalty_last_n),
-      ends_(end_tokens(*engine_, params_)) {
+      ends_(end_tokens(*engine_, params_)),
+      speculation_(*engine_, params_.draft, ends_) {
   check(*engine_, params_);
   engine_->check_ids(prompt_, 1);
   if (engine_->tokenizer()) decoder_ = std::make_unique<StreamDecoder>(*engine_->tokenizer());
-  for (int32_t id : prompt_) history_.push(id);
+  for (int32_t id : prompt_) {
+    history_.push(id);
+    speculation_.push(id);
+  }
   stats_.prompt_tokens = static_cast<int64_t>(prompt_.size());
   if (params_.max_tokens == 0) {
     finish_ = FinishReason::kLength;
@@ -106,30 +102,54 @@ std::vector<Emitted> Generation::step() {
   std::vector<Emitted> out;
   if (done()) return out;
   const Engine::Turn turn(*engine_);
-  const double start = now();
+  const double start = monotonic_seconds();
   if (!prefilled_) {
     prefill_chunk();
-    stats_.prompt_seconds += now() - start;
+    stats_.prompt_seconds += monotonic_seconds() - start;
     if (!prefilled_) return out;
-    emit({pending_.token}, 0, out);
+    Round first;
+    first.tokens = {pending_.token};
+    emit(first, out);
     return out;
   }
-  const int depth = round_depth();
-  const Round round = run_round(engine_->target(), depth ? &engine_->drafter() : nullptr, *session_,
-                                pending_, chooser_, history_, depth, ends_);
-  stats_.decode_seconds += now() - start;
+  const Round round = speculation_.run(*session_, pending_, chooser_, history_, draft_limit());
+  stats_.decode_seconds += monotonic_seconds() - start;
+  count(round);
+  if (speculation_.control()) learned_ = engine_->depth_estimates();
+  emit(round, out);
+  return out;
+}
+
+void Generation::count(const Round& round) {
   ++stats_.rounds;
   stats_.drafted += round.drafted;
-  const auto count = [](std::vector<int64_t>& v, int i) {
+  stats_.accepted += round.accepted;
+  if (round.source == DraftSource::kLookup) {
+    stats_.lookup_drafted += round.drafted;
+    stats_.lookup_accepted += round.accepted;
+  }
+  const auto add = [](std::vector<int64_t>& v, int i) {
     if (v.size() <= static_cast<size_t>(i)) v.resize(static_cast<size_t>(i) + 1);
     ++v[static_cast<size_t>(i)];
   };
-  count(stats_.depth_histogram, round.drafted);
-  for (int i = 0; i < round.drafted; ++i) count(stats_.drafted_at, i);
-  for (int i = 0; i < round.accepted; ++i) count(stats_.accepted_at, i);
-  stats_.accepted += round.accepted;
+  add(stats_.depth_histogram, round.drafted);
+  for (int i = 0; i < round.drafted; ++i) add(stats_.drafted_at, i);
+  for (int i = 0; i < round.accepted; ++i) add(stats_.accepted_at, i);
   stats_.accepted_at.resize(stats_.drafted_at.size());
-  emit(round.tokens, round.accepted, out);
+}
+
+DepthReport Generation::depth_report() const {
+  DepthReport out;
+  if (!speculation_.control()) return out;
+  const CostModel& costs = learned_.costs;
+  const double context = engine_->kv_share(stats_.prompt_tokens + stats_.tokens);
+  for (int rows = 1; rows <= kMaxDraft + 1; ++rows)
+    out.verify_seconds.push_back(costs.verify(rows, context));
+  out.draft_seconds[0] = costs.draft(1);
+  out.draft_seconds[1] = costs.draft(2) - costs.draft(1);
+  out.drafter_acceptance = learned_.drafter.long_run();
+  out.lookup_acceptance = learned_.lookup.long_run();
+  out.expected_rate = speculation_.control()->rate();
   return out;
 }
 
@@ -143,29 +163,29 @@ void Generation::prefill_chunk() {
   if (!last) return;
   pending_.token = session_->choose(0, chooser_, total, history_);
   history_.push(pending_.token);
+  speculation_.push(pending_.token);
   const float* h = session_->hidden(0);
   pending_.hidden.assign(h, h + engine_->config().hidden);
   prefilled_ = true;
 }
 
-// Drafts that can still become tokens: a round yields at most depth + 1 of them.
-int Generation::round_depth() const {
-  if (!engine_->has_drafter()) return 0;
-  const int64_t wanted = params_.draft < 0 ? kDefaultDraft : params_.draft;
+// Drafts that can still become tokens: a round yields at most one more than it drafts.
+int Generation::draft_limit() const {
   const int64_t left = params_.max_tokens - stats_.tokens;
   const int64_t room = engine_->context() - session_->length();
-  return static_cast<int>(std::max<int64_t>(0, std::min({wanted, left - 1, room - 1})));
+  return static_cast<int>(std::max<int64_t>(0, std::min({int64_t{kMaxDraft}, left - 1, room - 1})));
 }
 
-void Generation::emit(const std::vector<int32_t>& tokens, int accepted, std::vector<Emitted>& out) {
-  for (size_t i = 0; i < tokens.size() && !done(); ++i) {
-    const int32_t id = tokens[i];
+void Generation::emit(const Round& round, std::vector<Emitted>& out) {
+  for (size_t i = 0; i < round.tokens.size() && !done(); ++i) {
+    const int32_t id = round.tokens[i];
     if (std::binary_search(ends_.begin(), ends_.end(), id)) {
       finish_ = FinishReason::kStop;
       break;
     }
     ++stats_.tokens;
-    Emitted e{id, static_cast<int>(i) < accepted, ""};
+    const bool drafted = static_cast<int>(i) < round.accepted;
+    Emitted e{id, drafted ? round.source : DraftSource::kNone, ""};
     if (decoder_) e.text = release_text(decoder_->push(id));
     out.push_back(std::move(e));
     if (done()) return;  // a stop string: what it held back is dropped

@@ -16,14 +16,15 @@ struct GenerationParams {
   SamplingParams sampling;
   int64_t max_tokens = 128;
   std::vector<std::string> stop;  // strings that end the text; not part of it
-  int draft = -1;                 // tokens to draft a round; 0: no drafter; -1: as many as pay off
+  int draft = kAutoDraft;         // tokens to draft a round; 0: none; kAutoDraft: what pays off
   bool ignore_eos = false;        // end tokens are tokens like any other
 };
 
 struct GenerationStats {
-  int64_t rounds = 0;    // verify passes
-  int64_t drafted = 0;   // drafts proposed
-  int64_t accepted = 0;  // drafts that became tokens
+  int64_t rounds = 0;                               // verify passes
+  int64_t drafted = 0;                              // drafts verified
+  int64_t accepted = 0;                             // drafts that became tokens
+  int64_t lookup_drafted = 0, lookup_accepted = 0;  // of those, the ones looked up in the text
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;             // of the prompt, taken from an earlier call's K/V
   double prompt_seconds = 0;             // until the first token
@@ -35,6 +36,16 @@ struct GenerationStats {
   double tokens_per_second() const;      // of decoding: tokens after the first, over their time
 };
 
+/// What depth control has learned: seconds of a pass over 1 .. 16 rows, of a round's first draft
+/// step and of a further one; how many drafts are accepted in the long run, after none that was
+/// not; and the tokens per second that the latest round promised.
+struct DepthReport {
+  std::vector<double> verify_seconds;  // [16]
+  double draft_seconds[2] = {};
+  double drafter_acceptance = 0, lookup_acceptance = 0;
+  double expected_rate = 0;
+};
+
 enum class FinishReason { kNone, kStop, kLength, kContext };
 const char* finish_reason_name(FinishReason reason);
 
@@ -42,7 +53,7 @@ const char* finish_reason_name(FinishReason reason);
 /// possibly empty (an unfinished character, or text that may yet turn out to be a stop string).
 struct Emitted {
   int32_t id = -1;
-  bool drafted = false;  // it was the drafter's guess
+  DraftSource source = DraftSource::kNone;  // whose guess it was
   std::string text;
 };
 
@@ -60,12 +71,15 @@ class Generation {
   /// Text that was held back when the generation ended without a further token to carry it.
   const std::string& tail() const { return tail_; }
   const GenerationStats& stats() const { return stats_; }
+  /// After the latest round; empty for a fixed depth.
+  DepthReport depth_report() const;
 
  private:
   void prefill_chunk();
-  void emit(const std::vector<int32_t>& tokens, int accepted, std::vector<Emitted>& out);
+  void count(const Round& round);
+  void emit(const Round& round, std::vector<Emitted>& out);
   std::string release_text(const std::string& piece);
-  int round_depth() const;
+  int draft_limit() const;
 
   std::shared_ptr<Engine> engine_;
   std::unique_ptr<Session> session_;
@@ -74,6 +88,7 @@ class Generation {
   Chooser chooser_;
   TokenHistory history_;
   std::vector<int32_t> ends_;
+  Speculation speculation_;
   std::unique_ptr<StreamDecoder> decoder_;
   Pending pending_;
   bool prefilled_ = false;
@@ -81,6 +96,7 @@ class Generation {
   std::string tail_;
   FinishReason finish_ = FinishReason::kNone;
   GenerationStats stats_;
+  DepthEstimates learned_;  // as of the latest round
 };
 
 }  // namespace gemtp

@@ -5,9 +5,10 @@
 #include <vector>
 
 #include "decode/choose.h"
+#include "decode/depth.h"
+#include "decode/engine.h"
+#include "decode/lookup.h"
 #include "decode/session.h"
-#include "model/drafter.h"
-#include "model/target.h"
 
 namespace gemtp {
 
@@ -22,16 +23,44 @@ struct Pending {
 struct Round {
   std::vector<int32_t>
       tokens;  // chosen by the target, in order; the last one is the new pending token
-  int drafted = 0;
+  DraftSource source = DraftSource::kNone;  // of the drafts that were verified
+  int drafted = 0;                          // verified
   int accepted = 0;  // drafts that were the target's choice: tokens[0 .. accepted)
 };
 
-/// One round behind session.length() positions: the drafter (null: none) proposes `depth` tokens
-/// after pending.token, one target pass verifies them, and the rows are walked while choice ==
-/// draft. Tokens in `ends` stop the walk. Updates session, pending and history (which holds every
-/// token chosen so far, pending.token included).
-Round run_round(Target& target, Drafter* drafter, Session& session, Pending& pending,
-                Chooser& chooser, TokenHistory& history, int depth,
-                const std::vector<int32_t>& ends);
+constexpr int kAutoDraft = -1;
+
+/// The rounds of one generation, each in a Turn of the engine.
+class Speculation {
+ public:
+  /// draft: tokens that the drafter proposes in every round, or kAutoDraft: as many as pay off,
+  /// from the drafter, if there is one, or looked up in the text. tokens in `ends` end a round.
+  Speculation(Engine& engine, int draft, std::vector<int32_t> ends);
+
+  /// Of the text, as it becomes certain outside rounds: the prompt and the first token.
+  void push(int32_t token);
+
+  /// One round behind session.length() positions: tokens after pending.token are proposed, at most
+  /// `limit`; one target pass verifies them, and the rows are walked while choice == draft. Updates
+  /// session, pending and history (which holds every token chosen so far, pending.token included).
+  Round run(Session& session, Pending& pending, Chooser& chooser, TokenHistory& history, int limit);
+
+  /// Null for a fixed depth.
+  const DepthControl* control() const { return automatic() ? &control_ : nullptr; }
+
+ private:
+  bool automatic() const { return draft_ == kAutoDraft; }
+  void propose(const Session& session, const Pending& pending, Chooser& chooser,
+               TokenHistory& history, int limit);
+  bool is_end(int32_t token) const;
+
+  Engine& engine_;
+  const int draft_;
+  const std::vector<int32_t> ends_;  // ascending
+  DepthControl control_;
+  Lookup lookup_;
+  std::vector<int32_t> drafts_;  // the drafter's, of the round
+  double idle_since_;
+};
 
 }  // namespace gemtp

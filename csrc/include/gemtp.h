@@ -143,7 +143,7 @@ GEMTP_API gemtp_generate_options gemtp_generate_options_default(void);
 
 typedef struct gemtp_stats {
   int64_t rounds;   /* verify passes */
-  int64_t drafted;  /* drafts proposed */
+  int64_t drafted;  /* drafts verified */
   int64_t accepted; /* drafts that became tokens */
   int64_t prompt_tokens;
   int64_t cached_tokens; /* of the prompt, still in the K/V cache from an earlier session */

@@ -70,4 +70,13 @@ void KvCache::fill_with_noise(Backend& backend) {
 
 void KvCache::jump(int64_t length) { length_ = written_ = length; }
 
+int64_t kv_read_bytes(const Config& target, int64_t position, bool f16) {
+  int64_t bytes = 0;
+  for (const LayerConfig& l : target.layers) {
+    const int64_t keys = l.sliding ? std::min(position + 1, target.window) : position + 1;
+    bytes += 2 * keys * l.kv_heads * l.head_dim * (f16 ? 2 : 4);
+  }
+  return bytes;
+}
+
 }  // namespace gemtp

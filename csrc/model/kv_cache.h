@@ -45,4 +45,7 @@ class KvCache {
   int64_t written_ = 0;  // positions below this have been written since they were last intact
 };
 
+/// K and V that a row at position `position` reads in all layers of the target, in bytes.
+int64_t kv_read_bytes(const Config& target, int64_t position, bool f16);
+
 }  // namespace gemtp

@@ -105,11 +105,16 @@ class Engine:
     def draft(
         self, ids: Sequence[int], k: int
     ) -> tuple[list[int], NDArray[np.float32], NDArray[np.float32]]: ...
+    def set_costs(
+        self, verify: Sequence[tuple[int, int, float]], draft: Sequence[tuple[int, int, float]]
+    ) -> None: ...
 
 class _Stats(TypedDict):
     rounds: int
     drafted: int
     accepted: int
+    lookup_drafted: int
+    lookup_accepted: int
     prompt_tokens: int
     cached_tokens: int
     prompt_seconds: float
@@ -119,6 +124,14 @@ class _Stats(TypedDict):
     depth_histogram: list[int]
     drafted_at: list[int]
     accepted_at: list[int]
+
+class _DepthReport(TypedDict):
+    verify_seconds: list[float]
+    first_draft_seconds: float
+    draft_seconds: float
+    drafter_acceptance: float
+    lookup_acceptance: float
+    expected_tokens_per_second: float
 
 class Generation:
     def __init__(
@@ -131,7 +144,7 @@ class Generation:
         draft: int,
         ignore_eos: bool,
     ) -> None: ...
-    def step(self) -> list[tuple[int, bool, str]]: ...
+    def step(self) -> list[tuple[int, str, str]]: ...
     @property
     def done(self) -> bool: ...
     @property
@@ -140,6 +153,8 @@ class Generation:
     def tail(self) -> str: ...
     @property
     def stats(self) -> _Stats: ...
+    @property
+    def depth_report(self) -> _DepthReport | None: ...
 
 class Bench:
     """Times in seconds; every call is one sample."""

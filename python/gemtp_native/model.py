@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -18,15 +18,36 @@ Draft = Literal["auto"] | int
 
 
 @dataclass(frozen=True)
+class DepthReport:
+    """What depth control has learned of this model on this machine, after the latest round."""
+
+    verify_seconds: list[float]
+    """[m]: of a pass that verifies m drafts, over m + 1 rows."""
+    first_draft_seconds: float
+    """Of the first draft step of a round."""
+    draft_seconds: float
+    """Of every further one."""
+    drafter_acceptance: float
+    """Share of the drafter's tokens that were accepted if all before them in the round were."""
+    lookup_acceptance: float
+    """The same of looked-up tokens."""
+    expected_tokens_per_second: float
+    """Promised by the latest round."""
+
+
+@dataclass(frozen=True)
 class Stats:
     """What a generation cost. Times are seconds."""
 
     rounds: int
     """Verify passes of the target, one per draft-verify round."""
     drafted: int
-    """Tokens the drafter proposed."""
+    """Proposed tokens that the target verified."""
     accepted: int
-    """Proposals that were the target's own choice."""
+    """Those that were the target's own choice."""
+    lookup_drafted: int
+    """Of drafted, those that were looked up in the text rather than made by the drafter."""
+    lookup_accepted: int
     prompt_tokens: int
     cached_tokens: int
     """Prompt tokens whose K/V an earlier call had left in the cache."""
@@ -44,6 +65,8 @@ class Stats:
     """[i]: rounds that proposed an (i+1)-th token."""
     accepted_at: list[int]
     """[i]: of those rounds, the ones whose (i+1)-th proposal was accepted."""
+    depth: DepthReport | None = None
+    """What draft="auto" has learned; None for a fixed depth."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +74,15 @@ class Token:
     """One generated token. ``text`` is what became certain with it, possibly nothing."""
 
     id: int
-    drafted: bool
-    """True when the drafter had guessed it."""
+    source: Literal["target", "drafter", "lookup"]
+    """Who had guessed it before the target chose it: the drafter, a look-up in the text, or nobody
+    ("target")."""
     text: str
+
+    @property
+    def drafted(self) -> bool:
+        """Whether it had been guessed."""
+        return self.source != "target"
 
 
 @dataclass(frozen=True)
@@ -97,13 +126,16 @@ class TextStream(Iterator[str]):
         self._tokens: list[int] = []
         self._stats = generation.stats
         self._finish_reason = generation.finish_reason
+        self._depth: DepthReport | None = None
 
     def steps(self) -> Iterator[list[Token]]:
         """The tokens of each round (of draft and verification), as they come."""
         while self._generation is not None and not self._generation.done:
-            step = [Token(*t) for t in self._generation.step()]
+            step = [
+                Token(id, cast(Any, source), text) for id, source, text in self._generation.step()
+            ]
             if self._generation.done and self._generation.tail and not step:
-                step = [Token(-1, False, self._generation.tail)]
+                step = [Token(-1, "target", self._generation.tail)]
             self._tokens += [t.id for t in step if t.id >= 0]
             self._stats = self._generation.stats
             self._finish_reason = self._generation.finish_reason
@@ -124,6 +156,7 @@ class TextStream(Iterator[str]):
 
     def close(self) -> None:
         """Stops the generation and hands its K/V cache back to the model."""
+        self._depth = self._depth_report()
         self._generation = None
         self._pending = []
 
@@ -144,7 +177,13 @@ class TextStream(Iterator[str]):
 
     @property
     def stats(self) -> Stats:
-        return Stats(**self._stats)
+        return Stats(**self._stats, depth=self._depth_report())
+
+    def _depth_report(self) -> DepthReport | None:
+        if self._generation is None:
+            return self._depth
+        report = self._generation.depth_report
+        return None if report is None else DepthReport(**report)
 
 
 class Tokenizer:
@@ -257,7 +296,8 @@ class Model:
             logit_bias: id -> added to its logit; -inf bans a token.
             seed: with a temperature above 0, the text is a function of it.
             stop: strings that end the text and are not part of it.
-            draft: tokens to draft a round: "auto", 0 (no drafter) to 15. Never changes the text.
+            draft: tokens to draft a round: "auto" (what pays off, by the drafter or looked up in
+                the text), 0 (none) to 15 (by the drafter). Never changes the text.
             ignore_eos: go on after an end token.
         """
         params = _core.SamplingParams()

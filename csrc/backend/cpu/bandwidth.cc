@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstring>
 #include <new>
 
 #include "base/cpu_info.h"
+#include "base/clock.h"
 #include "base/error.h"
 
 #if defined(__linux__)
@@ -97,10 +97,6 @@ using Reader = uint64_t (*)(const uint8_t*);
 constexpr Reader kPlain[] = {read_piece<1, 0>, read_piece<4, 0>, read_piece<8, 0>};
 constexpr Reader kPrefetched[] = {read_piece<4, 512>, read_piece<4, 1024>, read_piece<8, 512>};
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 }  // namespace
 
 void ReadBandwidth::Free::operator()(uint8_t* p) const { ::operator delete[](p, kHugePage); }
@@ -131,13 +127,13 @@ double ReadBandwidth::fastest(bool prefetch) {
   std::atomic<uint64_t> sum{0};  // what was read is used, so that it is read
   double best = 0;
   for (const Reader read : prefetch ? kPrefetched : kPlain) {
-    const double start = now();
+    const double start = monotonic_seconds();
     pool_.parallel_for(bytes_ / kPiece, 1, [&](int64_t begin, int64_t end, int) {
       uint64_t x = 0;
       for (int64_t i = begin; i < end; ++i) x ^= read(data + i * kPiece);
       sum.fetch_xor(x, std::memory_order_relaxed);
     });
-    best = std::max(best, static_cast<double>(bytes_) / (now() - start));
+    best = std::max(best, static_cast<double>(bytes_) / (monotonic_seconds() - start));
   }
   // Every byte is 1 and every stream has an even number of lines.
   GEMTP_ASSERT(sum == 0);

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import INTERRUPTED
 from .options import add_model_options, add_sampling_options, draft_depth, sampling_options
-from .text import acceptance_table, statistics
+from .text import acceptance_table, depth_lines, statistics
 
 if TYPE_CHECKING:
     from ..model import Model, TextStream
@@ -44,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--stats", action="store_true", help="statistics on standard error")
+    output.add_argument(
+        "--verbose", action="store_true", help="statistics, and what the depth was chosen by"
+    )
     output.add_argument(
         "--json", action="store_true", help="print text, tokens and statistics as JSON, at the end"
     )
@@ -86,10 +89,12 @@ def run(args: argparse.Namespace) -> int:
     elif not text.endswith("\n"):
         print()
     sys.stdout.flush()
-    if args.stats:
+    if args.stats or args.verbose:
         print(statistics(stream.stats), file=sys.stderr)
         if stream.stats.drafted:
             print(acceptance_table(stream.stats), file=sys.stderr)
+    if args.verbose:
+        print(depth_lines(stream.stats), file=sys.stderr)
     if not interrupted:
         _note_end(args, model, stream)
     return INTERRUPTED if interrupted else 0

@@ -35,6 +35,29 @@ def statistics(stats: Stats) -> str:
             f"rounds   {stats.rounds}, drafted {stats.drafted}, accepted {stats.accepted} "
             f"({percent(stats.accepted, stats.drafted)})"
         )
+    if stats.lookup_drafted:
+        lines.append(
+            f"look-up  drafted {stats.lookup_drafted} of these, accepted {stats.lookup_accepted} "
+            f"({percent(stats.lookup_accepted, stats.lookup_drafted)})"
+        )
+    return "\n".join(lines)
+
+
+def depth_lines(stats: Stats) -> str:
+    """What draft="auto" goes by, as Stats.depth holds it."""
+    depth = stats.depth
+    if depth is None:
+        return "depth    fixed"
+    shown = (1, 2, 4, 8, 16)
+    passes = ", ".join(f"{1000 * depth.verify_seconds[rows - 1]:.3g}" for rows in shown)
+    lines = [
+        f"depth    a pass over {', '.join(map(str, shown))} rows: {passes} ms",
+        f"         a draft step {1000 * depth.first_draft_seconds:.3g} ms, "
+        f"a further one {1000 * depth.draft_seconds:.3g} ms",
+        f"         right if all before were: drafter {100 * depth.drafter_acceptance:.0f}%, "
+        f"look-up {100 * depth.lookup_acceptance:.0f}%",
+        f"         promised {depth.expected_tokens_per_second:.1f} tokens/s in the latest round",
+    ]
     return "\n".join(lines)
 
 

@@ -1,0 +1,13 @@
+// Time for measurements.
+#pragma once
+
+#include <chrono>
+
+namespace gemtp {
+
+/// Seconds since some moment; never goes back.
+inline double monotonic_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace gemtp

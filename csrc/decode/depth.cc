@@ -1,0 +1,167 @@
+#include "decode/depth.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+
+namespace gemtp {
+namespace {
+
+// Standard deviations of a cost in doubt that count in its favour, and the most they may make.
+constexpr double kBenefitOfDoubt = 0.25, kMostBenefit = 0.3;
+
+// What single drafts may cost while drafting does not pay, as shares of the time: when the latest
+// ones were accepted, and in the long run.
+constexpr double kPeekShare = 0.006, kIdlePeekShare = 0.002;
+constexpr int kLongestPeekInterval = 64;
+// Now and then half as many drafts are verified as seem best: a wrong idea of what the usual depth
+// costs beside shallower ones would last otherwise. Every so many rounds, and more often the less
+// the two are known against each other.
+constexpr double kRefreshInterval = 64, kShortestRefreshInterval = 4;
+constexpr double kWellKnown = 0.05;     // standard deviation of the logarithm of a ratio
+constexpr double kPeekRate = 1.0 / 16;  // of the mean of what they are worth
+
+}  // namespace
+
+const char* draft_source_name(DraftSource source) {
+  switch (source) {
+    case DraftSource::kNone:
+      return "target";
+    case DraftSource::kDrafter:
+      return "drafter";
+    case DraftSource::kLookup:
+      return "lookup";
+  }
+  return "";
+}
+
+void DepthControl::begin(double context, int limit, int lookup_tokens, int lookup_match) {
+  const CostModel& costs = estimates_.costs;
+  context_ = context;
+  limit_ = std::clamp(limit, 0, std::min(CostModel::kMaxRows - 1, 2 * estimates_.deepest + 1));
+  lookup_match_ = lookup_match;
+  depth_ = 0;
+  more_ = peeking_ = false;
+  refresh_ = refresh_due();
+  chances_.clear();
+  confidences_.clear();
+  verify_.clear();
+  draft_.clear();
+  expected_.clear();
+  lookup_chances_.clear();
+  for (int k = 0; k <= limit_; ++k) {
+    const double benefit = kBenefitOfDoubt * costs.doubt(k + 1, usual_, context);
+    const double cost = costs.verify(k + 1, context) * std::exp(-std::min(benefit, kMostBenefit));
+    verify_.push_back(k ? std::max(cost, verify_.back()) : cost);  // more rows never cost less
+    draft_.push_back(costs.draft(k));
+  }
+  for (int j = 0; has_drafter_ && j < limit_; ++j)
+    expected_.push_back(estimates_.drafter.predict(recent_drafter_, j, AcceptanceModel::kUnknown));
+  for (int j = 0; j < std::min(lookup_tokens, limit_); ++j)
+    lookup_chances_.push_back(
+        estimates_.lookup.predict(recent_lookup_, j, lookup_confidence(lookup_match + j)));
+
+  const double plain = 1 / verify_[0];
+  const Plan drafter = best(expected_, true), lookup = best(lookup_chances_, false);
+  rate_ = std::max({plain, drafter.rate, lookup.rate});
+  if (lookup.depth > 0 && lookup.rate >= std::max(plain, drafter.rate)) {
+    source_ = DraftSource::kLookup;
+    depth_ = lookup.depth;
+    return;
+  }
+  source_ = DraftSource::kDrafter;
+  if (!has_drafter_ || limit_ == 0) return;
+  peeking_ = drafter.rate <= plain;
+  more_ = !peeking_ || peek_value_ > draft_[1] || since_peek_ + 1 >= peek_interval_;
+}
+
+// The depth of the most tokens per second.
+DepthControl::Plan DepthControl::best(const std::vector<double>& chances, bool drafting) const {
+  Plan plan;
+  double tokens = 1, all = 1;
+  for (size_t k = 1; k <= chances.size(); ++k) {
+    all *= chances[k - 1];
+    tokens += all;
+    const double rate = tokens / (verify_[k] + (drafting ? draft_[k] : 0));
+    if (rate > plan.rate) plan = {rate, static_cast<int>(k)};
+  }
+  return plan;
+}
+
+void DepthControl::drafted(double probability) {
+  const int position = static_cast<int>(chances_.size());
+  confidences_.push_back(drafter_confidence(probability));
+  chances_.push_back(estimates_.drafter.predict(recent_drafter_, position, confidences_.back()));
+  decide();
+}
+
+// How many of the drafts to verify, and whether a further one is worth its time.
+void DepthControl::decide() {
+  const auto n = static_cast<int>(chances_.size());
+  // Tokens beyond those of a plain step, less what the time beyond it is worth.
+  double all = 1, tokens = 0, verified = 0, further = 0;
+  depth_ = 0;
+  for (int k = 1; k <= limit_; ++k) {
+    all *= k <= n ? chances_[k - 1] : expected_[k - 1];
+    tokens += all;
+    const double value = tokens - rate_ * (verify_[k] - verify_[0]);
+    if (k <= n) {
+      if (value > verified) {
+        verified = value;
+        depth_ = k;
+      }
+    } else {
+      further = std::max(further, value - rate_ * (draft_[k] - draft_[n]));
+    }
+  }
+  more_ = further > verified;
+  if (n > 1) return;
+  const double worth = std::max(verified, further) / rate_;
+  peek_value_ += kPeekRate * (worth - peek_value_);
+}
+
+bool DepthControl::refresh_due() const {
+  if (usual_ == 1) return false;
+  const double doubt = estimates_.costs.doubt((usual_ - 1) / 2 + 1, usual_, context_) / kWellKnown;
+  const double interval = kRefreshInterval / std::max(1.0, doubt * doubt);
+  return since_refresh_ >= std::max(interval, kShortestRefreshInterval);
+}
+
+void DepthControl::end(const RoundOutcome& outcome) {
+  CostModel& costs = estimates_.costs;
+  const int verified = depth();
+  costs.observe_verify(verified + 1, context_, outcome.verify_seconds);
+  usual_ = depth_ + 1;
+  since_refresh_ = refresh_ ? 0 : since_refresh_ + (depth_ > 0);
+  const int agreed =
+      source_ == DraftSource::kLookup ? outcome.lookup_agreed : outcome.drafter_agreed;
+  if (agreed >= verified) estimates_.deepest = std::max(estimates_.deepest, verified);
+  const auto steps = static_cast<int>(chances_.size());
+  if (steps > 0) costs.observe_draft(steps, context_, outcome.draft_seconds);
+
+  const int drafter_seen = outcome.drafter_agreed + outcome.drafter_missed;
+  GEMTP_ASSERT(drafter_seen <= steps);
+  for (int j = 0; j < drafter_seen; ++j)
+    estimates_.drafter.observe(recent_drafter_, j, confidences_[j], j < outcome.drafter_agreed);
+  const int lookup_seen = outcome.lookup_agreed + outcome.lookup_missed;
+  for (int j = 0; j < lookup_seen; ++j)
+    estimates_.lookup.observe(recent_lookup_, j, lookup_confidence(lookup_match_ + j),
+                              j < outcome.lookup_agreed);
+
+  if (steps == 0) {
+    ++since_peek_;
+    return;
+  }
+  since_peek_ = 0;
+  const double share = draft_[1] / verify_[0];
+  const auto interval = [share](double budget) {
+    return static_cast<int>(
+        std::clamp(std::ceil(share / budget), 1.0, static_cast<double>(kLongestPeekInterval)));
+  };
+  peek_interval_ = outcome.drafter_agreed > 0
+                       ? interval(kPeekShare)
+                       : std::min(2 * peek_interval_, interval(kIdlePeekShare));
+}
+
+}  // namespace gemtp

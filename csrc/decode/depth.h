@@ -1,0 +1,114 @@
+// How many tokens to draft, and by whom: each round takes what promises the most tokens per second.
+//
+// With a_j the chance that draft j is accepted if those before it were, a round that verifies K
+// drafts yields 1 + sum_{k<=K} prod_{j<=k} a_j tokens and takes T_verify(K + 1) + T_draft(K); K = 0
+// is plain decoding. Before a round the chances are those of drafts nobody has seen yet, and the
+// best (source, K) sets the rate: what a second is worth in tokens. Within it the drafter tells its
+// probability of each token it proposes, the chances are predicted anew, and drafting goes on as
+// long as some further depth is worth its time at that rate; of the drafts made, as many are
+// verified as are worth it. When drafting does not pay, a single draft is made now and then and
+// compared with the token that comes, at the cost of a draft step: more rarely as long as it would
+// not have paid, at once again as soon as it does. Looking up costs nothing to propose, so its
+// guesses are compared in every round.
+//
+// Times come from CostModel, chances from AcceptanceModel. A depth whose cost is in doubt is given
+// some of the benefit of it, so that a depth that might be better is tried before long. Nothing
+// here can change the text: it decides what is guessed, never what is chosen.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "decode/acceptance.h"
+#include "decode/costs.h"
+
+namespace gemtp {
+
+/// Who proposed a token.
+enum class DraftSource { kNone, kDrafter, kLookup };
+const char* draft_source_name(DraftSource source);
+
+/// What an engine has learned about its files and its machine; sequences share it.
+struct DepthEstimates {
+  explicit DepthEstimates(double draft_share = 0.05) : costs(draft_share) {}
+
+  CostModel costs;
+  AcceptanceModel drafter = drafter_acceptance();
+  AcceptanceModel lookup = lookup_acceptance();
+  int deepest =
+      1;  // most drafts accepted in a round so far: at most twice as many and one are tried
+};
+
+/// How a round went.
+struct RoundOutcome {
+  double draft_seconds = 0;   // all draft steps
+  double verify_seconds = 0;  // the target's pass and the choices of its rows
+  // Of what each source proposed, verified or not, the leading tokens that the target chose too,
+  // and whether the next one was seen not to be: rejected, or unlike the token chosen in its place.
+  int drafter_agreed = 0;
+  bool drafter_missed = false;
+  int lookup_agreed = 0;
+  bool lookup_missed = false;
+};
+
+/// Decides for one sequence. A round: begin(); while (more()) draft a token and call drafted();
+/// verify depth() tokens of source(); end().
+class DepthControl {
+ public:
+  DepthControl(DepthEstimates& estimates, bool has_drafter)
+      : estimates_(estimates), has_drafter_(has_drafter) {}
+
+  /// context: as in CostModel. limit: most drafts that can become tokens. The look-up offers
+  /// `lookup_tokens`, behind `lookup_match` tokens that agree with those before their model.
+  void begin(double context, int limit, int lookup_tokens, int lookup_match);
+  /// Whether the drafter should propose a further token.
+  bool more() const { return more_; }
+  /// It did, with this probability. 0 to 1.
+  void drafted(double probability);
+  /// It has nothing to propose.
+  void exhausted() { more_ = false; }
+
+  DraftSource source() const { return depth() > 0 ? source_ : DraftSource::kNone; }
+  int depth() const { return refresh_ ? depth_ / 2 : depth_; }
+  void end(const RoundOutcome& outcome);
+
+  /// Tokens per second that the latest round promised.
+  double rate() const { return rate_; }
+
+ private:
+  struct Plan {
+    double rate = 0;
+    int depth = 0;
+  };
+
+  Plan best(const std::vector<double>& chances, bool drafting) const;
+  void decide();
+  bool refresh_due() const;
+
+  DepthEstimates& estimates_;
+  const bool has_drafter_;
+  RecentAcceptance recent_drafter_, recent_lookup_;
+
+  // The round.
+  double context_ = 0;
+  int limit_ = 0, lookup_match_ = 0;
+  DraftSource source_ = DraftSource::kNone;
+  bool more_ = false, peeking_ = false;
+  bool refresh_ = false;  // half as deep as seems best, to know what that costs
+  int depth_ = 0;
+  double rate_ = 0;
+  std::vector<double> verify_;       // [limit + 1] seconds to verify that many drafts
+  std::vector<double> draft_;        // [limit + 1] seconds to draft them
+  std::vector<double> expected_;     // [limit] chances of the drafter's tokens not drafted yet
+  std::vector<double> chances_;      // of those drafted
+  std::vector<double> confidences_;  // on the model's axis
+  std::vector<double> lookup_chances_;
+
+  int usual_ = 1;          // rows of the latest pass: what others are compared with
+  int since_refresh_ = 0;  // rounds that drafted since
+  int since_peek_ = 0;     // rounds without a draft step
+  int peek_interval_ = 1;
+  double peek_value_ = 0;  // mean of what a first draft was worth beyond not drafting, in seconds
+};
+
+}  // namespace gemtp
