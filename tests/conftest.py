@@ -10,6 +10,14 @@ import pytest
 import checkpoints
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_saved_profiles(tmp_path_factory):
+    """No test reads or writes a profile of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEMTP_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory) -> checkpoints.Pair:
     """An E2B-like pair in F32 whose drafter is often, not always, right; with a long context."""

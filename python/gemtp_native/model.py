@@ -12,6 +12,7 @@ import numpy as np
 
 from . import __version__, _core
 from .errors import ArgumentError
+from .profile import use as use_profile
 
 Prompt = str | bytes | Sequence[int]
 Draft = Literal["auto"] | int
@@ -228,6 +229,9 @@ class Model:
         kv_type: "f16" or "f32", the type keys and values are kept in.
         prefill_chunk: rows of one prefill pass; changes memory and speed, never the result.
         mmap: False reads the file into memory, for files that may change while in use.
+        profile: False ignores what `gemtp tune` has saved for these files and threads, from which
+            draft="auto" starts. A profile that does not fit is ignored with a warning through the
+            logger "gemtp_native". It never changes the text.
 
     Raises FileError for a damaged file, ModelError for files that do not fit together, and
     OutOfMemoryError, before loading anything, for a model that does not fit into memory.
@@ -243,6 +247,7 @@ class Model:
         kv_type: Literal["f16", "f32"] = "f16",
         prefill_chunk: int = 512,
         mmap: bool = True,
+        profile: bool = True,
     ):
         self._engine = _core.Engine(
             _path("target", target),
@@ -254,6 +259,8 @@ class Model:
             bool(mmap),
             "",
         )
+        if profile:
+            use_profile(self._engine, target, drafter, kv_type)
 
     def generate(self, prompt: Prompt, **options: Any) -> Output:
         """Completes ``prompt``, a text (BOS is prepended) or a list of token ids.

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from .. import __version__, _core
 from ..errors import ContextError
 from ..model import Model, Output
+from ..profile import MAX_ROWS
 from .machine import (
     check_memory,
     describe_file,
@@ -35,7 +36,7 @@ from .report import (
     Timing,
     Weights,
 )
-from .settings import DRAFT_STEPS, MAX_ROWS, Depth, Settings
+from .settings import DRAFT_STEPS, Depth, Settings
 
 PROMPTS = (64, 512, 2048)
 CONTEXTS = (0, 4096, 16384)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import ArgumentError
+from ..profile import MAX_DRAFT, MAX_ROWS
 
-MAX_DRAFT = 15
-MAX_ROWS = MAX_DRAFT + 1
 MAX_LENGTH = 1 << 24  # what an engine's context accepts
 DRAFT_STEPS = 4  # of the round that a draft step's time is the mean of
 

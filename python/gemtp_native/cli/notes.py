@@ -1,0 +1,35 @@
+"""What the library has to say beside its results, as notes on standard error."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class _Notes(logging.Handler):
+    """Each note once, however often a model is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note = record.getMessage()
+        if note not in self._said:
+            self._said.add(note)
+            print(f"gemtp: note: {note}", file=sys.stderr)
+
+
+@contextmanager
+def notes(quiet: bool) -> Iterator[None]:
+    logger = logging.getLogger("gemtp_native")
+    handler = logging.NullHandler() if quiet else _Notes()
+    logger.addHandler(handler)
+    before, logger.propagate = logger.propagate, False
+    try:
+        yield
+    finally:
+        logger.propagate = before
+        logger.removeHandler(handler)
