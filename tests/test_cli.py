@@ -83,7 +83,9 @@ def test_help_loads_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["generate", "convert", "inspect", "info", "bench", "demo"])
+@pytest.mark.parametrize(
+    "name", ["generate", "convert", "inspect", "info", "bench", "tune", "demo"]
+)
 def test_help_of_commands(call, name):
     code, out, err = call(name, "--help")
     assert (code, err) == (0, "")

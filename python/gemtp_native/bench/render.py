@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..cli.text import percent, size_text
-from .report import Report, Timing
+from .report import Bandwidth, Report, Setup, Timing
 
 CSV_COLUMNS = (
     "version",
@@ -88,8 +88,34 @@ def csv_rows(report: Report) -> Iterator[dict[str, Any]]:
 # ---------------------------------------------------------------- header
 
 
-def machine_line(report: Report) -> str:
-    machine = report.machine
+def setup_lines(setup: Setup) -> list[tuple[str, str]]:
+    """Machine, build and files, each with its name."""
+    drafter = setup.drafter
+    return [
+        ("machine", machine_line(setup)),
+        (
+            "build",
+            f"gemtp {setup.version}, {setup.isa}, {setup.threads} threads, "
+            f"K/V in {setup.kv_type}, {setup.compiler}",
+        ),
+        ("target", _file(setup.target)),
+        ("drafter", "none" if drafter is None else _file(drafter)),
+    ]
+
+
+def bandwidth_line(b: Bandwidth) -> str:
+    return (
+        f"{b.plain / 1e9:.1f} GB/s with plain loads, {b.prefetched / 1e9:.1f} GB/s with "
+        f"prefetch, from {size_text(b.buffer_bytes)}; best of {b.rounds}"
+    )
+
+
+def header(lines: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"{name:<8} {value}"[:100] for name, value in lines)
+
+
+def machine_line(setup: Setup) -> str:
+    machine = setup.machine
     memory = _size(machine["memory_bytes"])
     usable, cores = machine["usable_cores"], machine["cores"]
     return (
@@ -98,24 +124,17 @@ def machine_line(report: Report) -> str:
     )
 
 
-def model_line(report: Report) -> str:
+def model_line(setup: Setup) -> str:
     return (
-        f"{_file_name(report.target)}: gemtp {report.version}, {report.isa}, "
-        f"{report.threads} thread{'s' if report.threads != 1 else ''}"
+        f"{_file_name(setup.target)}: gemtp {setup.version}, {setup.isa}, "
+        f"{setup.threads} thread{'s' if setup.threads != 1 else ''}"
     )
 
 
 def _header(report: Report) -> str:
     memory = report.memory
     lines = [
-        ("machine", machine_line(report)),
-        (
-            "build",
-            f"gemtp {report.version}, {report.isa}, {report.threads} threads, "
-            f"K/V in {report.kv_type}, {report.compiler}",
-        ),
-        ("target", _file(report.target)),
-        ("drafter", "none" if report.drafter is None else _file(report.drafter)),
+        *setup_lines(report),
         ("load", _load(report)),
         (
             "memory",
@@ -125,15 +144,8 @@ def _header(report: Report) -> str:
         ("weights", _weights(report)),
     ]
     if report.bandwidth:
-        b = report.bandwidth
-        lines.append(
-            (
-                "reads",
-                f"{b.plain / 1e9:.1f} GB/s with plain loads, {b.prefetched / 1e9:.1f} GB/s with "
-                f"prefetch, from {size_text(b.buffer_bytes)}; best of {b.rounds}",
-            )
-        )
-    return "\n".join(f"{name:<8} {value}"[:100] for name, value in lines)
+        lines.append(("reads", bandwidth_line(report.bandwidth)))
+    return header(lines)
 
 
 def _file(file: dict[str, Any]) -> str:
@@ -181,7 +193,7 @@ def _tables(report: Report) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
             "prefill",
             "Prefill",
             ("tokens", "ms", "best", "worst", "tokens/s"),
-            [(str(p.tokens), *_timing(p), _rate(p.tokens_per_second)) for p in report.prefill],
+            [(str(p.tokens), *_timing(p), rate(p.tokens_per_second)) for p in report.prefill],
         ),
         (
             "decode",
@@ -191,7 +203,7 @@ def _tables(report: Report) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
                 (
                     str(d.context),
                     *_timing(d),
-                    _rate(d.tokens_per_second),
+                    rate(d.tokens_per_second),
                     f"{d.bytes_per_second / 1e9:.1f}",
                     "-" if d.share is None else percent(d.share, 1),
                 )
@@ -229,9 +241,9 @@ def _tables(report: Report) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
             [
                 (
                     str(g.depth),
-                    _rate(g.tokens_per_second),
-                    _rate(g.best),
-                    _rate(g.worst),
+                    rate(g.tokens_per_second),
+                    rate(g.best),
+                    rate(g.worst),
                     percent(g.accepted, g.drafted),
                     f"{g.tokens_per_round:.2f}",
                     f"{g.speedup:.2f}",
@@ -248,7 +260,7 @@ def _tables(report: Report) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
 
 
 def _timing(t: Timing) -> tuple[str, ...]:
-    return (_ms(t.ms), _ms(t.best_ms), _ms(t.worst_ms))
+    return (milliseconds(t.ms), milliseconds(t.best_ms), milliseconds(t.worst_ms))
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> str:
@@ -257,10 +269,10 @@ def _table(rows: Iterable[tuple[str, ...]]) -> str:
     return table(rows)
 
 
-def _ms(value: float) -> str:
+def milliseconds(value: float) -> str:
     """Three significant digits or more."""
     return f"{value:.1f}" if value >= 100 else f"{value:.2f}" if value >= 1 else f"{value:.4f}"
 
 
-def _rate(value: float) -> str:
+def rate(value: float) -> str:
     return f"{value:.0f}" if value >= 1000 else f"{value:.1f}"

@@ -106,7 +106,9 @@ class Generate:
 
 
 @dataclass
-class Report:
+class Setup:
+    """What was measured, with what."""
+
     version: str
     compiler: str
     machine: dict[str, Any]
@@ -115,6 +117,13 @@ class Report:
     target: dict[str, Any]
     drafter: dict[str, Any] | None
     kv_type: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class Report(Setup):
     load: Load
     memory: Memory
     weights: Weights
@@ -130,6 +139,3 @@ class Report:
     generate: list[Generate] = field(default_factory=list)
     identical: bool | None = None  # the texts of all generations
     skipped: dict[str, str] = field(default_factory=dict)  # section -> why
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)

@@ -25,6 +25,7 @@ _COMMANDS = {
     "info": (".info", "show what this machine and build can run"),
     "synth": (".synth", "write a pair with the shapes of a released one, for measuring speed"),
     "bench": (".bench", "measure what a model costs on this machine"),
+    "tune": (".tune", "measure what draft=auto starts from, and how many tokens to draft"),
     "perplexity": (".perplexity", "how well a model predicts a text, as llama.cpp measures it"),
     "sweep": (".sweep", "what quantizing a pair does to acceptance, speed and quality"),
     "export": (".export", "print how other engines run the same pair"),
@@ -63,7 +64,10 @@ def _dispatch(argv: list[str]) -> int:
     # Intermixed: "generate TARGET --drafter DRAFTER PROMPT" has an optional positional behind an
     # option, which parse_args() and so subparsers would refuse.
     args = parser.parse_intermixed_args(argv[1:])
-    status: int = implementation.run(args)
+    from .notes import notes
+
+    with notes(quiet=getattr(args, "quiet", False)):
+        status: int = implementation.run(args)
     sys.stdout.flush()
     return status
 

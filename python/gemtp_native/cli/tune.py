@@ -1,0 +1,103 @@
+"""`gemtp tune`: what draft="auto" needs to know about this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import FileError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Measures target passes over 1 to 16 rows, draft steps and the memory bandwidth, prints "
+        "how many tokens to draft if a given share of them is right, and saves the costs. From "
+        "then on draft=auto starts from them, for these files and this number of threads. Without "
+        "them it finds the costs out in the first rounds of a text."
+    )
+    parser.add_argument("target", metavar="TARGET.gguf", help="the model")
+    parser.add_argument("--drafter", metavar="DRAFTER.gguf", help="the model's drafter")
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--context",
+        type=int,
+        metavar="N",
+        help="measure behind N tokens, besides the first few; 0: nowhere else "
+        "(default: 4096, or what the model can hold)",
+    )
+    how.add_argument(
+        "--budget",
+        type=float,
+        default=20.0,
+        metavar="SECONDS",
+        help="begin no further round of measurements after this long (default: 20)",
+    )
+    how.add_argument(
+        "--threads", type=int, metavar="N", help="(default: as many as pay; see gemtp info)"
+    )
+    how.add_argument(
+        "--kv-type", choices=("f16", "f32"), default="f16", help="of the K/V cache (default: f16)"
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="print the figures as JSON")
+    output.add_argument(
+        "--plot", metavar="FILE.png", help="draw them (needs the plot extra: matplotlib)"
+    )
+    output.add_argument("--no-save", action="store_true", help="save no profile")
+    output.add_argument("--quiet", action="store_true", help="no progress on standard error")
+
+
+def run(args: argparse.Namespace) -> int:
+    from .. import bench, profile, tune
+
+    settings = tune.Settings(args.context, args.budget, args.threads, args.kv_type)
+    if args.plot:  # before measuring
+        if not Path(args.plot).parent.is_dir():
+            raise FileError(f"the folder of {args.plot} is missing; create it first")
+        bench.check_plot(args.plot)
+    if not args.no_save:
+        profile.check_folder()
+    with _progress(args.quiet) as progress:
+        report = tune.run(args.target, args.drafter, settings, progress)
+    unsaved = None
+    if not args.no_save:
+        try:
+            tune.save(report)
+        except FileError as e:
+            unsaved = e  # said after the figures, which are worth having
+    if args.json:
+        print(json.dumps(report.as_dict(), ensure_ascii=False))
+    else:
+        print(tune.text(report))
+    if args.plot:
+        tune.plot(report, args.plot)
+    if unsaved:
+        raise unsaved
+    return 0
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[float, str], None]]:
+    if quiet or not sys.stderr.isatty():
+        yield lambda share, what: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(
+        desc="gemtp tune",
+        total=100,
+        bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}",
+        file=sys.stderr,
+        leave=False,
+    ) as bar:
+
+        def progress(share: float, what: str) -> None:
+            if (line := f"gemtp tune: {what}") != bar.desc:
+                bar.set_description_str(line)
+            bar.update(100 * share - bar.n)
+
+        yield progress
