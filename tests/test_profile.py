@@ -221,6 +221,27 @@ def test_the_text_is_the_same(saved, caplog):
     assert caplog.records == []
 
 
+def test_the_first_rounds_draft_what_the_profile_makes_worthwhile(cache):
+    """Before anything has been timed: rows that cost nothing against rows that cost a pass."""
+    drafted = []
+    for row, step in ((0.0, 1e-6), (1.5, 1e-3)):
+        costs = profile.Costs(
+            [(rows, 64, 3e-4 * (1 + row * (rows - 1))) for rows in range(1, 17)],
+            [(0, 64, step), (1, 64, step)],
+        )
+        profile.save(replace(made_up(), costs=costs))
+        count = 0
+        for prompt in ("def f(", "import os\nimport sys\n", "class A:\n    def __init__(self"):
+            model = gemtp.Model(TARGET, drafter=DRAFTER, threads=1, context=128)
+            with model.stream(prompt, max_tokens=20, ignore_eos=True) as stream:
+                steps = stream.steps()
+                while stream.stats.rounds < 1:
+                    next(steps)
+                count += stream.stats.drafted
+        drafted.append(count)
+    assert drafted[0] > drafted[1]
+
+
 def test_the_engine_takes_costs():
     engine = gemtp.Model(TARGET, drafter=DRAFTER, threads=1, context=128)._engine
     engine.set_costs(COSTS.verify, COSTS.draft)
