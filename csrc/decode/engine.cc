@@ -5,6 +5,7 @@
 #include <cstring>
 #include <future>
 #include <limits>
+#include <map>
 
 #include "base/cpu_info.h"
 #include "base/error.h"
@@ -138,22 +139,27 @@ void Engine::set_costs(const std::vector<VerifyCost>& verify, const std::vector<
       throw Error(ErrorKind::kArgument, format("a measured pass has %d rows; it must have 1 to %d",
                                                v.rows, kMaxDraft + 1));
   }
-  double steps[2] = {};
+  std::map<int64_t, double> first;  // context -> seconds
   for (const DraftCost& d : draft) {
     check(d.context, d.seconds);
     if (d.step < 0 || d.step > 1)
       throw Error(ErrorKind::kArgument,
                   format("a measured draft step is %d; it must be 0 or 1", d.step));
-    steps[d.step] = d.seconds;
+    if (d.step == 0) first[d.context] = d.seconds;
   }
   const Turn turn(*this);
   CostModel& costs = depth_estimates_.costs;
-  // Medians of several samples each: as good as a few single times.
+  // Medians of several samples each: as good as a few single times. The first contexts come last,
+  // so that the estimate ends where most texts begin.
   for (int repeat = 0; repeat < 3; ++repeat) {
-    for (const VerifyCost& v : verify) costs.observe_verify(v.rows, kv_share(v.context), v.seconds);
-    for (const DraftCost& d : draft)
-      costs.observe_draft(d.step ? 2 : 1, kv_share(d.context),
-                          d.step ? steps[0] + d.seconds : d.seconds);
+    for (auto v = verify.rbegin(); v != verify.rend(); ++v)
+      costs.observe_verify(v->rows, kv_share(v->context), v->seconds);
+    for (auto d = draft.rbegin(); d != draft.rend(); ++d) {
+      if (d->step == 0)
+        costs.observe_draft(1, kv_share(d->context), d->seconds);
+      else if (const auto one = first.find(d->context); one != first.end())
+        costs.observe_draft(2, kv_share(d->context), one->second + d->seconds);
+    }
   }
 }
 

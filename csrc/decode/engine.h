@@ -91,7 +91,7 @@ class Engine {
     double seconds;
   };
   struct DraftCost {
-    int step;  // 0: the first of a round; 1: any other
+    int step;  // 0: the first of a round; 1: any other, known only beside a first of its context
     int64_t context;
     double seconds;
   };
