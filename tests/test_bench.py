@@ -144,8 +144,6 @@ def test_header(report):
     assert report.target["bytes"] == TARGET.stat().st_size
     assert report.target["architecture"] == "gemma4"
     assert sum(report.target["types"].values()) < report.target["bytes"]
-    # Every matrix is laid out, padded to whole tiles of rows at most.
-    assert report.target["matrix_bytes"] == pytest.approx(report.weights.token_bytes, rel=0.01)
     assert report.load.seconds > 0
     assert report.memory.context == 201
     if sys.platform == "linux":
@@ -393,14 +391,6 @@ def test_files(call, tmp_path):
         code, out, err = call(TARGET, "--runs", 1000, option, tmp_path / "no" / "a.png")
         assert (code, out) == (1, "")
         assert "is missing" in err
-
-
-def test_a_model_that_does_not_fit_into_memory(call, monkeypatch):
-    monkeypatch.setattr(_core, "physical_memory", lambda: 5_000_000)
-    code, out, err = call(*PAIR, *SMALL)
-    assert (code, out) == (1, "")
-    assert "and this machine has 5.00 MB of memory" in err
-    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,17 @@ def test_own_side_is_told_what_is_wrong(fake, capsys, tmp_path):
         assert err.count("\n") == 1
 
 
+def test_a_model_that_does_not_fit_into_memory(fake, capsys, monkeypatch):
+    from gemtp_native import _core
+
+    monkeypatch.setattr(_core, "available_memory", lambda: 5_000_000)
+    code, out, err = call(capsys, *fake.arguments(TARGET, DRAFTER))
+    assert (code, out) == (1, "")
+    assert "there are 0.01 GB" in err
+    assert fake.started == []
+    assert err.count("\n") == 1
+
+
 def test_no_server(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     code, out, err = call(capsys, str(TARGET))

@@ -136,6 +136,41 @@ def test_a_wrong_distribution_is_noticed(wrong):
     assert p_value(chosen, expected(logits, **({"temperature": 1.0} | wrong))) < REJECT
 
 
+ROUNDS = 3000
+PROMPT = "class Queue:\n    def __init__(self, items):\n"
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return gemtp.Model(*gemtp.demo_models(), threads=1, context=128)
+
+
+@pytest.mark.parametrize("draft", [1, 3, "auto"])
+def test_tokens_of_whole_rounds_follow_the_distribution(demo, draft):
+    """Drafted, verified, accepted or not: behind the likeliest beginnings, the next token is
+    distributed as the target says, over many seeds. The text goes round in a circle before that,
+    so that "auto" has something to look up as well."""
+    prompt = demo.tokenize(PROMPT * 2)
+    answers = [
+        demo.generate(
+            prompt, max_tokens=4, temperature=1.0, seed=seed, draft=draft, ignore_eos=True
+        )
+        for seed in range(ROUNDS)
+    ]
+    tokens = np.array([answer.tokens for answer in answers])
+    assert sum(answer.stats.accepted for answer in answers) > ROUNDS // 4
+    begun = tokens
+    for at in range(1, 4):
+        first = np.bincount(begun[:, at - 1]).argmax()
+        begun = begun[begun[:, at - 1] == first]
+        if len(begun) < 300:
+            break
+        logits = demo.logits([*prompt, *begun[0, :at]])[-1]
+        assert p_value(begun[:, at], expected(logits)) > REJECT
+        assert p_value(begun[:, at], expected(logits, temperature=1.6)) < 1e-3  # it can tell
+    assert at > 1
+
+
 @pytest.mark.parametrize("values", [{}, {"top_p": 0.9}, {"top_k": 64, "top_p": 0.95}])
 def test_a_vocabulary_of_full_size(values):
     logits = normal_logits(262_144, 2.0)

@@ -23,7 +23,7 @@ import gemtp_native as gemtp
 from gemtp_native.bench.machine import describe_machine
 from gemtp_native.model import TextStream
 
-SLICE = 64  # tokens that a depth generates before it is the next one's turn
+SLICE = 8  # tokens that a depth generates before it is the next one's turn: a fraction of a second
 AUTO = "auto"
 
 
@@ -48,7 +48,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("drafters", type=Path, nargs="+", metavar="DRAFTER.gguf")
     parser.add_argument(
         "--depths",
-        type=lambda text: [int(part) for part in text.split(",")],
+        type=_depths,
         default=[1, 2, 3, 5, 7],
         metavar="N,N",
         help="fixed depths beside 0 and auto (default: 1,2,3,5,7)",
@@ -60,13 +60,17 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, metavar="N", help="(default: as many as pay)")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    for depth in args.depths:
-        if not 1 <= depth <= 15:
-            parser.error(f"--depths names {depth}; depths are 1 to 15")
     for name in ("tokens", "context", "runs"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} is {getattr(args, name)}; it must be at least 1")
     return args
+
+
+def _depths(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and 1 <= int(part) <= 15 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of depths; depths are 1 to 15")
+    return sorted({int(part) for part in parts})
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:

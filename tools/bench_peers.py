@@ -106,15 +106,26 @@ def _numbers(low: int, high: int) -> Callable[[str], list[int]]:
     return lambda text: sorted({number(part) for part in text.split(",")})
 
 
+def _check_memory(target: Path, drafter: Path | None) -> None:
+    """Before a peer swaps for hours."""
+    needed = _gemtp().memory_estimate(target, drafter)["needed"]
+    available = _gemtp()._core.available_memory()
+    if available and needed > available:
+        raise PeerError(
+            f"{target}: the model needs {needed / 1e9:.2f} GB of memory and there are "
+            f"{available / 1e9:.2f} GB; use a smaller model or a smaller type"
+        )
+
+
 class Comparison:
     def __init__(self, args: argparse.Namespace):
         from gemtp_native import _core
-        from gemtp_native.bench.machine import check_memory, describe_file, describe_machine
+        from gemtp_native.bench.machine import describe_file, describe_machine
 
         self.args = args
         self.target = describe_file(args.target)
         self.drafter = None if args.drafter is None else describe_file(args.drafter)
-        check_memory(self.target, self.drafter)
+        _check_memory(args.target, args.drafter)
         self.machine = describe_machine()
         self.threads = args.threads or _core.available_cores()
         program = args.llama_server or shutil.which("llama-server")

@@ -5,8 +5,8 @@
 #include <cstring>
 #include <new>
 
-#include "base/cpu_info.h"
 #include "base/clock.h"
+#include "base/cpu_info.h"
 #include "base/error.h"
 
 #if defined(__linux__)

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from .. import _core
-from ..cli.text import size_text
-from ..errors import ModelError
 
 
 def describe_machine() -> dict[str, Any]:
@@ -28,18 +26,11 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Name, architecture, size, the model's context length, bytes by type (largest first), and the
-    bytes of the matrices, which a loaded model holds in memory."""
+    """Name, architecture, size, the model's context length, and bytes by type, largest first."""
     file = _core.GgufFile(path)
     types: Counter[str] = Counter()
-    matrices = 0
-    looked_up = {"per_layer_token_embd.weight"}  # stays in the file; so does an untied embedding
-    if any(name == "output.weight" for name, *_ in file.tensors):
-        looked_up.add("token_embd.weight")
-    for name, kind, shape, size, _ in file.tensors:
+    for _name, kind, _shape, size, _supported in file.tensors:
         types[kind] += size
-        if len(shape) > 1 and name not in looked_up:
-            matrices += size
     arch = file.value("general.architecture")
     return {
         "path": os.fspath(path),
@@ -47,19 +38,7 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         "bytes": file.size,
         "types": dict(types.most_common()),
         "context_length": file.value(f"{arch}.context_length"),
-        "matrix_bytes": matrices,
     }
-
-
-def check_memory(*files: dict[str, Any] | None) -> None:
-    """Raises ModelError for models that this machine cannot hold, before hours of swapping."""
-    needed = sum(file["matrix_bytes"] for file in files if file)
-    memory = _core.physical_memory()
-    if memory and needed > memory:
-        raise ModelError(
-            f"the weights take {size_text(needed)} and this machine has {size_text(memory)} of "
-            "memory; use a smaller model or a smaller type"
-        )
 
 
 def _cpu_model() -> str:

@@ -15,7 +15,6 @@ from ..errors import ContextError
 from ..model import Model, Output
 from ..profile import MAX_ROWS
 from .machine import (
-    check_memory,
     describe_file,
     describe_machine,
     peak_bytes,
@@ -94,7 +93,6 @@ class _Run:
         self.settings, self.progress = settings, progress
         self.skipped: dict[str, str] = {}
         files = describe_file(target), None if drafter is None else describe_file(drafter)
-        check_memory(*files)
         self.limit: int = files[0]["context_length"] or 0  # a damaged file is Model's to refuse
         self.prompts = self._fitting("prefill", settings.prompts, PROMPTS, 0)
         self.contexts = self._fitting("decode", settings.contexts, CONTEXTS, 1)

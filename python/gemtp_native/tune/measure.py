@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from .. import __version__, _core
-from ..bench.machine import check_memory, describe_file, describe_machine
+from ..bench.machine import describe_file, describe_machine
 from ..bench.measure import interleave, repeated
 from ..bench.report import Bandwidth, Timing
 from ..errors import ContextError
@@ -42,7 +42,6 @@ def run(
     settings = settings or Settings()
     start = time.monotonic()
     files = describe_file(target), None if drafter is None else describe_file(drafter)
-    check_memory(*files)
     contexts = _contexts(settings.context, files[0]["context_length"] or 0)
     progress(0, "loading")
     model = Model(
