@@ -32,7 +32,7 @@ _OPEN, _CLOSE = "‹", "›"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Completes a piece of Python code with the pair that the package ships, marks the tokens "
-        "that the drafter guessed, measures both ways of decoding and compares their texts. "
+        "that had been guessed, measures both ways of decoding and compares their texts. "
         "Exit code 1 if the texts differ."
     )
     parser.add_argument("--prompt", help="text to complete (default: the beginning of a class)")
@@ -129,14 +129,14 @@ def _positive(text: str) -> int:
 
 
 class Marker:
-    """Writes tokens to stdout, those that the drafter guessed in green or in brackets."""
+    """Writes tokens to stdout, those that had been guessed in green or in brackets."""
 
     def __init__(self, colour: bool):
         self._begin, self._end = (_GREEN, _PLAIN) if colour else (_OPEN, _CLOSE)
         self._marked = False
         self.legend = (
             f"{self._begin}{'like this' if colour else '...'}{self._end}: "
-            "guessed by the drafter, confirmed by the target"
+            "guessed by the drafter or looked up in the text, confirmed by the target"
         )
 
     def write(self, token: Token) -> None:

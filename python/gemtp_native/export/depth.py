@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Literal
+from typing import Literal
 
+from ..profile import Profile, best_depth, load
 from .configuration import Configuration
 
 DEFAULT_DEPTH = 3
@@ -30,7 +30,7 @@ def depth_of(configuration: Configuration, acceptance: float = DEFAULT_ACCEPTANC
     saved, why = _profile(configuration)
     if saved is None:
         return Depth(DEFAULT_DEPTH, "default", f"{DEFAULT_DEPTH}, because {why}")
-    value = import_module("..profile", __package__).best_depth(saved, acceptance)
+    value = best_depth(saved, acceptance)
     return Depth(
         value,
         "profile",
@@ -39,17 +39,13 @@ def depth_of(configuration: Configuration, acceptance: float = DEFAULT_ACCEPTANC
     )
 
 
-def _profile(c: Configuration) -> tuple[Any, str]:
+def _profile(c: Configuration) -> tuple[Profile | None, str]:
     """That of this pair on this machine, or why there is none."""
     drafter = c.drafter.gguf if c.drafter is not None else None
     if c.target.gguf is None or drafter is None:
         return None, "there are no GGUF files that gemtp tune could have measured"
     from ..model import system_info
 
-    try:
-        load = import_module("..profile", __package__).load
-    except ModuleNotFoundError:
-        return None, "this gemtp saves no profiles"
     info = system_info()
     threads = info["threads"] if c.threads is None else c.threads
     saved, why = load(c.target.gguf, drafter, threads, c.kv_type, info["isa"])
