@@ -8,8 +8,8 @@
 namespace gemtp {
 namespace {
 
-// Standard deviations of a cost in doubt that count in its favour, and the most they may make.
-constexpr double kBenefitOfDoubt = 0.25, kMostBenefit = 0.3;
+// Standard deviations of a cost in doubt that count in its favour.
+constexpr double kBenefitOfDoubt = 0.25;
 
 // What single drafts may cost while drafting does not pay, as shares of the time: when the latest
 // ones were accepted, and in the long run.
@@ -42,7 +42,7 @@ void DepthControl::begin(double context, int limit, int lookup_tokens, int looku
   limit_ = std::clamp(limit, 0, std::min(CostModel::kMaxRows - 1, 2 * estimates_.deepest + 1));
   lookup_match_ = lookup_match;
   depth_ = 0;
-  more_ = peeking_ = false;
+  more_ = false;
   refresh_ = refresh_due();
   chances_.clear();
   confidences_.clear();
@@ -52,7 +52,7 @@ void DepthControl::begin(double context, int limit, int lookup_tokens, int looku
   lookup_chances_.clear();
   for (int k = 0; k <= limit_; ++k) {
     const double benefit = kBenefitOfDoubt * costs.doubt(k + 1, usual_, context);
-    const double cost = costs.verify(k + 1, context) * std::exp(-std::min(benefit, kMostBenefit));
+    const double cost = costs.verify(k + 1, context) * std::exp(-benefit);
     verify_.push_back(k ? std::max(cost, verify_.back()) : cost);  // more rows never cost less
     draft_.push_back(costs.draft(k));
   }
@@ -72,8 +72,7 @@ void DepthControl::begin(double context, int limit, int lookup_tokens, int looku
   }
   source_ = DraftSource::kDrafter;
   if (!has_drafter_ || limit_ == 0) return;
-  peeking_ = drafter.rate <= plain;
-  more_ = !peeking_ || peek_value_ > draft_[1] || since_peek_ + 1 >= peek_interval_;
+  more_ = drafter.rate > plain || peek_value_ > draft_[1] || since_peek_ + 1 >= peek_interval_;
 }
 
 // The depth of the most tokens per second.

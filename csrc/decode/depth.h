@@ -65,8 +65,6 @@ class DepthControl {
   bool more() const { return more_; }
   /// It did, with this probability. 0 to 1.
   void drafted(double probability);
-  /// It has nothing to propose.
-  void exhausted() { more_ = false; }
 
   DraftSource source() const { return depth() > 0 ? source_ : DraftSource::kNone; }
   int depth() const { return refresh_ ? depth_ / 2 : depth_; }
@@ -93,7 +91,7 @@ class DepthControl {
   double context_ = 0;
   int limit_ = 0, lookup_match_ = 0;
   DraftSource source_ = DraftSource::kNone;
-  bool more_ = false, peeking_ = false;
+  bool more_ = false;
   bool refresh_ = false;  // half as deep as seems best, to know what that costs
   int depth_ = 0;
   double rate_ = 0;
