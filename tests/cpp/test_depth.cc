@@ -162,7 +162,7 @@ const Named kMachines[] = {
 
 }  // namespace
 
-TEST_CASE("automatic depth comes close to the best fixed one") {
+TEST_CASE("automatic depth comes close to the best fixed one" * doctest::test_suite("long")) {
   for (const auto& [name, machine] : kMachines) {
     for (double share : {0.0, 0.1, 0.2, 0.4, 0.6, 0.75, 0.9, 0.97}) {
       const Comparison c = compare(machine, even(share), 512, true);
@@ -178,8 +178,8 @@ TEST_CASE("automatic depth comes close to the best fixed one") {
   }
 }
 
-TEST_CASE(
-    "automatic depth beats every fixed one where the drafter changes or knows what it knows") {
+TEST_CASE("automatic depth beats every fixed one where the drafter changes or knows what it knows" *
+          doctest::test_suite("long")) {
   for (const auto& [name, machine] : kMachines) {
     CAPTURE(name);
     const Comparison changing = compare(machine, switching(0.9, 0.1, 64), 512, true);
@@ -191,7 +191,7 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("automatic depth with nothing known beforehand") {
+TEST_CASE("automatic depth with nothing known beforehand" * doctest::test_suite("long")) {
   for (const auto& [name, machine] : kMachines) {
     CAPTURE(name);
     for (double share : {0.0, 0.2, 0.75}) {
