@@ -34,6 +34,12 @@ AcceptanceModel::AcceptanceModel(const std::array<double, kBins>& prior, double 
   weights_[1] = {0.4, 0.15, 0.45};
 }
 
+AcceptanceModel::Place::Place(double confidence) {
+  const double at = std::min(confidence, kBins - 1.0);
+  low = std::min(static_cast<int>(at), kBins - 2);
+  part = at - low;
+}
+
 void AcceptanceModel::Cell::observe(bool accepted, double weight) {
   count = std::min(count + weight, kMostCount);
   acceptance += weight / count * (accepted - acceptance);
@@ -46,10 +52,9 @@ AcceptanceModel::Opinions AcceptanceModel::opinions(const RecentAcceptance& rece
   const bool known = confidence >= 0;
   double by_table = unknown_[row].acceptance;
   if (known) {
-    const double at = std::min(confidence, kBins - 1.0);
-    const int low = std::min(static_cast<int>(at), kBins - 2);
-    const double part = at - low;
-    by_table = (1 - part) * table_[row][low].acceptance + part * table_[row][low + 1].acceptance;
+    const Place p(confidence);
+    by_table =
+        (1 - p.part) * table_[row][p.low].acceptance + p.part * table_[row][p.low + 1].acceptance;
   }
   Opinions o;
   // As many outcomes as these weigh, and one that went as in the longer run.
@@ -80,10 +85,9 @@ void AcceptanceModel::observe_as(const RecentAcceptance& recent, int position, d
   }
   const size_t row = std::min(position, kPositions - 1);
   if (!known) return unknown_[row].observe(accepted, 1);
-  const double at = std::min(confidence, kBins - 1.0);
-  const int low = std::min(static_cast<int>(at), kBins - 2);
-  table_[row][low].observe(accepted, 1 - (at - low));
-  table_[row][low + 1].observe(accepted, at - low);
+  const Place p(confidence);
+  table_[row][p.low].observe(accepted, 1 - p.part);
+  table_[row][p.low + 1].observe(accepted, p.part);
 }
 
 void AcceptanceModel::observe(RecentAcceptance& recent, int position, double confidence,

@@ -48,6 +48,12 @@ class AcceptanceModel {
     double count;  // outcomes it stands for
     void observe(bool accepted, double weight);
   };
+  // Where a confidence lies between two bins.
+  struct Place {
+    int low;
+    double part;  // of the way to the next
+    explicit Place(double confidence);
+  };
   struct Opinions {
     std::array<double, kOpinions> logits;
     double mixed;  // probability
