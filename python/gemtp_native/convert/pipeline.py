@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from tqdm import tqdm
 
 from ..errors import ArgumentError, FileError, ModelError
 from .checkpoint import Checkpoint
@@ -20,7 +17,7 @@ from .encode import OUTTYPES, TensorType, block_values
 from .gguf_file import Layout, Metadata, pad, read_metadata
 from .hyperparameters import rope_freqs, write_hyperparameters, write_ordered_head
 from .output import replacing
-from .slices import Bad, count_bad, encoded
+from .slices import Bad, count_bad, encoded, encoders
 from .tensors import Plan, Spec, make_plan
 from .tokenizer import (
     FILES,
@@ -220,24 +217,11 @@ def _write_tensors(
     sizes: list[int],
     progress: bool,
 ) -> None:
-    # Encoding is numpy on slices, which releases the GIL; reading and writing stay in order here.
-    workers = min(4, os.cpu_count() or 1)
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(
-            total=sum(t.nbytes for _, t in plan.tensors),
-            unit="B",
-            unit_scale=True,
-            unit_divisor=1024,
-            disable=not progress or not sys.stderr.isatty(),
-            file=sys.stderr,
-            leave=False,
-        ) as bar,
-    ):
+    with encoders(sum(t.nbytes for _, t in plan.tensors), progress) as (pool, window, bar):
         for (spec, tensor), kind, size in zip(plan.tensors, kinds, sizes, strict=True):
             bar.set_description(spec.name, refresh=False)
             bad = Bad()
-            for data, here in encoded(pool, workers + 1, checkpoint, tensor, kind):
+            for data, here in encoded(pool, window, checkpoint, tensor, kind):
                 bad += here
                 if not bad:
                     handle.write(data.data)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from tqdm import tqdm
 
 from ..errors import ArgumentError, FileError, ModelError
 from .encode import OUTTYPES, TensorType, block_values, decode, encoded_size
 from .gguf_file import Contents, Layout, TensorInfo, pad, read_contents
 from .output import replacing
-from .slices import SLICE, Bad, encoded
+from .slices import SLICE, Bad, encoded, encoders
 
 # Bits that a value's precision is counted by: F16 and BF16 divide theirs differently, and either
 # may be made from the other.
@@ -159,26 +156,14 @@ def _write(
     sizes: list[int],
     progress: bool,
 ) -> None:
-    workers = min(4, os.cpu_count() or 1)
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(
-            total=sum(sizes),
-            unit="B",
-            unit_scale=True,
-            unit_divisor=1024,
-            disable=not progress or not sys.stderr.isatty(),
-            file=sys.stderr,
-            leave=False,
-        ) as bar,
-    ):
+    with encoders(sum(sizes), progress) as (pool, window, bar):
         for (tensor, kind), size in zip(tensors, sizes, strict=True):
             bar.set_description(tensor.name, refresh=False)
             bad = Bad()
             parts = (
                 _copied(data, tensor)
                 if kind == tensor.kind
-                else encoded(pool, workers + 1, data, tensor, kind)
+                else encoded(pool, window, data, tensor, kind)
             )
             for part, here in parts:
                 bad += here

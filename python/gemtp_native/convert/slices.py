@@ -3,13 +3,17 @@ counted."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
+from tqdm import tqdm
 
 from ..errors import FileError, ModelError
 from .encode import LARGEST, TensorType, encode
@@ -54,6 +58,26 @@ def encoded(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+
+
+@contextmanager
+def encoders(total: int, progress: bool) -> Iterator[tuple[ThreadPoolExecutor, int, tqdm[Any]]]:
+    """What a file is written with: threads to encode on (numpy on slices releases the GIL; reading
+    and writing stay in order), the window of encoded(), and a bar of `total` bytes."""
+    workers = min(4, os.cpu_count() or 1)
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(
+            total=total,
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1024,
+            disable=not progress or not sys.stderr.isatty(),
+            file=sys.stderr,
+            leave=False,
+        ) as bar,
+    ):
+        yield pool, workers + 1, bar
 
 
 class Bad(NamedTuple):
