@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import checkpoints
+from gemtp_native.cli import main
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -16,6 +17,21 @@ def no_saved_profiles(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEMTP_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def gemtp_main(capsys):
+    """main(argv) in this process -> (exit code, stdout, stderr)."""
+
+    def call(*args: object) -> tuple[int, str, str]:
+        try:
+            code = main([str(arg) for arg in args])
+        except SystemExit as e:  # argparse
+            code = e.code
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call
 
 
 @pytest.fixture(scope="session")

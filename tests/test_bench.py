@@ -9,6 +9,7 @@ import json
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -16,7 +17,6 @@ import gemtp_native as gemtp
 from gemtp_native import _core, bench
 from gemtp_native.bench.measure import interleave, repeated
 from gemtp_native.bench.render import CSV_COLUMNS
-from gemtp_native.cli import main
 
 TARGET, DRAFTER = gemtp.demo_models()
 PAIR = (TARGET, "--drafter", DRAFTER)
@@ -24,16 +24,8 @@ SMALL = ("--runs", 2, "--prompt", "8,32", "--context", "0,200", "--rows", "1,3-4
 
 
 @pytest.fixture
-def call(capsys):
-    def call(*args: object) -> tuple[int, str, str]:
-        try:
-            code = main(["bench", *map(str, args)])
-        except SystemExit as e:  # argparse
-            code = e.code
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
+def call(gemtp_main):
+    return partial(gemtp_main, "bench")
 
 
 @pytest.fixture(scope="module")

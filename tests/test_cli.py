@@ -41,18 +41,8 @@ def start(*args: object) -> subprocess.Popen:
 
 
 @pytest.fixture
-def call(capsys):
-    """main(argv) in this process -> (exit code, stdout, stderr)."""
-
-    def call(*args: object) -> tuple[int, str, str]:
-        try:
-            code = main([str(arg) for arg in args])
-        except SystemExit as e:  # argparse
-            code = e.code
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
+def call(gemtp_main):
+    return gemtp_main
 
 
 def is_one_error(err: str) -> bool:

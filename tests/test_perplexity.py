@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ import pytest
 import gemtp_native as gemtp
 import tiny_files
 from gemtp_native import evaluate
-from gemtp_native.cli import main
 from gemtp_native.convert.requantize import requantize
 
 TARGET, DRAFTER = gemtp.demo_models()
@@ -242,16 +242,8 @@ def test_text_files(tmp_path):
 
 
 @pytest.fixture
-def call(capsys):
-    def call(*args: object) -> tuple[int, str, str]:
-        try:
-            code = main(["perplexity", *map(str, args)])
-        except SystemExit as e:  # argparse
-            code = e.code
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
+def call(gemtp_main):
+    return partial(gemtp_main, "perplexity")
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,6 @@ import checkpoints
 import gemtp_native as gemtp
 import tiny_files
 from gemtp_native import _core, evaluate, sweep
-from gemtp_native.cli import main
 from gemtp_native.convert import convert
 from gemtp_native.convert.encode import LARGEST, TensorType, decode, encode
 from gemtp_native.convert.requantize import has_type, requantize
@@ -333,16 +333,8 @@ def test_the_built_in_text_is_enough_for_the_defaults():
 
 
 @pytest.fixture
-def call(capsys):
-    def call(*args: object) -> tuple[int, str, str]:
-        try:
-            code = main(["sweep", *map(str, args)])
-        except SystemExit as e:  # argparse
-            code = e.code
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
+def call(gemtp_main):
+    return partial(gemtp_main, "sweep")
 
 
 def test_a_pair_is_quantized_and_nothing_is_left(call, tmp_path):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import gemtp_native as gemtp
 from gemtp_native import _core, profile, tune
-from gemtp_native.cli import main
 from gemtp_native.tune.measure import later_steps
 from gemtp_native.tune.report import ACCEPTANCES
 
@@ -27,16 +27,8 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def call(capsys):
-    def call(*args: object) -> tuple[int, str, str]:
-        try:
-            code = main(["tune", *map(str, args)])
-        except SystemExit as e:  # argparse
-            code = e.code
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
+def call(gemtp_main):
+    return partial(gemtp_main, "tune")
 
 
 @pytest.fixture(scope="module")

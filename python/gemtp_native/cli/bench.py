@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import FileError
-from .options import draft_depth
+from .options import add_engine_options, add_report_options, check_folders, draft_depth
 
 if TYPE_CHECKING:
     from ..bench import Report
@@ -75,19 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="begin no further round of a group after this long (default: 60)",
     )
     how.add_argument("--quick", action="store_true", help="fewer lengths, shorter, three rounds")
-    how.add_argument(
-        "--threads", type=int, metavar="N", help="(default: as many as pay; see gemtp info)"
-    )
-    how.add_argument(
-        "--kv-type", choices=("f16", "f32"), default="f16", help="of the K/V cache (default: f16)"
-    )
-    output = parser.add_argument_group("output")
-    output.add_argument("--json", action="store_true", help="print the figures as JSON")
-    output.add_argument("--csv", metavar="FILE", help="write them as CSV; - prints them instead")
-    output.add_argument(
-        "--plot", metavar="FILE.png", help="draw them (needs the plot extra: matplotlib)"
-    )
-    output.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    add_engine_options(how)
+    add_report_options(parser, csv=True)
     parser.set_defaults(usage_error=parser.error)
 
 
@@ -98,9 +86,7 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error("--json and --csv - both print to standard output")
     from .. import bench
 
-    for path in (args.csv, args.plot):  # before hours of measuring
-        if path and path != "-" and not Path(path).parent.is_dir():
-            raise FileError(f"the folder of {path} is missing; create it first")
+    check_folders(args.csv, args.plot)
     if args.plot:
         bench.check_plot(args.plot)
     report = bench.run(

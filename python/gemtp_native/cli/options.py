@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any, Literal
+
+from ..errors import FileError
 
 _SAMPLING = {
     "temperature": (float, 0.0, "0 is greedy (default)"),
@@ -47,18 +50,45 @@ def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
-        "--threads", type=int, metavar="N", help="(default: as many as pay; see gemtp info)"
-    )
-    group.add_argument(
         "--context",
         type=int,
         default=4096,
         metavar="N",
         help="tokens of prompt and answer together (default: 4096)",
     )
+    add_engine_options(group)
+
+
+def add_engine_options(group: argparse._ActionsContainer) -> None:
+    """What every command that opens a model can set."""
+    group.add_argument(
+        "--threads", type=int, metavar="N", help="(default: as many as pay; see gemtp info)"
+    )
     group.add_argument(
         "--kv-type", choices=("f16", "f32"), default="f16", help="of the K/V cache (default: f16)"
     )
+
+
+def add_report_options(
+    parser: argparse.ArgumentParser, csv: bool = False
+) -> argparse._ArgumentGroup:
+    """What commands that measure do with the figures."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="print the figures as JSON")
+    if csv:
+        group.add_argument("--csv", metavar="FILE", help="write them as CSV; - prints them instead")
+    group.add_argument(
+        "--plot", metavar="FILE.png", help="draw them (needs the plot extra: matplotlib)"
+    )
+    group.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    return group
+
+
+def check_folders(*files: str | None) -> None:
+    """Of files to be written, before hours of measuring. None and "-" are no files."""
+    for file in files:
+        if file and file != "-" and not Path(file).parent.is_dir():
+            raise FileError(f"the folder of {file} is missing; create it first")
 
 
 def draft_depth(text: str) -> int | Literal["auto"]:

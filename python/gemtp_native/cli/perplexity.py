@@ -7,6 +7,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from .options import add_engine_options
 from .progress import Bars
 
 if TYPE_CHECKING:
@@ -28,12 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens of a chunk, whose second half is scored (default: 512)",
     )
     parser.add_argument("--chunks", type=int, metavar="N", help="score the first N (default: all)")
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="(default: as many as pay; see gemtp info)"
-    )
-    parser.add_argument(
-        "--kv-type", choices=("f16", "f32"), default="f16", help="of the K/V cache (default: f16)"
-    )
+    add_engine_options(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
 

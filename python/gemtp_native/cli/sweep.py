@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FileError
+from .options import add_engine_options, add_report_options, check_folders
 from .progress import Bars
 
 if TYPE_CHECKING:
@@ -65,19 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="N",
             help=f"{line} (default: %(default)s)",
         )
-    what.add_argument(
-        "--threads", type=int, metavar="N", help="(default: as many as pay; see gemtp info)"
-    )
-    what.add_argument(
-        "--kv-type", choices=("f16", "f32"), default="f16", help="of the K/V cache (default: f16)"
-    )
-    output = parser.add_argument_group("output")
-    output.add_argument("--json", action="store_true", help="print the figures as JSON")
-    output.add_argument("--csv", metavar="FILE", help="write them as CSV; - prints them instead")
-    output.add_argument(
-        "--plot", metavar="FILE.png", help="draw them (needs the plot extra: matplotlib)"
-    )
-    output.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    add_engine_options(what)
+    add_report_options(parser, csv=True)
     parser.set_defaults(usage_error=parser.error)
 
 
@@ -85,9 +75,7 @@ def run(args: argparse.Namespace) -> int:
     _check_usage(args)
     from .. import evaluate, sweep
 
-    for path in (args.csv, args.plot):  # before hours of measuring
-        if path and path != "-" and not Path(path).parent.is_dir():
-            raise FileError(f"the folder of {path} is missing; create it first")
+    check_folders(args.csv, args.plot)
     if args.plot:
         sweep.check_plot(args.plot)
     text = None if args.text is None else evaluate.read_text(args.text)

@@ -7,9 +7,9 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from ..errors import FileError
+from .options import add_engine_options, add_report_options, check_folders
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,28 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="begin no further round of measurements after this long (default: 20)",
     )
-    how.add_argument(
-        "--threads", type=int, metavar="N", help="(default: as many as pay; see gemtp info)"
-    )
-    how.add_argument(
-        "--kv-type", choices=("f16", "f32"), default="f16", help="of the K/V cache (default: f16)"
-    )
-    output = parser.add_argument_group("output")
-    output.add_argument("--json", action="store_true", help="print the figures as JSON")
-    output.add_argument(
-        "--plot", metavar="FILE.png", help="draw them (needs the plot extra: matplotlib)"
-    )
+    add_engine_options(how)
+    output = add_report_options(parser)
     output.add_argument("--no-save", action="store_true", help="save no profile")
-    output.add_argument("--quiet", action="store_true", help="no progress on standard error")
 
 
 def run(args: argparse.Namespace) -> int:
     from .. import bench, profile, tune
 
     settings = tune.Settings(args.context, args.budget, args.threads, args.kv_type)
-    if args.plot:  # before measuring
-        if not Path(args.plot).parent.is_dir():
-            raise FileError(f"the folder of {args.plot} is missing; create it first")
+    check_folders(args.plot)
+    if args.plot:
         bench.check_plot(args.plot)
     if not args.no_save:
         profile.check_folder()
