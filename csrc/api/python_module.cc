@@ -8,11 +8,13 @@
 
 #include "backend/cpu/bandwidth.h"
 #include "backend/cpu/dispatch.h"
+#include "backend/cpu/pack.h"
 #include "base/cpu_info.h"
 #include "base/error.h"
 #include "decode/bench.h"
 #include "decode/choose.h"
 #include "decode/engine.h"
+#include "decode/features.h"
 #include "decode/generation.h"
 #include "decode/memory.h"
 #include "decode/model_files.h"
@@ -140,6 +142,14 @@ void bind_file(py::module_& m) {
            py::arg("path"), py::arg("mmap") = true)
       .def_property_readonly("version", &GgufFile::version)
       .def_property_readonly("size", &GgufFile::size)
+      .def_property_readonly("parts",
+                             [](const GgufFile& f) {
+                               py::list out;
+                               for (const std::string& path : f.parts())
+                                 out.append(py::reinterpret_steal<py::object>(
+                                     PyUnicode_DecodeFSDefault(path.c_str())));
+                               return out;
+                             })
       .def_property_readonly("keys", &GgufFile::keys)
       .def("value",
            [](const GgufFile& f, const std::string& key) -> py::object {
@@ -150,6 +160,27 @@ void bind_file(py::module_& m) {
              const Value* v = f.find(key);
              return v && v->type == ValueType::kArray ? py::cast(v->count) : py::none();
            })
+      .def(
+          "rows",
+          [](const GgufFile& f, const std::string& name, int64_t first, int64_t count) {
+            const Tensor* t = f.find_tensor(name);
+            const int64_t rows = t ? t->elements() / t->shape[0] : 0;
+            if (first < 0 || count < 0 || first > rows - count || !dtype_supported(t->type))
+              throw Error(ErrorKind::kArgument,
+                          format("%s: rows %lld to %lld of tensor %s cannot be read",
+                                 f.quoted_path().c_str(), static_cast<long long>(first),
+                                 static_cast<long long>(first + count), quoted(name).c_str()));
+            const WeightSource source{static_cast<DType>(t->type), rows, t->shape[0], t->data};
+            FloatArray out(
+                {static_cast<py::ssize_t>(count), static_cast<py::ssize_t>(t->shape[0])});
+            float* data = out.mutable_data();
+            py::gil_scoped_release release;
+            for (int64_t i = 0; i < count; ++i)
+              dequantize(source, first + i, 0, source.cols, data + i * source.cols);
+            return out;
+          },
+          py::arg("name"), py::arg("first"), py::arg("count"),
+          "Rows of a tensor as float32; non-finite values are given as they are.")
       .def_property_readonly("tensors", [](const GgufFile& f) {
         py::list out;
         for (const Tensor& t : f.tensors())
@@ -293,6 +324,17 @@ void bind_engine(py::module_& m) {
             e.set_costs(v, d);
           },
           py::arg("verify"), py::arg("draft"))
+      .def("draft_features",
+           [](Engine& e, const std::vector<int32_t>& ids, int steps) {
+             std::vector<float> values;
+             {
+               py::gil_scoped_release release;
+               values = draft_features(e, ids, steps, check_signals);
+             }
+             const auto rounds = static_cast<py::ssize_t>(ids.size()) - 1;
+             const auto width = static_cast<py::ssize_t>(values.size()) / (rounds * steps);
+             return FloatArray({rounds, static_cast<py::ssize_t>(steps), width}, values.data());
+           })
       .def("draft", [](Engine& e, const std::vector<int32_t>& ids, int k) {
         DraftTrace t;
         {

@@ -43,7 +43,8 @@ class Matrix {
   virtual ~Matrix() = default;
   DType type = DType::kF32;
   int64_t rows = 0, cols = 0;
-  int64_t bytes = 0;  // read by one pass over it
+  int64_t bytes = 0;   // read by one pass over it
+  float scale = 1.0f;  // of every product with it
 };
 
 /// K and V of one layer: `capacity` slots, position p in slot p % capacity.

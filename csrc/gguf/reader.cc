@@ -132,7 +132,7 @@ bool load_integer(ValueType type, const uint8_t* p, bool* negative, uint64_t* bi
 class GgufParser {
  public:
   explicit GgufParser(GgufFile* file)
-      : out_(*file), begin_(file->file_->data()), size_(file->file_->size()) {}
+      : out_(*file), begin_(file->files_[0]->data()), size_(file->files_[0]->size()) {}
 
   void parse() {
     header();
@@ -143,7 +143,7 @@ class GgufParser {
 
  private:
   [[noreturn]] void fail(const std::string& what) const {
-    throw Error(ErrorKind::kFile, quoted(out_.path_, 4096) + ": " + what);
+    throw Error(ErrorKind::kFile, out_.quoted_path() + ": " + what);
   }
 
   uint64_t left() const { return size_ - at_; }
@@ -374,15 +374,15 @@ int64_t Tensor::elements() const {
   return product;
 }
 
-std::shared_ptr<const GgufFile> GgufFile::open(const std::string& path, bool mmap) {
+std::shared_ptr<GgufFile> GgufFile::open_one(const std::string& path, bool mmap) {
   std::shared_ptr<GgufFile> file(new GgufFile());
-  file->path_ = path;
-  file->file_ = MappedFile::open(path, mmap);
+  file->parts_.push_back(path);
+  file->files_.push_back(MappedFile::open(path, mmap));
   GgufParser(file.get()).parse();
   return file;
 }
 
-std::string GgufFile::quoted_path() const { return quoted(path_, 4096); }
+std::string GgufFile::quoted_path() const { return quoted(path(), 4096); }
 
 const Value* GgufFile::find(std::string_view key) const {
   const auto it = values_.find(std::string(key));
@@ -400,9 +400,9 @@ std::optional<uint64_t> GgufFile::get_uint(std::string_view key) const {
   bool negative = false;
   uint64_t bits = 0;
   if (!load_integer(value->type, value->data, &negative, &bits)) {
-    wrong_type(path_, key, *value, "an integer");
+    wrong_type(path(), key, *value, "an integer");
   }
-  if (negative) out_of_range(path_, key, "a non-negative integer");
+  if (negative) out_of_range(path(), key, "a non-negative integer");
   return bits;
 }
 
@@ -412,10 +412,10 @@ std::optional<int64_t> GgufFile::get_int(std::string_view key) const {
   bool negative = false;
   uint64_t bits = 0;
   if (!load_integer(value->type, value->data, &negative, &bits)) {
-    wrong_type(path_, key, *value, "an integer");
+    wrong_type(path(), key, *value, "an integer");
   }
   if (!negative && bits > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
-    out_of_range(path_, key, "an integer of 63 bits");
+    out_of_range(path(), key, "an integer of 63 bits");
   }
   return static_cast<int64_t>(bits);
 }
@@ -425,37 +425,37 @@ std::optional<double> GgufFile::get_float(std::string_view key) const {
   if (value == nullptr) return std::nullopt;
   if (value->type == ValueType::kFloat32) return load<float>(value->data);
   if (value->type == ValueType::kFloat64) return load<double>(value->data);
-  wrong_type(path_, key, *value, "a float");
+  wrong_type(path(), key, *value, "a float");
 }
 
 std::optional<bool> GgufFile::get_bool(std::string_view key) const {
   const Value* value = find(key);
   if (value == nullptr) return std::nullopt;
-  if (value->type != ValueType::kBool) wrong_type(path_, key, *value, "a bool");
-  if (*value->data > 1) out_of_range(path_, key, "a bool of 0 or 1");
+  if (value->type != ValueType::kBool) wrong_type(path(), key, *value, "a bool");
+  if (*value->data > 1) out_of_range(path(), key, "a bool of 0 or 1");
   return *value->data != 0;
 }
 
 std::optional<std::string> GgufFile::get_string(std::string_view key) const {
   const Value* value = find(key);
   if (value == nullptr) return std::nullopt;
-  if (value->type != ValueType::kString) wrong_type(path_, key, *value, "a string");
+  if (value->type != ValueType::kString) wrong_type(path(), key, *value, "a string");
   const uint8_t* text = value->data + sizeof(uint64_t);
   const uint64_t length = value->bytes - sizeof(uint64_t);
-  if (!valid_utf8(text, length)) out_of_range(path_, key, "valid UTF-8");
+  if (!valid_utf8(text, length)) out_of_range(path(), key, "valid UTF-8");
   return std::string(reinterpret_cast<const char*>(text), length);
 }
 
 std::optional<std::vector<int64_t>> GgufFile::get_ints(std::string_view key) const {
   const Value* value = find(key);
   if (value == nullptr) return std::nullopt;
-  if (value->type != ValueType::kArray) wrong_type(path_, key, *value, "an array of integers");
+  if (value->type != ValueType::kArray) wrong_type(path(), key, *value, "an array of integers");
   const uint64_t size = value_size(value->element);
   std::vector<int64_t> out;
   if (value->element == ValueType::kBool) {
     out.reserve(value->count);
     for (uint64_t i = 0; i < value->count; ++i) {
-      if (value->data[i] > 1) out_of_range(path_, key, "an array of bools of 0 or 1");
+      if (value->data[i] > 1) out_of_range(path(), key, "an array of bools of 0 or 1");
       out.push_back(value->data[i]);
     }
     return out;
@@ -463,13 +463,13 @@ std::optional<std::vector<int64_t>> GgufFile::get_ints(std::string_view key) con
   bool negative = false;
   uint64_t bits = 0;
   if (size == 0 || value->element == ValueType::kFloat32 || value->element == ValueType::kFloat64) {
-    wrong_type(path_, key, *value, "an array of integers");
+    wrong_type(path(), key, *value, "an array of integers");
   }
   out.reserve(value->count);
   for (uint64_t i = 0; i < value->count; ++i) {
     load_integer(value->element, value->data + i * size, &negative, &bits);
     if (!negative && bits > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
-      out_of_range(path_, key, "an array of integers of 63 bits");
+      out_of_range(path(), key, "an array of integers of 63 bits");
     }
     out.push_back(static_cast<int64_t>(bits));
   }
@@ -480,7 +480,7 @@ std::optional<std::vector<float>> GgufFile::get_floats(std::string_view key) con
   const Value* value = find(key);
   if (value == nullptr) return std::nullopt;
   if (value->type != ValueType::kArray || value->element != ValueType::kFloat32) {
-    wrong_type(path_, key, *value, "an array of float32");
+    wrong_type(path(), key, *value, "an array of float32");
   }
   std::vector<float> out(value->count);
   if (!out.empty()) std::memcpy(out.data(), value->data, value->count * sizeof(float));
@@ -491,17 +491,17 @@ std::optional<std::vector<std::string_view>> GgufFile::get_strings(std::string_v
   const Value* value = find(key);
   if (value == nullptr) return std::nullopt;
   if (value->type != ValueType::kArray || value->element != ValueType::kString) {
-    wrong_type(path_, key, *value, "an array of strings");
+    wrong_type(path(), key, *value, "an array of strings");
   }
   std::vector<std::string_view> out;
   out.reserve(value->count);
   // Bounds are checked again: a mapping shows what other processes write into the file.
   uint64_t at = 0;
   for (uint64_t i = 0; i < value->count; ++i) {
-    if (value->bytes - at < sizeof(uint64_t)) out_of_range(path_, key, "what it was when opened");
+    if (value->bytes - at < sizeof(uint64_t)) out_of_range(path(), key, "what it was when opened");
     const uint64_t length = load<uint64_t>(value->data + at);
     at += sizeof(uint64_t);
-    if (length > value->bytes - at) out_of_range(path_, key, "what it was when opened");
+    if (length > value->bytes - at) out_of_range(path(), key, "what it was when opened");
     out.emplace_back(reinterpret_cast<const char*>(value->data + at), length);
     at += length;
   }

@@ -1,6 +1,10 @@
 // GGUF v2/v3 reader over a read-only mapping. Everything in the file is treated as hostile: counts,
 // lengths, offsets and products are checked before use, nothing is allocated on the word of a
 // count alone, and every failure is an Error{kFile} naming the file and the key or tensor.
+//
+// A model may come in several files, the parts of a set: name-00001-of-00003.gguf and so on, the
+// first with all metadata, each with tensors of its own and split.no, split.count and
+// split.tensors.count. Opening any of them opens all, and they look like one file.
 #pragma once
 
 #include <cstdint>
@@ -48,23 +52,35 @@ struct Tensor {
   std::vector<int64_t> shape;  // 1 to 4 entries, all > 0
   const uint8_t* data = nullptr;
   uint64_t bytes = 0;
+  size_t part = 0;  // of GgufFile::parts(), where it lies
 
   int64_t elements() const;
 };
 
 class GgufFile {
  public:
-  /// Opens and validates `path`. With mmap = false the file is read into memory (a mapping can be
-  /// truncated under us by another process; a copy cannot).
+  /// Opens and validates `path`, and the other parts if it is one of a set. With mmap = false files
+  /// are read into memory (a mapping can be truncated under us by another process; a copy cannot).
   static std::shared_ptr<const GgufFile> open(const std::string& path, bool mmap = true);
 
-  const std::string& path() const { return path_; }
-  /// The path as error sentences show it.
+  /// Of the file, or of the first part.
+  const std::string& path() const { return parts_[0]; }
+  /// Paths of the files that the model lies in, in their order.
+  const std::vector<std::string>& parts() const { return parts_; }
+  /// The path as error sentences show it; with a tensor, that of the part it lies in.
   std::string quoted_path() const;
+  std::string quoted_path(const Tensor& tensor) const;
   uint32_t version() const { return version_; }
-  uint64_t size() const { return file_->size(); }
-  /// For advice on how tensors will be used.
-  const MappedFile& bytes() const { return *file_; }
+  uint64_t size() const;  // of all parts
+
+  /// True for addresses inside a file.
+  bool holds(const uint8_t* data) const { return file_of(data) != nullptr; }
+  // How bytes of a file will be used; see MappedFile.
+  void prefetch(const uint8_t* data, uint64_t bytes) const;
+  void expect_random(const uint8_t* data, uint64_t bytes) const;
+  void release(const uint8_t* data, uint64_t bytes) const;
+  void discard(const uint8_t* data, uint64_t bytes) const;
+  void release_all() const;
 
   // Metadata. Keys in file order.
   const std::vector<std::string>& keys() const { return key_order_; }
@@ -90,8 +106,12 @@ class GgufFile {
  private:
   GgufFile() = default;
   friend class GgufParser;
-  std::string path_;
-  std::unique_ptr<MappedFile> file_;
+  friend class GgufSet;
+  static std::shared_ptr<GgufFile> open_one(const std::string& path, bool mmap);
+  const MappedFile* file_of(const uint8_t* data) const;
+
+  std::vector<std::string> parts_;
+  std::vector<std::unique_ptr<MappedFile>> files_;  // of parts_
   uint32_t version_ = 0;
   std::vector<std::string> key_order_;
   std::unordered_map<std::string, Value> values_;

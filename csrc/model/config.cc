@@ -29,6 +29,12 @@ class KeyReader {
   int64_t integer_or(const std::string& key, int64_t low, int64_t high, int64_t fallback) const {
     return has(key) ? integer(key, low, high) : fallback;
   }
+  /// Under the first of several names that the file has.
+  int64_t integer_of(std::initializer_list<const char*> keys, int64_t low, int64_t high) const {
+    for (const char* key : keys)
+      if (has(key)) return integer(key, low, high);
+    return integer(*keys.begin(), low, high);
+  }
   double number_or(const std::string& key, double low, double high, double fallback) const {
     const auto v = file_.get_float(full(key));
     if (!v) return fallback;
@@ -156,7 +162,11 @@ Config read_config(const GgufFile& file) {
   c.drafter = is_drafter_arch(*arch);
   const KeyReader keys(file, *arch);
   c.hidden = keys.integer("embedding_length", 1, kMaxWidth);
-  c.backbone = c.drafter ? keys.integer("embedding_length_out", 1, kMaxWidth) : c.hidden;
+  // llama.cpp's key, then those of other converters.
+  c.backbone = c.drafter ? keys.integer_of({"embedding_length_out", "n_embd_backbone",
+                                            "backbone_embedding_length"},
+                                           1, kMaxWidth)
+                         : c.hidden;
   c.context = keys.integer("context_length", 1, kMaxContext);
   c.window = keys.integer("attention.sliding_window", 1, kMaxContext);
   c.per_layer = keys.integer_or("embedding_length_per_layer_input", 0, 65536, 0);

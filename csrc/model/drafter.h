@@ -31,6 +31,8 @@ class Drafter {
   /// Their token ids, ascending; null when logit i belongs to token i (plain head).
   const int32_t* candidates() const { return candidates_.empty() ? nullptr : candidates_.data(); }
   int64_t candidate_count() const;
+  /// [hidden]: what the head was multiplied with.
+  const float* features() const { return normed_.get(); }
 
   const Config& config() const { return config_; }
 

@@ -1,8 +1,8 @@
 #include "model/weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <functional>
 #include <numeric>
 
 #include "base/error.h"
@@ -11,7 +11,16 @@
 namespace gemtp {
 namespace {
 
-const char kCentroidsTensor[] = "masked_embd_centroids.weight";
+// Tensors of drafters: llama.cpp's names, then those of other converters.
+using Names = std::vector<std::string>;
+const Names kPreProjection{"nextn.pre_projection.weight", "mtp.pre_projection.weight",
+                           "mtp_pre_proj.weight"};
+const Names kPostProjection{"nextn.post_projection.weight", "mtp.post_projection.weight",
+                            "mtp_post_proj.weight"};
+const Names kCentroids{"masked_embd_centroids.weight", "mtp.centroids.weight",
+                       "mtp_centroids.weight"};
+const Names kOrdering{"masked_embd_ordering", "masked_embd_ordering.weight",
+                      "mtp.token_ordering.weight", "mtp_token_ordering.weight"};
 
 std::string shape_text(const std::vector<int64_t>& shape) {
   std::string s = "[";
@@ -27,8 +36,17 @@ class Loader {
   [[noreturn]] void fail(const std::string& what) const {
     throw Error(ErrorKind::kFile, file_.quoted_path() + ": " + what);
   }
+  [[noreturn]] void fail(const Tensor& t, const std::string& what) const {
+    throw Error(ErrorKind::kFile, file_.quoted_path(t) + ": " + what);
+  }
 
   bool has(const std::string& name) const { return file_.find_tensor(name) != nullptr; }
+  /// The name under which the file has the tensor; the first if it has none.
+  const std::string& name_of(const Names& names) const {
+    const auto found = std::find_if(names.begin(), names.end(),
+                                    [this](const std::string& name) { return has(name); });
+    return found == names.end() ? names[0] : *found;
+  }
 
   /// The tensor, of exactly this shape (contiguous dimension first) and a computable type.
   const Tensor& demand(const std::string& name, const std::vector<int64_t>& shape) const {
@@ -38,36 +56,40 @@ class Loader {
     while (have.size() > 1 && have.back() == 1) have.pop_back();
     while (want.size() > 1 && want.back() == 1) want.pop_back();
     if (have != want)
-      fail("tensor " + name + " has shape " + shape_text(t->shape) +
-           " where the architecture needs " + shape_text(shape));
+      fail(*t, "tensor " + name + " has shape " + shape_text(t->shape) +
+                   " where the architecture needs " + shape_text(shape));
     if (!dtype_supported(t->type))
-      fail(format(
-          "tensor %s is %s; this version computes with F32, F16, BF16, Q8_0 and Q4_0, not yet "
-          "with that type",
-          name.c_str(), dtype_info(t->type)->name));
+      fail(*t,
+           format("tensor %s is %s; this version computes with F32, F16, BF16, Q8_0 and Q4_0, not "
+                  "yet with that type",
+                  name.c_str(), dtype_info(t->type)->name));
     return *t;
+  }
+
+  /// Of a tensor that the file has.
+  int64_t rows(const std::string& name) const {
+    const Tensor& t = *file_.find_tensor(name);
+    return t.shape.size() > 1 ? t.shape[1] : 1;
   }
 
   WeightSource source(const std::string& name, int64_t rows, int64_t cols) const {
     const Tensor& t = demand(name, {cols, rows});
     return {static_cast<DType>(t.type), rows, cols, t.data,
-            file_.quoted_path() + ": tensor " + name};
+            file_.quoted_path(t) + ": tensor " + name};
   }
 
   /// A matrix of all rows of `source`, whose memory is given back as it is read. `last_use`: the
   /// file's copy is not looked up later.
   MatrixPtr layout(const WeightSource& source, const std::string& name, bool last_use = true) {
-    const MappedFile& file = file_.bytes();
-    const auto offset = [&](const uint8_t* p) { return static_cast<size_t>(p - file.data()); };
     const LoadProgress progress{
-        [&](const uint8_t* p, int64_t n) { file.prefetch(offset(p), static_cast<size_t>(n)); },
+        [&](const uint8_t* p, int64_t n) { file_.prefetch(p, static_cast<uint64_t>(n)); },
         [&](const uint8_t* p, int64_t n) {
           if (last_use)
-            file.discard(offset(p), static_cast<size_t>(n));
+            file_.discard(p, static_cast<uint64_t>(n));
           else
-            file.release(offset(p), static_cast<size_t>(n));
+            file_.release(p, static_cast<uint64_t>(n));
         }};
-    return load(source, name, nullptr, file_holds(source) ? &progress : nullptr);
+    return load(source, name, nullptr, file_.holds(source.data) ? &progress : nullptr);
   }
 
   /// A matrix of the listed rows.
@@ -76,8 +98,15 @@ class Loader {
     return load(source, name, &rows, nullptr);
   }
 
+  /// Of rows that are multiplied by tensor name, with the scale beside it.
+  MatrixPtr scaled(const WeightSource& rows, const std::string& name) {
+    MatrixPtr m = layout(rows, name);
+    m->scale = scales(name, 1)[0];
+    return m;
+  }
+
   MatrixPtr matrix(const std::string& name, int64_t rows, int64_t cols) {
-    return layout(source(name, rows, cols), name);
+    return scaled(source(name, rows, cols), name);
   }
 
   /// A vector as floats (F32, F16 or BF16 in the file).
@@ -92,14 +121,22 @@ class Loader {
       else if (type == DType::kF16 || type == DType::kBF16)
         std::memcpy(&h, t.data + i * 2, 2);
       else
-        fail(format("tensor %s is %s; norms and scales must be F32, F16 or BF16", name.c_str(),
-                    dtype_info(t.type)->name));
+        fail(t, format("tensor %s is %s; norms and scales must be F32, F16 or BF16", name.c_str(),
+                       dtype_info(t.type)->name));
       if (type == DType::kF16) v[static_cast<size_t>(i)] = gemtp_f16_to_f32(h);
       if (type == DType::kBF16) v[static_cast<size_t>(i)] = gemtp_bf16_to_f32(h);
       if (!std::isfinite(v[static_cast<size_t>(i)]))
-        fail("tensor " + name + " holds a NaN or infinite value; the file is damaged");
+        fail(t, "tensor " + name + " holds a NaN or infinite value; the file is damaged");
     }
     return v;
+  }
+
+  /// What products with a weight are multiplied by: the tensor "….scale" beside "….weight", one
+  /// value or one for each expert. (An "….input_scale" says how to quantize the weight's input to
+  /// 4-bit floats, which this runtime does not; like llama.cpp on a CPU it does without.)
+  std::vector<float> scales(const std::string& name, int64_t n) const {
+    const std::string scale = name.substr(0, name.rfind('.')) + ".scale";
+    return has(scale) ? values(scale, n) : std::vector<float>(static_cast<size_t>(n), 1.0f);
   }
 
   Buffer vector(const std::string& name, int64_t n) const {
@@ -110,23 +147,22 @@ class Loader {
   }
 
   /// The experts of a 3-D tensor [experts, rows, cols], each its own matrix of rows first .. +
-  /// count.
+  /// count. own_scales: the file's scales beside it are applied here.
   std::vector<MatrixPtr> experts(const std::string& name, int64_t n, int64_t rows, int64_t cols,
-                                 int64_t first, int64_t count) {
+                                 int64_t first, int64_t count, bool own_scales = true) {
     const Tensor& t = demand(name, {cols, rows, n});
     const WeightSource all{static_cast<DType>(t.type), rows * n, cols, t.data};
+    const std::vector<float> scale =
+        own_scales ? scales(name, n) : std::vector<float>(static_cast<size_t>(n), 1.0f);
     std::vector<MatrixPtr> out;
-    for (int64_t e = 0; e < n; ++e) out.push_back(layout(all.slice(e * rows + first, count), name));
+    for (int64_t e = 0; e < n; ++e) {
+      out.push_back(layout(all.slice(e * rows + first, count), name));
+      out.back()->scale = scale[static_cast<size_t>(e)];
+    }
     return out;
   }
 
  private:
-  bool file_holds(const WeightSource& source) const {
-    const MappedFile& file = file_.bytes();
-    const std::less<const uint8_t*> before;
-    return !before(source.data, file.data()) && before(source.data, file.data() + file.size());
-  }
-
   MatrixPtr load(const WeightSource& source, const std::string& name,
                  const std::vector<int32_t>* rows, const LoadProgress* progress) {
     MatrixPtr m;
@@ -144,16 +180,29 @@ class Loader {
   Weights& weights_;
 };
 
+// Projections of one layer in one tensor: the rows of Q, K and V in that order. V is not there in a
+// layer that takes its values from K, and a layer that shares the K/V of another needs Q alone.
+void load_fused_qkv(Loader& load, const Config& c, const LayerConfig& l, const std::string& name,
+                    bool owns_kv, bool k_is_v, LayerWeights& w) {
+  const int64_t q_rows = l.heads * l.head_dim, kv_rows = l.kv_heads * l.head_dim;
+  int64_t rows = q_rows + (k_is_v ? 1 : 2) * kv_rows;
+  if (!owns_kv) {  // K and V may be there, unused
+    const int64_t given = load.rows(name) - q_rows;
+    rows = q_rows + (given == kv_rows || given == 2 * kv_rows ? given : 0);
+  }
+  const WeightSource s = load.source(name, rows, c.hidden);
+  w.q = load.scaled(s.slice(0, q_rows), name);
+  if (!owns_kv) return;
+  w.k = load.scaled(s.slice(q_rows, kv_rows), name);
+  if (!k_is_v) w.v = load.scaled(s.slice(q_rows + kv_rows, kv_rows), name);
+}
+
 void load_attention(Loader& load, const Config& c, const LayerConfig& l, const std::string& p,
                     bool owns_kv, bool k_is_v, LayerWeights& w) {
   const int64_t q_rows = l.heads * l.head_dim, kv_rows = l.kv_heads * l.head_dim;
   w.attn_norm = load.vector(p + "attn_norm.weight", c.hidden);
-  if (load.has(p + "attn_qkv.weight") && owns_kv) {
-    const std::string name = p + "attn_qkv.weight";
-    const WeightSource s = load.source(name, q_rows + 2 * kv_rows, c.hidden);
-    w.q = load.layout(s.slice(0, q_rows), name);
-    w.k = load.layout(s.slice(q_rows, kv_rows), name);
-    w.v = load.layout(s.slice(q_rows + kv_rows, kv_rows), name);
+  if (load.has(p + "attn_qkv.weight")) {
+    load_fused_qkv(load, c, l, p + "attn_qkv.weight", owns_kv, k_is_v, w);
   } else {
     w.q = load.matrix(p + "attn_q.weight", q_rows, c.hidden);
     if (owns_kv) {
@@ -169,7 +218,8 @@ void load_attention(Loader& load, const Config& c, const LayerConfig& l, const s
 
 std::unique_ptr<ExpertWeights> load_experts(Loader& load, const Config& c, const std::string& p) {
   auto e = std::make_unique<ExpertWeights>();
-  e->router = load.matrix(p + "ffn_gate_inp.weight", c.experts, c.hidden);
+  const std::string router = p + "ffn_gate_inp.weight";  // its .scale belongs to its input
+  e->router = load.layout(load.source(router, c.experts, c.hidden), router);
   e->router_scale = load.vector(p + "ffn_gate_inp.scale", c.hidden);
   e->per_expert_scale = load.vector(p + "ffn_down_exps.scale", c.experts);
   if (load.has(p + "ffn_gate_up_exps.weight")) {
@@ -181,8 +231,8 @@ std::unique_ptr<ExpertWeights> load_experts(Loader& load, const Config& c, const
          {std::pair{"ffn_gate_exps.weight", &e->gate}, {"ffn_up_exps.weight", &e->up}})
       *out = load.experts(p + name, c.experts, c.expert_ffn, c.hidden, 0, c.expert_ffn);
   }
-  e->down =
-      load.experts(p + "ffn_down_exps.weight", c.experts, c.hidden, c.expert_ffn, 0, c.hidden);
+  e->down = load.experts(p + "ffn_down_exps.weight", c.experts, c.hidden, c.expert_ffn, 0, c.hidden,
+                         /*own_scales=*/false);  // they are per_expert_scale
   e->dense_post_norm = load.vector(p + "post_ffw_norm_1.weight", c.hidden);
   e->pre_norm = load.vector(p + "pre_ffw_norm_2.weight", c.hidden);
   e->post_norm = load.vector(p + "post_ffw_norm_2.weight", c.hidden);
@@ -193,9 +243,12 @@ std::unique_ptr<ExpertWeights> load_experts(Loader& load, const Config& c, const
 bool full_layers_reuse_k(const Loader& load, const Config& c) {
   if (c.per_layer) return false;  // the E series always has V projections
   for (int i = 0; i < c.kv_layers; ++i) {
+    const LayerConfig& l = c.layers[static_cast<size_t>(i)];
     const std::string p = "blk." + std::to_string(i) + ".";
-    if (!c.layers[static_cast<size_t>(i)].sliding &&
-        (load.has(p + "attn_v.weight") || load.has(p + "attn_qkv.weight")))
+    if (l.sliding) continue;
+    if (load.has(p + "attn_v.weight")) return false;
+    if (load.has(p + "attn_qkv.weight") &&
+        load.rows(p + "attn_qkv.weight") != (l.heads + l.kv_heads) * l.head_dim)
       return false;
   }
   return true;
@@ -218,6 +271,13 @@ void load_layer(Loader& load, const Config& c, int i, bool full_k_is_v, LayerWei
   }
   if (load.has(p + "layer_output_scale.weight"))
     w.output_scale = load.values(p + "layer_output_scale.weight", 1)[0];
+}
+
+// Gemma 4's own: the first quarter of the pairs rotates, the rest does not.
+std::vector<float> proportional_factors(int64_t pairs) {
+  std::vector<float> factors(static_cast<size_t>(pairs), 1e30f);
+  std::fill(factors.begin(), factors.begin() + pairs / 4, 1.0f);
+  return factors;
 }
 
 struct OrderedHead {
@@ -255,22 +315,44 @@ OrderedHead ordered_head_from_metadata(Loader& load, const GgufFile& file, const
   return head;
 }
 
-// As tensors, under llama.cpp's names. It has no key for the number of clusters to score; some
-// files carry the config's, and every published drafter was made for 32.
-OrderedHead ordered_head_from_tensors(Loader& load, const GgufFile& file, const Config& c) {
-  const Tensor& rows = *file.find_tensor(kCentroidsTensor);
-  OrderedHead head;
-  head.centroids = rows.shape.size() > 1 ? rows.shape[1] : 1;
-  head.top_k = file.get_int(c.arch + ".centroid_intermediate_top_k")
-                   .value_or(std::min<int64_t>(32, head.centroids));
-  check_sizes(load, c, head);
-  head.matrix = load.matrix(kCentroidsTensor, head.centroids, c.hidden);
+// In some files the ordering names each token's cluster instead of each cluster's tokens.
+void clusters_to_order(std::vector<int64_t>& ordering, int64_t centroids) {
+  const auto vocab = static_cast<int64_t>(ordering.size());
+  std::vector<int64_t> place(static_cast<size_t>(centroids));  // for the next token of each cluster
+  for (const int64_t cluster : ordering) {
+    if (cluster < 0 || cluster >= centroids) return;
+    ++place[static_cast<size_t>(cluster)];
+  }
+  const int64_t each = vocab / centroids;
+  if (each == 1) return;  // either way it is a permutation
+  for (int64_t c = 0; c < centroids; ++c) {
+    if (place[static_cast<size_t>(c)] != each) return;
+    place[static_cast<size_t>(c)] = c * each;
+  }
+  std::vector<int64_t> order(ordering.size());
+  for (int64_t token = 0; token < vocab; ++token)
+    order[static_cast<size_t>(place[static_cast<size_t>(ordering[static_cast<size_t>(token)])]++)] =
+        token;
+  ordering = std::move(order);
+}
 
-  const Tensor* order = file.find_tensor("masked_embd_ordering");
-  if (!order) order = file.find_tensor("masked_embd_ordering.weight");
+// As tensors. llama.cpp has no key for the number of clusters to score; some files carry the
+// config's under one name or another, and every published drafter was made for 32.
+OrderedHead ordered_head_from_tensors(Loader& load, const GgufFile& file, const Config& c) {
+  const std::string& name = load.name_of(kCentroids);
+  OrderedHead head;
+  head.centroids = load.rows(name);
+  head.top_k = std::min<int64_t>(32, head.centroids);
+  for (const char* key : {".centroid_top_k", ".centroid_intermediate_top_k"})
+    head.top_k = file.get_int(c.arch + key).value_or(head.top_k);
+  check_sizes(load, c, head);
+  head.matrix = load.matrix(name, head.centroids, c.hidden);
+
+  const Tensor* order = file.find_tensor(load.name_of(kOrdering));
   constexpr uint32_t kI32 = 26, kI64 = 27;
   if (!order || (order->type != kI32 && order->type != kI64) || order->elements() != c.vocab)
-    load.fail("tensor masked_embd_ordering must be I32 or I64 with one entry a token");
+    load.fail(format("tensor %s must be I32 or I64 with one entry a token",
+                     load.name_of(kOrdering).c_str()));
   for (int64_t i = 0; i < c.vocab; ++i) {
     int32_t narrow;
     int64_t wide;
@@ -282,6 +364,7 @@ OrderedHead ordered_head_from_tensors(Loader& load, const GgufFile& file, const 
     }
     head.order.push_back(wide);
   }
+  clusters_to_order(head.order, head.centroids);
   return head;
 }
 
@@ -299,7 +382,7 @@ void load_ordered_head(Loader& load, const GgufFile& file, Config& c, Weights& w
   OrderedHead head;
   if (file.has("gemtp.ordered_head.num_centroids"))
     head = ordered_head_from_metadata(load, file, c);
-  else if (load.has(kCentroidsTensor))
+  else if (load.has(load.name_of(kCentroids)))
     head = ordered_head_from_tensors(load, file, c);
   else
     return;
@@ -311,10 +394,14 @@ void load_ordered_head(Loader& load, const GgufFile& file, Config& c, Weights& w
   w.centroids = std::move(head.matrix);
   w.token_order.assign(head.order.begin(), head.order.end());
   const int64_t per_cluster = c.vocab / c.centroids;
+  const std::string name = load.has("output.weight") ? "output.weight" : "token_embd.weight";
+  const WeightSource rows = load.source(name, c.vocab, c.hidden);
+  const float scale = load.scales(name, 1)[0];
   for (int64_t i = 0; i < c.centroids; ++i) {
     const std::vector<int32_t> tokens(w.token_order.begin() + i * per_cluster,
                                       w.token_order.begin() + (i + 1) * per_cluster);
-    w.clusters.push_back(load.gather(w.token_embedding, "token_embd.weight", tokens));
+    w.clusters.push_back(load.gather(rows, name, tokens));
+    w.clusters.back()->scale = scale;
   }
 }
 
@@ -361,7 +448,10 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Stora
   w.output_norm = load.vector("output_norm.weight", c.hidden);
   for (const LayerConfig& l : c.layers)
     if (!l.sliding && w.rope_factors.empty()) {
-      w.rope_factors = load.values("rope_freqs.weight", l.head_dim / 2);
+      // Some converters leave them out of drafters.
+      w.rope_factors = c.drafter && !load.has("rope_freqs.weight")
+                           ? proportional_factors(l.head_dim / 2)
+                           : load.values("rope_freqs.weight", l.head_dim / 2);
       for (float f : w.rope_factors)
         if (!(f > 0)) load.fail("tensor rope_freqs.weight holds a value that is not positive");
     }
@@ -379,8 +469,8 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Stora
   }
 
   if (c.drafter) {
-    w.pre_projection = load.matrix("nextn.pre_projection.weight", c.hidden, 2 * c.backbone);
-    w.post_projection = load.matrix("nextn.post_projection.weight", c.backbone, c.hidden);
+    w.pre_projection = load.matrix(load.name_of(kPreProjection), c.hidden, 2 * c.backbone);
+    w.post_projection = load.matrix(load.name_of(kPostProjection), c.backbone, c.hidden);
     if (head == HeadChoice::kOfFile) load_ordered_head(load, *file, c, w);
   }
   if (w.clusters.empty()) {
@@ -392,18 +482,16 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Stora
 }
 
 void give_back_sources(const Weights& weights, const Config& config) {
-  const MappedFile& file = weights.file->bytes();
+  const GgufFile& file = *weights.file;
   const auto each_table = [&](auto advise) {
     for (const WeightSource* t : {&weights.token_embedding, &weights.per_layer_embedding})
-      if (t->data)
-        advise(static_cast<size_t>(t->data - file.data()),
-               static_cast<size_t>(t->rows * t->row_bytes()));
+      if (t->data) advise(t->data, static_cast<uint64_t>(t->rows * t->row_bytes()));
   };
   if (config.drafter)  // it looks tokens up in the target's table
-    each_table([&](size_t offset, size_t bytes) { file.discard(offset, bytes); });
+    each_table([&](const uint8_t* data, uint64_t bytes) { file.discard(data, bytes); });
   else
-    each_table([&](size_t offset, size_t bytes) { file.expect_random(offset, bytes); });
-  file.release(0, file.size());
+    each_table([&](const uint8_t* data, uint64_t bytes) { file.expect_random(data, bytes); });
+  file.release_all();
 }
 
 }  // namespace gemtp

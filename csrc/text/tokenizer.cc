@@ -35,6 +35,15 @@ int byte_of(std::string_view text) {
   return value;
 }
 
+/// What a token is that tokenizer.json lists as an ordinary or an added one: it types no bytes, and
+/// adds tags and unused tokens beside the markers of the chat format, which are <|this or that|>.
+TokenType type_from_json(std::string_view text, TokenType given) {
+  if (given == TokenType::kNormal && byte_of(text) >= 0) return TokenType::kByte;
+  const bool marker =
+      text.size() > 3 && (text.substr(0, 2) == "<|" || text.substr(text.size() - 2) == "|>");
+  return given == TokenType::kUserDefined && !marker ? TokenType::kNormal : given;
+}
+
 bool only_white_space(std::string_view text) {
   while (!text.empty()) {
     if (text[0] == ' ' || text[0] == '\n' || text[0] == '\t' || text[0] == '\r') {
@@ -70,7 +79,7 @@ struct Tokenizer::Impl {
   [[noreturn]] void fail(const std::string& what) const {
     throw Error(ErrorKind::kFile, path + ": " + what);
   }
-  void check_model(const GgufFile& file) const;
+  void check_model(const GgufFile& file);
   void load_tokens(const GgufFile& file);
   void load_types(const GgufFile& file);
   void load_merges(const GgufFile& file);
@@ -89,6 +98,7 @@ struct Tokenizer::Impl {
   size_t checked(int32_t id) const;
 
   std::string path;  // quoted, for messages
+  bool types_of_json = false;
   std::vector<std::string> texts;
   std::vector<TokenType> types;
   std::vector<bool> markers;
@@ -105,10 +115,12 @@ struct Tokenizer::Impl {
   std::vector<int32_t> suppressed;
 };
 
-void Tokenizer::Impl::check_model(const GgufFile& file) const {
+void Tokenizer::Impl::check_model(const GgufFile& file) {
   const std::optional<std::string> model = file.get_string("tokenizer.ggml.model");
   if (!model) fail("the file has no tokenizer: key 'tokenizer.ggml.model' is missing");
-  if (*model != "gemma4") {
+  // Ollama's converter calls it so. It takes the types from tokenizer.json, which knows no bytes.
+  types_of_json = *model == "llama" && file.get_string("tokenizer.ggml.pre") == "gemma4";
+  if (*model != "gemma4" && !types_of_json) {
     fail("the tokenizer is of the model " + quoted(*model) + ", but only 'gemma4' is supported");
   }
 }
@@ -168,6 +180,7 @@ void Tokenizer::Impl::load_types(const GgufFile& file) {
     }
     const std::string& text = texts[i];
     types[i] = static_cast<TokenType>(value);
+    if (types_of_json) types[i] = type_from_json(text, types[i]);
     switch (types[i]) {
       case TokenType::kNormal:
       case TokenType::kUnused:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from . import __version__, _core
 from .errors import ArgumentError, Error, FileError
+from .parts import files_of, first_of
 
 FORMAT = 1
 MAX_DRAFT = 15
@@ -45,7 +46,7 @@ class FileIdentity:
     bytes: int
     modified_ns: int
     sha256: str
-    """Of the first and the last MiB."""
+    """Of the first and the last MiB of each of its files."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def path_of(target: PathLike, drafter: PathLike | None, threads: int, kv_type: s
 
 
 def _resolved(path: PathLike) -> str:
-    return os.path.realpath(os.fsdecode(path))
+    return os.path.realpath(first_of(path))
 
 
 # ---------------------------------------------------------------- conditions
@@ -193,13 +194,18 @@ def conditions(
 
 
 def identify(path: PathLike) -> FileIdentity:
-    with open(path, "rb") as file:
-        status = os.fstat(file.fileno())
-        digest = hashlib.sha256(file.read(_HASHED))
-        if status.st_size > _HASHED:
-            file.seek(max(_HASHED, status.st_size - _HASHED))
+    """Of a model in several parts: their sum, the latest time, and the ends of each."""
+    size, modified, digest = 0, 0, hashlib.sha256()
+    for part in files_of(path):
+        with open(part, "rb") as file:
+            status = os.fstat(file.fileno())
             digest.update(file.read(_HASHED))
-    return FileIdentity(_resolved(path), status.st_size, status.st_mtime_ns, digest.hexdigest())
+            if status.st_size > _HASHED:
+                file.seek(max(_HASHED, status.st_size - _HASHED))
+                digest.update(file.read(_HASHED))
+        size += status.st_size
+        modified = max(modified, status.st_mtime_ns)
+    return FileIdentity(_resolved(path), size, modified, digest.hexdigest())
 
 
 def difference(then: Conditions, now: Conditions) -> str | None:

@@ -131,6 +131,15 @@ gemtp_matmul CpuMatmul::call(const CpuMatrix& w, const Input& input, int64_t beg
   return c;
 }
 
+void CpuMatmul::run(const Matrix& w, const gemtp_matmul& call) const {
+  run(w.type, call);
+  if (w.scale == 1.0f) return;
+  for (int64_t i = 0; i < call.m; ++i) {
+    float* row = call.y + i * call.y_stride;
+    kernels_.scale(row, w.scale, call.rows, row);
+  }
+}
+
 void CpuMatmul::run(DType type, const gemtp_matmul& call) const {
   switch (type) {
     case DType::kF32:
@@ -160,7 +169,7 @@ void CpuMatmul::products(const std::vector<MatmulJob>& jobs) {
   quantize_inputs();
   for_each_piece(first_tile, bytes, [&](size_t j, int64_t begin, int64_t end, int) {
     const MatmulJob& job = jobs[j];
-    run(job.w->type,
+    run(*job.w,
         call(cpu(*job.w), inputs_[input[j]], begin, end, job.y + begin * GEMTP_TILE, job.y_stride));
   });
 }
@@ -193,8 +202,8 @@ void CpuMatmul::gated(const std::vector<GatedJob>& jobs) {
       const int64_t stop = std::min(end, begin + group), first = begin * GEMTP_TILE;
       const int64_t n = std::min(stop * GEMTP_TILE, gate.rows) - first;
       float* ups = results_[static_cast<size_t>(thread)].ensure(job.m * n);
-      run(gate.type, call(gate, inputs_[gate_input[j]], begin, stop, job.y + first, job.y_stride));
-      run(up.type, call(up, inputs_[up_input[j]], begin, stop, ups, n));
+      run(gate, call(gate, inputs_[gate_input[j]], begin, stop, job.y + first, job.y_stride));
+      run(up, call(up, inputs_[up_input[j]], begin, stop, ups, n));
       for (int64_t i = 0; i < job.m; ++i) {
         float* y = job.y + i * job.y_stride + first;
         kernels_.gelu_mul(y, ups + i * n, n, y);
@@ -219,7 +228,7 @@ void CpuMatmul::head(const Matrix& matrix, const float* x, int64_t m, float cap,
       const int64_t first = tile * GEMTP_TILE, n = std::min(stop * GEMTP_TILE, w.rows) - first;
       float* y = logits ? logits + first : results_[static_cast<size_t>(thread)].ensure(m * n);
       const int64_t stride = logits ? w.rows : n;
-      run(w.type, call(w, inputs_[0], tile, stop, y, stride));
+      run(w, call(w, inputs_[0], tile, stop, y, stride));
       for (int64_t i = 0; i < m; ++i) {
         float* row = y + i * stride;
         if (cap > 0) kernels_.softcap(row, n, cap, row);

@@ -48,6 +48,7 @@ class CpuMatmul {
   void for_each_piece(const std::vector<int64_t>& first_tile, int64_t bytes, const Fn& fn);
   gemtp_matmul call(const CpuMatrix& w, const Input& input, int64_t begin, int64_t end, float* y,
                     int64_t y_stride) const;
+  void run(const Matrix& w, const gemtp_matmul& call) const;
   void run(DType type, const gemtp_matmul& call) const;
   int64_t tiles_per_group(int64_t tile_bytes, int64_t m) const;
 

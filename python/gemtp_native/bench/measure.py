@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from .. import __version__, _core
 from ..errors import ContextError
 from ..model import Model, Output
+from ..parts import size_of
 from ..profile import MAX_ROWS
 from .machine import (
     describe_file,
@@ -193,7 +194,7 @@ class _Run:
         model, seconds, stored = load()
         if stored is None:
             return model, Load(seconds, None, None)
-        size = sum(os.path.getsize(f) for f in (target, drafter) if f is not None)
+        size = sum(size_of(f) for f in (target, drafter) if f is not None)
         little = max(size // 100, 1 << 20)  # what other files of the process come to
         if stored < little:
             return model, Load(seconds, stored, seconds)

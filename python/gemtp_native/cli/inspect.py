@@ -58,6 +58,7 @@ def describe(file: ModelFile) -> dict[str, Any]:
     layers = file.layers
     facts: dict[str, Any] = {
         "path": str(file.path),
+        "parts": file.gguf.parts,
         "bytes": file.gguf.size,
         "gguf_version": file.gguf.version,
         "kind": file.kind,
@@ -67,7 +68,7 @@ def describe(file: ModelFile) -> dict[str, Any]:
         "context": file.integer("context_length"),
         "vocabulary": file.vocab,
         "hidden": file.hidden,
-        "backbone": file.integer("embedding_length_out") if file.kind == "drafter" else None,
+        "backbone": file.backbone if file.kind == "drafter" else None,
         "per_layer_input": file.integer("embedding_length_per_layer_input") or 0,
         "window": file.integer("attention.sliding_window"),
         "layers": None,
@@ -168,8 +169,9 @@ def _compare(files: Sequence[ModelFile]) -> dict[str, Any]:
 def _lines(facts: dict[str, Any]) -> Iterable[str]:
     name = f" {facts['name']!r}" if facts["name"] else ""
     what = f"{facts['architecture']} {facts['kind']}" if facts["architecture"] else facts["kind"]
+    files = f" in {len(facts['parts'])} files" if len(facts["parts"]) > 1 else ""
     yield (
-        f"{facts['path']}: {what}{name}, {size_text(facts['bytes'])}, "
+        f"{facts['path']}: {what}{name}, {size_text(facts['bytes'])}{files}, "
         f"GGUF version {facts['gguf_version']}"
     )
     for label, text in _rows(facts):

@@ -20,6 +20,24 @@ TARGETS = ("gemma4",)
 DRAFTERS = ("gemma4-assistant", "gemma4_assistant", "gemma4_mtp")
 HEAD = "gemtp.ordered_head"
 
+# Of drafters, by different converters: csrc/model/weights.cc.
+_CENTROIDS = ("masked_embd_centroids.weight", "mtp.centroids.weight", "mtp_centroids.weight")
+_ORDERINGS = {
+    "masked_embd_ordering",
+    "masked_embd_ordering.weight",
+    "mtp.token_ordering.weight",
+    "mtp_token_ordering.weight",
+}
+_OTHER_NAMES = {
+    f"nextn.{part}_projection.weight": (
+        f"nextn.{part}_projection.weight",
+        f"mtp.{part}_projection.weight",
+        f"mtp_{part}_proj.weight",
+    )
+    for part in ("pre", "post")
+}
+_BACKBONE = ("embedding_length_out", "n_embd_backbone", "backbone_embedding_length")
+
 # In the layers of every model; others depend on what the layer has.
 _LAYER_TENSORS = (
     "attn_norm",
@@ -120,6 +138,11 @@ class ModelFile:
         return self.integer("embedding_length")
 
     @property
+    def backbone(self) -> int | None:
+        """Of a drafter: the hidden size of its target."""
+        return next((v for v in map(self.integer, _BACKBONE) if v is not None), None)
+
+    @property
     def vocab(self) -> int | None:
         """Rows of the embedding, or tokens of the tokenizer where there is none."""
         embedding = self.named.get("token_embd.weight")
@@ -193,14 +216,13 @@ class ModelFile:
 
     def _ordered_head(self) -> OrderedHead | None:
         centroids, top_k = self.value(f"{HEAD}.num_centroids"), self.value(f"{HEAD}.top_k")
-        rows = self.named.get("masked_embd_centroids.weight")
+        rows = next((self.named[n] for n in _CENTROIDS if n in self.named), None)
         if isinstance(centroids, int):
             return OrderedHead(centroids, top_k if isinstance(top_k, int) else 0)
         if rows is None or len(rows.shape) != 2:
             return None
-        return OrderedHead(
-            rows.shape[1], self.integer("centroid_intermediate_top_k") or min(32, rows.shape[1])
-        )
+        top_k = self.integer("centroid_top_k") or self.integer("centroid_intermediate_top_k")
+        return OrderedHead(rows.shape[1], top_k or min(32, rows.shape[1]))
 
     # ------------------------------------------------------------ problems
 
@@ -221,21 +243,25 @@ class ModelFile:
             self._problem(f"{self.arch!r} is not an architecture that gemtp runs")
         for name, (count, _) in self.types().items():
             odd = [t.name for t in self.tensors if t.type == name and not t.computable]
-            if odd and odd != ["masked_embd_ordering"]:
+            if odd and not set(odd) <= _ORDERINGS:
                 more = "" if count == 1 else f" and {count - 1} more"
                 self._problem(f"gemtp does not compute with {name} ({odd[0]}{more})")
         if kind not in ("target", "drafter"):
             return
         if not self.layers:
             self._problem("the metadata does not describe the layers")
-        missing = [name for name in self._demanded() if name not in self.named]
+        missing = [
+            names[0]
+            for names in (_OTHER_NAMES.get(n, (n,)) for n in self._demanded())
+            if not any(name in self.named for name in names)
+        ]
         if missing:
             more = "" if len(missing) == 1 else f" and {len(missing) - 1} more are missing"
             self._problem(f"tensor {missing[0]}{more or ' is missing'}")
 
     def _demanded(self) -> Iterator[str]:
         yield from ("token_embd.weight", "output_norm.weight")
-        if any(not layer.sliding for layer in self.layers):
+        if self.kind == "target" and any(not layer.sliding for layer in self.layers):
             yield "rope_freqs.weight"
         per_layer_input = bool(self.integer("embedding_length_per_layer_input"))
         if per_layer_input:
@@ -261,7 +287,7 @@ def all_integers(values: list[Any]) -> bool:
 def why_not(target: ModelFile, drafter: ModelFile) -> list[str]:
     """How a drafter does not fit a target; empty when it does."""
     reasons = []
-    backbone = drafter.integer("embedding_length_out")
+    backbone = drafter.backbone
     if backbone != target.hidden:
         reasons.append(
             f"it expects a target of hidden size {backbone}, this one has {target.hidden}"

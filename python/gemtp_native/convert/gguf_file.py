@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from .. import parts
 from ..errors import FileError
 from .encode import TensorType, encoded_size
 
@@ -95,9 +96,11 @@ class Layout:
         self._end = 0  # of the last tensor, from the start of the data
         self.sizes: list[int] = []
 
-    def add(self, name: str, shape: Sequence[int], kind: TensorType) -> None:
-        """shape: rows first; GGUF counts dimensions from the fastest."""
-        size = encoded_size(int(np.prod(shape, dtype=np.int64)), kind)
+    def add(self, name: str, shape: Sequence[int], kind: int, size: int | None = None) -> None:
+        """shape: rows first; GGUF counts dimensions from the fastest. size: in bytes, needed for a
+        type that is no TensorType."""
+        if size is None:
+            size = encoded_size(int(np.prod(shape, dtype=np.int64)), TensorType(kind))
         dims = b"".join(struct.pack("<Q", n) for n in reversed(shape))
         self._infos.append(
             _string(name)
@@ -137,9 +140,13 @@ def pad(handle: BinaryIO, size: int) -> None:
 def read_metadata(path: Path) -> dict[str, Any]:
     """All key/value pairs; strings as bytes, arrays as numpy arrays or lists of bytes.
 
-    FileError for anything that is not a well-formed GGUF version 2 or 3.
+    Of a model in several parts, those of the first. FileError for anything that is not a
+    well-formed GGUF version 2 or 3.
     """
     values: dict[str, Any] = _read(path, lambda reader: reader.metadata()[0])
+    names = parts.names(path)
+    if names and values.get("split.no", 0) != 0:
+        values = _read(Path(names[0]), lambda reader: reader.metadata()[0])
     return values
 
 
@@ -168,10 +175,41 @@ class Contents:
 
 
 def read_contents(path: Path) -> Contents:
-    """FileError for anything that is not a well-formed GGUF version 2 or 3. That tensors' data lie
-    within the file is not checked here: that depends on their types."""
-    contents: Contents = _read(path, lambda reader: reader.contents())
-    return contents
+    """Of a file, or of all parts of a model in several, as if it were one file. FileError for
+    anything that is not a well-formed GGUF version 2 or 3, or not the whole set. That tensors' data
+    lie within the file is not checked here: that depends on their types."""
+    given: Contents = _read(path, lambda reader: reader.contents())
+    count = given.values.get("split.count", 1)
+    if count in (0, 1):
+        return given
+    names = parts.names(path)
+    if names is None or len(names) != count:
+        raise FileError(
+            f"{path} is a part of a model in {count} files, which find each other by their names; "
+            f"give them names like model-00001-of-{count:05}.gguf."
+        )
+    return _together([Path(name) for name in names], given.values.get("split.tensors.count"))
+
+
+def _together(files: list[Path], count: int | None) -> Contents:
+    found: list[Contents] = [_read(file, lambda reader: reader.contents()) for file in files]
+    for i, (file, part) in enumerate(zip(files, found, strict=True)):
+        if (part.values.get("split.no"), part.values.get("split.count")) != (i, len(files)):
+            raise FileError(
+                f"{file}: by its name it is part {i + 1} of {len(files)}, by its metadata it is "
+                f"not; fetch it again under its own name."
+            )
+    tensors = [tensor for part in found for tensor in part.tensors]
+    if len({t.name for t in tensors}) != len(tensors) or count not in (None, len(tensors)):
+        raise FileError(
+            f"{files[0]}: its {len(files)} parts do not hold the tensors of one model; fetch them "
+            f"again together."
+        )
+    whole = Contents(found[0].values, found[0].metadata, tensors)
+    for key in ("split.no", "split.count", "split.tensors.count"):
+        whole.values.pop(key, None)
+        whole.metadata.remove(key)
+    return whole
 
 
 def _read(path: Path, what: Callable[[_Reader], Any]) -> Any:

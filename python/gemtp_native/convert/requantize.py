@@ -27,6 +27,10 @@ _BITS = {
 }
 
 
+# Types of what is no weight, such as the ordering of an ordered head: bytes of a value. Copied.
+_OTHERS = {24: 1, 25: 2, 26: 4, 27: 8, 28: 8}
+
+
 @dataclass(frozen=True)
 class Requantized:
     path: Path
@@ -49,18 +53,18 @@ def requantize(
     """
     source, out = Path(source), Path(out)
     plan = _Plan(source, outtype)
-    if out.exists() and os.path.samefile(source, out):
+    if out.exists() and any(os.path.samefile(t.file, out) for t in plan.contents.tensors):
         raise ArgumentError(f"{out} is the file to requantize; choose another output.")
     layout = Layout()
     for tensor, kind in plan.tensors:
-        layout.add(tensor.name, tensor.shape, kind)
+        layout.add(tensor.name, tensor.shape, kind, _size(tensor.count, kind))
     metadata = plan.contents.metadata
     metadata.u32("general.file_type", OUTTYPES[outtype][1])
     metadata.u32("general.quantization_version", 2)
     metadata.remove("general.alignment")  # tensors are laid out anew, at the default one
     header = layout.header(metadata)
     size = len(header) + layout.data_size
-    with replacing(out, size) as handle, _Data(source) as data:
+    with replacing(out, size) as handle, _Data() as data:
         handle.write(header)
         _write(handle, data, plan.tensors, layout.sizes, progress)
     return Requantized(out, outtype, size)
@@ -80,17 +84,19 @@ class _Plan:
             raise ArgumentError(f"the type is {outtype!r}; {', '.join(OUTTYPES)} are possible.")
         wanted = OUTTYPES[outtype][0]
         self.contents: Contents = read_contents(source)
-        if self.contents.values.get("split.count", 0) not in (0, 1):
-            raise ModelError(f"{source} is a part of a model in several files; merge them first.")
         if not self.contents.tensors:
             raise ModelError(f"{source} holds no tensors, only metadata.")
-        end = source.stat().st_size
-        self.tensors: list[tuple[TensorInfo, TensorType]] = []
+        ends = {file: file.stat().st_size for file in {t.file for t in self.contents.tensors}}
+        self.tensors: list[tuple[TensorInfo, int]] = []
         for tensor in self.contents.tensors:
             kind = _kind(tensor)
-            if tensor.offset + encoded_size(tensor.count, kind) > end:
-                raise FileError(f"{source} ends inside {tensor.name}: it is not complete.")
-            if _is_matrix(tensor) and tensor.shape[-1] % block_values(wanted) == 0:
+            if tensor.offset + _size(tensor.count, kind) > ends[tensor.file]:
+                raise FileError(f"{tensor.file} ends inside {tensor.name}: it is not complete.")
+            if (
+                isinstance(kind, TensorType)
+                and _is_matrix(tensor)
+                and tensor.shape[-1] % block_values(wanted) == 0
+            ):
                 if _BITS[kind] < _BITS[wanted]:
                     raise ModelError(
                         f"{source}: {tensor.name} is {kind.name}, and {wanted.name} would not "
@@ -101,8 +107,15 @@ class _Plan:
             self.tensors.append((tensor, kind))
 
 
-def _kind(tensor: TensorInfo) -> TensorType:
+def _size(count: int, kind: int) -> int:
+    """Of `count` values, in bytes."""
+    return count * _OTHERS[kind] if kind in _OTHERS else encoded_size(count, TensorType(kind))
+
+
+def _kind(tensor: TensorInfo) -> int:
     """FileError or ModelError for a tensor that cannot be read."""
+    if tensor.kind in _OTHERS:
+        return tensor.kind
     try:
         kind = TensorType(tensor.kind)
     except ValueError:
@@ -119,30 +132,38 @@ def _kind(tensor: TensorInfo) -> TensorType:
 
 
 def _is_matrix(tensor: TensorInfo) -> bool:
-    """Routers are small and decide a lot: they stay F32, as the converter writes them."""
-    return len(tensor.shape) > 1 and not tensor.name.endswith("ffn_gate_inp.weight")
+    """Routers and the centroids of an ordered head are small and decide a lot: they stay as they
+    are."""
+    return len(tensor.shape) > 1 and not tensor.name.endswith(
+        ("ffn_gate_inp.weight", "_centroids.weight", ".centroids.weight")
+    )
 
 
 class _Data:
     """The tensors' bytes, by plain reads: a file that shrinks meanwhile is an error, no crash."""
 
-    def __init__(self, path: Path):
-        self._path = path
-        self._handle = path.open("rb")
+    def __init__(self) -> None:
+        self._handles: dict[Path, BinaryIO] = {}
 
     def __enter__(self) -> _Data:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._handle.close()
+        for handle in self._handles.values():
+            handle.close()
 
     def bytes(self, tensor: TensorInfo, start: int, count: int) -> np.ndarray:
         """Of elements [start, start + count), whole blocks."""
-        kind = TensorType(tensor.kind)
-        raw = np.empty(encoded_size(count, kind), dtype=np.uint8)
-        self._handle.seek(tensor.offset + encoded_size(start, kind))
-        if self._handle.readinto(raw.data) != raw.size:
-            raise FileError(f"{self._path} ends inside {tensor.name}: it changed while being read.")
+        raw = np.empty(_size(count, tensor.kind), dtype=np.uint8)
+        if tensor.file not in self._handles:
+            self._handles[tensor.file] = tensor.file.open("rb")
+        handle = self._handles[tensor.file]
+        handle.seek(tensor.offset + _size(start, tensor.kind))
+        # readinto of a buffered file is typed as able to return nothing
+        if handle.readinto(raw.data) != raw.size:  # type: ignore[attr-defined]
+            raise FileError(
+                f"{tensor.file} ends inside {tensor.name}: it changed while being read."
+            )
         return raw
 
     def read(self, tensor: TensorInfo, start: int, count: int) -> np.ndarray:
@@ -152,7 +173,7 @@ class _Data:
 def _write(
     handle: BinaryIO,
     data: _Data,
-    tensors: list[tuple[TensorInfo, TensorType]],
+    tensors: list[tuple[TensorInfo, int]],
     sizes: list[int],
     progress: bool,
 ) -> None:
@@ -163,14 +184,15 @@ def _write(
             parts = (
                 _copied(data, tensor)
                 if kind == tensor.kind
-                else encoded(pool, window, data, tensor, kind)
+                else encoded(pool, window, data, tensor, TensorType(kind))
             )
             for part, here in parts:
                 bad += here
                 if not bad:
                     handle.write(part.data)
                 bar.update(part.size)
-            bad.check(tensor, kind)
+            if bad:
+                bad.check(tensor, TensorType(kind))
             pad(handle, size)
 
 

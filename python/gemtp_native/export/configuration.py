@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import ArgumentError, FileError
+from ..parts import first_of
 from .schema import problem, schema
 
 _MOST_BYTES = 1 << 20
@@ -171,6 +172,8 @@ def source_of(names: list[str]) -> Source:
     for name in names:
         ending = name.rpartition(".")[2].lower()
         kind = ending if ending in ("gguf", "litertlm") else "hub"
+        if kind == "gguf":
+            name = first_of(name)
         if kind in found:
             raise ArgumentError(f"{found[kind]} and {name} are of one kind; give one of them.")
         found[kind] = name

@@ -19,6 +19,7 @@ from ..errors import ArgumentError, ContextError, ModelError, OutOfMemoryError
 from ..evaluate.chunks import first_scored, split, token_ids
 from ..evaluate.perplexity import Tally, standard_error
 from ..model import Model
+from ..parts import size_of
 from .files import Variant
 from .report import Cell, Drafter, Quality, Report, Target, acceptance
 from .settings import Settings
@@ -81,7 +82,7 @@ class _Run:
     ):
         self.targets, self.drafters = targets, drafters
         self.settings, self.progress = settings, progress
-        chosen = reference or max(targets, key=lambda v: v.path.stat().st_size)
+        chosen = reference or max(targets, key=lambda v: size_of(v.path))
         self.reference = next((t for t in targets if t.path == chosen.path), chosen)
         self.text, self.text_name = text, text_name
         self.outputs: dict[str, set[tuple[tuple[int, ...], ...]]] = {t.name: set() for t in targets}
@@ -229,7 +230,7 @@ class _Run:
         report = self.report
         report.identical = all(len(texts) == 1 for texts in self.outputs.values())
         for drafter in self.drafters:
-            size = drafter.path.stat().st_size
+            size = size_of(drafter.path)
             report.drafters.append(Drafter(drafter.name, str(drafter.path), size))
         for target in self.targets:
             plain = rates[target.name, None]
@@ -237,7 +238,7 @@ class _Run:
                 Target(
                     target.name,
                     str(target.path),
-                    target.path.stat().st_size,
+                    size_of(target.path),
                     quality.get(target.name),
                     statistics.median(plain),
                     max(plain),
