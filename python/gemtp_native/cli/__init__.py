@@ -21,6 +21,7 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE
 _COMMANDS = {
     "generate": (".generate", "complete a prompt"),
     "convert": ("..convert", "Hugging Face folder to GGUF"),
+    "cluster": (".cluster", "build an ordered head for a drafter that has a plain one"),
     "inspect": (".inspect", "show what is in a GGUF, and whether a drafter fits its target"),
     "info": (".info", "show what this machine and build can run"),
     "synth": (".synth", "write a pair with the shapes of a released one, for measuring speed"),
