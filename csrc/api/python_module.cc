@@ -19,6 +19,7 @@
 #include "decode/memory.h"
 #include "decode/model_files.h"
 #include "decode/score.h"
+#include "gguf/blocks.h"
 #include "gguf/reader.h"
 #include "text/tokenizer.h"
 
@@ -188,6 +189,25 @@ void bind_file(py::module_& m) {
                                     dtype_supported(t.type)));
         return out;
       });
+  m.def(
+      "_dequantize",
+      [](uint32_t type, const std::string& blocks) {
+        const DTypeInfo* info = dtype_info(type);
+        GEMTP_ASSERT(info && blocks.size() % static_cast<size_t>(info->bytes) == 0);
+        const auto n = static_cast<py::ssize_t>(blocks.size()) / info->bytes;
+        py::array_t<float> out(n * info->block);
+        for (py::ssize_t b = 0; b < n; ++b) {
+          DecodedBlock decoded;
+          const auto* bytes = reinterpret_cast<const uint8_t*>(blocks.data()) + b * info->bytes;
+          if (!decode_block(static_cast<DType>(type), bytes, &decoded))
+            throw Error(ErrorKind::kFile,
+                        format("a scale of block %lld is not finite", static_cast<long long>(b)));
+          dequantize_block(decoded, info->block, out.mutable_data() + b * info->block);
+        }
+        return out;
+      },
+      py::arg("type"), py::arg("blocks"),
+      "The elements of consecutive blocks: the decoders' test.");
 }
 
 void bind_tokenizer(py::module_& m) {

@@ -6,7 +6,31 @@
 namespace gemtp {
 
 /// Numbers are those of the file format.
-enum class DType : uint32_t { kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ8_0 = 8, kBF16 = 30 };
+enum class DType : uint32_t {
+  kF32 = 0,
+  kF16 = 1,
+  kQ4_0 = 2,
+  kQ4_1 = 3,
+  kQ5_0 = 6,
+  kQ5_1 = 7,
+  kQ8_0 = 8,
+  kQ2_K = 10,
+  kQ3_K = 11,
+  kQ4_K = 12,
+  kQ5_K = 13,
+  kQ6_K = 14,
+  kIQ2_XXS = 16,
+  kIQ2_XS = 17,
+  kIQ3_XXS = 18,
+  kIQ1_S = 19,
+  kIQ4_NL = 20,
+  kIQ3_S = 21,
+  kIQ2_S = 22,
+  kIQ4_XS = 23,
+  kIQ1_M = 29,
+  kBF16 = 30,
+  kMXFP4 = 39,
+};
 
 constexpr int kBlockSize = 32;  // elements in one Q4_0 or Q8_0 block
 
@@ -20,7 +44,7 @@ struct DTypeInfo {
 /// nullptr for a number that no version of the format has given out.
 const DTypeInfo* dtype_info(uint32_t type);
 
-/// True for the five types of DType.
+/// True for the types of DType.
 bool dtype_supported(uint32_t type);
 
 inline const char* dtype_name(DType t) { return dtype_info(static_cast<uint32_t>(t))->name; }

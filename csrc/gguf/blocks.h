@@ -1,0 +1,35 @@
+// Decoding of quantized blocks: every block type of GGUF as integers and their scales.
+#pragma once
+
+#include <cstdint>
+
+#include "gguf/types.h"
+
+namespace gemtp {
+
+/// What a block holds, of up to 256 elements; 16 consecutive ones form a group. Element i is
+///   (d * scale[i / 16]) * q[i] - dmin * min[i / 16]
+/// in float arithmetic, with one rounding (the products are exact), and the same float as the
+/// format's reference implementation computes, down to the sign of a zero.
+struct DecodedBlock {
+  int8_t q[256];
+  float d, dmin;     // dmin: 0 in types without a minimum
+  int8_t scale[16];  // 1 in types with one scale a block
+  int8_t min[16];    // 1 in Q4_1 and Q5_1 (dmin = -m), 0 in types without a minimum
+};
+
+/// The values that IQ4_NL's and IQ4_XS's nibbles stand for, and MXFP4's: twice the numbers of 4-bit
+/// floats with two bits of exponent and one of mantissa.
+inline constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                          1,    13,   25,  38,  53,  69,  89,  113};
+inline constexpr int8_t kFloat4Values[16] = {0, 1,  2,  3,  4,  6,  8,  12,
+                                             0, -1, -2, -3, -4, -6, -8, -12};
+
+/// Decodes one block of a quantized type (dtype_info(type)->block elements; what lies behind them
+/// in *out is undefined). False if a scale is NaN or infinite.
+bool decode_block(DType type, const uint8_t* block, DecodedBlock* out);
+
+/// The elements of a decoded block.
+void dequantize_block(const DecodedBlock& block, int n, float* out);
+
+}  // namespace gemtp
