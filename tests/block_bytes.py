@@ -64,7 +64,7 @@ def set_scales(name: str, blocks: Bytes, scales: NDArray[np.float32]) -> None:
     if name == "MXFP4":  # a power of two, and no sign
         blocks[:, 0] = np.clip(np.round(np.log2(np.abs(scales))) + 128, 0, 254)
         return
-    values = [scales] + [scales * CENTRE[name]] * (name in CENTRE)
+    values = [scales, scales * CENTRE[name]] if name in CENTRE else [scales]
     for which, value in enumerate(values):
         set_scale(name, blocks, which, value.astype(np.float16).view(np.uint16))
 

@@ -28,12 +28,12 @@ FORMATS = {
 }
 
 # Numbers of tensor types, and (elements, bytes) of their blocks.
-T_F32, T_F16, T_Q4_0, T_Q4_1, T_Q8_0, T_I32, T_BF16 = 0, 1, 2, 3, 8, 26, 30
+T_F32, T_F16, T_Q4_0, T_Q8_0, T_Q8_1, T_I32, T_BF16 = 0, 1, 2, 8, 9, 26, 30
 BLOCKS = {
     T_F32: (1, 4),
     T_F16: (1, 2),
     T_Q4_0: (32, 18),
-    T_Q4_1: (32, 20),
+    T_Q8_1: (32, 36),
     T_Q8_0: (32, 34),
     T_I32: (1, 4),
     T_BF16: (1, 2),

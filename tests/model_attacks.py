@@ -60,9 +60,9 @@ def model() -> dict[str, Change]:
         "embedding-one-dimension": flatten("token_embd.weight"),
         "embedding-wrong-width": resize("token_embd.weight", [64, 152], 304 * 34),
         "matrix-three-dimensions": resize("blk.0.ffn_up.weight", [32, 16, 2], 32 * 34),
-        "matrix-type-without-kernel": retype("blk.0.attn_q.weight", gb.T_Q4_1),
+        "matrix-type-without-kernel": retype("blk.0.attn_q.weight", gb.T_Q8_1),
         "matrix-type-integer": retype("blk.0.ffn_gate.weight", gb.T_I32),
-        "embedding-type-without-kernel": retype("token_embd.weight", gb.T_Q4_1),
+        "embedding-type-without-kernel": retype("token_embd.weight", gb.T_Q8_1),
         "layer-scale-two-values": resize("blk.0.layer_output_scale.weight", [2], 8),
         "fused-qkv-wrong-shape": lambda g: g.tensors.append(
             Tensor("blk.0.attn_qkv.weight", [32, 32], gb.T_F32, bytes(32 * 32 * 4))

@@ -79,8 +79,9 @@ def test_edge_blocks(name):
             check(name, blocks)
         for which in scales_of(name):
             for shift in range(len(halves)):
-                block_bytes.set_scale(name, blocks, 0, halves)
-                block_bytes.set_scale(name, blocks, which, np.roll(halves, shift))
+                for i in scales_of(name):
+                    rolled = np.roll(halves, shift if i == which else 0)
+                    block_bytes.set_scale(name, blocks, i, rolled)
                 check(name, blocks)
 
 

@@ -454,17 +454,37 @@ def test_inspect_lists_problems(call, odd_file):
     def fill(writer, gguf, np) -> None:
         writer.add_block_count(2)
         writer.add_embedding_length(256)
-        data = np.zeros((4, 144), np.uint8)
-        writer.add_tensor("token_embd.weight", data, raw_dtype=gguf.GGMLQuantizationType.Q4_K)
+        data = np.zeros((4, 54), np.uint8)
+        writer.add_tensor("token_embd.weight", data, raw_dtype=gguf.GGMLQuantizationType.TQ1_0)
 
     code, out, _ = call("inspect", odd_file("gemma4", fill), "--json")
     (facts,) = json.loads(out)["files"]
     assert code == 0
-    assert facts["types"] == {"Q4_K": {"tensors": 1, "bytes": 4 * 144}}
+    (kind,) = facts["types"].items()
+    assert kind[0] == "TQ1_0"
+    assert (kind[1]["tensors"], kind[1]["bytes"]) == (1, 4 * 54)
+    assert kind[1]["packed_as"] is None
     problems = " / ".join(facts["problems"])
-    assert "Q4_K (token_embd.weight)" in problems
+    assert "TQ1_0 (token_embd.weight)" in problems
     assert "does not describe the layers" in problems
     assert "output_norm.weight" in problems
+
+
+def test_inspect_says_what_rare_types_become(call, odd_file):
+    def fill(writer, gguf, np) -> None:
+        for name, size in (("Q2_K", 84), ("Q4_K", 144)):
+            kind = gguf.GGMLQuantizationType[name]
+            writer.add_tensor(f"{name}.weight", np.zeros((4, size), np.uint8), raw_dtype=kind)
+
+    file = odd_file("gemma4", fill)
+    _, out, _ = call("inspect", file, "--json")
+    types = json.loads(out)["files"][0]["types"]
+    assert (types["Q2_K"]["bits"], types["Q2_K"]["packed_bits"]) == (2.625, 5.25)
+    assert (types["Q4_K"]["bits"], types["Q4_K"]["packed_bits"]) == (4.5, 4.625)
+    _, out, _ = call("inspect", file)
+    lines = {line.split()[0]: line for line in out.splitlines()[1:]}
+    assert "matrices become nibbles of 5.25 bits, with the same values" in lines["Q2_K"]
+    assert "become" not in lines["Q4_K"]
 
 
 def test_inspect_other_architectures_and_vocabularies(call, odd_file):

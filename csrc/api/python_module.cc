@@ -9,6 +9,7 @@
 #include "backend/cpu/bandwidth.h"
 #include "backend/cpu/dispatch.h"
 #include "backend/cpu/pack.h"
+#include "backend/cpu/packed_form.h"
 #include "base/cpu_info.h"
 #include "base/error.h"
 #include "decode/bench.h"
@@ -208,6 +209,22 @@ void bind_file(py::module_& m) {
       },
       py::arg("type"), py::arg("blocks"),
       "The elements of consecutive blocks: the decoders' test.");
+}
+
+void bind_types(py::module_& m) {
+  m.def(
+      "packed_form",
+      [](const std::string& type) -> py::object {
+        for (uint32_t t = 0; t < 256; ++t)
+          if (dtype_supported(t) && type == dtype_info(t)->name) {
+            const PackedForm& form = packed_form(static_cast<DType>(t));
+            const auto bytes = static_cast<double>(8 * form.block_bytes + form.scale_bytes);
+            const DTypeInfo& info = *dtype_info(t);
+            return py::make_tuple(form.name, bytes * 8 / 256, info.bytes * 8.0 / info.block);
+          }
+        return py::none();
+      },
+      py::arg("type"));
 }
 
 void bind_tokenizer(py::module_& m) {
@@ -451,6 +468,7 @@ PYBIND11_MODULE(_core, m) {
     }
   });
   bind_file(m);
+  bind_types(m);
   bind_tokenizer(m);
   bind_sampling(m);
   bind_engine(m);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "backend/cpu/packed_form.h"
+
 namespace gemtp {
 namespace {
 
@@ -29,7 +31,7 @@ std::unique_ptr<Matrix> MeasuringStorage::load_matrix(const WeightSource& source
   m->type = source.type;
   m->rows = rows ? static_cast<int64_t>(rows->size()) : source.rows;
   m->cols = source.cols;
-  m->bytes = m->rows * source.row_bytes();
+  m->bytes = (m->rows + GEMTP_TILE - 1) / GEMTP_TILE * tile_bytes(m->type, m->cols);
   add(&matrices_, static_cast<double>(m->bytes));
   max_cols_ = std::max(max_cols_, m->cols);
   return m;

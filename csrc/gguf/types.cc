@@ -33,8 +33,26 @@ bool dtype_supported(uint32_t type) {
     case DType::kF32:
     case DType::kF16:
     case DType::kQ4_0:
+    case DType::kQ4_1:
+    case DType::kQ5_0:
+    case DType::kQ5_1:
     case DType::kQ8_0:
+    case DType::kQ2_K:
+    case DType::kQ3_K:
+    case DType::kQ4_K:
+    case DType::kQ5_K:
+    case DType::kQ6_K:
+    case DType::kIQ2_XXS:
+    case DType::kIQ2_XS:
+    case DType::kIQ3_XXS:
+    case DType::kIQ1_S:
+    case DType::kIQ4_NL:
+    case DType::kIQ3_S:
+    case DType::kIQ2_S:
+    case DType::kIQ4_XS:
+    case DType::kIQ1_M:
     case DType::kBF16:
+    case DType::kMXFP4:
       return true;
   }
   return false;

@@ -60,8 +60,8 @@ class Loader {
                    " where the architecture needs " + shape_text(shape));
     if (!dtype_supported(t->type))
       fail(*t,
-           format("tensor %s is %s; this version computes with F32, F16, BF16, Q8_0 and Q4_0, not "
-                  "yet with that type",
+           format("tensor %s is %s, a type that this version cannot compute with; take the model "
+                  "in another type, as Q4_0, Q4_K or Q8_0, or quantize it anew",
                   name.c_str(), dtype_info(t->type)->name));
     return *t;
   }

@@ -23,7 +23,6 @@ def choose_many(
     history: Sequence[int],
     params: SamplingParams,
 ) -> NDArray[np.int32]: ...
-
 def _dequantize(type: int, blocks: bytes) -> NDArray[np.float32]: ...
 
 class GgufFile:
@@ -41,6 +40,10 @@ class GgufFile:
     def rows(self, name: str, first: int, count: int) -> NDArray[np.float32]: ...
     @property
     def tensors(self) -> list[tuple[str, str, list[int], int, bool]]: ...
+
+def packed_form(type: str) -> tuple[str, float, float] | None:
+    """How matrices of a GGUF type lie in memory: in words, bits per weight there and in the file;
+    None for a type that cannot be computed with."""
 
 class Tokenizer:
     def __init__(self, path: _Path) -> None: ...

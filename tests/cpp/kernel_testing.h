@@ -6,11 +6,13 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <new>
 #include <vector>
 
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/scalar_math.h"
 #include "base/float16.h"
 
 namespace gemtp::kernel_testing {
@@ -100,81 +102,222 @@ class Aligned {
 
 // ---- weights in the tile layout of kernels.h ----------------------------------------------------
 
-enum class Type { kF32, kF16, kBf16, kQ8, kQ4 };
-constexpr Type kTypes[] = {Type::kF32, Type::kF16, Type::kBf16, Type::kQ8, Type::kQ4};
+constexpr gemtp_format kFormats[] = {GEMTP_F32,   GEMTP_F16,    GEMTP_BF16, GEMTP_Q8_0,
+                                     GEMTP_Q4_0,  GEMTP_Q4_1,   GEMTP_Q5_0, GEMTP_Q5_1,
+                                     GEMTP_Q4_K,  GEMTP_Q5_K,   GEMTP_Q6_K, GEMTP_IQ4_NL,
+                                     GEMTP_MXFP4, GEMTP_IQ4_XS, GEMTP_T4_G, GEMTP_T4_GM};
+static_assert(std::size(kFormats) == GEMTP_FORMATS);
 
-inline bool quantized(Type t) { return t == Type::kQ8 || t == Type::kQ4; }
+inline bool quantized(gemtp_format f) { return f >= GEMTP_Q8_0; }
 
-inline int64_t tile_size(Type t, int64_t k) {
-  const int64_t bytes = t == Type::kF32 ? k * 64
-                        : quantized(t)  ? k / 32 * (t == Type::kQ8 ? 544 : 288)
-                                        : k * 32;
+/// What a quantized format is made of.
+struct Layout {
+  int64_t quant_bytes;  // of a block of 16 rows
+  int low, high;        // quants as numbers, both inclusive
+  int64_t scale_bytes;  // of 256 k of 16 rows
+  int64_t k;            // rows are multiples of it
+};
+inline Layout layout(gemtp_format f) {
+  switch (f) {
+    case GEMTP_Q8_0:
+      return {512, -128, 127, 256, 32};
+    case GEMTP_Q4_0:
+      return {256, -8, 7, 256, 32};
+    case GEMTP_Q4_1:
+      return {256, 0, 15, 512, 32};
+    case GEMTP_Q5_0:
+      return {320, -16, 15, 256, 32};
+    case GEMTP_Q5_1:
+      return {320, 0, 31, 512, 32};
+    case GEMTP_Q4_K:
+      return {256, 0, 15, 320, 256};
+    case GEMTP_Q5_K:
+      return {320, 0, 31, 320, 256};
+    case GEMTP_Q6_K:
+      return {384, -32, 31, 320, 256};
+    case GEMTP_IQ4_NL:
+    case GEMTP_MXFP4:
+      return {256, 0, 15, 256, 32};
+    case GEMTP_IQ4_XS:
+      return {256, 0, 15, 160, 256};
+    case GEMTP_T4_G:
+      return {256, 0, 15, 320, 256};
+    case GEMTP_T4_GM:
+      return {256, 0, 15, 640, 256};
+    default:
+      return {};
+  }
+}
+
+inline int64_t tile_size(gemtp_format f, int64_t k) {
+  const Layout l = layout(f);
+  const int64_t bytes = f == GEMTP_F32 ? k * 64
+                        : quantized(f) ? k / 32 * l.quant_bytes + k / 32 * l.scale_bytes / 8
+                                       : k * 32;
   return (bytes + 63) / 64 * 64;
 }
 
-/// A random matrix, packed; `value` is what it stands for, in double.
+/// A random matrix, packed; `value` is what it stands for, in double, and `magnitude` the same with
+/// minima and products taken apart: |scale * quant| + |minimum|.
 struct Matrix {
-  Type type;
+  gemtp_format format;
   int64_t rows, k, tile_bytes;
   Aligned<uint8_t> data;
-  std::vector<double> value;  // [rows][k]
+  std::vector<double> value, magnitude;  // [rows][k]
+  int8_t table[16];
 
-  Matrix(Random& random, Type t, int64_t n_rows, int64_t n_k, Values values)
-      : type(t),
+  Matrix(Random& random, gemtp_format f, int64_t n_rows, int64_t n_k, Values values)
+      : format(f),
         rows(n_rows),
         k(n_k),
-        tile_bytes(tile_size(t, n_k)),
+        tile_bytes(tile_size(f, n_k)),
         data((n_rows + 15) / 16 * tile_bytes),
-        value(static_cast<size_t>(n_rows * n_k)) {
+        value(static_cast<size_t>(n_rows * n_k)),
+        magnitude(value.size()) {
+    // Values of groups stay within 62, so that scaled sums of a block stay below 2^24.
+    const int64_t most = f == GEMTP_T4_G || f == GEMTP_T4_GM ? 62 : 127;
+    for (int8_t& v : table) v = static_cast<int8_t>(random.below(2 * most + 1) - most);
+    table[3] = static_cast<int8_t>(-most);
+    table[12] = static_cast<int8_t>(most);
     for (int64_t r = 0; r < rows; ++r) {
       uint8_t* tile = data.get() + r / 16 * tile_bytes;
-      if (quantized(t))
-        fill_quantized_row(random, tile, r);
+      if (quantized(f))
+        for (int64_t b = 0; b < k / 32; ++b) fill_block(random, tile, r, b);
       else
         for (int64_t i = 0; i < k; ++i) {
           const int64_t at = i * 16 + r % 16;
-          const float w = draw(random, values);
-          value[static_cast<size_t>(r * k + i)] = put(tile, at, w);
+          set(r, i, put(tile, at, draw(random, values)), 0);
         }
     }
   }
 
+  void set(int64_t r, int64_t i, double product, double min) {
+    value[static_cast<size_t>(r * k + i)] = product + min;
+    magnitude[static_cast<size_t>(r * k + i)] = std::fabs(product) + std::fabs(min);
+  }
+
   float put(uint8_t* tile, int64_t at, float w) const {
-    if (type == Type::kF32) {
+    if (format == GEMTP_F32) {
       std::memcpy(tile + at * 4, &w, 4);
       return w;
     }
     const uint16_t half =
-        type == Type::kF16 ? gemtp_f32_to_f16(w) : static_cast<uint16_t>(gemtp_f32_bits(w) >> 16);
+        format == GEMTP_F16 ? gemtp_f32_to_f16(w) : static_cast<uint16_t>(gemtp_f32_bits(w) >> 16);
     std::memcpy(tile + at * 2, &half, 2);
-    return type == Type::kF16 ? gemtp_f16_to_f32(half) : gemtp_bf16_to_f32(half);
+    return format == GEMTP_F16 ? gemtp_f16_to_f32(half) : gemtp_bf16_to_f32(half);
   }
 
-  void fill_quantized_row(Random& random, uint8_t* tile, int64_t r) {
-    const int64_t per_block = type == Type::kQ8 ? 512 : 256, lane = r % 16;
-    uint8_t* scales = tile + k / 32 * per_block;
-    for (int64_t b = 0; b < k / 32; ++b) {
-      float d = random.real(-0.02f, 0.02f);
-      if (random.below(16) == 0) d = random.below(2) ? 0.0f : 3e-7f;  // a subnormal f16
-      const uint16_t half = gemtp_f32_to_f16(d);
-      std::memcpy(scales + (b * 16 + lane) * 2, &half, 2);
-      // Now and then a block at the end of the range, where an int16 sum is largest.
-      const int64_t extreme = random.below(8);
-      for (int64_t i = 0; i < 32; ++i) {
-        int64_t q = type == Type::kQ8 ? random.below(256) - 128 : random.below(16) - 8;
-        if (extreme < 2)
-          q = extreme ? (type == Type::kQ8 ? 127 : 7) : (type == Type::kQ8 ? -128 : -8);
-        uint8_t* block = tile + b * per_block;
-        if (type == Type::kQ8) {
-          block[(i / 4 * 16 + lane) * 4 + i % 4] = static_cast<uint8_t>(q);
-        } else {
-          const int shift = i < 16 ? 0 : 4;
-          uint8_t& byte = block[(i % 16 / 4 * 16 + lane) * 4 + i % 4];
-          byte = static_cast<uint8_t>(byte | (q + 8) << shift);
-        }
-        value[static_cast<size_t>(r * k + b * 32 + i)] =
-            static_cast<double>(q) * static_cast<double>(gemtp_f16_to_f32(half));
+  // The code of element i of a block, at its places.
+  void put_code(uint8_t* block, int64_t lane, int64_t i, int q) const {
+    const Layout l = layout(format);
+    if (format == GEMTP_Q8_0) {
+      block[(i / 4 * 16 + lane) * 4 + i % 4] = static_cast<uint8_t>(q);
+      return;
+    }
+    const int code = q - l.low;
+    const auto set_bits = [](uint8_t& byte, int bits) { byte = static_cast<uint8_t>(byte | bits); };
+    set_bits(block[(i % 16 / 4 * 16 + lane) * 4 + i % 4], (code & 15) << (i < 16 ? 0 : 4));
+    if (l.quant_bytes == 320) set_bits(block[256 + lane * 4 + i % 4], (code >> 4) << (i / 4));
+    if (l.quant_bytes == 384)
+      set_bits(block[256 + i / 16 * 64 + lane * 4 + i % 4], (code >> 4) << (i % 16 / 4 * 2));
+  }
+
+  // A half of one row in an array of 16; reads it back.
+  static double put_half(Random& random, uint8_t* array, int64_t lane) {
+    float d = random.real(-0.02f, 0.02f);
+    if (random.below(16) == 0) d = random.below(2) ? 0.0f : 3e-7f;  // a subnormal f16
+    const uint16_t half = gemtp_f32_to_f16(d);
+    std::memcpy(array + lane * 2, &half, 2);
+    return static_cast<double>(gemtp_f16_to_f32(half));
+  }
+  static double get_half(const uint8_t* array, int64_t lane) {
+    uint16_t half;
+    std::memcpy(&half, array + lane * 2, 2);
+    return static_cast<double>(gemtp_f16_to_f32(half));
+  }
+  // As put_half, but the first block of a super-block decides for all.
+  static double super_half(Random& random, int64_t b, uint8_t* array, int64_t lane) {
+    return b % 8 == 0 ? put_half(random, array, lane) : get_half(array, lane);
+  }
+  static double super_float(Random& random, int64_t b, uint8_t* array, int64_t lane) {
+    float d = random.real(-2e-4f, 2e-4f);
+    if (b % 8)
+      std::memcpy(&d, array + lane * 4, 4);
+    else
+      std::memcpy(array + lane * 4, &d, 4);
+    return static_cast<double>(d);
+  }
+  static int put_byte(uint8_t* array, int64_t lane, int64_t v) {
+    array[lane] = static_cast<uint8_t>(v);
+    return static_cast<int>(v);
+  }
+
+  struct Scale {
+    double scale[2], min[2];  // of both groups of a block
+  };
+
+  Scale fill_scales(Random& random, uint8_t* s, int64_t lane, int64_t b) const {
+    const auto same = [](double scale, double min) { return Scale{{scale, scale}, {min, min}}; };
+    const int64_t in = b % 8;
+    switch (format) {
+      case GEMTP_MXFP4: {
+        const uint16_t bf16 = static_cast<uint16_t>((100 + random.below(30)) << 7);
+        std::memcpy(s + (b * 16 + lane) * 2, &bf16, 2);
+        return same(static_cast<double>(gemtp_bf16_to_f32(bf16)), 0);
       }
+      case GEMTP_Q4_1:
+      case GEMTP_Q5_1: {
+        const double d = put_half(random, s + b * 64, lane);
+        return same(d, put_half(random, s + b * 64 + 32, lane));
+      }
+      case GEMTP_Q4_K:
+      case GEMTP_Q5_K: {
+        s += b / 8 * 320;
+        const double d = super_half(random, b, s, lane), m = super_half(random, b, s + 32, lane);
+        const int scale = put_byte(s + 64 + in * 32, lane, random.below(256));
+        return same(d * scale, m * put_byte(s + 80 + in * 32, lane, random.below(256)));
+      }
+      case GEMTP_IQ4_XS: {
+        s += b / 8 * 160;
+        const double d = super_half(random, b, s, lane);
+        return same(d * put_byte(s + 32 + in * 16, lane, random.below(64) - 32), 0);
+      }
+      case GEMTP_Q6_K:
+      case GEMTP_T4_G:
+      case GEMTP_T4_GM: {
+        const int64_t head = format == GEMTP_T4_GM ? 128 : 64, step = head / 2;
+        s += b / 8 * (head + 8 * step);
+        const double d = super_float(random, b, s, lane);
+        const int64_t most = format == GEMTP_Q6_K ? 128 : 32;
+        Scale both{};
+        for (int g = 0; g < 2; ++g) {
+          const int64_t any = random.below(8) ? random.below(2 * most) - most : -most;
+          both.scale[g] = d * put_byte(s + head + in * step + g * 16, lane, any);
+        }
+        if (format != GEMTP_T4_GM) return both;
+        const double m = super_float(random, b, s + 64, lane);
+        for (int g = 0; g < 2; ++g)
+          both.min[g] = m * put_byte(s + head + in * step + 32 + g * 16, lane, random.below(128));
+        return both;
+      }
+      default:
+        return same(put_half(random, s + b * 32, lane), 0);
+    }
+  }
+
+  void fill_block(Random& random, uint8_t* tile, int64_t r, int64_t b) {
+    const Layout l = layout(format);
+    const int64_t lane = r % 16;
+    const bool from_table = format >= GEMTP_IQ4_NL;
+    const Scale s = fill_scales(random, tile + k / 32 * l.quant_bytes, lane, b);
+    // Now and then a block at the end of the range, where an int16 sum is largest.
+    const int64_t extreme = random.below(8);
+    for (int64_t i = 0; i < 32; ++i) {
+      int q = l.low + static_cast<int>(random.below(l.high - l.low + 1));
+      if (extreme < 2) q = from_table ? (extreme ? 12 : 3) : (extreme ? l.high : l.low);
+      put_code(tile + b * l.quant_bytes, lane, i, q);
+      const int w = from_table ? table[q] : q;
+      set(r, b * 32 + i, s.scale[i / 16] * w, s.min[i / 16]);
     }
   }
 };
@@ -184,8 +327,8 @@ struct Activations {
   int64_t m, k, stride;
   std::vector<float> x;
   std::vector<int8_t> q;
-  std::vector<float> d;
-  std::vector<int32_t> bias;
+  std::vector<float> d, sum;
+  std::vector<int32_t> bias, halves;
 
   Activations(Random& random, int64_t rows, int64_t cols, Values values)
       : m(rows), k(cols), stride(cols + random.below(3)), x(draw(random, rows * stride, values)) {
@@ -210,12 +353,14 @@ struct Activations {
   void quantize() {
     q.resize(static_cast<size_t>(m * k));
     d.resize(static_cast<size_t>(m * k / 32));
+    sum.resize(d.size());
     bias.resize(d.size());
+    halves.resize(d.size());
     for (int64_t i = 0; i < m; ++i)
       gemtp_kernels_scalar.quantize_q8(&x[static_cast<size_t>(i * stride)], k, panel_rows(i),
-                                       q.data() + block(i, 0) * 32, d.data() + block(i, 0),
-                                       bias.data() + block(i, 0));
+                                       gemtp_q8_next(quants(), block(i, 0)));
   }
+  gemtp_q8_rows quants() { return {q.data(), d.data(), bias.data(), halves.data(), sum.data()}; }
 
   int64_t panel_rows(int64_t row) const { return std::min<int64_t>(16, m - row / 16 * 16); }
   /// Where block b of a row lies among all blocks: panels of 16 rows, blocks outermost.
@@ -224,7 +369,7 @@ struct Activations {
   }
 };
 
-inline std::vector<float> multiply(const gemtp_kernels& t, const Matrix& w, const Activations& x,
+inline std::vector<float> multiply(const gemtp_kernels& t, const Matrix& w, Activations x,
                                    int64_t tile_begin, int64_t tile_end, int64_t y_stride) {
   std::vector<float> y(static_cast<size_t>(x.m * y_stride), -7.25f);
   gemtp_matmul a{};
@@ -237,26 +382,11 @@ inline std::vector<float> multiply(const gemtp_kernels& t, const Matrix& w, cons
   a.m = x.m;
   a.x = x.x.data();
   a.x_stride = x.stride;
-  a.xq = {x.q.data(), x.d.data(), x.bias.data()};
+  a.xq = x.quants();
+  a.table = w.table;
   a.y = y.data() + 16 * tile_begin;
   a.y_stride = y_stride;
-  switch (w.type) {
-    case Type::kF32:
-      t.matmul_f32(&a);
-      break;
-    case Type::kF16:
-      t.matmul_f16(&a);
-      break;
-    case Type::kBf16:
-      t.matmul_bf16(&a);
-      break;
-    case Type::kQ8:
-      t.matmul_q8_0(&a);
-      break;
-    case Type::kQ4:
-      t.matmul_q4_0(&a);
-      break;
-  }
+  t.matmul[w.format](&a);
   return y;
 }
 

@@ -28,13 +28,48 @@ void put_u16(std::vector<uint8_t>& out, uint16_t v) {
   out.push_back(static_cast<uint8_t>(v >> 8));
 }
 
+// Where the 16-bit floats of a block lie.
+std::vector<size_t> half_places(DType type) {
+  switch (type) {
+    case DType::kQ4_1:
+    case DType::kQ5_1:
+    case DType::kQ4_K:
+    case DType::kQ5_K:
+      return {0, 2};
+    case DType::kQ2_K:
+      return {80, 82};
+    case DType::kQ3_K:
+      return {108};
+    case DType::kQ6_K:
+      return {208};
+    default:
+      return {0};
+  }
+}
+
+void put_half(std::vector<uint8_t>& bytes, size_t at, uint16_t half) {
+  std::memcpy(bytes.data() + at, &half, 2);
+}
+
+// Sets a scale of a block that begins at byte `at`.
+void put_scale(std::vector<uint8_t>& bytes, DType type, size_t at, uint16_t half) {
+  if (type == DType::kMXFP4)
+    bytes[at] = (half & 0x7c00) == 0x7c00 ? 255 : 120;
+  else if (type == DType::kIQ1_M)  // nibble by nibble on top of four words
+    for (size_t i = 0; i < 4; ++i)
+      bytes[at + 49 + 2 * i] =
+          static_cast<uint8_t>((bytes[at + 49 + 2 * i] & 15) | (half >> 4 * i & 15) << 4);
+  else
+    put_half(bytes, at + half_places(type).back(), half);
+}
+
 // Random rows in the file's layout.
 Weight make_weight(DType type, int64_t rows, int64_t cols, uint32_t seed) {
   std::mt19937 rng(seed);
   std::normal_distribution<float> normal;
   Weight w;
-  const int64_t block = dtype_info(static_cast<uint32_t>(type))->block;
-  for (int64_t b = 0; b < rows * cols / block; ++b) {
+  const DTypeInfo& info = *dtype_info(static_cast<uint32_t>(type));
+  for (int64_t b = 0; b < rows * cols / info.block; ++b) {
     const float v = normal(rng);
     switch (type) {
       case DType::kF32: {
@@ -49,12 +84,14 @@ Weight make_weight(DType type, int64_t rows, int64_t cols, uint32_t seed) {
       case DType::kBF16:
         put_u16(w.bytes, static_cast<uint16_t>(gemtp_f32_bits(v) >> 16));
         break;
-      case DType::kQ8_0:
-      case DType::kQ4_0:
-        put_u16(w.bytes, gemtp_f32_to_f16(v * 0.01f));
-        for (int i = 0; i < (type == DType::kQ8_0 ? 32 : 16); ++i)
-          w.bytes.push_back(static_cast<uint8_t>(rng()));
-        break;
+      default: {
+        const size_t at = w.bytes.size();
+        for (int i = 0; i < info.bytes; ++i) w.bytes.push_back(static_cast<uint8_t>(rng()));
+        if (type != DType::kMXFP4 && type != DType::kIQ1_M)
+          for (const size_t half : half_places(type))
+            put_half(w.bytes, at + half, gemtp_f32_to_f16(normal(rng) * 0.01f));
+        put_scale(w.bytes, type, at, gemtp_f32_to_f16(v * 0.01f));
+      }
     }
   }
   w.source = {type, rows, cols, w.bytes.data()};
@@ -69,15 +106,27 @@ std::vector<float> random_floats(int64_t n, uint32_t seed) {
   return v;
 }
 
-constexpr DType kTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0};
+// All that dtype_supported() names.
+std::vector<DType> all_types() {
+  std::vector<DType> types;
+  for (uint32_t type = 0; type < 64; ++type)
+    if (dtype_supported(type)) types.push_back(static_cast<DType>(type));
+  return types;
+}
+
+// About n, as a type's blocks allow.
+int64_t whole_blocks(DType type, int64_t n) {
+  const int64_t block = dtype_info(static_cast<uint32_t>(type))->block;
+  return block == 256 ? 2 * block : n;
+}
 
 }  // namespace
 
 TEST_CASE("matmul is the product with the dequantized weights, within the activations' rounding") {
   const auto backend = make_cpu_backend(2, "");
-  for (DType type : kTypes)
+  for (DType type : all_types())
     for (int64_t rows : {1, 16, 37, 130}) {
-      const int64_t cols = 96, m = 5;
+      const int64_t cols = whole_blocks(type, 96), m = 5;
       const Weight w = make_weight(type, rows, cols, 7);
       const auto matrix = backend->load_matrix(w.source, "w");
       const std::vector<float> x = random_floats(m * cols, 3);
@@ -98,8 +147,8 @@ TEST_CASE("matmul is the product with the dequantized weights, within the activa
               sum += std::fabs(static_cast<double>(wr[static_cast<size_t>(k)]));
             }
             // Half a quantization step for each activation; float rounding is far below it.
-            const bool quantized = type == DType::kQ8_0 || type == DType::kQ4_0;
-            bound += sum * amax * (quantized ? 0.5 / 127 * 1.01 : 96 * 6e-8);
+            const bool floats = dtype_info(static_cast<uint32_t>(type))->block == 1;
+            bound += sum * amax * (floats ? 96 * 6e-8 : 0.5 / 127 * 1.01);
           }
           CHECK(std::fabs(y[static_cast<size_t>(i * rows + r)] - want) <= bound + 1e-12);
         }
@@ -107,8 +156,8 @@ TEST_CASE("matmul is the product with the dequantized weights, within the activa
 }
 
 TEST_CASE("a row's product has the same bits alone, in a batch, on any threads and any table") {
-  for (DType type : kTypes) {
-    const int64_t rows = 75, cols = 160, m = 19;
+  for (DType type : all_types()) {
+    const int64_t rows = 75, cols = whole_blocks(type, 160), m = 19;
     const Weight w = make_weight(type, rows, cols, 11);
     const std::vector<float> x = random_floats(m * cols, 5);
     std::vector<float> want(static_cast<size_t>(m * rows));
@@ -145,19 +194,20 @@ TEST_CASE("a matrix of listed rows is those rows in that order") {
 
 TEST_CASE("NaN and infinite weights or scales are refused by name") {
   const auto backend = make_cpu_backend(1, "");
-  for (DType type : kTypes)
+  for (DType type : all_types())
     for (float bad :
          {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-      Weight w = make_weight(type, 3, 64, 2);
+      const int64_t cols = whole_blocks(type, 64);
+      Weight w = make_weight(type, 3, cols, 2);
+      const DTypeInfo& info = *dtype_info(static_cast<uint32_t>(type));
       if (type == DType::kF32)
         std::memcpy(w.bytes.data() + 4 * 70, &bad, 4);
       else if (type == DType::kBF16)
         w.bytes[2 * 70 + 1] = 0x7f, w.bytes[2 * 70] = 0x80;
-      else {
-        const uint16_t h = gemtp_f32_to_f16(bad);
-        const size_t at = type == DType::kF16 ? 140 : type == DType::kQ8_0 ? 34 * 3 : 18 * 3;
-        std::memcpy(w.bytes.data() + at, &h, 2);
-      }
+      else if (type == DType::kF16)
+        put_half(w.bytes, 140, gemtp_f32_to_f16(bad));
+      else
+        put_scale(w.bytes, type, static_cast<size_t>(info.bytes) * 3, gemtp_f32_to_f16(bad));
       CHECK_THROWS_WITH_AS(backend->load_matrix(w.source, "blk.0.x"), doctest::Contains("blk.0.x"),
                            Error);
     }
@@ -225,11 +275,12 @@ TEST_CASE("attention is softmax over the span, in a ring that has wrapped, alone
 TEST_CASE("gated products and the head are those of matmul, gelu, softcap and a search") {
   for (const int threads : {1, 3}) {
     const auto backend = make_cpu_backend(threads, "");
-    for (const DType type : kTypes)
+    for (const DType type : {DType::kF32, DType::kF16, DType::kQ8_0, DType::kQ4_0, DType::kQ5_K})
       for (const int64_t m : {1, 3, 17}) {
         CAPTURE(threads);
         CAPTURE(m);
-        const int64_t rows = 1490, cols = 64;  // several groups of tiles, the last one not full
+        const int64_t rows = 1490, cols = whole_blocks(
+                                       type, 64);  // several groups of tiles, the last one not full
         const Weight a = make_weight(type, rows, cols, 11);
         const Weight b = make_weight(m == 3 ? DType::kF32 : type, rows, cols, 12);
         const auto gate = backend->load_matrix(a.source, "gate");

@@ -46,17 +46,19 @@ std::vector<const gemtp_kernels*> tables() {
   return all;
 }
 
-void check_matmul(Random& random, Type type, int64_t rows, int64_t k, int64_t m, Values values) {
-  const Matrix w(random, type, rows, k, values);
-  const Activations x(random, m, k, quantized(type) ? Values::kMixed : values);
+void check_matmul(Random& random, gemtp_format format, int64_t rows, int64_t k, int64_t m,
+                  Values values) {
+  const Matrix w(random, format, rows, k, values);
+  const Activations x(random, m, k, quantized(format) ? Values::kMixed : values);
   const int64_t tiles = (rows + 15) / 16;
   const int64_t begin = random.below(tiles), end = begin + 1 + random.below(tiles - begin);
   const int64_t y_stride = rows + random.below(4);
   for (const auto& [from, to] : {std::pair{int64_t{0}, tiles}, std::pair{begin, end}}) {
     const auto expected = multiply(gemtp_kernels_scalar, w, x, from, to, y_stride);
     for (const gemtp_kernels* t : tables()) {
+      if (!t->matmul[format]) continue;
       CAPTURE(t->name);
-      CAPTURE(static_cast<int>(type));
+      CAPTURE(static_cast<int>(format));
       CAPTURE(rows);
       CAPTURE(k);
       CAPTURE(m);
@@ -77,32 +79,35 @@ double ulps(float value, double exact) {
 
 TEST_CASE("matmul: every table gives the scalar bits") {
   Random random(1);
-  for (const Type type : kTypes)
+  for (const gemtp_format format : kFormats)
     for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 33})
       for (int i = 0; i < 4; ++i) {
-        const int64_t k = quantized(type) ? 32 * (1 + random.below(9)) : 1 + random.below(70);
-        check_matmul(random, type, 1 + random.below(150), k, m, Values::kMixed);
+        const int64_t step = quantized(format) ? layout(format).k : 1;
+        const int64_t k = step * (1 + random.below(step == 1 ? 70 : step == 32 ? 9 : 3));
+        check_matmul(random, format, 1 + random.below(150), k, m, Values::kMixed);
       }
 }
 
 TEST_CASE("matmul: infinities and subnormals") {
   Random random(2);
-  for (const Type type : {Type::kF32, Type::kF16, Type::kBf16})
-    for (const int64_t m : {1, 2, 5}) check_matmul(random, type, 40, 9, m, Values::kSpecial);
+  for (const gemtp_format format : {GEMTP_F32, GEMTP_F16, GEMTP_BF16})
+    for (const int64_t m : {1, 2, 5}) check_matmul(random, format, 40, 9, m, Values::kSpecial);
 }
 
 TEST_CASE("matmul: long rows, so that prefetching and the int16 sums are exercised") {
   Random random(3);
-  for (const Type type : kTypes)
-    for (const int64_t m : {1, 3, 13}) check_matmul(random, type, 33, 1536, m, Values::kPlain);
+  for (const gemtp_format format : kFormats)
+    for (const int64_t m : {1, 3, 13}) check_matmul(random, format, 33, 1536, m, Values::kPlain);
 }
 
 TEST_CASE("matmul: the result of a row does not depend on how many rows go with it") {
   Random random(4);
-  for (const Type type : kTypes) {
-    const Matrix w(random, type, 50, 96, Values::kPlain);
-    const Activations x(random, 17, 96, Values::kPlain);
+  for (const gemtp_format format : kFormats) {
+    const int64_t k = quantized(format) ? 3 * layout(format).k : 96;
+    const Matrix w(random, format, 50, k, Values::kPlain);
+    const Activations x(random, 17, k, Values::kPlain);
     for (const gemtp_kernels* t : tables()) {
+      if (!t->matmul[format]) continue;
       const auto together = multiply(*t, w, x, 0, 4, 50);
       const auto alone = multiply(*t, w, x.first(1), 0, 4, 50);
       CHECK(same(alone, {together.begin(), together.begin() + 50}));
@@ -112,9 +117,9 @@ TEST_CASE("matmul: the result of a row does not depend on how many rows go with 
 
 TEST_CASE("matmul: scalar within the error bound of its additions") {
   Random random(5);
-  for (const Type type : kTypes) {
-    const int64_t rows = 20, k = 320, m = 3;
-    const Matrix w(random, type, rows, k, Values::kPlain);
+  for (const gemtp_format format : kFormats) {
+    const int64_t rows = 20, k = 512, m = 3;
+    const Matrix w(random, format, rows, k, Values::kPlain);
     const Activations x(random, m, k, Values::kPlain);
     const auto y = multiply(gemtp_kernels_scalar, w, x, 0, 2, rows);
     for (int64_t i = 0; i < m; ++i)
@@ -122,16 +127,16 @@ TEST_CASE("matmul: scalar within the error bound of its additions") {
         double exact = 0, magnitude = 0;
         for (int64_t j = 0; j < k; ++j) {
           double xj = static_cast<double>(x.x[static_cast<size_t>(i * x.stride + j)]);
-          if (quantized(type))
+          if (quantized(format))
             xj = static_cast<double>(x.q[static_cast<size_t>(x.block(i, j / 32) * 32 + j % 32)]) *
                  static_cast<double>(x.d[static_cast<size_t>(x.block(i, j / 32))]);
-          const double term = w.value[static_cast<size_t>(r * k + j)] * xj;
-          exact += term;
-          magnitude += std::fabs(term);
+          const auto at = static_cast<size_t>(r * k + j);
+          exact += w.value[at] * xj;
+          magnitude += w.magnitude[at] * std::fabs(xj);
         }
-        // One rounding per addition; a block of a quantized row adds once and rounds its scale
-        // once.
-        const double roundings = static_cast<double>(quantized(type) ? k / 32 + 1 : k);
+        // One rounding per addition; a block of a quantized row adds once or, with a minimum,
+        // twice, and what it adds is the product of numbers that were rounded up to twice.
+        const double roundings = static_cast<double>(quantized(format) ? k / 16 + 2 : k);
         const double bound = roundings * kHalfUlp / (1 - roundings * kHalfUlp) * magnitude;
         const double error =
             std::fabs(static_cast<double>(y[static_cast<size_t>(i * rows + r)]) - exact);
@@ -153,13 +158,21 @@ TEST_CASE("quantize_q8: every table gives the scalar bits") {
     const auto run = [&](const gemtp_kernels& t) {
       // The last of n rows of a panel; what belongs to the others stays.
       std::vector<int8_t> q(static_cast<size_t>(n * k), 1);
-      std::vector<float> d(static_cast<size_t>(n * k / 32), 1);
-      std::vector<int32_t> bias(d.size(), 1);
-      t.quantize_q8(x.data(), k, n, q.data() + (n - 1) * 32, d.data() + n - 1, bias.data() + n - 1);
-      std::vector<uint8_t> bytes(q.size() + d.size() * 8);
-      std::memcpy(bytes.data(), q.data(), q.size());
-      std::memcpy(bytes.data() + q.size(), d.data(), d.size() * 4);
-      std::memcpy(bytes.data() + q.size() + d.size() * 4, bias.data(), d.size() * 4);
+      std::vector<float> d(static_cast<size_t>(n * k / 32), 1), sum(d);
+      std::vector<int32_t> bias(d.size(), 1), halves(bias);
+      t.quantize_q8(
+          x.data(), k, n,
+          gemtp_q8_next({q.data(), d.data(), bias.data(), halves.data(), sum.data()}, n - 1));
+      std::vector<uint8_t> bytes;
+      const auto append = [&bytes](const auto& v) {
+        const auto* p = reinterpret_cast<const uint8_t*>(v.data());
+        bytes.insert(bytes.end(), p, p + v.size() * sizeof v[0]);
+      };
+      append(q);
+      append(d);
+      append(bias);
+      append(halves);
+      append(sum);
       return bytes;
     };
     for (const gemtp_kernels* t : tables()) {

@@ -9,6 +9,7 @@
 #include "backend/backend.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/pack.h"
+#include "backend/cpu/packed_form.h"
 #include "base/aligned_memory.h"
 #include "base/mapped_file.h"
 #include "gguf_builder.h"

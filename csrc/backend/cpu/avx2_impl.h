@@ -1,160 +1,6 @@
-// The kernels for AVX2 + FMA + F16C: 16 lanes are two ymm registers. Compiled twice, with and
-// without AVX-VNNI's 8-bit dot products (GEMTP_AVX_VNNI); GEMTP_TABLE and GEMTP_TABLE_NAME name
-// the table.
-#include <immintrin.h>
-#include <stdint.h>
-#include <string.h>
-
-#include "backend/cpu/kernels.h"
-
-namespace {
-
-constexpr int kChains = 4;  // 8 registers of accumulators: two FMA units with a latency of 4
-constexpr int kTileQueries = 6, kTileVectors = 1;  // 12 of the 16 registers are sums
-
-// 10 to 30% faster than the hardware prefetcher alone (Zen 3).
-constexpr int64_t kBytesAhead = 4096;
-constexpr int kStreams = 4, kStreamedRows = 2;
-inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
-
-struct F32x16 {
-  __m256 lo, hi;
-};
-
-inline F32x16 zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
-inline F32x16 set1(float s) { return {_mm256_set1_ps(s), _mm256_set1_ps(s)}; }
-inline F32x16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
-inline void store(float* p, F32x16 v) {
-  _mm256_storeu_ps(p, v.lo);
-  _mm256_storeu_ps(p + 8, v.hi);
-}
-
-struct Mask16 {
-  __m256i lo, hi;
-};
-
-// Lanes 0..n-1.
-inline Mask16 first_lanes(int64_t n) {
-  alignas(32) static const int32_t kOnesThenZeros[32] = {-1, -1, -1, -1, -1, -1, -1, -1,
-                                                         -1, -1, -1, -1, -1, -1, -1, -1};
-  const int32_t* p = kOnesThenZeros + 16 - n;
-  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
-          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 8))};
-}
-
-inline F32x16 load_n(const float* p, int64_t n) {
-  if (n == 16) return load(p);
-  const Mask16 m = first_lanes(n);
-  return {_mm256_maskload_ps(p, m.lo), _mm256_maskload_ps(p + 8, m.hi)};
-}
-inline void store_n(float* p, F32x16 v, int64_t n) {
-  if (n == 16) return store(p, v);
-  const Mask16 m = first_lanes(n);
-  _mm256_maskstore_ps(p, m.lo, v.lo);
-  _mm256_maskstore_ps(p + 8, m.hi, v.hi);
-}
-
-inline F32x16 load_f16(const uint16_t* p) {
-  const __m128i* v = reinterpret_cast<const __m128i*>(p);
-  return {_mm256_cvtph_ps(_mm_loadu_si128(v)), _mm256_cvtph_ps(_mm_loadu_si128(v + 1))};
-}
-inline __m256 widen_bf16(const uint16_t* p) {
-  const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
-}
-inline F32x16 load_bf16(const uint16_t* p) { return {widen_bf16(p), widen_bf16(p + 8)}; }
-inline void store_f16(uint16_t* p, F32x16 v) {
-  __m128i* out = reinterpret_cast<__m128i*>(p);
-  _mm_storeu_si128(out, _mm256_cvtps_ph(v.lo, _MM_FROUND_TO_NEAREST_INT));
-  _mm_storeu_si128(out + 1, _mm256_cvtps_ph(v.hi, _MM_FROUND_TO_NEAREST_INT));
-}
-inline void store_f16_n(uint16_t* p, F32x16 v, int64_t n) {
-  uint16_t all[16];
-  store_f16(all, v);
-  memcpy(p, all, static_cast<size_t>(n) * 2);
-}
-
-inline F32x16 operator+(F32x16 a, F32x16 b) {
-  return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
-}
-inline F32x16 operator-(F32x16 a, F32x16 b) {
-  return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)};
-}
-inline F32x16 operator*(F32x16 a, F32x16 b) {
-  return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)};
-}
-inline F32x16 operator/(F32x16 a, F32x16 b) {
-  return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)};
-}
-inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) {
-  return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
-}
-inline F32x16 fnma(F32x16 a, F32x16 b, F32x16 c) {
-  return {_mm256_fnmadd_ps(a.lo, b.lo, c.lo), _mm256_fnmadd_ps(a.hi, b.hi, c.hi)};
-}
-inline F32x16 max(F32x16 a, F32x16 b) {
-  return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
-}
-inline F32x16 min(F32x16 a, F32x16 b) {
-  return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)};
-}
-inline F32x16 round_even(F32x16 v) {
-  constexpr int kMode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-  return {_mm256_round_ps(v.lo, kMode), _mm256_round_ps(v.hi, kMode)};
-}
-inline F32x16 abs_of(F32x16 v) {
-  const __m256 sign = _mm256_set1_ps(-0.0f);
-  return {_mm256_andnot_ps(sign, v.lo), _mm256_andnot_ps(sign, v.hi)};
-}
-inline F32x16 with_sign(F32x16 v, F32x16 s) {
-  const __m256 sign = _mm256_set1_ps(-0.0f);
-  return {_mm256_or_ps(v.lo, _mm256_and_ps(sign, s.lo)),
-          _mm256_or_ps(v.hi, _mm256_and_ps(sign, s.hi))};
-}
-inline __m256 power_of_two(__m256 n) {
-  const __m256i biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-  return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
-}
-inline F32x16 power_of_two(F32x16 n) { return {power_of_two(n.lo), power_of_two(n.hi)}; }
-inline F32x16 select_lt(F32x16 a, F32x16 b, F32x16 x, F32x16 y) {
-  return {_mm256_blendv_ps(y.lo, x.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
-          _mm256_blendv_ps(y.hi, x.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ))};
-}
-inline F32x16 select_lanes(int64_t begin, int64_t end, F32x16 x, F32x16 y) {
-  const Mask16 before = first_lanes(begin), until = first_lanes(end);
-  const __m256 lo = _mm256_castsi256_ps(_mm256_andnot_si256(before.lo, until.lo));
-  const __m256 hi = _mm256_castsi256_ps(_mm256_andnot_si256(before.hi, until.hi));
-  return {_mm256_blendv_ps(y.lo, x.lo, lo), _mm256_blendv_ps(y.hi, x.hi, hi)};
-}
-
-inline float fold(F32x16 v) {
-  const __m256 s8 = _mm256_add_ps(v.lo, v.hi);
-  const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
-  const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
-  return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
-}
-inline float max_of(F32x16 v) {
-  const __m256 s8 = _mm256_max_ps(v.lo, v.hi);
-  const __m128 s4 = _mm_max_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
-  const __m128 s2 = _mm_max_ps(s4, _mm_movehl_ps(s4, s4));
-  return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
-}
-
-inline int32_t store_q8(int8_t* q, F32x16 v0, F32x16 v1) {
-  const __m256i a = _mm256_cvtps_epi32(v0.lo), b = _mm256_cvtps_epi32(v0.hi);
-  const __m256i c = _mm256_cvtps_epi32(v1.lo), d = _mm256_cvtps_epi32(v1.hi);
-  // The packs work within 128-bit halves; the permutation puts the groups of four back in order.
-  const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
-  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm256_permutevar8x32_epi32(bytes, order));
-  const __m256i s8 = _mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d));
-  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(s8), _mm256_extracti128_si256(s8, 1));
-  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, _MM_SHUFFLE(1, 0, 3, 2)));
-  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, _MM_SHUFFLE(2, 3, 0, 1)));
-  return _mm_cvtsi128_si32(s);
-}
-
-}  // namespace
+// The kernels for AVX2 + FMA + F16C. Compiled twice, with and without AVX-VNNI's 8-bit dot products
+// (GEMTP_AVX_VNNI); GEMTP_TABLE and GEMTP_TABLE_NAME name the table.
+#include "backend/cpu/avx2_lanes.h"
 
 #include "backend/cpu/vector_attention.h"
 #include "backend/cpu/vector_kernels.h"
@@ -165,6 +11,7 @@ namespace {
 inline __m256i load_bytes(const void* p) {
   return _mm256_load_si256(static_cast<const __m256i*>(p));
 }
+inline __m256i zero_bytes() { return _mm256_setzero_si256(); }
 inline void store_bytes(void* p, __m256i v) { _mm256_store_si256(static_cast<__m256i*>(p), v); }
 
 // Four consecutive quants in every group of four bytes.
@@ -223,9 +70,10 @@ template <int kRows>
 struct Dots {
   __m256i lo[kRows], hi[kRows];
 
+  // bias: of each row, or null for none.
   explicit GEMTP_INLINE Dots(const int32_t* bias) {
     GEMTP_UNROLL
-    for (int i = 0; i < kRows; ++i) lo[i] = hi[i] = dot_begin(bias[i]);
+    for (int i = 0; i < kRows; ++i) lo[i] = hi[i] = bias ? dot_begin(bias[i]) : zero_bytes();
   }
   // u_lo, u_hi: the same four k of output rows 0..7 and 8..15; q: those k of the first row.
   GEMTP_INLINE void add(__m256i u_lo, __m256i u_hi, const int8_t* q) {
@@ -243,100 +91,294 @@ struct Dots {
   }
 };
 
-struct Q4_0 {
+// Group g of 8 of a block's quants, those of output rows 8 * side and on, a byte each.
+GEMTP_INLINE __m256i nibbles_at(const uint8_t* w, int g, int side) {
+  const __m256i both = load_bytes(w + g % 4 * 64 + side * 32);
+  return _mm256_and_si256(g < 4 ? both : _mm256_srli_epi16(both, 4), _mm256_set1_epi8(15));
+}
+GEMTP_INLINE __m256i fives_at(const uint8_t* w, int g, int side) {
+  const __m256i plane = load_bytes(w + 256 + side * 32);
+  const __m256i bit4 = g < 4 ? _mm256_slli_epi16(plane, 4 - g) : _mm256_srli_epi16(plane, g - 4);
+  return _mm256_or_si256(nibbles_at(w, g, side), _mm256_and_si256(bit4, _mm256_set1_epi8(16)));
+}
+GEMTP_INLINE __m256i sixes_at(const uint8_t* w, int g, int side) {
+  const __m256i plane = load_bytes(w + 256 + g / 4 * 64 + side * 32);
+  const int at = g % 4 * 2;
+  const __m256i bits = at < 4 ? _mm256_slli_epi16(plane, 4 - at) : _mm256_srli_epi16(plane, at - 4);
+  return _mm256_or_si256(nibbles_at(w, g, side), _mm256_and_si256(bits, _mm256_set1_epi8(48)));
+}
+GEMTP_INLINE __m256i table_at(const uint8_t* w, const int8_t* table, int g, int side) {
+  const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), nibbles_at(w, g, side));
+}
+GEMTP_INLINE __m256i bytes_at(const uint8_t* u, int g, int side) {
+  return load_bytes(u + g * 64 + side * 32);
+}
+
+// A byte each of all groups, [8 groups of four k][16 output rows][4].
+template <class At>
+GEMTP_INLINE const uint8_t* unpack_by(At at, uint8_t* u) {
+  GEMTP_UNROLL
+  for (int g = 0; g < 8; ++g) {
+    store_bytes(u + g * 64, at(g, 0));
+    store_bytes(u + g * 64 + 32, at(g, 1));
+  }
+  return u;
+}
+
+// An int16 twice for each of 8 output rows: the scale of one of their groups.
+GEMTP_INLINE __m256i group_scales(const uint8_t* groups, int half, int side) {
+  const __m128i v =
+      _mm_loadl_epi64(reinterpret_cast<const __m128i*>(groups + half * 16 + side * 8));
+  return _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(v, v));
+}
+
+// One side of 8 output rows after the other: sums in int16 of kFlush groups at a time, multiplied
+// by times(half, side) and added in int32 to start(i, side). at(g, side): quants without sign.
+template <int kRows, int kFlush, class At, class Start, class Times>
+GEMTP_INLINE void flushed_dots(const int8_t* q, At at, Start start, Times times, F32x16* dot) {
+  GEMTP_UNROLL
+  for (int side = 0; side < 2; ++side) {
+    __m256i acc[kRows];
+    GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i) acc[i] = start(i, side);
+    GEMTP_UNROLL
+    for (int first = 0; first < 8; first += kFlush) {
+      __m256i sum[kRows];
+      GEMTP_UNROLL
+      for (int g = first; g < first + kFlush; ++g) {
+        const __m256i u = at(g, side);
+        GEMTP_UNROLL
+        for (int i = 0; i < kRows; ++i) {
+          const __m256i pairs = _mm256_maddubs_epi16(u, broadcast4(q + i * kBlock + g * 4));
+          sum[i] = g == first ? pairs : _mm256_add_epi16(sum[i], pairs);
+        }
+      }
+      const __m256i factor = times(first / 4, side);
+      GEMTP_UNROLL
+      for (int i = 0; i < kRows; ++i)
+        acc[i] = _mm256_add_epi32(acc[i], _mm256_madd_epi16(sum[i], factor));
+    }
+    GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i) (side ? dot[i].hi : dot[i].lo) = _mm256_cvtepi32_ps(acc[i]);
+  }
+}
+
+template <int kOffset>
+struct Nibbles {
+  static_assert(kOffset == 0 || kOffset == 8);
   static constexpr int kBlockBytes = 256, kUnpackedBytes = 512;
   static constexpr int kDirectRows = 4, kGroup = 4;
 
   template <int kRows>
-  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t* bias,
-                                F32x16* dot) {
+  static GEMTP_INLINE void dots(const PackedBlock& w, const ActivationBlock& x, F32x16* dot) {
     const __m256i low4 = _mm256_set1_epi8(15);
-    Dots<kRows> sum(bias);
+    Dots<kRows> sum(kOffset ? x.bias : nullptr);
     GEMTP_NO_UNROLL
     for (int g = 0; g < 4; ++g) {
-      const __m256i lo = load_bytes(w + g * 64), hi = load_bytes(w + g * 64 + 32);
-      sum.add(_mm256_and_si256(lo, low4), _mm256_and_si256(hi, low4), q + g * 4);
+      const __m256i lo = load_bytes(w.quants + g * 64), hi = load_bytes(w.quants + g * 64 + 32);
+      sum.add(_mm256_and_si256(lo, low4), _mm256_and_si256(hi, low4), x.q + g * 4);
       sum.add(_mm256_and_si256(_mm256_srli_epi16(lo, 4), low4),
-              _mm256_and_si256(_mm256_srli_epi16(hi, 4), low4), q + g * 4 + 16);
+              _mm256_and_si256(_mm256_srli_epi16(hi, 4), low4), x.q + g * 4 + 16);
     }
     sum.end(dot);
   }
 
-  // One nibble a byte, [8 groups of four k][16 output rows][4].
-  static GEMTP_INLINE const uint8_t* unpack(const uint8_t* w, uint8_t* u) {
-    const __m256i low4 = _mm256_set1_epi8(15);
-    GEMTP_UNROLL
-    for (int i = 0; i < 256; i += 32) {
-      const __m256i both = load_bytes(w + i);
-      store_bytes(u + i, _mm256_and_si256(both, low4));
-      store_bytes(u + 256 + i, _mm256_and_si256(_mm256_srli_epi16(both, 4), low4));
-    }
-    return u;
+  static GEMTP_INLINE const uint8_t* unpack(const PackedBlock& w, uint8_t* u) {
+    return unpack_by([&](int g, int side) { return nibbles_at(w.quants, g, side); }, u);
   }
 
   template <int kRows>
-  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const int8_t* q, const int32_t* bias,
-                                         F32x16* dot) {
-    Dots<kRows> sum(bias);
+  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const PackedBlock&,
+                                         const ActivationBlock& x, F32x16* dot) {
+    Dots<kRows> sum(kOffset ? x.bias : nullptr);
     u = in_memory(u);
     GEMTP_UNROLL
     for (int g = 0; g < 8; ++g)
-      sum.add(load_bytes(u + g * 64), load_bytes(u + g * 64 + 32), q + g * 4);
+      sum.add(load_bytes(u + g * 64), load_bytes(u + g * 64 + 32), x.q + g * 4);
     sum.end(dot);
   }
 };
 
-struct Q8_0 {
+// 31 * 127 * 8: an int16 holds four groups' products of its two k.
+template <int kOffset>
+struct Fives {
+  static_assert(kOffset == 0 || kOffset == 16);
+  static constexpr int kBlockBytes = 320, kUnpackedBytes = 512;
+  static constexpr int kDirectRows = 2, kGroup = 4;
+
+  template <int kRows, class At>
+  static GEMTP_INLINE void dots_of(At at, const ActivationBlock& x, F32x16* dot) {
+    const auto start = [&](int i, int) {  // -16 times the quants' sum
+      return kOffset ? _mm256_madd_epi16(_mm256_set1_epi32(x.bias[i]), _mm256_set1_epi16(2))
+                     : zero_bytes();
+    };
+    const auto once = [](int, int) { return _mm256_set1_epi16(1); };
+    flushed_dots<kRows, 4>(x.q, at, start, once, dot);
+  }
+
+  template <int kRows>
+  static GEMTP_INLINE void dots(const PackedBlock& w, const ActivationBlock& x, F32x16* dot) {
+    dots_of<kRows>([&](int g, int side) { return fives_at(w.quants, g, side); }, x, dot);
+  }
+  static GEMTP_INLINE const uint8_t* unpack(const PackedBlock& w, uint8_t* u) {
+    return unpack_by([&](int g, int side) { return fives_at(w.quants, g, side); }, u);
+  }
+  template <int kRows>
+  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const PackedBlock&,
+                                         const ActivationBlock& x, F32x16* dot) {
+    u = in_memory(u);
+    dots_of<kRows>([&](int g, int side) { return bytes_at(u, g, side); }, x, dot);
+  }
+};
+
+// 63 * 127 * 4: an int16 holds two groups' products of its two k.
+struct Sixes {
+  static constexpr int kBlockBytes = 384, kUnpackedBytes = 512;
+  static constexpr int kDirectRows = 2, kGroup = 4;
+
+  template <int kRows, class At>
+  static GEMTP_INLINE void dots_of(At at, const PackedBlock& w, const ActivationBlock& x,
+                                   F32x16* dot) {
+    const auto scales = [&](int half, int side) { return group_scales(w.groups, half, side); };
+    const auto start = [&](int i, int side) {  // -32 times the scaled sums of the quants
+      const __m256i both = _mm256_blend_epi16(scales(0, side), scales(1, side), 0xaa);
+      const __m256i sums = _mm256_madd_epi16(both, _mm256_set1_epi32(x.halves[i]));
+      return _mm256_sub_epi32(zero_bytes(), _mm256_slli_epi32(sums, 5));
+    };
+    flushed_dots<kRows, 2>(x.q, at, start, scales, dot);
+  }
+
+  template <int kRows>
+  static GEMTP_INLINE void dots(const PackedBlock& w, const ActivationBlock& x, F32x16* dot) {
+    dots_of<kRows>([&](int g, int side) { return sixes_at(w.quants, g, side); }, w, x, dot);
+  }
+  static GEMTP_INLINE const uint8_t* unpack(const PackedBlock& w, uint8_t* u) {
+    return unpack_by([&](int g, int side) { return sixes_at(w.quants, g, side); }, u);
+  }
+  template <int kRows>
+  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const PackedBlock& w,
+                                         const ActivationBlock& x, F32x16* dot) {
+    u = in_memory(u);
+    dots_of<kRows>([&](int g, int side) { return bytes_at(u, g, side); }, w, x, dot);
+  }
+};
+
+// Quants with a sign.
+#ifdef GEMTP_AVX_VNNI
+struct Signed {
+  __m256i u;  // w + 128
+  explicit GEMTP_INLINE Signed(__m256i w) : u(_mm256_xor_si256(w, _mm256_set1_epi8(-128))) {}
+  static GEMTP_INLINE __m256i begin(int32_t bias) {  // -128 * sum
+    return _mm256_madd_epi16(_mm256_set1_epi32(bias), _mm256_set1_epi16(16));
+  }
+  GEMTP_INLINE __m256i add_dot(__m256i acc, __m256i x) const {
+    return _mm256_dpbusd_avx_epi32(acc, u, x);
+  }
+};
+#else
+struct Signed {
+  __m256i w, size;  // |w| <= 128 as unsigned: two products of at most 128 * 127 fit int16
+  explicit GEMTP_INLINE Signed(__m256i v) : w(v), size(_mm256_abs_epi8(v)) {}
+  static GEMTP_INLINE __m256i begin(int32_t) { return zero_bytes(); }
+  GEMTP_INLINE __m256i add_dot(__m256i acc, __m256i x) const {
+    const __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(x, w));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+};
+#endif
+
+template <int kRows, class At>
+GEMTP_INLINE void signed_dots(At at, const ActivationBlock& x, F32x16* dot) {
+  __m256i lo[kRows], hi[kRows];
+  GEMTP_UNROLL
+  for (int i = 0; i < kRows; ++i) lo[i] = hi[i] = Signed::begin(x.bias[i]);
+  GEMTP_NO_UNROLL
+  for (int g = 0; g < 8; ++g) {
+    const Signed w_lo(at(g, 0)), w_hi(at(g, 1));
+    GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      const __m256i four = broadcast4(x.q + i * kBlock + g * 4);
+      lo[i] = w_lo.add_dot(lo[i], four);
+      hi[i] = w_hi.add_dot(hi[i], four);
+    }
+  }
+  GEMTP_UNROLL
+  for (int i = 0; i < kRows; ++i) dot[i] = {_mm256_cvtepi32_ps(lo[i]), _mm256_cvtepi32_ps(hi[i])};
+}
+
+struct Bytes {
   static constexpr int kBlockBytes = 512, kUnpackedBytes = 64;  // used as it is
   static constexpr int kDirectRows = 4, kGroup = 4;
 
   template <int kRows>
-  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t* bias,
-                                F32x16* dot) {
-    __m256i lo[kRows], hi[kRows];
-    GEMTP_UNROLL
-    for (int i = 0; i < kRows; ++i) lo[i] = hi[i] = begin(bias[i]);
-    GEMTP_NO_UNROLL
-    for (int g = 0; g < 8; ++g) {
-      const Weights w_lo(load_bytes(w + g * 64)), w_hi(load_bytes(w + g * 64 + 32));
-      GEMTP_UNROLL
-      for (int i = 0; i < kRows; ++i) {
-        const __m256i x = broadcast4(q + i * kBlock + g * 4);
-        lo[i] = w_lo.add_dot(lo[i], x);
-        hi[i] = w_hi.add_dot(hi[i], x);
-      }
-    }
-    GEMTP_UNROLL
-    for (int i = 0; i < kRows; ++i) dot[i] = {_mm256_cvtepi32_ps(lo[i]), _mm256_cvtepi32_ps(hi[i])};
+  static GEMTP_INLINE void dots(const PackedBlock& w, const ActivationBlock& x, F32x16* dot) {
+    signed_dots<kRows>([&](int g, int side) { return bytes_at(w.quants, g, side); }, x, dot);
   }
-
-  static GEMTP_INLINE const uint8_t* unpack(const uint8_t* w, uint8_t*) { return w; }
+  static GEMTP_INLINE const uint8_t* unpack(const PackedBlock& w, uint8_t*) { return w.quants; }
   template <int kRows>
-  static GEMTP_INLINE void unpacked_dots(const uint8_t* w, const int8_t* q, const int32_t* bias,
-                                         F32x16* dot) {
-    dots<kRows>(w, q, bias, dot);
+  static GEMTP_INLINE void unpacked_dots(const uint8_t*, const PackedBlock& w,
+                                         const ActivationBlock& x, F32x16* dot) {
+    dots<kRows>(w, x, dot);
+  }
+};
+
+struct Table {
+  static constexpr int kBlockBytes = 256, kUnpackedBytes = 512;
+  static constexpr int kDirectRows = 2, kGroup = 4;
+
+  template <int kRows>
+  static GEMTP_INLINE void dots(const PackedBlock& w, const ActivationBlock& x, F32x16* dot) {
+    alignas(64) uint8_t u[kUnpackedBytes];
+    unpacked_dots<kRows>(unpack(w, u), w, x, dot);
+  }
+  static GEMTP_INLINE const uint8_t* unpack(const PackedBlock& w, uint8_t* u) {
+    return unpack_by([&](int g, int side) { return table_at(w.quants, w.table, g, side); }, u);
+  }
+  template <int kRows>
+  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const PackedBlock&,
+                                         const ActivationBlock& x, F32x16* dot) {
+    u = in_memory(u);
+    signed_dots<kRows>([&](int g, int side) { return bytes_at(u, g, side); }, x, dot);
+  }
+};
+
+struct GroupTable : Table {
+  template <int kRows, class At>
+  static GEMTP_INLINE void dots_of(At at, const PackedBlock& w, const ActivationBlock& x,
+                                   F32x16* dot) {
+    GEMTP_UNROLL
+    for (int side = 0; side < 2; ++side) {
+      __m256i acc[kRows];
+      GEMTP_UNROLL
+      for (int i = 0; i < kRows; ++i) acc[i] = zero_bytes();
+      GEMTP_UNROLL
+      for (int g = 0; g < 8; ++g) {
+        const __m256i v = at(g, side), size = _mm256_abs_epi8(v);
+        const __m256i scale = group_scales(w.groups, g / 4, side);
+        GEMTP_UNROLL
+        for (int i = 0; i < kRows; ++i) {
+          const __m256i four = broadcast4(x.q + i * kBlock + g * 4);
+          const __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(four, v));
+          acc[i] = _mm256_add_epi32(acc[i], _mm256_madd_epi16(pairs, scale));
+        }
+      }
+      GEMTP_UNROLL
+      for (int i = 0; i < kRows; ++i) (side ? dot[i].hi : dot[i].lo) = _mm256_cvtepi32_ps(acc[i]);
+    }
   }
 
-#ifdef GEMTP_AVX_VNNI
-  static __m256i begin(int32_t bias) {  // -128 * sum
-    return _mm256_madd_epi16(_mm256_set1_epi32(bias), _mm256_set1_epi16(16));
+  template <int kRows>
+  static GEMTP_INLINE void dots(const PackedBlock& w, const ActivationBlock& x, F32x16* dot) {
+    dots_of<kRows>([&](int g, int side) { return table_at(w.quants, w.table, g, side); }, w, x,
+                   dot);
   }
-  struct Weights {
-    __m256i u;  // w + 128
-    explicit Weights(__m256i w) : u(_mm256_xor_si256(w, _mm256_set1_epi8(-128))) {}
-    __m256i add_dot(__m256i acc, __m256i x) const { return _mm256_dpbusd_avx_epi32(acc, u, x); }
-  };
-#else
-  static __m256i begin(int32_t) { return _mm256_setzero_si256(); }
-  struct Weights {
-    __m256i w, size;  // |w| <= 128 as unsigned: two products of at most 128 * 127 fit int16
-    explicit Weights(__m256i v) : w(v), size(_mm256_abs_epi8(v)) {}
-    __m256i add_dot(__m256i acc, __m256i x) const {
-      const __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(x, w));
-      return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-    }
-  };
-#endif
+  template <int kRows>
+  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const PackedBlock& w,
+                                         const ActivationBlock& x, F32x16* dot) {
+    u = in_memory(u);
+    dots_of<kRows>([&](int g, int side) { return bytes_at(u, g, side); }, w, x, dot);
+  }
 };
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/scalar_math.h"
 
 namespace {
 
@@ -45,6 +46,15 @@ inline __m256i load_halves(const uint16_t* p) {
 inline F32x16 load_f16(const uint16_t* p) { return {_mm512_cvtph_ps(load_halves(p))}; }
 inline F32x16 load_bf16(const uint16_t* p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_halves(p)), 16))};
+}
+inline __m128i load_16_bytes(const uint8_t* p) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+}
+inline F32x16 load_u8(const uint8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(load_16_bytes(p)))};
+}
+inline F32x16 load_i8(const uint8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_16_bytes(p)))};
 }
 inline void store_f16(uint16_t* p, F32x16 v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
@@ -98,18 +108,19 @@ inline float max_of(F32x16 v) {
   return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
 }
 
-inline int32_t store_q8(int8_t* q, F32x16 v0, F32x16 v1) {
-  const __m512i a = _mm512_cvtps_epi32(v0.v), b = _mm512_cvtps_epi32(v1.v);
-  __m128i* out = reinterpret_cast<__m128i*>(q);
-  _mm_storeu_si128(out, _mm512_cvtsepi32_epi8(a));
-  _mm_storeu_si128(out + 1, _mm512_cvtsepi32_epi8(b));
-  const __m512i s16 = _mm512_add_epi32(a, b);
-  const __m256i s8 =
-      _mm256_add_epi32(_mm512_castsi512_si256(s16), _mm512_extracti64x4_epi64(s16, 1));
+inline int32_t sum_of(__m512i v) {
+  const __m256i s8 = _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
   __m128i s = _mm_add_epi32(_mm256_castsi256_si128(s8), _mm256_extracti128_si256(s8, 1));
   s = _mm_add_epi32(s, _mm_shuffle_epi32(s, _MM_SHUFFLE(1, 0, 3, 2)));
   s = _mm_add_epi32(s, _mm_shuffle_epi32(s, _MM_SHUFFLE(2, 3, 0, 1)));
   return _mm_cvtsi128_si32(s);
+}
+inline void store_q8(gemtp_q8_rows to, F32x16 v0, F32x16 v1) {
+  const __m512i a = _mm512_cvtps_epi32(v0.v), b = _mm512_cvtps_epi32(v1.v);
+  __m128i* out = reinterpret_cast<__m128i*>(to.q);
+  _mm_storeu_si128(out, _mm512_cvtsepi32_epi8(a));
+  _mm_storeu_si128(out + 1, _mm512_cvtsepi32_epi8(b));
+  gemtp_q8_sums(to, sum_of(a), sum_of(b));
 }
 
 }  // namespace
@@ -166,12 +177,15 @@ inline __m512i dot_end(__m512i acc) { return _mm512_madd_epi16(acc, _mm512_set1_
 #endif
 
 // A block's weights stay in eight registers while the rows pass.
-struct Q4_0 {
+template <int kOffset>
+struct Nibbles {
+  static_assert(kOffset == 8);
   static constexpr int kBlockBytes = 256, kDirectRows = GEMTP_PANEL;
 
   template <int kRows>
-  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t* bias,
-                                F32x16* dot) {
+  static GEMTP_INLINE void dots(const PackedBlock& block, const ActivationBlock& x, F32x16* dot) {
+    const uint8_t* w = block.quants;
+    const int32_t* bias = x.bias;
     const __m512i low4 = _mm512_set1_epi8(15);
     __m512i u[8];
     GEMTP_UNROLL
@@ -180,30 +194,31 @@ struct Q4_0 {
       u[g] = _mm512_and_si512(both, low4);
       u[g + 4] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low4);
     }
-    const Four* x = fours(q);
+    const Four* quants = fours(x.q);
     GEMTP_UNROLL
     for (int i = 0; i < kRows; ++i) {
       __m512i sum = dot_begin(bias[i]);
       GEMTP_UNROLL
-      for (int g = 0; g < 8; ++g) sum = dot_add(sum, u[g], x[i * 8 + g]);
+      for (int g = 0; g < 8; ++g) sum = dot_add(sum, u[g], quants[i * 8 + g]);
       dot[i] = {_mm512_cvtepi32_ps(dot_end(sum))};
     }
   }
 };
 
-struct Q8_0 {
+struct Bytes {
   static constexpr int kBlockBytes = 512, kDirectRows = GEMTP_PANEL;
 
   template <int kRows>
-  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t* bias,
-                                F32x16* dot) {
+  static GEMTP_INLINE void dots(const PackedBlock& block, const ActivationBlock& x, F32x16* dot) {
+    const uint8_t* w = block.quants;
+    const int32_t* bias = x.bias;
     const __m512i sign = _mm512_set1_epi8(-128);
     __m512i u[8];  // w + 128
     GEMTP_UNROLL
     for (int g = 0; g < 8; ++g) u[g] = _mm512_xor_si512(load_bytes(w + g * 64), sign);
-    const Four* x = fours(q);
+    const Four* quants = fours(x.q);
     GEMTP_UNROLL
-    for (int i = 0; i < kRows; ++i) dot[i] = row_dot(u, x + i * 8, bias[i]);
+    for (int i = 0; i < kRows; ++i) dot[i] = row_dot(u, quants + i * 8, bias[i]);
   }
 
   static GEMTP_INLINE F32x16 row_dot(const __m512i* u, const Four* x, int32_t bias) {
@@ -229,4 +244,5 @@ struct Q8_0 {
 
 }  // namespace
 
+#define GEMTP_FIRST_QUANTS
 #include "backend/cpu/vector_table.h"

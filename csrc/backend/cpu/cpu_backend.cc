@@ -12,6 +12,7 @@
 #include "backend/cpu/dispatch.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/pack.h"
+#include "backend/cpu/packed_form.h"
 #include "base/aligned_memory.h"
 #include "base/error.h"
 #include "base/thread_pool.h"

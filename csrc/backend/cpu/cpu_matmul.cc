@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backend/cpu/scalar_math.h"
 #include "base/error.h"
 #include "base/largest.h"
 
@@ -61,23 +62,19 @@ void CpuMatmul::quantize_inputs() {
     quants += in.m * in.k;
   }
   if (rows == 0) return;
-  int8_t* q = quants_.ensure(quants);
-  float* d = scales_.ensure(quants / GEMTP_BLOCK);
-  int32_t* bias = biases_.ensure(quants / GEMTP_BLOCK);
+  const int64_t blocks = quants / GEMTP_BLOCK;
+  gemtp_q8_rows free = {quants_.ensure(quants), scales_.ensure(blocks), biases_.ensure(blocks),
+                        halves_.ensure(blocks), sums_.ensure(blocks)};
   for (Input& in : inputs_) {
     if (!in.quantize) continue;
-    in.q = {q, d, bias};
-    q += in.m * in.k;
-    d += in.m * in.k / GEMTP_BLOCK;
-    bias += in.m * in.k / GEMTP_BLOCK;
+    in.q = free;
+    free = gemtp_q8_next(free, in.m * in.k / GEMTP_BLOCK);
   }
   const auto quantize = [&](const Input& in, int64_t i) {
-    const int64_t per_row = in.k / GEMTP_BLOCK;
-    const int64_t panel = i / GEMTP_PANEL * GEMTP_PANEL;  // its first row
-    const int64_t at = panel * per_row + i - panel;       // the row's first block
+    const int64_t panel = i / GEMTP_PANEL * GEMTP_PANEL;          // its first row
+    const int64_t at = panel * (in.k / GEMTP_BLOCK) + i - panel;  // the row's first block
     kernels_.quantize_q8(in.x + i * in.x_stride, in.k, std::min<int64_t>(GEMTP_PANEL, in.m - panel),
-                         const_cast<int8_t*>(in.q.q) + at * GEMTP_BLOCK,
-                         const_cast<float*>(in.q.d) + at, const_cast<int32_t*>(in.q.bias) + at);
+                         gemtp_q8_next(in.q, at));
   };
   const int64_t grain = quants < kSerialFloats
                             ? rows
@@ -126,34 +123,19 @@ gemtp_matmul CpuMatmul::call(const CpuMatrix& w, const Input& input, int64_t beg
   c.x = input.x;
   c.x_stride = input.x_stride;
   c.xq = input.q;
+  c.table = packed_form(w.type).table;
   c.y = y;
   c.y_stride = y_stride;
   return c;
 }
 
 void CpuMatmul::run(const Matrix& w, const gemtp_matmul& call) const {
-  run(w.type, call);
+  kernels_.matmul[packed_form(w.type).format](&call);
   if (w.scale == 1.0f) return;
   for (int64_t i = 0; i < call.m; ++i) {
     float* row = call.y + i * call.y_stride;
     kernels_.scale(row, w.scale, call.rows, row);
   }
-}
-
-void CpuMatmul::run(DType type, const gemtp_matmul& call) const {
-  switch (type) {
-    case DType::kF32:
-      return kernels_.matmul_f32(&call);
-    case DType::kF16:
-      return kernels_.matmul_f16(&call);
-    case DType::kBF16:
-      return kernels_.matmul_bf16(&call);
-    case DType::kQ8_0:
-      return kernels_.matmul_q8_0(&call);
-    case DType::kQ4_0:
-      return kernels_.matmul_q4_0(&call);
-  }
-  GEMTP_ASSERT(!"a matrix of an unknown type");
 }
 
 void CpuMatmul::products(const std::vector<MatmulJob>& jobs) {

@@ -9,6 +9,7 @@
 #include "backend/backend.h"
 #include "backend/cpu/cpu_memory.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/packed_form.h"
 #include "base/thread_pool.h"
 
 namespace gemtp {
@@ -20,8 +21,6 @@ class CpuMatrix : public Matrix {
   int64_t tile_bytes = 0;
   int64_t tiles() const { return (rows + GEMTP_TILE - 1) / GEMTP_TILE; }
 };
-
-inline bool quantized(DType t) { return t == DType::kQ8_0 || t == DType::kQ4_0; }
 
 class CpuMatmul {
  public:
@@ -49,7 +48,6 @@ class CpuMatmul {
   gemtp_matmul call(const CpuMatrix& w, const Input& input, int64_t begin, int64_t end, float* y,
                     int64_t y_stride) const;
   void run(const Matrix& w, const gemtp_matmul& call) const;
-  void run(DType type, const gemtp_matmul& call) const;
   int64_t tiles_per_group(int64_t tile_bytes, int64_t m) const;
 
   const gemtp_kernels& kernels_;
@@ -57,7 +55,8 @@ class CpuMatmul {
   std::vector<Input> inputs_;
   Scratch<int8_t> quants_;
   Scratch<float> scales_;
-  Scratch<int32_t> biases_;
+  Scratch<int32_t> biases_, halves_;
+  Scratch<float> sums_;
   std::vector<Scratch<float>> results_;  // of a group of tiles, one per thread
   std::vector<BestLogit> best_;          // [groups of tiles][m]
 };

@@ -12,14 +12,28 @@
  *    i, then they fold 16 -> 8 -> 4 -> 2 -> 1 by adding accumulator j + half to accumulator j.
  *
  * Weight layout: a matrix [rows, k] is cut into tiles of 16 output rows (the last one padded with
- * zero rows); tiles are contiguous, `tile_bytes` apart. Inside a tile:
- *  - f32/f16/bf16: [k][16 rows] elements.
- *  - q8_0: [k/32 blocks][8 groups][16 rows][4 k] int8, then [k/32][16 rows] f16 scales. 4 k are
- *    consecutive; group g of a block holds k = 4g .. 4g+3.
- *  - q4_0: [k/32 blocks][4 groups][16 rows][4] bytes, then [k/32][16 rows] f16 scales. The byte at
- *    group g, position i holds element 4g + i in its low nibble and element 16 + 4g + i in its high
- *    nibble, both plus 8.
- * Tiles begin on 64-byte boundaries.
+ * zero rows); tiles are contiguous, `tile_bytes` apart, and begin on 64-byte boundaries. Inside a
+ * tile of f32, f16 or bf16: [k][16 rows] elements. Inside a tile of a quantized format: the quants
+ * of all blocks of 32 k, then their scales. What a format is made of:
+ *
+ * Quants of a block, in groups of 4 consecutive k: group g holds k = 4g .. 4g+3.
+ *  - bytes: [8 groups][16 rows][4 k] int8.
+ *  - nibbles: [4 groups][16 rows][4] bytes; the byte at group g, position i holds element 4g + i in
+ *    its low nibble and element 16 + 4g + i in its high nibble.
+ *  - fives: nibbles, then [16 rows][4] bytes: bit g of byte i is the fifth bit of element 4g + i.
+ *  - sixes: nibbles, then [2 halves][16 rows][4] bytes: bits 2g, 2g + 1 of byte i of half h are the
+ *    upper two bits of element 16h + 4g + i.
+ *  - table: nibbles that stand for the values of gemtp_matmul.table.
+ * Scales:
+ *  - half, bf16: [k/32][16 rows] numbers of 16 bits.
+ *  - half + min: [k/32][scale, minimum][16 rows] f16.
+ *  - K: for each 256 k: f16 d[16 rows], f16 m[16 rows], then [8 blocks][scale, minimum][16 rows]
+ *    bytes without sign. A block's scale is d * byte, its minimum m * byte.
+ *  - K, signed: for each 256 k: f16 d[16 rows], then [8 blocks][16 rows] int8; the scale is d *
+ *    byte.
+ *  - groups: for each 256 k: f32 d[16 rows], then [8 blocks][2 groups of 16 k][16 rows] int8.
+ *  - groups + min: for each 256 k: f32 d[16 rows], f32 m[16 rows], then [8 blocks][scale,
+ *    minimum][2 groups of 16 k][16 rows] int8, minima >= 0.
  */
 #pragma once
 
@@ -31,16 +45,40 @@ extern "C" {
 
 enum { GEMTP_TILE = 16, GEMTP_BLOCK = 32, GEMTP_PANEL = 16 };
 
+/* Packed formats: what elements are (w) and their scales. The names are those of the file types
+ * that they hold without any change; `pack.h` has the others. */
+typedef enum {
+  GEMTP_F32,
+  GEMTP_F16,
+  GEMTP_BF16,
+  GEMTP_Q8_0,   /* bytes, half */
+  GEMTP_Q4_0,   /* nibbles: w = nibble - 8, half */
+  GEMTP_Q4_1,   /* nibbles, half + min */
+  GEMTP_Q5_0,   /* fives: w = five - 16, half */
+  GEMTP_Q5_1,   /* fives, half + min */
+  GEMTP_Q4_K,   /* nibbles, K */
+  GEMTP_Q5_K,   /* fives, K */
+  GEMTP_Q6_K,   /* sixes: w = six - 32, groups */
+  GEMTP_IQ4_NL, /* table, half */
+  GEMTP_MXFP4,  /* table, bf16 */
+  GEMTP_IQ4_XS, /* table, K signed */
+  GEMTP_T4_G,   /* table, groups */
+  GEMTP_T4_GM,  /* table, groups + min */
+  GEMTP_FORMATS
+} gemtp_format;
+
 /* Activation rows for the quantized matmuls, m rows of k elements, k % 32 == 0, in panels of 16
  * rows. Panel p holds the n = min(16, m - 16p) rows from 16p on and begins at q + 16p * k,
  * d + 16p * k/32 and bias + 16p * k/32. Inside a panel blocks are outermost, so that the kernels
  * walk it from end to end. */
 typedef struct {
-  const int8_t* q; /* [k/32][n][32] quants in [-127, 127] */
-  const float* d;  /* [k/32][n] scales */
+  int8_t* q; /* [k/32][n][32] quants in [-127, 127] */
+  float* d;  /* [k/32][n] scales */
   /* [k/32][n] -4 * (sum of the block's quants), an int16 in the lower half and again in the upper
    * one: what the 8 in Q4_0's nibbles adds, taken back where pairs of int16 are summed. */
-  const int32_t* bias;
+  int32_t* bias;
+  int32_t* halves; /* [k/32][n] sums of quants 0..15, an int16 in the lower half, and of 16..31 */
+  float* sum;      /* [k/32][n] d * (sum of the block's quants): what a minimum of 1 adds */
 } gemtp_q8_rows;
 
 typedef struct {
@@ -53,8 +91,9 @@ typedef struct {
   int64_t m;            /* activation rows, any number >= 1 */
   const float* x;       /* float matmuls: [m] rows of k, x_stride floats apart */
   int64_t x_stride;
-  gemtp_q8_rows xq; /* quantized matmuls */
-  float* y;         /* [m] rows, y_stride floats apart: y[i][r] */
+  gemtp_q8_rows xq;    /* quantized matmuls */
+  const int8_t* table; /* [16] values of a table format's nibbles */
+  float* y;            /* [m] rows, y_stride floats apart: y[i][r] */
   int64_t y_stride;
 } gemtp_matmul;
 
@@ -92,19 +131,20 @@ typedef struct gemtp_kernels {
   /* Quantizes one row in blocks of 32: amax = max |x|; d = amax / 127; id = 1 / d;
    * q = round_half_even(max(x * id, -127)). A block with amax < 1e-30 is all zero with d = 0.
    * amax passes over NaNs and the max takes a NaN to -127, so every input has a defined result; an
-   * infinity makes d infinite, and the block's products are not finite. q, d and bias point to the
-   * row's place in the first block of a panel of n rows. */
-  void (*quantize_q8)(const float* x, int64_t k, int64_t n, int8_t* q, float* d, int32_t* bias);
+   * infinity makes d infinite, and the block's products are not finite. `to` points to the row's
+   * place in the first block of a panel of n rows. */
+  void (*quantize_q8)(const float* x, int64_t k, int64_t n, gemtp_q8_rows to);
 
-  /* y[i][r] = sum over k in order of fma(w[r][k], x[i][k], acc), starting from 0. */
-  void (*matmul_f32)(const gemtp_matmul* args);
-  void (*matmul_f16)(const gemtp_matmul* args);
-  void (*matmul_bf16)(const gemtp_matmul* args);
-  /* y[i][r] = over blocks b in order: acc = fma((float)dot, dw * dx, acc), where dot is the exact
-   * int32 product sum of the block (q4_0: of nibble - 8), dw the weight's and dx the activation's
-   * scale. */
-  void (*matmul_q8_0)(const gemtp_matmul* args);
-  void (*matmul_q4_0)(const gemtp_matmul* args);
+  /* The product with a matrix of each gemtp_format. Floats: y[i][r] = sum over k in order of
+   * fma(w[r][k], x[i][k], acc), starting from 0. Quantized: over blocks b in order
+   *   acc = fma((float)dot, dw * dx, acc)
+   *   acc = fma(min, sum, acc)                       where the scales have minima
+   * dot is the exact int32 product sum of the block, dw the weight's and dx the activation's
+   * scale, sum the activation's. In formats with groups, dot is the exact int32
+   * s0 * (dot of k 0..15) + s1 * (dot of k 16..31) with the groups' scales and dw = d; it and all
+   * that it is made of stay below 2^24 in size, so that floats hold it, too. Their minima: acc =
+   * fma((float)(m0 * (sum of quants 0..15) + m1 * (sum of 16..31)), m * dx, acc). */
+  void (*matmul[GEMTP_FORMATS])(const gemtp_matmul* args);
 
   /* y = (x * inv) * w, inv = 1 / sqrt(ss / n + eps), ss the lane16 sum of fma(x, x, acc).
    * w == NULL: y = x * inv. y may be x. */

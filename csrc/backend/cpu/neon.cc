@@ -27,13 +27,17 @@ struct Products {
   }
 };
 
-struct Q4_0 {
+template <int kOffset>
+struct Nibbles {
+  static_assert(kOffset == 8);
   static constexpr int kBlockBytes = 256, kUnpackedBytes = 512;
   static constexpr int kDirectRows = 3, kGroup = 3;
 
   template <int kRows>
-  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t* bias,
-                                F32x16* dot) {
+  static GEMTP_INLINE void dots(const PackedBlock& block, const ActivationBlock& x, F32x16* dot) {
+    const uint8_t* w = block.quants;
+    const int8_t* q = x.q;
+    const int32_t* bias = x.bias;
     const uint8x16_t low4 = vdupq_n_u8(15);
     GEMTP_UNROLL
     for (int r = 0; r < 4; ++r) {  // output rows 4r .. 4r + 3
@@ -59,7 +63,8 @@ struct Q4_0 {
   }
 
   // One nibble a byte, [8 groups of four k][16 output rows][4].
-  static GEMTP_INLINE const uint8_t* unpack(const uint8_t* w, uint8_t* u) {
+  static GEMTP_INLINE const uint8_t* unpack(const PackedBlock& block, uint8_t* u) {
+    const uint8_t* w = block.quants;
     GEMTP_UNROLL
     for (int i = 0; i < 256; i += 16) {
       const uint8x16_t both = vld1q_u8(w + i);
@@ -70,8 +75,10 @@ struct Q4_0 {
   }
 
   template <int kRows>
-  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const int8_t* q, const int32_t* bias,
-                                         F32x16* dot) {
+  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const PackedBlock&,
+                                         const ActivationBlock& x, F32x16* dot) {
+    const int8_t* q = x.q;
+    const int32_t* bias = x.bias;
     GEMTP_UNROLL
     for (int r = 0; r < 4; ++r) {
       Products sum[kRows];
@@ -99,12 +106,14 @@ struct Q4_0 {
   }
 };
 
-struct Q8_0 {
+struct Bytes {
   static constexpr int kBlockBytes = 512, kUnpackedBytes = 64;  // used as it is
   static constexpr int kDirectRows = 3, kGroup = 3;
 
   template <int kRows>
-  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t*, F32x16* dot) {
+  static GEMTP_INLINE void dots(const PackedBlock& block, const ActivationBlock& x, F32x16* dot) {
+    const uint8_t* w = block.quants;
+    const int8_t* q = x.q;
     GEMTP_UNROLL
     for (int r = 0; r < 4; ++r) {
       int32x4_t first[kRows], second[kRows];
@@ -126,10 +135,12 @@ struct Q8_0 {
     }
   }
 
-  static GEMTP_INLINE const uint8_t* unpack(const uint8_t* w, uint8_t*) { return w; }
+  static GEMTP_INLINE const uint8_t* unpack(const PackedBlock& w, uint8_t*) { return w.quants; }
   template <int kRows>
-  static GEMTP_INLINE void unpacked_dots(const uint8_t* w, const int8_t* q, const int32_t* bias,
-                                         F32x16* dot) {
+  static GEMTP_INLINE void unpacked_dots(const uint8_t* w, const PackedBlock&,
+                                         const ActivationBlock& x, F32x16* dot) {
+    const int8_t* q = x.q;
+    const int32_t* bias = x.bias;
     dots<kRows>(w, q, bias, dot);
   }
 };
@@ -138,4 +149,5 @@ struct Q8_0 {
 
 #define GEMTP_TABLE gemtp_kernels_neon
 #define GEMTP_TABLE_NAME "neon"
+#define GEMTP_FIRST_QUANTS
 #include "backend/cpu/vector_table.h"

@@ -5,18 +5,23 @@
 
 namespace {
 
-struct Q4_0 {
+template <int kOffset>
+struct Nibbles {
+  static_assert(kOffset == 8);
   static constexpr int kBlockBytes = 256, kUnpackedBytes = 512;
   static constexpr int kDirectRows = 4, kGroup = 4;
 
   template <int kRows>
-  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t* bias,
-                                F32x16* dot) {
+  static GEMTP_INLINE void dots(const PackedBlock& block, const ActivationBlock& x, F32x16* dot) {
+    const uint8_t* w = block.quants;
+    const int8_t* q = x.q;
+    const int32_t* bias = x.bias;
     dots_of_nibbles<kRows>(w, q, bias, dot);
   }
 
   // One nibble a byte, [8 groups of four k][16 output rows][4].
-  static GEMTP_INLINE const uint8_t* unpack(const uint8_t* w, uint8_t* u) {
+  static GEMTP_INLINE const uint8_t* unpack(const PackedBlock& block, uint8_t* u) {
+    const uint8_t* w = block.quants;
     GEMTP_UNROLL
     for (int i = 0; i < 256; i += 16) {
       const uint8x16_t both = vld1q_u8(w + i);
@@ -26,8 +31,10 @@ struct Q4_0 {
     return u;
   }
   template <int kRows>
-  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const int8_t* q, const int32_t* bias,
-                                         F32x16* dot) {
+  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const PackedBlock&,
+                                         const ActivationBlock& x, F32x16* dot) {
+    const int8_t* q = x.q;
+    const int32_t* bias = x.bias;
     int32x4_t start[kRows];
     GEMTP_UNROLL
     for (int i = 0; i < kRows; ++i) start[i] = nibble_start(bias[i]);
@@ -35,18 +42,21 @@ struct Q4_0 {
   }
 };
 
-struct Q8_0 {
+struct Bytes {
   static constexpr int kBlockBytes = 512, kUnpackedBytes = 64;  // used as it is
   static constexpr int kDirectRows = 4, kGroup = 4;
 
   template <int kRows>
-  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t*, F32x16* dot) {
+  static GEMTP_INLINE void dots(const PackedBlock& block, const ActivationBlock& x, F32x16* dot) {
+    const uint8_t* w = block.quants;
+    const int8_t* q = x.q;
     dots_of_int8<kRows>(w, q, dot);
   }
-  static GEMTP_INLINE const uint8_t* unpack(const uint8_t* w, uint8_t*) { return w; }
+  static GEMTP_INLINE const uint8_t* unpack(const PackedBlock& w, uint8_t*) { return w.quants; }
   template <int kRows>
-  static GEMTP_INLINE void unpacked_dots(const uint8_t* w, const int8_t* q, const int32_t*,
-                                         F32x16* dot) {
+  static GEMTP_INLINE void unpacked_dots(const uint8_t* w, const PackedBlock&,
+                                         const ActivationBlock& x, F32x16* dot) {
+    const int8_t* q = x.q;
     dots_of_int8<kRows>(w, q, dot);
   }
 };
@@ -55,4 +65,5 @@ struct Q8_0 {
 
 #define GEMTP_TABLE gemtp_kernels_neon_dotprod
 #define GEMTP_TABLE_NAME "neon_dotprod"
+#define GEMTP_FIRST_QUANTS
 #include "backend/cpu/vector_table.h"

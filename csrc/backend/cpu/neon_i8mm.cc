@@ -109,44 +109,55 @@ GEMTP_INLINE void dots_of_unpacked(const uint8_t* u, const int8_t* q, int32x4_t 
   }
 }
 
-struct Q4_0 {
+template <int kOffset>
+struct Nibbles {
+  static_assert(kOffset == 8);
   static constexpr int kBlockBytes = 256, kUnpackedBytes = 512;
   static constexpr int kDirectRows = 4, kGroup = 2;
 
   template <int kRows>
-  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t* bias,
-                                F32x16* dot) {
+  static GEMTP_INLINE void dots(const PackedBlock& block, const ActivationBlock& x, F32x16* dot) {
+    const uint8_t* w = block.quants;
+    const int8_t* q = x.q;
+    const int32_t* bias = x.bias;
     dots_of_nibbles<kRows>(w, q, bias, dot);
   }
 
-  static GEMTP_INLINE const uint8_t* unpack(const uint8_t* w, uint8_t* u) {
+  static GEMTP_INLINE const uint8_t* unpack(const PackedBlock& block, uint8_t* u) {
+    const uint8_t* w = block.quants;
     unpack_nibbles(w, u);
     return u;
   }
   template <int kRows>
-  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const int8_t* q, const int32_t* bias,
-                                         F32x16* dot) {
+  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const PackedBlock&,
+                                         const ActivationBlock& x, F32x16* dot) {
+    const int8_t* q = x.q;
+    const int32_t* bias = x.bias;
     const int32x4_t a = nibble_start(bias[0]), b = nibble_start(bias[kRows - 1]);
     dots_of_unpacked<kRows>(u, q, vcombine_s32(vget_low_s32(a), vget_low_s32(b)), dot);
   }
 };
 
-struct Q8_0 {
+struct Bytes {
   static constexpr int kBlockBytes = 512, kUnpackedBytes = 512;
   static constexpr int kDirectRows = 4, kGroup = 2;
 
   template <int kRows>
-  static GEMTP_INLINE void dots(const uint8_t* w, const int8_t* q, const int32_t*, F32x16* dot) {
+  static GEMTP_INLINE void dots(const PackedBlock& block, const ActivationBlock& x, F32x16* dot) {
+    const uint8_t* w = block.quants;
+    const int8_t* q = x.q;
     dots_of_int8<kRows>(w, q, dot);
   }
 
-  static GEMTP_INLINE const uint8_t* unpack(const uint8_t* w, uint8_t* u) {
+  static GEMTP_INLINE const uint8_t* unpack(const PackedBlock& block, uint8_t* u) {
+    const uint8_t* w = block.quants;
     unpack_int8(w, u);
     return u;
   }
   template <int kRows>
-  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const int8_t* q, const int32_t*,
-                                         F32x16* dot) {
+  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const PackedBlock&,
+                                         const ActivationBlock& x, F32x16* dot) {
+    const int8_t* q = x.q;
     dots_of_unpacked<kRows>(u, q, vdupq_n_s32(0), dot);
   }
 };
@@ -155,4 +166,5 @@ struct Q8_0 {
 
 #define GEMTP_TABLE gemtp_kernels_neon_i8mm
 #define GEMTP_TABLE_NAME "neon_i8mm"
+#define GEMTP_FIRST_QUANTS
 #include "backend/cpu/vector_table.h"

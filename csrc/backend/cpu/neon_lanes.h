@@ -67,6 +67,22 @@ inline F32x16 load_bf16(const uint16_t* p) {
   return quarters(
       [&](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)); });
 }
+inline F32x16 load_u8(const uint8_t* p) {
+  return quarters([&](int i) {
+    uint32_t four;
+    memcpy(&four, p + 4 * i, 4);
+    const uint16x8_t wide = vmovl_u8(vcreate_u8(four));
+    return vcvtq_f32_u32(vmovl_u16(vget_low_u16(wide)));
+  });
+}
+inline F32x16 load_i8(const uint8_t* p) {
+  return quarters([&](int i) {
+    uint32_t four;
+    memcpy(&four, p + 4 * i, 4);
+    const int16x8_t wide = vmovl_s8(vcreate_s8(four));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+  });
+}
 inline void store_f16(uint16_t* p, F32x16 v) {
   for (int i = 0; i < 4; ++i) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(v.v[i])));
 }
@@ -150,12 +166,12 @@ inline float max_of(F32x16 v) {
 inline int8x8_t to_q8(float32x4_t a, float32x4_t b) {
   return vmovn_s16(vcombine_s16(vmovn_s32(vcvtnq_s32_f32(a)), vmovn_s32(vcvtnq_s32_f32(b))));
 }
-inline int32_t store_q8(int8_t* q, F32x16 v0, F32x16 v1) {
+inline void store_q8(gemtp_q8_rows to, F32x16 v0, F32x16 v1) {
   const int8x16_t a = vcombine_s8(to_q8(v0.v[0], v0.v[1]), to_q8(v0.v[2], v0.v[3]));
   const int8x16_t b = vcombine_s8(to_q8(v1.v[0], v1.v[1]), to_q8(v1.v[2], v1.v[3]));
-  vst1q_s8(q, a);
-  vst1q_s8(q + 16, b);
-  return vaddlvq_s16(vpadalq_s8(vpaddlq_s8(a), b));
+  vst1q_s8(to.q, a);
+  vst1q_s8(to.q + 16, b);
+  gemtp_q8_sums(to, vaddlvq_s8(a), vaddlvq_s8(b));
 }
 
 }  // namespace

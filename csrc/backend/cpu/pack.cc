@@ -2,10 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/packed_form.h"
+#include "base/error.h"
 #include "base/float16.h"
+#include "gguf/blocks.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <emmintrin.h>
@@ -139,13 +143,123 @@ int64_t pack_blocks(const TileRows& from, int64_t blocks, uint8_t* dst) {
   return bad;
 }
 
-}  // namespace
+// ---- any quantized type, by way of its integers -------------------------------------------------
 
-int64_t tile_bytes(DType type, int64_t cols) {
-  const DTypeInfo* info = dtype_info(static_cast<uint32_t>(type));
-  const int64_t raw = cols / info->block * info->bytes * kTile;
-  return (raw + 63) / 64 * 64;
+inline uint32_t word_at(const uint8_t* p) { return load_as<uint32_t>(p); }
+inline void put_word(uint8_t* p, uint32_t word) { std::memcpy(p, &word, 4); }
+
+// Writes one lane of a block of nibbles, fives or sixes from its 32 codes; the places are those of
+// kernels.h.
+inline void put_nibbles(const uint8_t* codes, uint8_t* dst) {
+  for (int g = 0; g < 4; ++g)
+    put_word(dst + g * 4 * kTile, (word_at(codes + 4 * g) & 0x0f0f0f0fu) |
+                                      (word_at(codes + 16 + 4 * g) & 0x0f0f0f0fu) << 4);
 }
+inline void put_fives(const uint8_t* codes, uint8_t* dst) {
+  put_nibbles(codes, dst);
+  uint32_t high = 0;
+  for (int g = 0; g < 8; ++g) high |= (word_at(codes + 4 * g) >> 4 & 0x01010101u) << g;
+  put_word(dst + 256, high);
+}
+inline void put_sixes(const uint8_t* codes, uint8_t* dst) {
+  put_nibbles(codes, dst);
+  for (int half = 0; half < 2; ++half) {
+    uint32_t high = 0;
+    for (int g = 0; g < 4; ++g)
+      high |= (word_at(codes + 16 * half + 4 * g) >> 4 & 0x03030303u) << 2 * g;
+    put_word(dst + 256 + half * 4 * kTile, high);
+  }
+}
+
+// Of a block of a file's type, `blocks` blocks of 32 elements from number `first` of a row on, the
+// scales of one lane; s: where the tile's scales begin.
+void put_scales(gemtp_format format, const DecodedBlock& from, int64_t first, int64_t blocks,
+                int64_t lane, uint8_t* s) {
+  const auto put = [lane](uint8_t* array, auto value) {
+    std::memcpy(array + lane * static_cast<int64_t>(sizeof value), &value, sizeof value);
+  };
+  const auto half = [](float v) { return gemtp_f32_to_f16(v); };
+  switch (format) {
+    case GEMTP_Q5_0:
+    case GEMTP_IQ4_NL:
+      return put(s + first * 32, half(from.d));
+    case GEMTP_MXFP4:
+      return put(s + first * 32, static_cast<uint16_t>(gemtp_f32_bits(from.d) >> 16));
+    case GEMTP_Q4_1:
+    case GEMTP_Q5_1:
+      put(s + first * 64, half(from.d));
+      return put(s + first * 64 + 32, half(-from.dmin));
+    case GEMTP_Q4_K:
+    case GEMTP_Q5_K:
+      s += first / 8 * 320;
+      put(s, half(from.d));
+      put(s + 32, half(-from.dmin));
+      for (int64_t b = 0; b < blocks; ++b) {
+        put(s + 64 + b * 32, from.scale[2 * b]);
+        put(s + 80 + b * 32, from.min[2 * b]);
+      }
+      return;
+    case GEMTP_IQ4_XS:
+      s += first / 8 * 160;
+      put(s, half(from.d));
+      for (int64_t b = 0; b < blocks; ++b) put(s + 32 + b * 16, from.scale[2 * b]);
+      return;
+    case GEMTP_Q6_K:
+    case GEMTP_T4_G:
+      s += first / 8 * 320;
+      put(s, from.d);
+      for (int64_t g = 0; g < 2 * blocks; ++g) put(s + 64 + g * 16, from.scale[g]);
+      return;
+    case GEMTP_T4_GM:
+      s += first / 8 * 640;
+      put(s, from.d);
+      put(s + 64, -from.dmin);
+      for (int64_t g = 0; g < 2 * blocks; ++g) {
+        put(s + 128 + g / 2 * 64 + g % 2 * 16, from.scale[g]);
+        put(s + 160 + g / 2 * 64 + g % 2 * 16, from.min[g]);
+      }
+      return;
+    default:
+      GEMTP_ASSERT(!"a format whose blocks are packed as they are");
+  }
+}
+
+// The code of every quant, which is an index into a table or quant + offset.
+struct Codes {
+  uint8_t of[256];
+
+  Codes(const PackedForm& form) {
+    const int offset = form.format == GEMTP_Q5_0 ? 16 : form.format == GEMTP_Q6_K ? 32 : 0;
+    for (int q = 0; q < 256; ++q) of[q] = static_cast<uint8_t>(q + offset);
+    for (int i = 15; form.table && i >= 0; --i)  // of equal values the first
+      of[static_cast<uint8_t>(form.table[i])] = static_cast<uint8_t>(i);
+  }
+};
+
+int64_t pack_decoded(const TileRows& from, DType type, int64_t cols, uint8_t* dst) {
+  const PackedForm& form = packed_form(type);
+  const Codes codes(form);
+  const auto put_quants = form.block_bytes == 16   ? put_nibbles
+                          : form.block_bytes == 20 ? put_fives
+                                                   : put_sixes;
+  const DTypeInfo& info = *dtype_info(static_cast<uint32_t>(type));
+  const int64_t block_bytes = form.block_bytes * kTile, per_block = info.block / 32;
+  uint8_t* scales = dst + cols / 32 * block_bytes;
+  int64_t bad = 0;
+  for (int64_t i = 0; i < cols / info.block; ++i)
+    for (int64_t lane = 0; lane < kTile; ++lane) {
+      DecodedBlock block;
+      bad += !decode_block(type, from.row[lane] + i * info.bytes, &block);
+      uint8_t code[256];
+      for (int j = 0; j < info.block; ++j) code[j] = codes.of[static_cast<uint8_t>(block.q[j])];
+      for (int64_t b = 0; b < per_block; ++b)
+        put_quants(code + 32 * b, dst + (i * per_block + b) * block_bytes + lane * 4);
+      put_scales(form.format, block, i * per_block, per_block, lane, scales);
+    }
+  return bad;
+}
+
+}  // namespace
 
 int64_t pack_tile(const WeightSource& source, const int32_t* rows, int64_t n_rows, int64_t tile,
                   uint8_t* dst) {
@@ -169,38 +283,39 @@ int64_t pack_tile(const WeightSource& source, const int32_t* rows, int64_t n_row
       return pack_blocks<sizeof(BlockQ8_0::q)>(from, source.cols / 32, dst);
     case DType::kQ4_0:
       return pack_blocks<sizeof(BlockQ4_0::q)>(from, source.cols / 32, dst);
+    default:
+      return pack_decoded(from, source.type, source.cols, dst);
   }
-  return 0;
 }
 
 void dequantize(const WeightSource& source, int64_t row, int64_t begin, int64_t n, float* dst) {
   const uint8_t* src = source.data + row * source.row_bytes();
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t k = begin + i;
-    switch (source.type) {
-      case DType::kF32:
-        dst[i] = load_as<float>(src + k * 4);
-        break;
-      case DType::kF16:
-        dst[i] = gemtp_f16_to_f32(load_as<uint16_t>(src + k * 2));
-        break;
-      case DType::kBF16:
-        dst[i] = gemtp_bf16_to_f32(load_as<uint16_t>(src + k * 2));
-        break;
-      case DType::kQ8_0: {
-        const uint8_t* block = src + k / 32 * static_cast<int64_t>(sizeof(BlockQ8_0));
-        dst[i] = gemtp_f16_to_f32(load_as<uint16_t>(block)) *
-                 static_cast<float>(static_cast<int8_t>(block[2 + k % 32]));
-        break;
-      }
-      case DType::kQ4_0: {
-        const uint8_t* block = src + k / 32 * static_cast<int64_t>(sizeof(BlockQ4_0));
-        const int64_t j = k % 32;
-        const int nibble = j < 16 ? block[2 + j] & 15 : block[2 + j - 16] >> 4;
-        dst[i] = gemtp_f16_to_f32(load_as<uint16_t>(block)) * static_cast<float>(nibble - 8);
-        break;
-      }
-    }
+  switch (source.type) {
+    case DType::kF32:
+      std::memcpy(dst, src + begin * 4, static_cast<size_t>(n) * 4);
+      return;
+    case DType::kF16:
+      for (int64_t i = 0; i < n; ++i)
+        dst[i] = gemtp_f16_to_f32(load_as<uint16_t>(src + (begin + i) * 2));
+      return;
+    case DType::kBF16:
+      for (int64_t i = 0; i < n; ++i)
+        dst[i] = gemtp_bf16_to_f32(load_as<uint16_t>(src + (begin + i) * 2));
+      return;
+    default:
+      break;
+  }
+  const DTypeInfo& info = *dtype_info(static_cast<uint32_t>(source.type));
+  for (int64_t k = begin; k < begin + n;) {
+    DecodedBlock block;
+    float values[256];
+    if (decode_block(source.type, src + k / info.block * info.bytes, &block))
+      dequantize_block(block, info.block, values);
+    else
+      std::fill_n(values, info.block, std::numeric_limits<float>::quiet_NaN());
+    const int64_t at = k % info.block, count = std::min(info.block - at, begin + n - k);
+    std::memcpy(dst + (k - begin), values + at, static_cast<size_t>(count) * 4);
+    k += count;
   }
 }
 

@@ -10,8 +10,8 @@ namespace {
 constexpr int kTile = GEMTP_TILE;
 constexpr int kBlock = GEMTP_BLOCK;
 
-void quantize_q8(const float* x, int64_t k, int64_t n, int8_t* q, float* d, int32_t* bias) {
-  for (int64_t b = 0; b < k / kBlock; ++b, q += n * kBlock, d += n, bias += n) {
+void quantize_q8(const float* x, int64_t k, int64_t n, gemtp_q8_rows to) {
+  for (int64_t b = 0; b < k / kBlock; ++b, to = gemtp_q8_next(to, n)) {
     const float* xb = x + b * kBlock;
     float amax = 0.0f;
     for (int i = 0; i < kBlock; ++i) {
@@ -19,16 +19,16 @@ void quantize_q8(const float* x, int64_t k, int64_t n, int8_t* q, float* d, int3
       amax = a > amax ? a : amax;
     }
     const bool zero = amax < 1e-30f;
-    *d = zero ? 0.0f : amax / 127.0f;
-    const float id = zero ? 0.0f : 1.0f / *d;
-    int32_t total = 0;
+    *to.d = zero ? 0.0f : amax / 127.0f;
+    const float id = zero ? 0.0f : 1.0f / *to.d;
+    int32_t half[2] = {};
     for (int i = 0; i < kBlock; ++i) {
       const float scaled = xb[i] * id;  // NaN for a NaN, and for an infinity (whose id is 0)
       const int32_t v = static_cast<int32_t>(gemtp_rint(scaled > -127.0f ? scaled : -127.0f));
-      q[i] = static_cast<int8_t>(v);
-      total += v;
+      to.q[i] = static_cast<int8_t>(v);
+      half[i / 16] += v;
     }
-    *bias = gemtp_q8_bias(total);
+    gemtp_q8_sums(to, half[0], half[1]);
   }
 }
 
@@ -62,31 +62,134 @@ float identity(float v) { return v; }
 float from_f16(uint16_t v) { return gemtp_f16_to_f32(v); }
 float from_bf16(uint16_t v) { return gemtp_bf16_to_f32(v); }
 
-// Exact integer dot of one weight block's row r with one activation block.
-int32_t dot_q8_0(const uint8_t* block, int64_t r, const int8_t* q) {
-  int32_t dot = 0;
-  for (int g = 0; g < 8; ++g)
-    for (int i = 0; i < 4; ++i)
-      dot += static_cast<int8_t>(block[(g * kTile + r) * 4 + i]) * q[g * 4 + i];
-  return dot;
+// ---- quantized matmuls: the two halves of a format ----------------------------------------------
+
+// Quants: kBytes of a block of 16 rows, and element k of row r, 0 <= k < 32.
+
+int nibble(const uint8_t* block, int64_t r, int k) {
+  const int byte = block[(k % 16 / 4 * kTile + r) * 4 + k % 4];
+  return k < 16 ? byte & 15 : byte >> 4;
 }
 
-int32_t dot_q4_0(const uint8_t* block, int64_t r, const int8_t* q) {
-  int32_t dot = 0;
-  for (int g = 0; g < 4; ++g)
-    for (int i = 0; i < 4; ++i) {
-      const uint8_t byte = block[(g * kTile + r) * 4 + i];
-      dot += ((byte & 15) - 8) * q[g * 4 + i] + ((byte >> 4) - 8) * q[16 + g * 4 + i];
-    }
-  return dot;
+struct Bytes {
+  static constexpr int64_t kBytes = 512;
+  static int quant(const uint8_t* block, int64_t r, int k, const int8_t*) {
+    return static_cast<int8_t>(block[(k / 4 * kTile + r) * 4 + k % 4]);
+  }
+};
+
+template <int kOffset>
+struct Nibbles {
+  static constexpr int64_t kBytes = 256;
+  static int quant(const uint8_t* block, int64_t r, int k, const int8_t*) {
+    return nibble(block, r, k) - kOffset;
+  }
+};
+
+template <int kOffset>
+struct Fives {
+  static constexpr int64_t kBytes = 320;
+  static int quant(const uint8_t* block, int64_t r, int k, const int8_t*) {
+    const int high = block[256 + r * 4 + k % 4] >> (k / 4) & 1;
+    return (high << 4 | nibble(block, r, k)) - kOffset;
+  }
+};
+
+struct Sixes {
+  static constexpr int64_t kBytes = 384;
+  static int quant(const uint8_t* block, int64_t r, int k, const int8_t*) {
+    const int high = block[256 + k / 16 * 64 + r * 4 + k % 4] >> (k % 16 / 4 * 2) & 3;
+    return (high << 4 | nibble(block, r, k)) - 32;
+  }
+};
+
+struct Table {
+  static constexpr int64_t kBytes = 256;
+  static int quant(const uint8_t* block, int64_t r, int k, const int8_t* table) {
+    return table[nibble(block, r, k)];
+  }
+};
+
+// Scales: of block b and row r, from where a tile's scales begin.
+
+template <class T>
+T load_as(const uint8_t* p) {
+  T v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+float half_at(const uint8_t* p, int64_t i) {
+  return gemtp_f16_to_f32(load_as<uint16_t>(p + i * 2));
 }
 
-template <int kBytesPerRow, int32_t (*kDot)(const uint8_t*, int64_t, const int8_t*)>
+struct Half {
+  static constexpr bool kMin = false, kGroups = false;
+  static float scale(const uint8_t* s, int64_t b, int64_t r) { return half_at(s, b * kTile + r); }
+};
+
+struct Bf16 {
+  static constexpr bool kMin = false, kGroups = false;
+  static float scale(const uint8_t* s, int64_t b, int64_t r) {
+    return gemtp_bf16_to_f32(load_as<uint16_t>(s + (b * kTile + r) * 2));
+  }
+};
+
+struct HalfMin {
+  static constexpr bool kMin = true, kGroups = false;
+  static float scale(const uint8_t* s, int64_t b, int64_t r) {
+    return half_at(s, 2 * b * kTile + r);
+  }
+  static float min(const uint8_t* s, int64_t b, int64_t r) {
+    return half_at(s, (2 * b + 1) * kTile + r);
+  }
+};
+
+struct KMin {
+  static constexpr bool kMin = true, kGroups = false;
+  static const uint8_t* super(const uint8_t* s, int64_t b) { return s + b / 8 * 320; }
+  static float scale(const uint8_t* s, int64_t b, int64_t r) {
+    return half_at(super(s, b), r) * static_cast<float>(super(s, b)[64 + b % 8 * 32 + r]);
+  }
+  static float min(const uint8_t* s, int64_t b, int64_t r) {
+    return half_at(super(s, b), kTile + r) * static_cast<float>(super(s, b)[80 + b % 8 * 32 + r]);
+  }
+};
+
+struct KSigned {
+  static constexpr bool kMin = false, kGroups = false;
+  static float scale(const uint8_t* s, int64_t b, int64_t r) {
+    const uint8_t* super = s + b / 8 * 160;
+    return half_at(super, r) * static_cast<float>(static_cast<int8_t>(super[32 + b % 8 * 16 + r]));
+  }
+};
+
+template <bool kWithMin>
+struct Groups {
+  static constexpr bool kMin = kWithMin, kGroups = true;
+  static constexpr int64_t kHead = kMin ? 128 : 64, kBlockScales = kMin ? 64 : 32;
+  static const uint8_t* super(const uint8_t* s, int64_t b) {
+    return s + b / 8 * (kHead + 8 * kBlockScales);
+  }
+  static float scale(const uint8_t* s, int64_t b, int64_t r) {
+    return load_as<float>(super(s, b) + r * 4);
+  }
+  static float min(const uint8_t* s, int64_t b, int64_t r) {
+    return load_as<float>(super(s, b) + 64 + r * 4);
+  }
+  static int32_t of_group(const uint8_t* s, int64_t b, int64_t r, int group) {
+    return static_cast<int8_t>(super(s, b)[kHead + b % 8 * kBlockScales + group * kTile + r]);
+  }
+  static int32_t min_of_group(const uint8_t* s, int64_t b, int64_t r, int group) {
+    return of_group(s + 32, b, r, group);
+  }
+};
+
+template <class Quants, class Scales>
 void matmul_quantized(const gemtp_matmul* args) {
   const gemtp_matmul& a = *args;
   const int64_t blocks = a.k / kBlock;
   for_each_tile(a, [&](const uint8_t* tile, int64_t first, int64_t n) {
-    const uint8_t* scales = tile + blocks * kTile * kBytesPerRow;
+    const uint8_t* scales = tile + blocks * Quants::kBytes;
     for (int64_t i = 0; i < a.m; ++i) {
       const int64_t panel = i / GEMTP_PANEL * GEMTP_PANEL;  // its first row
       const int64_t in_panel = a.m - panel < GEMTP_PANEL ? a.m - panel : int64_t{GEMTP_PANEL};
@@ -94,10 +197,25 @@ void matmul_quantized(const gemtp_matmul* args) {
         float acc = 0.0f;
         for (int64_t b = 0; b < blocks; ++b) {
           const int64_t at = panel * blocks + b * in_panel + i - panel;
-          uint16_t dw;
-          std::memcpy(&dw, scales + (b * kTile + r) * 2, 2);
-          const int32_t dot = kDot(tile + b * kTile * kBytesPerRow, r, a.xq.q + at * kBlock);
-          acc = gemtp_fma(static_cast<float>(dot), gemtp_f16_to_f32(dw) * a.xq.d[at], acc);
+          const int8_t* q = a.xq.q + at * kBlock;
+          const float dx = a.xq.d[at];
+          int32_t half[2] = {};
+          for (int k = 0; k < kBlock; ++k)
+            half[k / 16] += Quants::quant(tile + b * Quants::kBytes, r, k, a.table) * q[k];
+          int32_t dot = half[0] + half[1];
+          if constexpr (Scales::kGroups)
+            dot = Scales::of_group(scales, b, r, 0) * half[0] +
+                  Scales::of_group(scales, b, r, 1) * half[1];
+          acc = gemtp_fma(static_cast<float>(dot), Scales::scale(scales, b, r) * dx, acc);
+          if constexpr (Scales::kMin && Scales::kGroups) {
+            int32_t sums[2] = {};
+            for (int k = 0; k < kBlock; ++k) sums[k / 16] += q[k];
+            const int32_t min = Scales::min_of_group(scales, b, r, 0) * sums[0] +
+                                Scales::min_of_group(scales, b, r, 1) * sums[1];
+            acc = gemtp_fma(static_cast<float>(min), Scales::min(scales, b, r) * dx, acc);
+          } else if constexpr (Scales::kMin) {
+            acc = gemtp_fma(Scales::min(scales, b, r), a.xq.sum[at], acc);
+          }
         }
         a.y[i * a.y_stride + first + r] = acc;
       }
@@ -214,11 +332,24 @@ void to_f16(const float* x, int64_t n, uint16_t* y) {
 extern "C" const gemtp_kernels gemtp_kernels_scalar = {
     "scalar",
     quantize_q8,
-    matmul_float<float, identity>,
-    matmul_float<uint16_t, from_f16>,
-    matmul_float<uint16_t, from_bf16>,
-    matmul_quantized<32, dot_q8_0>,
-    matmul_quantized<16, dot_q4_0>,
+    {
+        matmul_float<float, identity>,
+        matmul_float<uint16_t, from_f16>,
+        matmul_float<uint16_t, from_bf16>,
+        matmul_quantized<Bytes, Half>,
+        matmul_quantized<Nibbles<8>, Half>,
+        matmul_quantized<Nibbles<0>, HalfMin>,
+        matmul_quantized<Fives<16>, Half>,
+        matmul_quantized<Fives<0>, HalfMin>,
+        matmul_quantized<Nibbles<0>, KMin>,
+        matmul_quantized<Fives<0>, KMin>,
+        matmul_quantized<Sixes, Groups<false>>,
+        matmul_quantized<Table, Half>,
+        matmul_quantized<Table, Bf16>,
+        matmul_quantized<Table, KSigned>,
+        matmul_quantized<Table, Groups<false>>,
+        matmul_quantized<Table, Groups<true>>,
+    },
     rms_norm,
     rms_norm_add,
     gelu_mul,

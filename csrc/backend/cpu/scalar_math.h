@@ -8,6 +8,7 @@
 
 #include <stdint.h>
 
+#include "backend/cpu/kernels.h"
 #include "base/float16.h"
 
 /* exp: x = n ln2 + r, e^r = 1 + r + r^2 P(r). P interpolates (e^r - 1 - r)/r^2 at Chebyshev nodes
@@ -86,8 +87,20 @@ static inline float gemtp_gelu(float x) {
   return x / (1.0f + gemtp_exp(GEMTP_GELU_SCALE * inner));
 }
 
-/* What gemtp_q8_rows::bias holds for a block whose quants add up to `sum`, |sum| <= 32 * 127. */
-static inline int32_t gemtp_q8_bias(int32_t sum) {
-  const uint32_t half = (uint32_t)(-4 * sum) & 0xffffu;
-  return (int32_t)(half << 16 | half);
+/* The row's place in the next block of a panel of n rows. */
+static inline gemtp_q8_rows gemtp_q8_next(gemtp_q8_rows r, int64_t n) {
+  r.q += n * GEMTP_BLOCK;
+  r.d += n;
+  r.bias += n;
+  r.halves += n;
+  r.sum += n;
+  return r;
+}
+
+/* What gemtp_q8_rows holds of a block besides quants and scale, from the sums of its two halves. */
+static inline void gemtp_q8_sums(gemtp_q8_rows to, int32_t first, int32_t second) {
+  const uint32_t bias = (uint32_t)(-4 * (first + second)) & 0xffffu;
+  *to.bias = (int32_t)(bias << 16 | bias);
+  *to.halves = (int32_t)((uint32_t)second << 16 | ((uint32_t)first & 0xffffu));
+  *to.sum = *to.d * (float)(first + second);
 }

@@ -12,7 +12,8 @@
 //   select_lt(a, b, x, y) = a < b ? x : y
 //   select_lanes(begin, end, x, y): lanes begin..end-1 of x, the others of y
 //   fold(v): the sum in the order of lane16; max_of(v): the largest lane
-//   store_q8(q, v0, v1): 32 floats rounded to int8, returns their sum
+//   load_u8(p), load_i8(p): 16 bytes as floats
+//   store_q8(to, v0, v1): 32 floats rounded to int8 at to.q; sets to's sums (gemtp_q8_sums)
 //   prefetch(p): the cache line of p; kBytesAhead: how far ahead of use weights are prefetched
 //   kStreams: quantized tiles to read side by side for one activation row, half as many for two
 //       and so on up to kStreamedRows
@@ -20,17 +21,20 @@
 //   kTileQueries, kTileVectors: attention's sums in registers, queries by vectors of keys or head
 //       dims; as many registers as there are, less kTileVectors and one
 //
-// then includes the three, and adds a struct for each quantized format:
+// then includes the three, and adds a struct for each kind of quants in kernels.h: Bytes,
+// Nibbles<8>, Nibbles<0>, Fives<16>, Fives<0>, Sixes (with groups), Table and GroupTable (Table
+// with groups):
 //
 //   kBlockBytes: bytes of one block in the tile, without scales
 //   kDirectRows: up to this many activation rows keep their sums in registers
-//   dots<n>(w, q, bias, dot), n <= kDirectRows: dot[i] = the exact dots of the packed block at w
-//       with the activation block q + 32 i, whose bias is bias[i]
+//   dots<n>(w, x, dot), n <= kDirectRows: dot[i] = the exact dots of the packed block w with row i
+//       of the activation block x, those of its groups times their scales where it has any
 //   and where kDirectRows < GEMTP_PANEL, for more rows, whose sums live in memory:
 //   kUnpackedBytes, unpack(w, buffer): a block in the form that many rows are best served from, in
 //       `buffer` (64-byte aligned) or in place; returns where
-//   kGroup, unpacked_dots<n>(u, q, bias, dot), n <= kGroup: as dots, of that form; rows go in
-//       groups of kGroup and kGroup - 1, so 2 <= kGroup <= kDirectRows
+//   kGroup, unpacked_dots<n>(u, w, x, dot), n <= kGroup: as dots, of that form; rows go in groups
+//   of
+//       kGroup and kGroup - 1, so 2 <= kGroup <= kDirectRows
 //
 // Everything has internal linkage: nothing compiled with wide flags can be picked by the linker for
 // a caller elsewhere.
@@ -193,16 +197,16 @@ void rope(float* x, const float* cos, const float* sin, int64_t n) {
   }
 }
 
-void quantize_q8(const float* x, int64_t k, int64_t n, int8_t* q, float* d, int32_t* bias) {
-  for (int64_t b = 0; b < k / kBlock; ++b, x += kBlock, q += n * kBlock, d += n, bias += n) {
+void quantize_q8(const float* x, int64_t k, int64_t n, gemtp_q8_rows to) {
+  for (int64_t b = 0; b < k / kBlock; ++b, x += kBlock, to = gemtp_q8_next(to, n)) {
     const F32x16 v0 = load(x), v1 = load(x + 16);
     // A NaN is never the larger one: both steps keep their second operand.
     const float amax = max_of(max(abs_of(v1), max(abs_of(v0), zero())));
     const bool is_zero = amax < 1e-30f;
-    *d = is_zero ? 0.0f : amax / 127.0f;
-    const F32x16 id = set1(is_zero ? 0.0f : 1.0f / *d);
+    *to.d = is_zero ? 0.0f : amax / 127.0f;
+    const F32x16 id = set1(is_zero ? 0.0f : 1.0f / *to.d);
     const F32x16 low = set1(-127.0f);
-    *bias = gemtp_q8_bias(store_q8(q, max(v0 * id, low), max(v1 * id, low)));
+    store_q8(to, max(v0 * id, low), max(v1 * id, low));
   }
 }
 

@@ -64,7 +64,87 @@ void matmul_float(const gemtp_matmul* args) {
         a.m, [&]<int kRows>(int64_t row) { float_tiles<Format, kRows, 1>(a, tile, row); });
 }
 
+// ---- quantized matmuls: scales ------------------------------------------------------------------
+
+// How a format's scales lie behind the quants of a tile, s; see kernels.h. kBytes: those of a block
+// of 16 rows, on average. groups(s, b): the scales of the groups of block b.
+
+struct Half {
+  static constexpr int64_t kBytes = 32;
+  static constexpr bool kMin = false, kGroups = false;
+  static F32x16 scale(const uint8_t* s, int64_t b) { return halves_at(s + b * 32); }
+  static F32x16 halves_at(const uint8_t* p) {
+    return load_f16(reinterpret_cast<const uint16_t*>(p));
+  }
+};
+
+struct Bf16Scales : Half {
+  static F32x16 scale(const uint8_t* s, int64_t b) {
+    return load_bf16(reinterpret_cast<const uint16_t*>(s + b * 32));
+  }
+};
+
+struct HalfMin {
+  static constexpr int64_t kBytes = 64;
+  static constexpr bool kMin = true, kGroups = false;
+  static F32x16 scale(const uint8_t* s, int64_t b) { return Half::halves_at(s + b * 64); }
+  static F32x16 min(const uint8_t* s, int64_t b) { return Half::halves_at(s + b * 64 + 32); }
+};
+
+struct KMin {
+  static constexpr int64_t kBytes = 40;
+  static constexpr bool kMin = true, kGroups = false;
+  static F32x16 scale(const uint8_t* s, int64_t b) {
+    const uint8_t* super = s + b / 8 * 320;
+    return Half::halves_at(super) * load_u8(super + 64 + b % 8 * 32);
+  }
+  static F32x16 min(const uint8_t* s, int64_t b) {
+    const uint8_t* super = s + b / 8 * 320;
+    return Half::halves_at(super + 32) * load_u8(super + 80 + b % 8 * 32);
+  }
+};
+
+struct KSigned {
+  static constexpr int64_t kBytes = 20;
+  static constexpr bool kMin = false, kGroups = false;
+  static F32x16 scale(const uint8_t* s, int64_t b) {
+    const uint8_t* super = s + b / 8 * 160;
+    return Half::halves_at(super) * load_i8(super + 32 + b % 8 * 16);
+  }
+};
+
+template <bool kWithMin>
+struct Groups {
+  static constexpr bool kMin = kWithMin, kGroups = true;
+  static constexpr int64_t kHead = kMin ? 128 : 64, kBlockScales = kMin ? 64 : 32;
+  static constexpr int64_t kBytes = kHead / 8 + kBlockScales;
+  static const uint8_t* super(const uint8_t* s, int64_t b) { return s + b / 8 * 8 * kBytes; }
+  static F32x16 scale(const uint8_t* s, int64_t b) {
+    return load(reinterpret_cast<const float*>(super(s, b)));
+  }
+  static F32x16 min(const uint8_t* s, int64_t b) {
+    return load(reinterpret_cast<const float*>(super(s, b) + 64));
+  }
+  static const uint8_t* groups(const uint8_t* s, int64_t b) {
+    return super(s, b) + kHead + b % 8 * kBlockScales;
+  }
+};
+
 // ---- quantized matmuls --------------------------------------------------------------------------
+
+// A block of 16 output rows.
+struct PackedBlock {
+  const uint8_t* quants;
+  const uint8_t* groups; /* the scales of its groups, where the format has them */
+  const int8_t* table;   /* of its nibbles, where the format has one */
+};
+
+// A block of an activation row, followed by that of the next row of the panel, and so on.
+struct ActivationBlock {
+  const int8_t* q;     /* 32 of each row */
+  const int32_t* bias; /* one of each row, as in gemtp_q8_rows */
+  const int32_t* halves;
+};
 
 // One weight tile, or a few consecutive ones, against one panel of activation rows.
 struct QuantizedTiles {
@@ -72,31 +152,66 @@ struct QuantizedTiles {
   int64_t tile_bytes;
   int64_t next; /* bytes to the tile that this one's place in a pass goes to next, 0 at the end */
   int64_t blocks;
+  const int8_t* table;
   gemtp_q8_rows x; /* the panel */
   int64_t m;       /* its rows */
   float* y;        /* y[first row of the panel][first output row of the first tile] */
   int64_t y_stride;
   int64_t n; /* output rows from the first tile on */
+
+  // Those of the panel's blocks from number `at` of all its blocks on.
+  GEMTP_INLINE ActivationBlock activations(int64_t at) const {
+    return {x.q + at * kBlock, x.bias + at, x.halves + at};
+  }
 };
 
 // Touches the weights kBytesAhead ahead of block b, in this tile or the next.
-template <int kBlockBytes>
+template <class Format>
 inline void prefetch_weights(const QuantizedTiles& t, const uint8_t* tile, int64_t b) {
-  b += kBytesAhead / kBlockBytes;
+  constexpr int64_t kQuants = Format::kBlockBytes, kScales = Format::Scales::kBytes;
+  b += kBytesAhead / kQuants;
   if (b >= t.blocks) {
     b -= t.blocks;
     tile += t.next;
   }
   GEMTP_UNROLL
-  for (int i = 0; i < kBlockBytes; i += 64) prefetch(tile + b * kBlockBytes + i);
-  prefetch(tile + t.blocks * kBlockBytes + b * 32);
+  for (int i = 0; i < kQuants; i += 64) prefetch(tile + b * kQuants + i);
+  prefetch(tile + t.blocks * kQuants + b * kScales);
 }
 
+// Block b of a tile: its quants, and its scales for all of them.
 template <class Format>
-inline F32x16 block_scales(const QuantizedTiles& t, const uint8_t* tile, int64_t b) {
-  const uint8_t* scales = tile + t.blocks * Format::kBlockBytes;
-  return load_f16(reinterpret_cast<const uint16_t*>(scales) + b * kTile);
-}
+struct TileBlock {
+  using Scales = typename Format::Scales;
+  PackedBlock packed;
+  F32x16 scale;
+  const uint8_t* scales; /* of the tile */
+  int64_t b;
+
+  GEMTP_INLINE TileBlock(const QuantizedTiles& t, const uint8_t* tile, int64_t block)
+      : packed{tile + block * Format::kBlockBytes, nullptr, t.table},
+        scales(tile + t.blocks * Format::kBlockBytes),
+        b(block) {
+    if constexpr (Scales::kGroups) packed.groups = Scales::groups(scales, b);
+  }
+  GEMTP_INLINE void load_scale() { scale = Scales::scale(scales, b); }
+
+  // acc with what the block adds to a row, number `at` of all the panel's blocks, whose integer
+  // sum is dot.
+  GEMTP_INLINE F32x16 add(F32x16 acc, F32x16 dot, const gemtp_q8_rows& x, int64_t at) const {
+    acc = fma(dot, scale * set1(x.d[at]), acc);
+    if constexpr (Scales::kMin && Scales::kGroups) {
+      const auto first = static_cast<int16_t>(x.halves[at] & 0xffff);
+      const auto second = static_cast<int16_t>(x.halves[at] >> 16);
+      const F32x16 sum = fma(load_i8(packed.groups + 48), set1(static_cast<float>(second)),
+                             load_i8(packed.groups + 32) * set1(static_cast<float>(first)));
+      acc = fma(sum, Scales::min(scales, b) * set1(x.d[at]), acc);
+    } else if constexpr (Scales::kMin) {
+      acc = fma(Scales::min(scales, b), set1(x.sum[at]), acc);
+    }
+    return acc;
+  }
+};
 
 // All kRows rows of the panel, sums in registers. Not inlined, here and below: the registers are
 // for one such loop at a time.
@@ -112,14 +227,13 @@ GEMTP_NOINLINE void direct_tiles(const QuantizedTiles& t) {
     GEMTP_UNROLL
     for (int j = 0; j < kTiles; ++j) {
       const uint8_t* tile = t.weights + j * t.tile_bytes;
-      prefetch_weights<Format::kBlockBytes>(t, tile, b);
+      prefetch_weights<Format>(t, tile, b);
+      TileBlock<Format> block(t, tile, b);
       F32x16 dot[kRows];
-      Format::template dots<kRows>(tile + b * Format::kBlockBytes, t.x.q + b * kRows * kBlock,
-                                   t.x.bias + b * kRows, dot);
-      const F32x16 dw = block_scales<Format>(t, tile, b);
+      Format::template dots<kRows>(block.packed, t.activations(b * kRows), dot);
+      block.load_scale();  // not before: the dots need the registers
       GEMTP_UNROLL
-      for (int i = 0; i < kRows; ++i)
-        acc[j][i] = fma(dot[i], dw * set1(t.x.d[b * kRows + i]), acc[j][i]);
+      for (int i = 0; i < kRows; ++i) acc[j][i] = block.add(acc[j][i], dot[i], t.x, b * kRows + i);
     }
   }
   GEMTP_UNROLL
@@ -130,16 +244,16 @@ GEMTP_NOINLINE void direct_tiles(const QuantizedTiles& t) {
   }
 }
 
-// One block of 16 output rows, unpacked at u and with scales dw, against kRows rows of the panel
-// from number `at` of all its blocks on; their sums, [kRows][16], in memory.
+// One block of 16 output rows, unpacked at u, against kRows rows of the panel from number `at` of
+// all its blocks on; their sums, [kRows][16], in memory.
 template <class Format, int kRows>
-GEMTP_INLINE void add_unpacked(const uint8_t* u, F32x16 dw, const gemtp_q8_rows& x, int64_t at,
-                               float* acc) {
+GEMTP_INLINE void add_unpacked(const QuantizedTiles& t, const uint8_t* u,
+                               const TileBlock<Format>& block, int64_t at, float* acc) {
   F32x16 dot[kRows];
-  Format::template unpacked_dots<kRows>(u, x.q + at * kBlock, x.bias + at, dot);
+  Format::template unpacked_dots<kRows>(u, block.packed, t.activations(at), dot);
   GEMTP_UNROLL
   for (int i = 0; i < kRows; ++i)
-    store(acc + i * kTile, fma(dot[i], dw * set1(x.d[at + i]), load(acc + i * kTile)));
+    store(acc + i * kTile, block.add(load(acc + i * kTile), dot[i], t.x, at + i));
 }
 
 // A panel whose rows go in groups of kRows and, behind them, kRows - 1: a block is unpacked once
@@ -151,14 +265,15 @@ GEMTP_NOINLINE void unpacked_tile(const QuantizedTiles& t, int64_t groups) {
   const int64_t smaller_from = t.m - (kRows * groups - t.m) * (kRows - 1);
   for (int64_t i = 0; i < t.m; ++i) store(acc + i * kTile, zero());
   for (int64_t b = 0; b < t.blocks; ++b) {
-    prefetch_weights<Format::kBlockBytes>(t, t.weights, b);
-    const uint8_t* u = Format::unpack(t.weights + b * Format::kBlockBytes, buffer);
-    const F32x16 dw = block_scales<Format>(t, t.weights, b);
+    prefetch_weights<Format>(t, t.weights, b);
+    TileBlock<Format> block(t, t.weights, b);
+    const uint8_t* u = Format::unpack(block.packed, buffer);
+    block.load_scale();
     int64_t i = 0;
     for (; i < smaller_from; i += kRows)
-      add_unpacked<Format, kRows>(u, dw, t.x, b * t.m + i, acc + i * kTile);
+      add_unpacked<Format, kRows>(t, u, block, b * t.m + i, acc + i * kTile);
     for (; i < t.m; i += kRows - 1)
-      add_unpacked<Format, kRows - 1>(u, dw, t.x, b * t.m + i, acc + i * kTile);
+      add_unpacked<Format, kRows - 1>(t, u, block, b * t.m + i, acc + i * kTile);
   }
   for (int64_t i = 0; i < t.m; ++i)
     store_n(t.y + i * t.y_stride, load(acc + i * kTile), smaller(kTile, t.n));
@@ -190,6 +305,7 @@ void matmul_quantized(const gemtp_matmul* args) {
   const gemtp_matmul& a = *args;
   QuantizedTiles t;
   t.tile_bytes = a.tile_bytes;
+  t.table = a.table;
   t.blocks = a.k / kBlock;
   t.y_stride = a.y_stride;
   const auto set_tiles = [&](int64_t tile, int64_t count) {
@@ -199,9 +315,7 @@ void matmul_quantized(const gemtp_matmul* args) {
   };
   const auto set_panel = [&](int64_t tile, int64_t row) {
     t.m = smaller(GEMTP_PANEL, a.m - row);
-    t.x.q = a.xq.q + row * a.k;
-    t.x.d = a.xq.d + row * t.blocks;
-    t.x.bias = a.xq.bias + row * t.blocks;
+    t.x = gemtp_q8_next(a.xq, row * t.blocks);
     t.y = a.y + row * a.y_stride + tile * kTile;
   };
   int64_t tile = 0;

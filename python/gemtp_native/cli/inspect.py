@@ -15,6 +15,7 @@ from .model_file import ModelFile, why_not
 from .text import size_text
 
 _SHOWN = 6  # of a long array
+_OF_TABLES = ("I8", "I16", "I32", "I64", "F64")  # types that no matrix has
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +75,7 @@ def describe(file: ModelFile) -> dict[str, Any]:
         "layers": None,
         "experts": None,
         "head": _head(file),
-        "types": {name: {"tensors": n, "bytes": size} for name, (n, size) in file.types().items()},
+        "types": {name: _type_facts(name, n, size) for name, (n, size) in file.types().items()},
         "read_per_token_bytes": file.read_per_token(),
         "lookup_table_bytes": file.lookup_tables(),
         "memory": _memory(file),
@@ -99,6 +100,17 @@ def describe(file: ModelFile) -> dict[str, Any]:
         }
     facts["problems"] = list(file.problems)
     return facts
+
+
+def _type_facts(name: str, tensors: int, size: int) -> dict[str, Any]:
+    form, bits, bits_in_file = _core.packed_form(name) or (None, None, None)
+    return {
+        "tensors": tensors,
+        "bytes": size,
+        "packed_as": form,
+        "packed_bits": bits,
+        "bits": bits_in_file,
+    }
 
 
 def _memory(file: ModelFile) -> dict[str, int] | None:
@@ -198,7 +210,7 @@ def _rows(facts: dict[str, Any]) -> Iterable[tuple[str, str]]:
     if facts["context"]:
         yield "context", f"{facts['context']:,} tokens"
     for name, x in types.items():
-        yield name, f"{x['tensors']} tensors, {size_text(x['bytes'])}"
+        yield name, f"{x['tensors']} tensors, {size_text(x['bytes'])}{_packed_text(name, x)}"
     if layers and types:
         tables = facts["lookup_table_bytes"]
         also = f"; one row of the tables of {size_text(tables)}" if tables else ""
@@ -214,6 +226,16 @@ def _rows(facts: dict[str, Any]) -> Iterable[tuple[str, str]]:
     yield "tokenizer", _tokenizer_text(facts["tokenizer"])
     template = facts["chat_template_characters"]
     yield "chat", f"template of {template:,} characters" if template else "no template"
+
+
+def _packed_text(name: str, facts: dict[str, Any]) -> str:
+    """What is said of types that take more memory than the file does, or cannot be used."""
+    bits = facts["packed_bits"]
+    if bits is None:
+        return "" if name in _OF_TABLES else "; matrices of this type cannot be computed with"
+    if bits < 1.1 * facts["bits"]:
+        return ""
+    return f"; matrices become {facts['packed_as']} of {bits:.3g} bits, with the same values"
 
 
 def _layer_rows(facts: dict[str, Any], layers: dict[str, Any]) -> Iterable[tuple[str, str]]:
