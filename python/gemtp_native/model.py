@@ -12,6 +12,7 @@ import numpy as np
 
 from . import __version__, _core
 from .errors import ArgumentError
+from .find import drafter_path, model_path
 from .profile import use as use_profile
 
 Prompt = str | bytes | Sequence[int]
@@ -191,7 +192,7 @@ class Tokenizer:
     """The tokenizer of any GGUF that has one, also of a file that holds only a vocabulary."""
 
     def __init__(self, path: str | os.PathLike[str]):
-        self._core = _core.Tokenizer(_path("tokenizer file", path))
+        self._core = _core.Tokenizer(model_path(_path("tokenizer file", path)))
 
     def encode(self, text: str | bytes, add_bos: bool = False, special: bool = False) -> list[int]:
         """Ids of ``text``. With ``special``, text that spells a control token becomes that token:
@@ -221,8 +222,11 @@ class Model:
     """A Gemma 4 target and, optionally, its drafter, opened from GGUF files.
 
     Args:
-        target: path of the target's GGUF.
-        drafter: path of the drafter's GGUF, or None to decode without one.
+        target: path of the target's GGUF, of any of its parts, or of a folder with it; or a name:
+            "hf:owner/name:Q4_0" (fetched if it is not there), "ollama:name:tag",
+            "lmstudio:publisher/name".
+        drafter: the same of the drafter, "auto" for the one that is found beside the target or on
+            the hub and fits, or None to decode without one.
         threads: threads to compute with; None takes as many as this machine profits from.
         context: tokens a sequence can hold, prompt and answer together; at most the length the
             model was made for.
@@ -249,9 +253,13 @@ class Model:
         mmap: bool = True,
         profile: bool = True,
     ):
+        found = model_path(_path("target", target))
+        helper = None
+        if drafter is not None:
+            helper = drafter_path(_path("drafter", drafter), found, target)
         self._engine = _core.Engine(
-            _path("target", target),
-            None if drafter is None else _path("drafter", drafter),
+            found,
+            helper,
             0 if threads is None else _integer("threads", threads, 1, 1024),
             _integer("context", context),
             _integer("prefill_chunk", prefill_chunk),
@@ -260,7 +268,7 @@ class Model:
             "",
         )
         if profile:
-            use_profile(self._engine, target, drafter, kv_type)
+            use_profile(self._engine, found, helper, kv_type)
 
     def generate(self, prompt: Prompt, **options: Any) -> Output:
         """Completes ``prompt``, a text (BOS is prepended) or a list of token ids.

@@ -34,7 +34,7 @@ _MAX_NUMBER = 1e18  # a file may hold whole numbers that no double can
 _HASHED = 1 << 20  # bytes at either end of a model file: all metadata and shapes, some weights
 _SAME_MEMORY = 0.05  # what a kernel reserves changes from one to the next
 
-PathLike = str | bytes | os.PathLike[str]
+PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 T = TypeVar("T")
 
 logger = logging.getLogger("gemtp_native")

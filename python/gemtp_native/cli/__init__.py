@@ -21,6 +21,7 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE
 _COMMANDS = {
     "generate": (".generate", "complete a prompt"),
     "convert": ("..convert", "Hugging Face folder to GGUF"),
+    "pull": (".pull", "fetch a model from the Hugging Face hub, and its drafter"),
     "cluster": (".cluster", "build an ordered head for a drafter that has a plain one"),
     "inspect": (".inspect", "show what is in a GGUF, and whether a drafter fits its target"),
     "info": (".info", "show what this machine and build can run"),
@@ -68,9 +69,29 @@ def _dispatch(argv: list[str]) -> int:
     from .notes import notes
 
     with notes(quiet=getattr(args, "quiet", False)):
+        _find_models(args, getattr(implementation, "MODELS", ()))
         status: int = implementation.run(args)
     sys.stdout.flush()
     return status
+
+
+def _find_models(args: argparse.Namespace, names: Sequence[str]) -> None:
+    """Puts the path of each model in place of what the user called it, the target's first."""
+    from ..find import drafter_path, model_path
+
+    given = dict(vars(args))
+    for name in names:
+        value = given[name]
+        if value is None:
+            continue
+        if isinstance(value, list):
+            role = "drafter" if name == "drafters" else "target"
+            found: object = [model_path(v, role) for v in value]
+        elif name == "drafter":
+            found = drafter_path(value, args.target, given["target"])
+        else:
+            found = model_path(value)
+        setattr(args, name, found)
 
 
 def _overview() -> argparse.ArgumentParser:

@@ -26,6 +26,8 @@ _QUICK: dict[str, Any] = {
     "budget": 10.0,
 }
 
+MODELS = ("target", "drafter")  # arguments that may name a model by where it comes from
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (

@@ -10,6 +10,8 @@ from ..errors import ArgumentError
 from .progress import Bars
 from .text import size_text
 
+MODELS = ("target",)  # arguments that may name a model by where it comes from
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (

@@ -17,6 +17,8 @@ from .text import acceptance_table, depth_lines, statistics
 if TYPE_CHECKING:
     from ..model import Model, TextStream
 
+MODELS = ("target", "drafter")  # arguments that may name a model by where it comes from
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET.gguf", help="the model")

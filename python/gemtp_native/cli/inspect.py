@@ -14,6 +14,8 @@ from ..errors import Error
 from .model_file import ModelFile, why_not
 from .text import size_text
 
+MODELS = ("file", "other")  # arguments that may name a model by where it comes from
+
 _SHOWN = 6  # of a long array
 _OF_TABLES = ("I8", "I16", "I32", "I64", "F64")  # types that no matrix has
 

@@ -28,8 +28,11 @@ def notes(quiet: bool) -> Iterator[None]:
     handler = logging.NullHandler() if quiet else _Notes()
     logger.addHandler(handler)
     before, logger.propagate = logger.propagate, False
+    level = logger.level
+    logger.setLevel(logging.INFO)
     try:
         yield
     finally:
+        logger.setLevel(level)
         logger.propagate = before
         logger.removeHandler(handler)

@@ -13,6 +13,8 @@ from .progress import Bars
 if TYPE_CHECKING:
     from ..evaluate import Estimate
 
+MODELS = ("target",)  # arguments that may name a model by where it comes from
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (

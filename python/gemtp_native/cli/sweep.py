@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 _TYPES = "f16,q8_0,q4_0"
 
+MODELS = (
+    "target",
+    "drafter",
+    "targets",
+    "drafters",
+    "reference",
+)  # arguments that may name a model by where it comes from
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from ..errors import FileError
 from .options import add_engine_options, add_report_options, check_folders
 
+MODELS = ("target", "drafter")  # arguments that may name a model by where it comes from
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (

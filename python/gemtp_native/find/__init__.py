@@ -1,0 +1,82 @@
+"""From what a user calls a model to its files: docs/models.md.
+
+path/to/file.gguf, or a folder that has GGUF files
+hf:owner/name, hf:owner/name:Q4_0, hf:owner/name:folder/file.gguf
+ollama:name, ollama:name:tag
+lmstudio:publisher/name, lmstudio:publisher/name:Q4_0
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import ArgumentError
+
+__all__ = ["AUTO", "drafter_path", "is_name", "model_path"]
+
+AUTO = "auto"
+_SCHEMES = ("hf:", "ollama:", "lmstudio:")
+
+PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+
+def is_name(value: object) -> bool:
+    """Whether it names a model by where it comes from rather than by its path."""
+    return isinstance(value, (str, os.PathLike)) and str(value).startswith(_SCHEMES)
+
+
+def model_path(value: PathLike, role: str = "target", progress: bool = True) -> PathLike:
+    """The file of a target or a drafter, fetched first if it has to be. A path is given back as it
+    is, unless it is a folder with GGUF files: then the one of them that suits."""
+    if not is_name(value):
+        return _in_folder(Path(os.fsdecode(value)), role) if os.path.isdir(value) else value
+    scheme, _, name = str(value).partition(":")
+    if scheme == "hf":
+        from .hub import parse, pull
+
+        return pull(parse(name), role, progress=progress).path
+    if scheme == "ollama":
+        from .ollama import model_of
+
+        return model_of(name, role)
+    from .lmstudio import model_in
+
+    return model_in(name, role)
+
+
+def drafter_path(value: PathLike, target: PathLike, named: PathLike) -> PathLike:
+    """As model_path(); "auto" is the drafter that belongs to `target`, the path of what the user
+    called `named`. FileError if there is none, ModelError if none of those found fits."""
+    if value != AUTO:
+        return model_path(value, "drafter")
+    if is_name(named):
+        scheme, _, name = str(named).partition(":")
+        if scheme == "hf":
+            from .hub import drafter_of, parse
+
+            return drafter_of(parse(name), target)
+        if scheme == "ollama":
+            from .ollama import drafter_of as ollama_drafter_of
+
+            return ollama_drafter_of(name, target)
+    from .beside import drafter_beside
+
+    return drafter_beside(target)
+
+
+def _in_folder(folder: Path, role: str) -> PathLike:
+    from .choose import candidates, choose
+
+    found = candidates({p.name: p.stat().st_size for p in folder.glob("*.gguf") if p.is_file()})
+    if not found:
+        return folder  # the reader says what is wrong with it
+    return folder / choose(found, None, role, str(folder)).name
+
+
+def check_name(value: str, what: str, parts: int) -> list[str]:
+    """Of "owner/name": its parts, none of which leads out of a folder."""
+    found = value.split("/")
+    if len(found) != parts or any(p in ("", ".", "..") or "\\" in p for p in found):
+        raise ArgumentError(f"{value!r} does not name {what}")
+    return found

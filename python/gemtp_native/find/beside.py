@@ -1,0 +1,90 @@
+"""The drafter that belongs to a target: which of the files near it fits."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from .. import _core, parts
+from ..errors import Error, FileError, ModelError
+from .choose import Candidate, candidates
+
+logger = logging.getLogger("gemtp_native")
+
+PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+_NAMES = ("assistant", "drafter", "mtp")
+_MOST = 64  # files that are looked into
+
+
+def check(target: PathLike, drafter: PathLike) -> None:
+    """ModelError or FileError, in the words of opening both, if they are no pair."""
+    _core.memory_estimate(target, drafter, 512, 64, True)
+
+
+def drafter_beside(target: PathLike) -> Path:
+    """In the target's folder, or in one beside it that is called like a drafter: where downloads,
+    LM Studio and the hub's cache put it."""
+    place = Path(os.path.abspath(parts.first_of(target)))
+    found = list(dict.fromkeys(_near(place)))[:_MOST]
+    if not found:
+        raise FileError(
+            f"no drafter is beside {place}: none of the files in its folder, or in a folder beside "
+            f"it, is called like one (assistant, drafter, mtp); give its path."
+        )
+    return first_that_fits(target, found)
+
+
+def first_that_fits(target: PathLike, found: Iterable[Path]) -> Path:
+    """With an ordered head rather than a plain one, then the smallest: draft steps cost little."""
+    fitting, reasons = [], []
+    for path in found:
+        try:
+            check(target, path)
+        except Error as e:
+            reasons.append(str(e).replace(f"'{path}'", path.name))
+            continue
+        file = _core.GgufFile(path)
+        ordered = any("ordered_head" in k for k in file.keys) or any(
+            "centroids" in t[0] for t in file.tensors
+        )
+        fitting.append((not ordered, file.size, str(path)))
+    if not fitting:
+        raise ModelError(
+            f"no drafter that fits {os.fsdecode(target)} was found: {'; '.join(reasons[:3])}"
+            + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
+        )
+    path = Path(min(fitting)[2])
+    logger.info("the drafter is %s", path)
+    return path
+
+
+def _near(target: Path) -> Iterator[Path]:
+    for c in _models(target.parent):
+        if c.role == "drafter" and target.parent / c.name != target:
+            yield target.parent / c.name
+    for folder in _relatives(target.parent):
+        yield from (folder / c.name for c in _models(folder))
+
+
+def _relatives(folder: Path) -> Iterator[Path]:
+    """Folders beside it called like a drafter's; in the hub's cache the snapshots of such."""
+    if folder.parent.name == "snapshots":
+        folder = folder.parent.parent
+    try:
+        beside = sorted(p for p in folder.parent.iterdir() if p.is_dir() and p != folder)
+    except OSError:
+        return
+    for other in beside:
+        if any(name in other.name.lower() for name in _NAMES):
+            yield other
+            yield from sorted(p for p in other.glob("snapshots/*") if p.is_dir())
+
+
+def _models(folder: Path) -> list[Candidate]:
+    try:
+        return candidates({p.name: None for p in folder.iterdir()})
+    except OSError:
+        return []
