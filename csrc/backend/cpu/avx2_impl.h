@@ -40,20 +40,28 @@ inline const uint8_t* in_memory(const uint8_t* p) {
   return p;
 }
 
-// The dots are of bytes u >= 0 with weight = u - offset, so they begin with what the offset adds.
+// The sums of a few rows with 16 output rows, of bytes u < 32 that stand for u - kOffset.
 #ifdef GEMTP_AVX_VNNI
-inline __m256i dot_begin(int32_t bias) {  // of nibbles: offset 8
-  return _mm256_madd_epi16(_mm256_set1_epi32(bias), _mm256_set1_epi16(1));
+template <int kOffset>
+GEMTP_INLINE __m256i dot_begin(int32_t bias, bool) {
+  return _mm256_madd_epi16(_mm256_set1_epi32(bias), _mm256_set1_epi16(kOffset / 8));
 }
 inline void dot_add(__m256i& lo, __m256i& hi, __m256i u_lo, __m256i u_hi, __m256i x) {
   lo = _mm256_dpbusd_avx_epi32(lo, u_lo, x);
   hi = _mm256_dpbusd_avx_epi32(hi, u_hi, x);
 }
-inline __m256i dot_end(__m256i acc) { return acc; }
+template <int kOffset>
+GEMTP_INLINE __m256i dot_end(__m256i acc, int32_t, bool) {
+  return acc;
+}
 #else
-// Sums in int16: a lane adds up 16 products of nibbles with its half of the bias, which is
-// (u - 4) times its own 16 quants and -4 times the other 16: at most (11 + 4) * 16 * 127 in size.
-inline __m256i dot_begin(int32_t bias) { return _mm256_set1_epi32(bias); }
+// In int16, of which each adds up 16 products: of nibbles they fit; of fives they do after 16 times
+// their quants have been taken off, 16 * 127 * 16 at most.
+template <int kOffset>
+GEMTP_INLINE __m256i dot_begin(int32_t bias, bool fives) {
+  const __m256i eight = _mm256_set1_epi32(bias);
+  return fives ? _mm256_slli_epi16(eight, 1) : kOffset ? eight : zero_bytes();
+}
 inline void dot_add(__m256i& lo, __m256i& hi, __m256i u_lo, __m256i u_hi, __m256i x) {
   // Both products before both sums: the other order costs 5% (Zen 3).
   __m256i a = _mm256_maddubs_epi16(u_lo, x), b = _mm256_maddubs_epi16(u_hi, x);
@@ -62,18 +70,22 @@ inline void dot_add(__m256i& lo, __m256i& hi, __m256i u_lo, __m256i u_hi, __m256
   lo = _mm256_add_epi16(lo, a);
   hi = _mm256_add_epi16(hi, b);
 }
-inline __m256i dot_end(__m256i acc) { return _mm256_madd_epi16(acc, _mm256_set1_epi16(1)); }
+template <int kOffset>
+GEMTP_INLINE __m256i dot_end(__m256i acc, int32_t bias, bool fives) {
+  const __m256i sum = _mm256_madd_epi16(acc, _mm256_set1_epi16(1));
+  if (!fives || kOffset) return sum;
+  const __m256i back = _mm256_madd_epi16(_mm256_set1_epi32(bias), _mm256_set1_epi16(-2));
+  return _mm256_add_epi32(sum, back);
+}
 #endif
 
-// The sums of a few rows with 16 output rows.
-template <int kRows>
+template <int kRows, int kOffset, bool kFives>
 struct Dots {
   __m256i lo[kRows], hi[kRows];
 
-  // bias: of each row, or null for none.
   explicit GEMTP_INLINE Dots(const int32_t* bias) {
     GEMTP_UNROLL
-    for (int i = 0; i < kRows; ++i) lo[i] = hi[i] = bias ? dot_begin(bias[i]) : zero_bytes();
+    for (int i = 0; i < kRows; ++i) lo[i] = hi[i] = dot_begin<kOffset>(bias[i], kFives);
   }
   // u_lo, u_hi: the same four k of output rows 0..7 and 8..15; q: those k of the first row.
   GEMTP_INLINE void add(__m256i u_lo, __m256i u_hi, const int8_t* q) {
@@ -84,12 +96,24 @@ struct Dots {
       keep(hi[i]);
     }
   }
-  GEMTP_INLINE void end(F32x16* dot) const {
+  GEMTP_INLINE void end(const int32_t* bias, F32x16* dot) const {
     GEMTP_UNROLL
     for (int i = 0; i < kRows; ++i)
-      dot[i] = {_mm256_cvtepi32_ps(dot_end(lo[i])), _mm256_cvtepi32_ps(dot_end(hi[i]))};
+      dot[i] = {_mm256_cvtepi32_ps(dot_end<kOffset>(lo[i], bias[i], kFives)),
+                _mm256_cvtepi32_ps(dot_end<kOffset>(hi[i], bias[i], kFives))};
   }
 };
+
+// Those of unpacked bytes.
+template <int kRows, int kOffset, bool kFives>
+GEMTP_INLINE void dots_of_bytes(const uint8_t* u, const ActivationBlock& x, F32x16* dot) {
+  Dots<kRows, kOffset, kFives> sum(x.bias);
+  u = in_memory(u);
+  GEMTP_UNROLL
+  for (int g = 0; g < 8; ++g)
+    sum.add(load_bytes(u + g * 64), load_bytes(u + g * 64 + 32), x.q + g * 4);
+  sum.end(x.bias, dot);
+}
 
 // Group g of 8 of a block's quants, those of output rows 8 * side and on, a byte each.
 GEMTP_INLINE __m256i nibbles_at(const uint8_t* w, int g, int side) {
@@ -133,47 +157,15 @@ GEMTP_INLINE __m256i group_scales(const uint8_t* groups, int half, int side) {
   return _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(v, v));
 }
 
-// One side of 8 output rows after the other: sums in int16 of kFlush groups at a time, multiplied
-// by times(half, side) and added in int32 to start(i, side). at(g, side): quants without sign.
-template <int kRows, int kFlush, class At, class Start, class Times>
-GEMTP_INLINE void flushed_dots(const int8_t* q, At at, Start start, Times times, F32x16* dot) {
-  GEMTP_UNROLL
-  for (int side = 0; side < 2; ++side) {
-    __m256i acc[kRows];
-    GEMTP_UNROLL
-    for (int i = 0; i < kRows; ++i) acc[i] = start(i, side);
-    GEMTP_UNROLL
-    for (int first = 0; first < 8; first += kFlush) {
-      __m256i sum[kRows];
-      GEMTP_UNROLL
-      for (int g = first; g < first + kFlush; ++g) {
-        const __m256i u = at(g, side);
-        GEMTP_UNROLL
-        for (int i = 0; i < kRows; ++i) {
-          const __m256i pairs = _mm256_maddubs_epi16(u, broadcast4(q + i * kBlock + g * 4));
-          sum[i] = g == first ? pairs : _mm256_add_epi16(sum[i], pairs);
-        }
-      }
-      const __m256i factor = times(first / 4, side);
-      GEMTP_UNROLL
-      for (int i = 0; i < kRows; ++i)
-        acc[i] = _mm256_add_epi32(acc[i], _mm256_madd_epi16(sum[i], factor));
-    }
-    GEMTP_UNROLL
-    for (int i = 0; i < kRows; ++i) (side ? dot[i].hi : dot[i].lo) = _mm256_cvtepi32_ps(acc[i]);
-  }
-}
-
 template <int kOffset>
 struct Nibbles {
-  static_assert(kOffset == 0 || kOffset == 8);
   static constexpr int kBlockBytes = 256, kUnpackedBytes = 512;
   static constexpr int kDirectRows = 4, kGroup = 4;
 
   template <int kRows>
   static GEMTP_INLINE void dots(const PackedBlock& w, const ActivationBlock& x, F32x16* dot) {
     const __m256i low4 = _mm256_set1_epi8(15);
-    Dots<kRows> sum(kOffset ? x.bias : nullptr);
+    Dots<kRows, kOffset, false> sum(x.bias);
     GEMTP_NO_UNROLL
     for (int g = 0; g < 4; ++g) {
       const __m256i lo = load_bytes(w.quants + g * 64), hi = load_bytes(w.quants + g * 64 + 32);
@@ -181,7 +173,7 @@ struct Nibbles {
       sum.add(_mm256_and_si256(_mm256_srli_epi16(lo, 4), low4),
               _mm256_and_si256(_mm256_srli_epi16(hi, 4), low4), x.q + g * 4 + 16);
     }
-    sum.end(dot);
+    sum.end(x.bias, dot);
   }
 
   static GEMTP_INLINE const uint8_t* unpack(const PackedBlock& w, uint8_t* u) {
@@ -191,35 +183,22 @@ struct Nibbles {
   template <int kRows>
   static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const PackedBlock&,
                                          const ActivationBlock& x, F32x16* dot) {
-    Dots<kRows> sum(kOffset ? x.bias : nullptr);
-    u = in_memory(u);
-    GEMTP_UNROLL
-    for (int g = 0; g < 8; ++g)
-      sum.add(load_bytes(u + g * 64), load_bytes(u + g * 64 + 32), x.q + g * 4);
-    sum.end(dot);
+    dots_of_bytes<kRows, kOffset, false>(u, x, dot);
   }
 };
 
-// 31 * 127 * 8: an int16 holds four groups' products of its two k.
 template <int kOffset>
 struct Fives {
-  static_assert(kOffset == 0 || kOffset == 16);
   static constexpr int kBlockBytes = 320, kUnpackedBytes = 512;
-  static constexpr int kDirectRows = 2, kGroup = 4;
-
-  template <int kRows, class At>
-  static GEMTP_INLINE void dots_of(At at, const ActivationBlock& x, F32x16* dot) {
-    const auto start = [&](int i, int) {  // -16 times the quants' sum
-      return kOffset ? _mm256_madd_epi16(_mm256_set1_epi32(x.bias[i]), _mm256_set1_epi16(2))
-                     : zero_bytes();
-    };
-    const auto once = [](int, int) { return _mm256_set1_epi16(1); };
-    flushed_dots<kRows, 4>(x.q, at, start, once, dot);
-  }
+  static constexpr int kDirectRows = 4, kGroup = 4;
 
   template <int kRows>
   static GEMTP_INLINE void dots(const PackedBlock& w, const ActivationBlock& x, F32x16* dot) {
-    dots_of<kRows>([&](int g, int side) { return fives_at(w.quants, g, side); }, x, dot);
+    Dots<kRows, kOffset, true> sum(x.bias);
+    GEMTP_UNROLL
+    for (int g = 0; g < 8; ++g)
+      sum.add(fives_at(w.quants, g, 0), fives_at(w.quants, g, 1), x.q + g * 4);
+    sum.end(x.bias, dot);
   }
   static GEMTP_INLINE const uint8_t* unpack(const PackedBlock& w, uint8_t* u) {
     return unpack_by([&](int g, int side) { return fives_at(w.quants, g, side); }, u);
@@ -227,26 +206,50 @@ struct Fives {
   template <int kRows>
   static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const PackedBlock&,
                                          const ActivationBlock& x, F32x16* dot) {
-    u = in_memory(u);
-    dots_of<kRows>([&](int g, int side) { return bytes_at(u, g, side); }, x, dot);
+    dots_of_bytes<kRows, kOffset, true>(u, x, dot);
   }
 };
 
-// 63 * 127 * 4: an int16 holds two groups' products of its two k.
+// An int16 adds up the 8 products of its two k in a group of 16, less 32 times the quants that they
+// are with: at most 8 * 127 * 32 in size. Then come the groups' scales.
 struct Sixes {
   static constexpr int kBlockBytes = 384, kUnpackedBytes = 512;
   static constexpr int kDirectRows = 2, kGroup = 4;
 
+  // at(g, side): a byte each of a group of four k.
   template <int kRows, class At>
   static GEMTP_INLINE void dots_of(At at, const PackedBlock& w, const ActivationBlock& x,
                                    F32x16* dot) {
-    const auto scales = [&](int half, int side) { return group_scales(w.groups, half, side); };
-    const auto start = [&](int i, int side) {  // -32 times the scaled sums of the quants
-      const __m256i both = _mm256_blend_epi16(scales(0, side), scales(1, side), 0xaa);
-      const __m256i sums = _mm256_madd_epi16(both, _mm256_set1_epi32(x.halves[i]));
-      return _mm256_sub_epi32(zero_bytes(), _mm256_slli_epi32(sums, 5));
-    };
-    flushed_dots<kRows, 2>(x.q, at, start, scales, dot);
+    __m256i lo[kRows], hi[kRows];  // of both groups of 16
+    GEMTP_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      __m256i sum_lo[kRows], sum_hi[kRows];
+      GEMTP_UNROLL
+      for (int i = 0; i < kRows; ++i)
+        sum_lo[i] = sum_hi[i] = _mm256_sub_epi16(
+            zero_bytes(), _mm256_slli_epi16(_mm256_set1_epi32(x.pairs[2 * i + half]), 5));
+      GEMTP_UNROLL
+      for (int g = 4 * half; g < 4 * half + 4; ++g) {
+        const __m256i u_lo = at(g, 0), u_hi = at(g, 1);
+        GEMTP_UNROLL
+        for (int i = 0; i < kRows; ++i) {
+          const __m256i four = broadcast4(x.q + i * kBlock + g * 4);
+          sum_lo[i] = _mm256_add_epi16(sum_lo[i], _mm256_maddubs_epi16(u_lo, four));
+          sum_hi[i] = _mm256_add_epi16(sum_hi[i], _mm256_maddubs_epi16(u_hi, four));
+        }
+      }
+      const __m256i scale_lo = group_scales(w.groups, half, 0);
+      const __m256i scale_hi = group_scales(w.groups, half, 1);
+      GEMTP_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        const __m256i a = _mm256_madd_epi16(sum_lo[i], scale_lo);
+        const __m256i b = _mm256_madd_epi16(sum_hi[i], scale_hi);
+        lo[i] = half ? _mm256_add_epi32(lo[i], a) : a;
+        hi[i] = half ? _mm256_add_epi32(hi[i], b) : b;
+      }
+    }
+    GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i) dot[i] = {_mm256_cvtepi32_ps(lo[i]), _mm256_cvtepi32_ps(hi[i])};
   }
 
   template <int kRows>
@@ -288,23 +291,36 @@ struct Signed {
 };
 #endif
 
-template <int kRows, class At>
-GEMTP_INLINE void signed_dots(At at, const ActivationBlock& x, F32x16* dot) {
+template <int kRows>
+struct SignedDots {
   __m256i lo[kRows], hi[kRows];
-  GEMTP_UNROLL
-  for (int i = 0; i < kRows; ++i) lo[i] = hi[i] = Signed::begin(x.bias[i]);
-  GEMTP_NO_UNROLL
-  for (int g = 0; g < 8; ++g) {
-    const Signed w_lo(at(g, 0)), w_hi(at(g, 1));
+
+  explicit GEMTP_INLINE SignedDots(const int32_t* bias) {
+    GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i) lo[i] = hi[i] = Signed::begin(bias[i]);
+  }
+  GEMTP_INLINE void add(__m256i lower, __m256i upper, const int8_t* q) {  // as Dots::add
+    const Signed w_lo(lower), w_hi(upper);
     GEMTP_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      const __m256i four = broadcast4(x.q + i * kBlock + g * 4);
+      const __m256i four = broadcast4(q + i * kBlock);
       lo[i] = w_lo.add_dot(lo[i], four);
       hi[i] = w_hi.add_dot(hi[i], four);
     }
   }
-  GEMTP_UNROLL
-  for (int i = 0; i < kRows; ++i) dot[i] = {_mm256_cvtepi32_ps(lo[i]), _mm256_cvtepi32_ps(hi[i])};
+  GEMTP_INLINE void end(F32x16* dot) const {
+    GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i) dot[i] = {_mm256_cvtepi32_ps(lo[i]), _mm256_cvtepi32_ps(hi[i])};
+  }
+};
+
+template <int kRows>
+GEMTP_INLINE void dots_of_signed(const uint8_t* w, const ActivationBlock& x, F32x16* dot) {
+  SignedDots<kRows> sum(x.bias);
+  GEMTP_NO_UNROLL
+  for (int g = 0; g < 8; ++g)
+    sum.add(load_bytes(w + g * 64), load_bytes(w + g * 64 + 32), x.q + g * 4);
+  sum.end(dot);
 }
 
 struct Bytes {
@@ -313,7 +329,7 @@ struct Bytes {
 
   template <int kRows>
   static GEMTP_INLINE void dots(const PackedBlock& w, const ActivationBlock& x, F32x16* dot) {
-    signed_dots<kRows>([&](int g, int side) { return bytes_at(w.quants, g, side); }, x, dot);
+    dots_of_signed<kRows>(w.quants, x, dot);
   }
   static GEMTP_INLINE const uint8_t* unpack(const PackedBlock& w, uint8_t*) { return w.quants; }
   template <int kRows>
@@ -329,8 +345,11 @@ struct Table {
 
   template <int kRows>
   static GEMTP_INLINE void dots(const PackedBlock& w, const ActivationBlock& x, F32x16* dot) {
-    alignas(64) uint8_t u[kUnpackedBytes];
-    unpacked_dots<kRows>(unpack(w, u), w, x, dot);
+    SignedDots<kRows> sum(x.bias);
+    GEMTP_UNROLL
+    for (int g = 0; g < 8; ++g)
+      sum.add(table_at(w.quants, w.table, g, 0), table_at(w.quants, w.table, g, 1), x.q + g * 4);
+    sum.end(dot);
   }
   static GEMTP_INLINE const uint8_t* unpack(const PackedBlock& w, uint8_t* u) {
     return unpack_by([&](int g, int side) { return table_at(w.quants, w.table, g, side); }, u);
@@ -338,8 +357,7 @@ struct Table {
   template <int kRows>
   static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const PackedBlock&,
                                          const ActivationBlock& x, F32x16* dot) {
-    u = in_memory(u);
-    signed_dots<kRows>([&](int g, int side) { return bytes_at(u, g, side); }, x, dot);
+    dots_of_signed<kRows>(in_memory(u), x, dot);
   }
 };
 

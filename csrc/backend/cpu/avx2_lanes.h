@@ -157,12 +157,13 @@ inline void store_q8(gemtp_q8_rows to, F32x16 v0, F32x16 v1) {
   // The packs work within 128-bit halves; the permutation puts the groups of four back in order.
   const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to.q), _mm256_permutevar8x32_epi32(bytes, order));
-  // Four lanes of each half's sums side by side, twice; then two, then one.
-  const __m256i pairs = _mm256_hadd_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d));
-  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
-  s = _mm_hadd_epi32(s, s);
-  gemtp_q8_sums(to, _mm_cvtsi128_si32(s), _mm_extract_epi32(s, 1));
+  const __m256i q = _mm256_permutevar8x32_epi32(bytes, order);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to.q), q);
+  // Sums of pairs; then of all even and all odd ones within each 128-bit half.
+  __m256i s = _mm256_maddubs_epi16(_mm256_set1_epi8(1), q);
+  s = _mm256_add_epi16(s, _mm256_shuffle_epi32(s, _MM_SHUFFLE(1, 0, 3, 2)));
+  s = _mm256_add_epi16(s, _mm256_shuffle_epi32(s, _MM_SHUFFLE(2, 3, 0, 1)));
+  gemtp_q8_sums(to, _mm256_cvtsi256_si32(s), _mm256_extract_epi32(s, 4));
 }
 
 }  // namespace

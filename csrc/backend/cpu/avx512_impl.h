@@ -108,19 +108,20 @@ inline float max_of(F32x16 v) {
   return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
 }
 
-inline int32_t sum_of(__m512i v) {
-  const __m256i s8 = _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
-  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(s8), _mm256_extracti128_si256(s8, 1));
-  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, _MM_SHUFFLE(1, 0, 3, 2)));
-  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, _MM_SHUFFLE(2, 3, 0, 1)));
+// Sums of the even and of the odd pairs of 16 quants, an int16 each.
+inline int32_t pairs_of(__m128i q) {
+  __m128i s = _mm_maddubs_epi16(_mm_set1_epi8(1), q);
+  s = _mm_add_epi16(s, _mm_shuffle_epi32(s, _MM_SHUFFLE(1, 0, 3, 2)));
+  s = _mm_add_epi16(s, _mm_shuffle_epi32(s, _MM_SHUFFLE(2, 3, 0, 1)));
   return _mm_cvtsi128_si32(s);
 }
 inline void store_q8(gemtp_q8_rows to, F32x16 v0, F32x16 v1) {
-  const __m512i a = _mm512_cvtps_epi32(v0.v), b = _mm512_cvtps_epi32(v1.v);
+  const __m128i a = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v0.v));
+  const __m128i b = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v1.v));
   __m128i* out = reinterpret_cast<__m128i*>(to.q);
-  _mm_storeu_si128(out, _mm512_cvtsepi32_epi8(a));
-  _mm_storeu_si128(out + 1, _mm512_cvtsepi32_epi8(b));
-  gemtp_q8_sums(to, sum_of(a), sum_of(b));
+  _mm_storeu_si128(out, a);
+  _mm_storeu_si128(out + 1, b);
+  gemtp_q8_sums(to, pairs_of(a), pairs_of(b));
 }
 
 }  // namespace

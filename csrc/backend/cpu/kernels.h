@@ -74,9 +74,12 @@ typedef enum {
 typedef struct {
   int8_t* q; /* [k/32][n][32] quants in [-127, 127] */
   float* d;  /* [k/32][n] scales */
-  /* [k/32][n] -4 * (sum of the block's quants), an int16 in the lower half and again in the upper
-   * one: what the 8 in Q4_0's nibbles adds, taken back where pairs of int16 are summed. */
+  /* [k/32][n] -8 * (sum of the quants of even pairs), an int16 in the lower half, and of odd pairs:
+   * what the 8 in Q4_0's nibbles adds, taken back where the products of pairs are summed as int16.
+   * Pair i of a block is its quants 2i and 2i + 1. */
   int32_t* bias;
+  /* [k/32][n][2] the same sums, without the factor, of quants 0..15 and of quants 16..31. */
+  int32_t* pairs;
   int32_t* halves; /* [k/32][n] sums of quants 0..15, an int16 in the lower half, and of 16..31 */
   float* sum;      /* [k/32][n] d * (sum of the block's quants): what a minimum of 1 adds */
 } gemtp_q8_rows;

@@ -166,12 +166,20 @@ inline float max_of(F32x16 v) {
 inline int8x8_t to_q8(float32x4_t a, float32x4_t b) {
   return vmovn_s16(vcombine_s16(vmovn_s32(vcvtnq_s32_f32(a)), vmovn_s32(vcvtnq_s32_f32(b))));
 }
+// Sums of the even and of the odd pairs of 16 quants, an int16 each.
+inline int32_t pairs_of(int8x16_t q) {
+  const int16x8_t pairs = vpaddlq_s8(q);
+  const int16x4_t s = vadd_s16(vget_low_s16(pairs), vget_high_s16(pairs));
+  const int32x2_t both = vreinterpret_s32_s16(s);
+  return vget_lane_s32(vreinterpret_s32_s16(vadd_s16(s, vreinterpret_s16_s32(vrev64_s32(both)))),
+                       0);
+}
 inline void store_q8(gemtp_q8_rows to, F32x16 v0, F32x16 v1) {
   const int8x16_t a = vcombine_s8(to_q8(v0.v[0], v0.v[1]), to_q8(v0.v[2], v0.v[3]));
   const int8x16_t b = vcombine_s8(to_q8(v1.v[0], v1.v[1]), to_q8(v1.v[2], v1.v[3]));
   vst1q_s8(to.q, a);
   vst1q_s8(to.q + 16, b);
-  gemtp_q8_sums(to, vaddlvq_s8(a), vaddlvq_s8(b));
+  gemtp_q8_sums(to, pairs_of(a), pairs_of(b));
 }
 
 }  // namespace

@@ -21,14 +21,15 @@ void quantize_q8(const float* x, int64_t k, int64_t n, gemtp_q8_rows to) {
     const bool zero = amax < 1e-30f;
     *to.d = zero ? 0.0f : amax / 127.0f;
     const float id = zero ? 0.0f : 1.0f / *to.d;
-    int32_t half[2] = {};
+    int32_t pairs[2][2] = {};
     for (int i = 0; i < kBlock; ++i) {
       const float scaled = xb[i] * id;  // NaN for a NaN, and for an infinity (whose id is 0)
       const int32_t v = static_cast<int32_t>(gemtp_rint(scaled > -127.0f ? scaled : -127.0f));
       to.q[i] = static_cast<int8_t>(v);
-      half[i / 16] += v;
+      pairs[i / 16][i / 2 % 2] += v;
     }
-    gemtp_q8_sums(to, half[0], half[1]);
+    gemtp_q8_sums(to, gemtp_two_int16(pairs[0][0], pairs[0][1]),
+                  gemtp_two_int16(pairs[1][0], pairs[1][1]));
   }
 }
 

@@ -87,20 +87,29 @@ static inline float gemtp_gelu(float x) {
   return x / (1.0f + gemtp_exp(GEMTP_GELU_SCALE * inner));
 }
 
+static inline int32_t gemtp_two_int16(int32_t low, int32_t high) {
+  return (int32_t)((uint32_t)high << 16 | ((uint32_t)low & 0xffffu));
+}
+
 /* The row's place in the next block of a panel of n rows. */
 static inline gemtp_q8_rows gemtp_q8_next(gemtp_q8_rows r, int64_t n) {
   r.q += n * GEMTP_BLOCK;
   r.d += n;
   r.bias += n;
+  r.pairs += 2 * n;
   r.halves += n;
   r.sum += n;
   return r;
 }
 
-/* What gemtp_q8_rows holds of a block besides quants and scale, from the sums of its two halves. */
+/* What gemtp_q8_rows holds of a block besides quants and scale, from its two `pairs`. */
 static inline void gemtp_q8_sums(gemtp_q8_rows to, int32_t first, int32_t second) {
-  const uint32_t bias = (uint32_t)(-4 * (first + second)) & 0xffffu;
-  *to.bias = (int32_t)(bias << 16 | bias);
-  *to.halves = (int32_t)((uint32_t)second << 16 | ((uint32_t)first & 0xffffu));
-  *to.sum = *to.d * (float)(first + second);
+  const int32_t even[2] = {(int16_t)(first & 0xffff), (int16_t)(second & 0xffff)};
+  const int32_t odd[2] = {first >> 16, second >> 16};
+  const int32_t half[2] = {even[0] + odd[0], even[1] + odd[1]};
+  to.pairs[0] = first;
+  to.pairs[1] = second;
+  *to.bias = gemtp_two_int16(-8 * (even[0] + even[1]), -8 * (odd[0] + odd[1]));
+  *to.halves = gemtp_two_int16(half[0], half[1]);
+  *to.sum = *to.d * (float)(half[0] + half[1]);
 }

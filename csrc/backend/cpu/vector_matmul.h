@@ -142,7 +142,8 @@ struct PackedBlock {
 // A block of an activation row, followed by that of the next row of the panel, and so on.
 struct ActivationBlock {
   const int8_t* q;     /* 32 of each row */
-  const int32_t* bias; /* one of each row, as in gemtp_q8_rows */
+  const int32_t* bias; /* of each row, as in gemtp_q8_rows */
+  const int32_t* pairs;
   const int32_t* halves;
 };
 
@@ -161,7 +162,7 @@ struct QuantizedTiles {
 
   // Those of the panel's blocks from number `at` of all its blocks on.
   GEMTP_INLINE ActivationBlock activations(int64_t at) const {
-    return {x.q + at * kBlock, x.bias + at, x.halves + at};
+    return {x.q + at * kBlock, x.bias + at, x.pairs + 2 * at, x.halves + at};
   }
 };
 
