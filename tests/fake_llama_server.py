@@ -1,4 +1,4 @@
-"""Stands in for llama.cpp's server in test_bench_peers.py: its options, /health, /completion, and
+"""Stands in for llama.cpp's server in tests of tools: its options, /health, /completion, and
 some ways to go wrong (--fake)."""
 
 from __future__ import annotations
@@ -104,7 +104,10 @@ class Server:
         if depth:
             timings |= {"draft_n": 10 * depth, "draft_n_accepted": 9}
         tokens = [7] * (n - 1 if self.mode == "short" else n)
-        return {"content": "", "tokens": tokens, "timings": timings}
+        answer = {"content": "", "tokens": tokens, "timings": timings}
+        if "n_probs" in body:
+            answer["completion_probabilities"] = [{"id": t, "logprob": -1.5} for t in tokens]
+        return answer
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class Completion:
     decode_seconds: float  # after the first token
     drafted: int
     accepted: int
+    log_probs: list[float] = field(default_factory=list)  # of the tokens, where asked for
 
     @property
     def prompt_rate(self) -> float:
@@ -175,8 +176,10 @@ class LlamaSide:
             time.sleep(POLL)
         raise PeerError(f"llama-server was not ready within {self.timeout:g} seconds")
 
-    def complete(self, prompt: Sequence[int], tokens: int, depth: Any = None) -> Completion:
-        body = {
+    def complete(
+        self, prompt: Sequence[int], tokens: int, depth: Any = None, log_probs: bool = False
+    ) -> Completion:
+        body: dict[str, Any] = {
             "prompt": list(prompt),
             "n_predict": tokens,
             "temperature": 0,
@@ -184,6 +187,8 @@ class LlamaSide:
             "cache_prompt": False,
             "return_tokens": True,
         }
+        if log_probs:
+            body["n_probs"] = 1
         try:
             status, answer = self._request("POST", "/completion", body, self.timeout)
         except TimeoutError:
@@ -193,14 +198,16 @@ class LlamaSide:
                 self.process.wait(1)
             raise PeerError(f"llama-server gave no answer ({e}): {self._last_words()}") from None
         try:
-            timings = json.loads(answer)["timings"]
+            parsed = json.loads(answer)
+            timings = parsed["timings"]
             completion = Completion(
-                tokens=json.loads(answer)["tokens"],
+                tokens=parsed["tokens"],
                 prompt_tokens=timings["prompt_n"],
                 prompt_seconds=timings["prompt_ms"] / 1000,
                 decode_seconds=timings["predicted_ms"] / 1000,
                 drafted=timings.get("draft_n", 0),
                 accepted=timings.get("draft_n_accepted", 0),
+                log_probs=[p["logprob"] for p in parsed.get("completion_probabilities", ())],
             )
         except (ValueError, KeyError, TypeError):
             text = " ".join(answer.decode(errors="replace").split())[:200]

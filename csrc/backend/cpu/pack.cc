@@ -282,6 +282,7 @@ int64_t pack_tile(const WeightSource& source, const int32_t* rows, int64_t n_row
     case DType::kQ8_0:
       return pack_blocks<sizeof(BlockQ8_0::q)>(from, source.cols / 32, dst);
     case DType::kQ4_0:
+    case DType::kIQ4_NL:  // Q4_0's blocks, with other values for the nibbles
       return pack_blocks<sizeof(BlockQ4_0::q)>(from, source.cols / 32, dst);
     default:
       return pack_decoded(from, source.type, source.cols, dst);
