@@ -1,0 +1,15 @@
+// Types with a minimum, x = d * scale * code - dmin * min, by search for the least weighted squared
+// error. x, w: one block of values and the weights of their errors; out: the block's bytes.
+#pragma once
+
+#include <cstdint>
+
+namespace gemtp {
+
+void search_q4_1(const float* x, const float* w, uint8_t* out);
+void search_q5_1(const float* x, const float* w, uint8_t* out);
+void search_q2_k(const float* x, const float* w, uint8_t* out);
+void search_q4_k(const float* x, const float* w, uint8_t* out);
+void search_q5_k(const float* x, const float* w, uint8_t* out);
+
+}  // namespace gemtp

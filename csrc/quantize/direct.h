@@ -1,0 +1,16 @@
+// Types whose scale follows from a block's extremes, as gguf-py computes them: float32, in its
+// order of operations. x: one block of 32 finite values; out: the block's bytes.
+#pragma once
+
+#include <cstdint>
+
+namespace gemtp {
+
+void encode_q8_0(const float* x, uint8_t* out);
+void encode_q4_0(const float* x, uint8_t* out);
+void encode_q4_1(const float* x, uint8_t* out);
+void encode_q5_0(const float* x, uint8_t* out);
+void encode_q5_1(const float* x, uint8_t* out);
+void encode_mxfp4(const float* x, uint8_t* out);
+
+}  // namespace gemtp

@@ -1,0 +1,79 @@
+#include "quantize/encode.h"
+
+#include "base/error.h"
+#include "quantize/affine.h"
+#include "quantize/direct.h"
+#include "quantize/search.h"
+#include "quantize/symmetric.h"
+
+namespace gemtp {
+namespace {
+
+constexpr int kMaxBlock = 256;
+
+using Direct = void (*)(const float* x, uint8_t* out);
+using Search = void (*)(const float* x, const float* w, uint8_t* out);
+
+struct Encoder {
+  Direct direct = nullptr;  // without importance; null: by search
+  Search search = nullptr;  // null: importance changes nothing
+};
+
+Encoder encoder(DType type) {
+  switch (type) {
+    case DType::kQ8_0:
+      return {encode_q8_0, nullptr};
+    case DType::kMXFP4:
+      return {encode_mxfp4, nullptr};
+    case DType::kQ4_0:
+      return {encode_q4_0, search_q4_0};
+    case DType::kQ4_1:
+      return {encode_q4_1, search_q4_1};
+    case DType::kQ5_0:
+      return {encode_q5_0, search_q5_0};
+    case DType::kQ5_1:
+      return {encode_q5_1, search_q5_1};
+    case DType::kIQ4_NL:
+      return {nullptr, search_iq4_nl};
+    case DType::kIQ4_XS:
+      return {nullptr, search_iq4_xs};
+    case DType::kQ2_K:
+      return {nullptr, search_q2_k};
+    case DType::kQ3_K:
+      return {nullptr, search_q3_k};
+    case DType::kQ4_K:
+      return {nullptr, search_q4_k};
+    case DType::kQ5_K:
+      return {nullptr, search_q5_k};
+    case DType::kQ6_K:
+      return {nullptr, search_q6_k};
+    default:
+      return {};
+  }
+}
+
+}  // namespace
+
+bool encodable(DType type) {
+  const Encoder e = encoder(type);
+  return e.direct || e.search;
+}
+
+void encode(DType type, const float* x, int64_t n, const float* importance, uint8_t* out) {
+  const DTypeInfo& info = *dtype_info(static_cast<uint32_t>(type));
+  GEMTP_ASSERT(encodable(type) && info.block <= kMaxBlock && n % info.block == 0);
+  const Encoder e = encoder(type);
+  const bool direct = e.direct && !(importance && e.search);
+  float w[kMaxBlock];
+  error_weights(nullptr, info.block, w);
+  for (int64_t at = 0; at < n; at += info.block, out += info.bytes) {
+    if (direct) {
+      e.direct(x + at, out);
+      continue;
+    }
+    if (importance) error_weights(importance + at, info.block, w);
+    e.search(x + at, w, out);
+  }
+}
+
+}  // namespace gemtp

@@ -1,0 +1,16 @@
+// Types without a minimum, x = d * scale * level, by search for the least weighted squared error.
+// x, w: one block of values and the weights of their errors; out: the block's bytes.
+#pragma once
+
+#include <cstdint>
+
+namespace gemtp {
+
+void search_q4_0(const float* x, const float* w, uint8_t* out);
+void search_q5_0(const float* x, const float* w, uint8_t* out);
+void search_iq4_nl(const float* x, const float* w, uint8_t* out);
+void search_iq4_xs(const float* x, const float* w, uint8_t* out);
+void search_q3_k(const float* x, const float* w, uint8_t* out);
+void search_q6_k(const float* x, const float* w, uint8_t* out);
+
+}  // namespace gemtp
