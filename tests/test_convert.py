@@ -21,7 +21,8 @@ from convert_folders import (
     text_of,
     values_of,
 )
-from gemtp_native.convert.encode import TensorType, encode
+from gemtp_native.convert.encode import encode
+from gemtp_native.convert.types import TensorType
 from gemtp_native.errors import ModelError
 
 

@@ -56,8 +56,8 @@ def test_an_existing_output_is_replaced_only_by_a_complete_one(tmp_path, monkeyp
 
 def test_bad_arguments(tmp_path):
     folder = make_folder(tmp_path, CONFIGS["31b"])
-    with pytest.raises(ArgumentError, match="outtype is 'q5_k'"):
-        run(folder, "q5_k")
+    with pytest.raises(ArgumentError, match="the type is 'q9_k'"):
+        run(folder, "q9_k")
     with pytest.raises(ArgumentError, match="is a folder"):
         convert(folder, tmp_path, tokenizer=False)
     with pytest.raises(FileError, match="does not exist"):

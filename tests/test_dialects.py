@@ -11,7 +11,7 @@ import pytest
 import gemtp_native as gemtp
 import tiny_files
 from gemtp_native.cli.model_file import ModelFile
-from gemtp_native.convert.requantize import requantize
+from gemtp_native.quantize import quantize
 from gguf_bytes import (
     BLOCKS,
     BOOL,
@@ -132,7 +132,7 @@ def test_drafters_of_other_converters(
 
     # What is no matrix stays as it is, whatever its type.
     small = tmp_path / "small.gguf"
-    requantize(path, small, "q4_0", progress=False)
+    quantize(path, small, "q4_0", allow_requantize=True, progress=False)
     kinds = {t.name: t.type for t in ModelFile(small).tensors}
     assert [kinds[n] for n in kinds if "order" in n] == ["I32"]
     assert [kinds[n] for n in kinds if "centroids" in n] == ["F32"]

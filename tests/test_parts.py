@@ -13,8 +13,8 @@ import gemtp_native as gemtp
 import tiny_files
 from gemtp_native import _core, parts, profile
 from gemtp_native.convert.gguf_file import read_contents
-from gemtp_native.convert.requantize import requantize
 from gemtp_native.export.configuration import source_of
+from gemtp_native.quantize import quantize
 from gguf_bytes import STRING, U16
 from split_files import parts_of, write_parts
 
@@ -105,13 +105,16 @@ def test_inspect_shows_the_sum(folder: Path, gemtp_main) -> None:
 
 def test_requantizing_makes_one_file(folder: Path, tmp_path: Path) -> None:
     def made(source: str) -> bytes:
-        requantize(folder / source, tmp_path / source, "q4_0", progress=False)
+        quantize(folder / source, tmp_path / source, "q4_0", allow_requantize=True, progress=False)
         return (tmp_path / source).read_bytes()
 
     assert made("target-00003-of-00004.gguf") == made("whole.gguf")
-    with pytest.raises(gemtp.ArgumentError, match="is the file to requantize"):
-        requantize(
-            folder / "target-00001-of-00004.gguf", folder / "target-00002-of-00004.gguf", "q4_0"
+    with pytest.raises(gemtp.ArgumentError, match="is the file to quantize"):
+        quantize(
+            folder / "target-00001-of-00004.gguf",
+            folder / "target-00002-of-00004.gguf",
+            "q4_0",
+            allow_requantize=True,
         )
 
 

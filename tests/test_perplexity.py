@@ -17,7 +17,7 @@ import pytest
 import gemtp_native as gemtp
 import tiny_files
 from gemtp_native import evaluate
-from gemtp_native.convert.requantize import requantize
+from gemtp_native.quantize import quantize
 
 TARGET, DRAFTER = gemtp.demo_models()
 TEXT = """\
@@ -50,7 +50,7 @@ def model() -> gemtp.Model:
 def coarse(tmp_path_factory) -> gemtp.Model:
     """The target in Q4_0, with another division of prompts into passes."""
     path = tmp_path_factory.mktemp("coarse") / "q4.gguf"
-    requantize(TARGET, path, "q4_0", progress=False)
+    quantize(TARGET, path, "q4_0", allow_requantize=True, progress=False)
     return gemtp.Model(path, context=256, threads=1, prefill_chunk=48)
 
 

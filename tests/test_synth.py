@@ -15,8 +15,8 @@ import checkpoints
 import gemtp_native as gemtp
 from gemtp_native.cli import main
 from gemtp_native.cli.model_file import ModelFile
-from gemtp_native.convert.encode import TensorType
 from gemtp_native.convert.tokenizer import NORMAL
+from gemtp_native.convert.types import TensorType
 from gemtp_native.errors import ArgumentError, FileError
 from gemtp_native.synth import SHAPES, TYPES, pair, plan_pair, write_drafter, write_pair
 from gemtp_native.synth.content import Codes, Noise, selection

@@ -22,6 +22,8 @@ _COMMANDS = {
     "generate": (".generate", "complete a prompt"),
     "convert": ("..convert", "Hugging Face folder to GGUF"),
     "pull": (".pull", "fetch a model from the Hugging Face hub, and its drafter"),
+    "quantize": (".quantize", "write a GGUF in another type: smaller, if less exact"),
+    "imatrix": (".imatrix", "measure on a text where the precision of weights counts"),
     "cluster": (".cluster", "build an ordered head for a drafter that has a plain one"),
     "inspect": (".inspect", "show what is in a GGUF, and whether a drafter fits its target"),
     "info": (".info", "show what this machine and build can run"),

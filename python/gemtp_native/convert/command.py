@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from ..errors import ArgumentError, Error
-from .encode import OUTTYPES
 from .pipeline import ConvertResult, convert
+from .types import FILE_TYPES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--outtype",
-        choices=tuple(OUTTYPES),
+        type=str.lower,
+        choices=tuple(FILE_TYPES),
         default="q8_0",
-        help="type of the matrices (default: q8_0)",
+        metavar="TYPE",
+        help=f"type of the matrices, or a mix: {', '.join(FILE_TYPES)} (default: q8_0)",
     )
     parser.add_argument(
         "--target-dir",

@@ -2,66 +2,52 @@
 
 from __future__ import annotations
 
-import enum
+from typing import Any
 
 import numpy as np
 
+from ..errors import ArgumentError
+from .types import TensorType
 
-class TensorType(enum.IntEnum):
-    """Tensor types by their number in GGUF."""
+try:
+    from .. import _core
+except ImportError:  # the converter also runs from a checkout
+    _core = None  # type: ignore[assignment]
 
-    F32 = 0
-    F16 = 1
-    Q4_0 = 2
-    Q8_0 = 8
-    BF16 = 30
-
-
-# outtype -> (type of matrices, general.file_type)
-OUTTYPES = {
-    "f32": (TensorType.F32, 0),
-    "f16": (TensorType.F16, 1),
-    "bf16": (TensorType.BF16, 32),
-    "q8_0": (TensorType.Q8_0, 7),
-    "q4_0": (TensorType.Q4_0, 2),
-}
-
-# type -> (values per block, bytes per block)
-_BLOCK = {
-    TensorType.F32: (1, 4),
-    TensorType.F16: (1, 2),
-    TensorType.BF16: (1, 2),
-    TensorType.Q8_0: (32, 34),
-    TensorType.Q4_0: (32, 18),
-}
-
-# Largest magnitude that a type holds: blocks keep their scale as float16, amax/127 or amax/8.
+# Largest magnitude that a type holds. Scales are float16; types with a minimum hold that in float16
+# or, in the K types, in small multiples of one.
 _F16_MAX = 65504.0
+_LEVELS = {
+    TensorType.F16: 1,
+    TensorType.Q4_0: 8,
+    TensorType.Q4_1: 1,
+    TensorType.Q5_0: 16,
+    TensorType.Q5_1: 1,
+    TensorType.Q8_0: 127,
+    TensorType.Q2_K: 15,
+    TensorType.Q3_K: 31 * 3,
+    TensorType.Q4_K: 63,
+    TensorType.Q5_K: 63,
+    TensorType.Q6_K: 127 * 31,
+    TensorType.IQ4_NL: 113,
+    TensorType.IQ4_XS: 31 * 113,
+}
 LARGEST = {
     TensorType.F32: float(np.finfo(np.float32).max),
-    TensorType.F16: _F16_MAX,
     TensorType.BF16: 3.3895313892515355e38,
-    TensorType.Q8_0: _F16_MAX * 127,
-    TensorType.Q4_0: _F16_MAX * 8,
+    TensorType.MXFP4: 6 * 2.0**125,
+    **{kind: _F16_MAX * levels for kind, levels in _LEVELS.items()},
 }
 
 # Blocks whose largest value is below this have a scale of 0 in float16; 1/scale would overflow.
 _TINY = np.float32(2.0**-100)
 
 
-def block_values(kind: TensorType) -> int:
-    return _BLOCK[kind][0]
-
-
-def encoded_size(count: int, kind: TensorType) -> int:
-    values, size = _BLOCK[kind]
-    return count // values * size
-
-
-def encode(x: np.ndarray, kind: TensorType) -> np.ndarray:
+def encode(x: np.ndarray, kind: TensorType, importance: np.ndarray | None = None) -> np.ndarray:
     """x: flat float32, finite, a multiple of the block; returns uint8 in file order.
 
-    Blocks follow each other along a row, so any run of whole blocks encodes alone.
+    importance: as x, how much the error of each value counts. Blocks follow each other along a row,
+    so any run of whole blocks encodes alone.
     """
     if kind == TensorType.F32:
         out = x.astype("<f4", copy=False)
@@ -71,29 +57,27 @@ def encode(x: np.ndarray, kind: TensorType) -> np.ndarray:
         bits = x.view(np.uint32)
         rounded = bits + ((bits >> np.uint32(16)) & np.uint32(1)) + np.uint32(0x7FFF)
         out = (rounded >> np.uint32(16)).astype("<u2")
+    elif _core is not None:
+        out = _core.encode(int(kind), x, importance)
     else:
-        out = _quantize(x, kind)
+        out = _encode_without_core(x, kind)
     return out.reshape(-1).view(np.uint8)
 
 
 def decode(data: np.ndarray, kind: TensorType) -> np.ndarray:
-    """data: uint8 in file order, whole blocks; returns flat float32."""
+    """data: uint8 in file order, whole blocks; returns flat float32. FileError for a scale that is
+    NaN or infinite."""
     if kind == TensorType.F32:
         return data.view("<f4").astype(np.float32, copy=False)
     if kind == TensorType.F16:
         return data.view("<f2").astype(np.float32)
     if kind == TensorType.BF16:  # the upper half of a float32
         return (data.view("<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
-    blocks = data.reshape(-1, _BLOCK[kind][1])
-    scales = blocks[:, :2].copy().view("<f2").astype(np.float32)  # [blocks, 1]
-    if kind == TensorType.Q8_0:
-        return (scales * blocks[:, 2:].view(np.int8)).reshape(-1)
-    # Q4_0: byte j holds element j in its low and element j + 16 in its high half.
-    halves = np.concatenate([blocks[:, 2:] & 15, blocks[:, 2:] >> 4], axis=1)
-    return (scales * (halves.astype(np.float32) - 8)).reshape(-1)
+    return _core.decode(int(kind), data)
 
 
-def _quantize(x: np.ndarray, kind: TensorType) -> np.ndarray:
+def _encode_without_core(x: np.ndarray, kind: TensorType) -> np.ndarray:
+    """The same bytes from gguf's own encoders, for the types that these write."""
     # Imported here: gguf takes a while to load, and only this needs it.
     from gguf.constants import GGMLQuantizationType
     from gguf.quants import quantize
@@ -102,9 +86,15 @@ def _quantize(x: np.ndarray, kind: TensorType) -> np.ndarray:
     # gguf works 16 rows at a time; wide rows keep its loop out of the way.
     wide = 1 << 13
     body = x.size // wide * wide
-    parts = [
-        quantize(part, GGMLQuantizationType(int(kind))).reshape(-1)
-        for part in (x[:body].reshape(-1, wide), x[body:].reshape(1, -1))
-        if part.size
-    ]
+    try:
+        parts: list[Any] = [
+            quantize(part, GGMLQuantizationType(int(kind))).reshape(-1)
+            for part in (x[:body].reshape(-1, wide), x[body:].reshape(1, -1))
+            if part.size
+        ]
+    except NotImplementedError:
+        raise ArgumentError(
+            f"writing {kind.name} takes the compiled core, which this checkout lacks; install the "
+            f"package (pip install .) or choose q8_0 or q4_0."
+        ) from None
     return np.concatenate(parts)

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import parts
 from ..errors import FileError
-from .encode import TensorType, encoded_size
+from .types import TensorType, encoded_size
 
 _ALIGNMENT = 32  # GGUF's default; tensors start at multiples of it
 _U32, _I32, _F32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9

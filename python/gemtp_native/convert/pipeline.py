@@ -13,7 +13,6 @@ import numpy as np
 from ..errors import ArgumentError, FileError, ModelError
 from .checkpoint import Checkpoint
 from .config import ModelConfig, read_config
-from .encode import OUTTYPES, TensorType, block_values
 from .gguf_file import Layout, Metadata, pad, read_metadata
 from .hyperparameters import rope_freqs, write_hyperparameters, write_ordered_head
 from .output import replacing
@@ -26,6 +25,7 @@ from .tokenizer import (
     tokenizer_from_folder,
     tokenizer_from_gguf,
 )
+from .types import FileType, Rules, TensorType, block_values, file_type
 
 
 @dataclass
@@ -55,13 +55,13 @@ def convert(
 ) -> ConvertResult:
     """Converts a Hugging Face folder of a Gemma 4 target or drafter to a GGUF file.
 
-    outtype: type of the matrices: f32, f16, bf16, q8_0 or q4_0. target: folder or GGUF that lends a
-    drafter its tokenizer. tokenizer=False writes none. An existing `out` is replaced, at the very
-    end and at once. Raises FileError, ModelError or ArgumentError; nothing is left behind then.
+    outtype: a name of FILE_TYPES, the type of the matrices or a mix of types. target: folder or
+    GGUF that lends a drafter its tokenizer. tokenizer=False writes none. An existing `out` is
+    replaced, at the very end and at once. Raises FileError, ModelError or ArgumentError; nothing is
+    left behind then.
     """
     start = time.monotonic()
-    if outtype not in OUTTYPES:
-        raise ArgumentError(f"outtype is {outtype!r}; {', '.join(OUTTYPES)} are possible.")
+    wanted = file_type(outtype)
     if target is not None and not tokenizer:
         raise ArgumentError("a target lends a tokenizer, yet none is to be written: choose one.")
     model_dir, out = Path(model_dir), Path(out)
@@ -85,12 +85,12 @@ def convert(
         vocabulary = _tokenizer(config, model_dir, target, notes) if tokenizer else None
 
         metadata = Metadata()
-        write_hyperparameters(metadata, config, model_dir.resolve().name, OUTTYPES[outtype][1])
+        write_hyperparameters(metadata, config, model_dir.resolve().name, wanted.number)
         if config.ordered_head is not None:
             _write_ordered_head(metadata, config, plan, checkpoint)
         if vocabulary is not None:
             vocabulary.write(metadata)
-        kinds = _choose_types(plan, OUTTYPES[outtype][0], notes)
+        kinds = _choose_types(plan, config, wanted, notes)
         rope = rope_freqs(config)
         layout = Layout()
         layout.add("rope_freqs.weight", rope.shape, TensorType.F32)
@@ -108,7 +108,7 @@ def convert(
         path=out,
         architecture=config.arch,
         class_name=config.class_name,
-        outtype=outtype,
+        outtype=wanted.name,
         layers=config.layers,
         tensors=len(layout.sizes),
         bytes=size,
@@ -191,20 +191,24 @@ def _write_ordered_head(m: Metadata, c: ModelConfig, plan: Plan, checkpoint: Che
     write_ordered_head(m, c.ordered_head, centroids, order)
 
 
-def _choose_types(plan: Plan, wanted: TensorType, notes: list[str]) -> list[TensorType]:
+def _choose_types(
+    plan: Plan, config: ModelConfig, wanted: FileType, notes: list[str]
+) -> list[TensorType]:
+    rules = Rules(wanted, [spec.name for spec, _ in plan.tensors], config.layers)
     kinds = []
-    narrow: list[Spec] = []
-    for spec, _ in plan.tensors:
-        kind = wanted if spec.matrix else TensorType.F32
-        if spec.shape[-1] % block_values(kind):
-            kind = TensorType.F16
-            narrow.append(spec)
+    narrow: dict[TensorType, list[Spec]] = {}
+    for spec, tensor in plan.tensors:
+        kind = TensorType.F32
+        if spec.matrix:
+            kind = rules.kind(spec.name, spec.shape[-1], TensorType[tensor.dtype])
+            if kind != wanted.kind and spec.shape[-1] % block_values(wanted.kind):
+                narrow.setdefault(kind, []).append(spec)
         kinds.append(kind)
-    if narrow:
+    for kind, specs in narrow.items():
         notes.append(
-            f"{len(narrow)} matrices are written as F16, because their rows are not a multiple of "
-            f"{block_values(wanted)} values: {', '.join(s.name for s in narrow[:3])}"
-            + (", …" if len(narrow) > 3 else "")
+            f"{len(specs)} matrices are written as {kind.name}, because their rows are not a "
+            f"multiple of {block_values(wanted.kind)} values: "
+            f"{', '.join(s.name for s in specs[:3])}" + (", …" if len(specs) > 3 else "")
         )
     return kinds
 

@@ -16,7 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import FileError, ModelError
-from .encode import LARGEST, TensorType, encode
+from .encode import LARGEST, encode
+from .types import TensorType
 
 SLICE = 1 << 19  # values encoded at a time: 2 MiB of float32; whole blocks of every type
 
@@ -41,30 +42,50 @@ class Source(Protocol[T]):
 
 
 def encoded(
-    pool: ThreadPoolExecutor, window: int, source: Source[T], tensor: T, kind: TensorType
+    pool: ThreadPoolExecutor,
+    window: int,
+    source: Source[T],
+    tensor: T,
+    kind: TensorType,
+    importance: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, Bad]]:
     """(bytes, count of values that the type cannot hold) of one slice after the other. At most
-    `window` slices are in memory."""
+    `window` slices are in memory.
 
-    def work(values: np.ndarray) -> tuple[np.ndarray, Bad]:
+    importance: [matrices, columns] of a tensor of as many matrices, how much an error counts."""
+
+    def work(values: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, Bad]:
         bad = count_bad(values, kind)
-        return (values.view(np.uint8) if bad else encode(values, kind)), bad
+        return (values.view(np.uint8) if bad else encode(values, kind, weights)), bad
 
     waiting: deque[Future[tuple[np.ndarray, Bad]]] = deque()
-    for start in range(0, tensor.count, SLICE):
-        values = source.read(tensor, start, min(SLICE, tensor.count - start))
-        waiting.append(pool.submit(work, values))
+    matrices = [None] if importance is None else list(importance)
+    for i, start, count in _slices(tensor.count, len(matrices)):
+        weights = matrices[i]
+        if weights is not None:
+            weights = np.resize(np.roll(weights, -start), count)
+        waiting.append(pool.submit(work, source.read(tensor, start, count), weights))
         if len(waiting) == window:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
 
 
+def _slices(count: int, matrices: int) -> Iterator[tuple[int, int, int]]:
+    """(matrix, first value, number of values), no slice in two matrices."""
+    size = count // matrices
+    for i in range(matrices):
+        for start in range(i * size, (i + 1) * size, SLICE):
+            yield i, start, min(SLICE, (i + 1) * size - start)
+
+
 @contextmanager
-def encoders(total: int, progress: bool) -> Iterator[tuple[ThreadPoolExecutor, int, tqdm[Any]]]:
-    """What a file is written with: threads to encode on (numpy on slices releases the GIL; reading
+def encoders(
+    total: int, progress: bool, threads: int | None = None
+) -> Iterator[tuple[ThreadPoolExecutor, int, tqdm[Any]]]:
+    """What a file is written with: threads to encode on (encoding a slice releases the GIL; reading
     and writing stay in order), the window of encoded(), and a bar of `total` bytes."""
-    workers = min(4, os.cpu_count() or 1)
+    workers = threads or _processors()
     with (
         ThreadPoolExecutor(workers) as pool,
         tqdm(
@@ -78,6 +99,14 @@ def encoders(total: int, progress: bool) -> Iterator[tuple[ThreadPoolExecutor, i
         ) as bar,
     ):
         yield pool, workers + 1, bar
+
+
+def _processors() -> int:
+    """That this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
 
 
 class Bad(NamedTuple):

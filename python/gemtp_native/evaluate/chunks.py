@@ -56,8 +56,12 @@ def split(model: Model, ids: list[int], context: int, limit: int | None = None) 
             f"the text has {len(ids)} tokens and a context of {context} needs at least "
             f"{2 * context}, two chunks; give a longer text or a smaller context"
         )
+    return split_ids(ids, context, model._engine.tokenizer.bos, limit)
+
+
+def split_ids(ids: list[int], context: int, bos: int, limit: int | None) -> list[list[int]]:
+    """The same for a vocabulary whose BOS is `bos`, -1 for none; nothing is refused."""
     count = len(ids) // context
-    bos = model._engine.tokenizer.bos
     chunks = []
     for i in range(count if limit is None else min(limit, count)):
         chunk = ids[i * context : (i + 1) * context]

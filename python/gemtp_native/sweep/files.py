@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..convert.encode import OUTTYPES
-from ..convert.requantize import has_type, requantize
+from ..convert.types import file_type
 from ..errors import ArgumentError
+from ..quantize import has_type, quantize
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ def quantized(
     `folder`. ModelError, before anything is written, for a type more precise than the source."""
     source = Path(source)
     for i, kind in enumerate(types):
-        if kind not in OUTTYPES:
-            raise ArgumentError(f"{kind!r} is not a type; {', '.join(OUTTYPES)} are possible")
+        file_type(kind)
         if kind in types[:i]:
             raise ArgumentError(f"the type {kind} is given twice")
     ready = {kind: has_type(source, kind) for kind in types}
@@ -50,6 +49,6 @@ def quantized(
         path = source
         if not ready[kind]:
             path = folder / f"{source.stem}-{kind}.gguf"
-            requantize(source, path, kind, progress)
+            quantize(source, path, kind, allow_requantize=True, progress=progress)
         variants.append(Variant(kind, path))
     return variants

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..convert.encode import TensorType, block_values, encode
+from ..convert.encode import encode
+from ..convert.types import TensorType, block_values
 from .walk import hashed
 
 BLOCK = 32

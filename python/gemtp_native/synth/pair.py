@@ -16,19 +16,19 @@ import numpy as np
 from tqdm import tqdm
 
 from ..convert.config import ModelConfig
-from ..convert.encode import OUTTYPES, TensorType
 from ..convert.gguf_file import Layout, Metadata, pad
 from ..convert.hyperparameters import rope_freqs, write_hyperparameters, write_ordered_head
 from ..convert.output import check_space, replacing
 from ..convert.tensors import Spec, demanded
 from ..convert.tokenizer import Tokenizer, tokenizer_from_gguf
+from ..convert.types import FILE_TYPES, TensorType, block_values
 from ..errors import ArgumentError, FileError
-from .content import Codes, Noise, selection
+from .content import BLOCK, Codes, Noise, selection
 from .shapes import VOCAB, drafter_config, target_config
 from .vocabulary import made_vocabulary, ordinary_tokens
 from .walk import Acceptance, Walk, make_walk
 
-TYPES = tuple(OUTTYPES)
+TYPES = tuple(t.name for t in FILE_TYPES.values() if not t.mix and block_values(t.kind) <= BLOCK)
 EVERY = 64  # tokens after which one of several acceptances gives way to the next
 _TOP_LOGIT = 25.0  # of the chosen token; the others' deviate from 0 by 25 · width^-½
 
@@ -166,7 +166,7 @@ class _File:
 
     @property
     def kind(self) -> TensorType:
-        return OUTTYPES[self.outtype][0]
+        return FILE_TYPES[self.outtype].kind
 
     @property
     def size(self) -> int:
@@ -253,7 +253,7 @@ def _make_plan(shape: str, out: Path, o: _Options) -> _Plan:
     for config, kind, name in zip((target, drafter), types, ("target", "drafter"), strict=True):
         metadata = Metadata()
         title = f"synthetic {shape} {name}" + (f", {accept}" if config.drafter else "")
-        write_hyperparameters(metadata, config, title, OUTTYPES[kind][1])
+        write_hyperparameters(metadata, config, title, FILE_TYPES[kind].number)
         if config.ordered_head is not None:
             count = config.ordered_head.num_centroids
             centroids = codes.centroids(count, config.hidden)
@@ -265,7 +265,7 @@ def _make_plan(shape: str, out: Path, o: _Options) -> _Plan:
 
 def _check(o: _Options, types: tuple[str, str]) -> None:
     for given in types:
-        if given not in OUTTYPES:
+        if given not in TYPES:
             raise ArgumentError(f"the type is {given!r}; {', '.join(TYPES)} are possible.")
     if o.vocab is not None and o.vocab_size is not None:
         raise ArgumentError(
@@ -299,7 +299,9 @@ def _plan_file(path: Path, config: ModelConfig, outtype: str, metadata: Metadata
     layout = Layout()
     layout.add("rope_freqs.weight", (config.head_dim_full // 2,), TensorType.F32)
     for spec in specs:
-        layout.add(spec.name, spec.shape, OUTTYPES[outtype][0] if spec.matrix else TensorType.F32)
+        layout.add(
+            spec.name, spec.shape, FILE_TYPES[outtype].kind if spec.matrix else TensorType.F32
+        )
     return _File(path, config, outtype, specs, layout, layout.header(metadata))
 
 

@@ -1,0 +1,58 @@
+"""`gemtp imatrix`: where the precision of a model's weights counts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+
+from .progress import Bars
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Runs a text through a target and writes how large the inputs of every matrix are, column "
+        "by column: what gemtp quantize --imatrix and llama.cpp's llama-quantize --imatrix read. "
+        "Give the model in its best precision and a text like those it will be used for."
+    )
+    parser.add_argument("target", metavar="TARGET.gguf", help="the model")
+    parser.add_argument("texts", nargs="+", metavar="TEXT.txt", help="text in UTF-8")
+    parser.add_argument("-o", "--out", required=True, metavar="OUT.gguf", help="file to write")
+    parser.add_argument(
+        "--context", type=int, default=512, metavar="N", help="tokens of a chunk (default: 512)"
+    )
+    parser.add_argument("--chunks", type=int, metavar="N", help="use the first N (default: all)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="(default: as many as pay; see gemtp info)"
+    )
+    parser.add_argument("--json", action="store_true", help="report as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress, no report")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..quantize import collect
+
+    with Bars(args.quiet) as bars:
+        result = collect(
+            args.target,
+            args.texts,
+            args.out,
+            context=args.context,
+            chunks=args.chunks,
+            threads=args.threads,
+            progress=lambda done, total: bars("chunks", done, total),
+        )
+    if args.json:
+        print(json.dumps(asdict(result)))
+    elif not args.quiet:
+        if result.partial:
+            print(
+                f"note: {result.partial} of them hold experts that no token met; a longer text "
+                f"would reach more"
+            )
+        print(
+            f"{result.path}: {result.entries} matrices, {result.tokens:,} tokens in "
+            f"{result.chunks} chunks of {result.chunk_size}, {result.bytes:,} bytes, "
+            f"{result.seconds:.1f} s"
+        )
+    return 0
