@@ -7,6 +7,7 @@
 #include <cstring>
 #include <optional>
 
+#include "api/python_chat.h"
 #include "backend/cpu/bandwidth.h"
 #include "backend/cpu/dispatch.h"
 #include "backend/cpu/pack.h"
@@ -246,6 +247,16 @@ void bind_tokenizer(py::module_& m) {
           },
           py::arg("text"), py::arg("add_bos") = false, py::arg("special") = false)
       .def(
+          "encode_chat",
+          [](const Tokenizer& t, const std::string& text,
+             const std::vector<std::pair<size_t, size_t>>& literal) {
+            std::vector<TextRange> ranges;
+            for (const auto& [begin, end] : literal) ranges.push_back({begin, end});
+            py::gil_scoped_release release;
+            return t.encode_chat(text, ranges, true);
+          },
+          py::arg("text"), py::arg("literal"))
+      .def(
           "decode",
           [](const Tokenizer& t, const std::vector<int32_t>& ids, bool special) {
             return t.decode(ids, special);
@@ -254,6 +265,14 @@ void bind_tokenizer(py::module_& m) {
       .def_property_readonly("vocab_size", &Tokenizer::vocab_size)
       .def_property_readonly("bos", &Tokenizer::bos)
       .def_property_readonly("end_tokens", &Tokenizer::end_tokens)
+      .def_property_readonly("suppressed", &Tokenizer::suppressed)
+      .def_property_readonly("control_tokens",
+                             [](const Tokenizer& t) {
+                               py::list out;
+                               for (const std::string& text : t.control_tokens())
+                                 out.append(lossy(text));
+                               return out;
+                             })
       .def("find", &Tokenizer::find, py::arg("token_text"))
       .def("token_text", [](const Tokenizer& t, int32_t id) { return lossy(t.token_text(id)); });
 }
@@ -270,7 +289,8 @@ void bind_sampling(py::module_& m) {
       .def_readwrite("frequency_penalty", &SamplingParams::frequency_penalty)
       .def_readwrite("penalty_last_n", &SamplingParams::penalty_last_n)
       .def_readwrite("seed", &SamplingParams::seed)
-      .def_readwrite("logit_bias", &SamplingParams::logit_bias);
+      .def_readwrite("logit_bias", &SamplingParams::logit_bias)
+      .def_readwrite("suppress_tokens", &SamplingParams::suppress_tokens);
   m.def(
       "choose_many",
       [](const FloatInput& logits, const std::vector<int64_t>& positions,
@@ -321,6 +341,11 @@ void bind_engine(py::module_& m) {
       .def_property_readonly("drafter_bytes", &Engine::drafter_bytes)
       .def_property_readonly("tokenizer", &Engine::need_tokenizer,
                              py::return_value_policy::reference_internal)
+      .def_property_readonly("chat_template",
+                             [](const Engine& e) -> py::object {
+                               const auto text = e.file().get_string("tokenizer.chat_template");
+                               return text ? py::bytes(*text) : py::object(py::none());
+                             })
       .def_property_readonly("has_tokenizer",
                              [](const Engine& e) { return e.tokenizer() != nullptr; })
       .def("logits",
@@ -553,6 +578,7 @@ PYBIND11_MODULE(_core, m) {
   bind_generation(m);
   bind_bench(m);
   bind_quantize(m);
+  bind_chat(m);
   m.def("compiler", &compiler);
   m.def("available_cores", &available_cores);
   m.def("default_threads", &default_threads);

@@ -112,6 +112,13 @@ void validate(const SamplingParams& params, int32_t vocab_size) {
                  static_cast<double>(bias)));
     }
   }
+  for (const int32_t id : p.suppress_tokens) {
+    if (id < 0 || id >= vocab_size) {
+      throw Error(ErrorKind::kArgument,
+                  format("suppress_tokens names token %d but the vocabulary has the ids 0 to %d",
+                         id, vocab_size - 1));
+    }
+  }
 }
 
 void TokenHistory::count(int32_t id) { ++counts_[id]; }
@@ -176,6 +183,8 @@ Chooser::Chooser(SamplingParams params, const std::vector<int32_t>& suppressed, 
                                           vocab_size, kMaxVocab));
   }
   validate(params_, vocab_size);
+  suppressed_.insert(suppressed_.end(), params_.suppress_tokens.begin(),
+                     params_.suppress_tokens.end());
 }
 
 int64_t Chooser::View::find(int32_t id) const {
@@ -304,7 +313,7 @@ void Chooser::adjust(View* view, const TokenHistory& history) {
   view->max = *std::max_element(block_max_.begin(), block_max_.end());
   if (view->max == -kInfinity) {
     throw Error(ErrorKind::kArgument,
-                "every token is banned by logit_bias, penalties and the model's suppressed tokens: "
+                "every token is banned by logit_bias, penalties and suppressed tokens: "
                 "leave at least one");
   }
 }

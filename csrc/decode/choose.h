@@ -32,6 +32,7 @@ struct SamplingParams {
   int32_t penalty_last_n = -1;  // how many latest tokens the penalties look at; -1: all, 0: none
   uint64_t seed = 0;
   std::vector<std::pair<int32_t, float>> logit_bias;  // id -> added; -inf bans
+  std::vector<int32_t> suppress_tokens;               // never chosen
 
   bool penalises() const {
     return repetition_penalty != 1.0f || presence_penalty != 0.0f || frequency_penalty != 0.0f;
@@ -64,7 +65,8 @@ class GumbelNoise;  // the noise of one (seed, position)
 
 class Chooser {
  public:
-  /// `suppressed`: ids that are never chosen. Validates; vocab_size at most 2^21.
+  /// `suppressed`: ids that are never chosen, besides those of `params`. Validates; vocab_size at
+  /// most 2^21.
   Chooser(SamplingParams params, const std::vector<int32_t>& suppressed, int32_t vocab_size);
 
   /// The token for `position` (absolute index in the sequence of the token being chosen).

@@ -17,13 +17,6 @@ std::vector<int32_t> suppressed(const Engine& engine) {
   return engine.tokenizer() ? engine.tokenizer()->suppressed() : std::vector<int32_t>{};
 }
 
-// Length of the longest suffix of `text` that is a proper prefix of `stop`.
-size_t partial_match(const std::string& text, const std::string& stop) {
-  for (size_t n = std::min(text.size(), stop.size() - 1); n > 0; --n)
-    if (text.compare(text.size() - n, n, stop, 0, n) == 0) return n;
-  return 0;
-}
-
 void check(const Engine& engine, const GenerationParams& params) {
   if (params.max_tokens < 0)
     throw Error(ErrorKind::kArgument, format("max_tokens is %lld; it must be 0 or more",
@@ -37,11 +30,6 @@ void check(const Engine& engine, const GenerationParams& params) {
                 format("draft is %d but no drafter is loaded; open the model with one, or pass "
                        "\"auto\" or 0",
                        params.draft));
-  for (const std::string& s : params.stop) {
-    if (s.empty()) throw Error(ErrorKind::kArgument, "a stop string is empty; leave it out");
-    if (find_invalid_utf8(s) != std::string::npos)
-      throw Error(ErrorKind::kArgument, "a stop string is not valid UTF-8");
-  }
   if (!params.stop.empty()) engine.need_tokenizer();
 }
 
@@ -74,6 +62,7 @@ Generation::Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prom
                static_cast<int32_t>(engine_->config().vocab)),
       history_(params_.sampling.penalty_last_n),
       ends_(end_tokens(*engine_, params_)),
+      stop_(params_.stop),
       speculation_(*engine_, params_.draft, ends_) {
   check(*engine_, params_);
   engine_->check_ids(prompt_, 1);
@@ -195,30 +184,15 @@ void Generation::emit(const Round& round, std::vector<Emitted>& out) {
       finish_ = FinishReason::kContext;
   }
   if (!done() || !decoder_) return;
-  std::string rest = release_text(decoder_->finish()) + held_;
-  held_.clear();
+  std::string rest = release_text(decoder_->finish());
+  rest += stop_.finish();
   (out.empty() ? tail_ : out.back().text) += rest;
 }
 
-// Adds a piece of decoded text and returns what can be shown: everything before a stop string
-// (which ends the generation), or all but what may be the beginning of one.
+// What of the text, with this piece, can be shown; a stop string ends the generation.
 std::string Generation::release_text(const std::string& piece) {
-  held_ += piece;
-  size_t hit = std::string::npos, keep = 0;
-  for (const std::string& s : params_.stop) {
-    hit = std::min(hit, held_.find(s));
-    keep = std::max(keep, partial_match(held_, s));
-  }
-  std::string shown;
-  if (hit != std::string::npos) {
-    shown = held_.substr(0, hit);
-    held_.clear();
-    finish_ = FinishReason::kStop;
-    return shown;
-  }
-  // A stop string is valid UTF-8, so cutting where one may begin never splits a character.
-  shown = held_.substr(0, held_.size() - keep);
-  held_.erase(0, held_.size() - keep);
+  std::string shown = stop_.push(piece);
+  if (stop_.found()) finish_ = FinishReason::kStop;
   return shown;
 }
 

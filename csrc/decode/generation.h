@@ -9,6 +9,7 @@
 #include "decode/choose.h"
 #include "decode/engine.h"
 #include "decode/speculative.h"
+#include "text/stop_strings.h"
 
 namespace gemtp {
 
@@ -88,11 +89,11 @@ class Generation {
   Chooser chooser_;
   TokenHistory history_;
   std::vector<int32_t> ends_;
+  StopStrings stop_;
   Speculation speculation_;
   std::unique_ptr<StreamDecoder> decoder_;
   Pending pending_;
   bool prefilled_ = false;
-  std::string held_;  // decoded text that may be the beginning of a stop string
   std::string tail_;
   FinishReason finish_ = FinishReason::kNone;
   GenerationStats stats_;

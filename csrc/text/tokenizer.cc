@@ -90,8 +90,10 @@ struct Tokenizer::Impl {
   /// unless they are white space, which vocabularies like to declare this way.
   bool is_marker(int32_t id) const { return markers[static_cast<size_t>(id)]; }
 
-  /// The marker that `text` begins with, the longest if there are several, or -1.
-  int32_t marker_at(std::string_view text) const;
+  /// The longest marker of at most `limit` bytes that `text` begins with, or -1.
+  int32_t marker_at(std::string_view text, size_t limit) const;
+  std::vector<int32_t> encode(std::string_view text, bool add_bos, bool special,
+                              const std::vector<TextRange>& literal) const;
   void encode_plain(std::string_view text, BpeMerger* merger, std::vector<int32_t>* out) const;
   void encode_line(std::string_view line, BpeMerger* merger, std::vector<int32_t>* out) const;
   void append_bytes(int32_t id, bool special, std::string* out) const;
@@ -292,9 +294,9 @@ void Tokenizer::Impl::load_ids(const GgufFile& file) {
   if (end_tokens[0] < 0) end_tokens.erase(end_tokens.begin());
 }
 
-int32_t Tokenizer::Impl::marker_at(std::string_view text) const {
+int32_t Tokenizer::Impl::marker_at(std::string_view text, size_t limit) const {
   for (const size_t length : marker_lengths[static_cast<uint8_t>(text[0])]) {
-    if (length > text.size()) continue;
+    if (length > text.size() || length > limit) continue;
     const int32_t id = index->find(text.substr(0, length));
     if (id >= 0 && is_marker(id) && types[static_cast<size_t>(id)] != TokenType::kByte) return id;
   }
@@ -376,10 +378,8 @@ size_t Tokenizer::Impl::checked(int32_t id) const {
   return static_cast<size_t>(id);
 }
 
-Tokenizer::Tokenizer(const GgufFile& file) : impl_(std::make_unique<Impl>(file)) {}
-Tokenizer::~Tokenizer() = default;
-
-std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_bos, bool special) const {
+std::vector<int32_t> Tokenizer::Impl::encode(std::string_view text, bool add_bos, bool special,
+                                             const std::vector<TextRange>& literal) const {
   const size_t invalid = find_invalid_utf8(text);
   if (invalid != std::string_view::npos) {
     throw Error(ErrorKind::kArgument,
@@ -391,23 +391,39 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_bos, bool
                                              "encoded at once; pass it in pieces",
                                              text.size(), kMaxTextBytes));
   }
-  BpeMerger merger(impl_->merges);
+  BpeMerger merger(merges);
   std::vector<int32_t> ids;
   size_t plain = 0;  // where the text since the last marker begins
+  auto range = literal.begin();
   for (size_t at = 0; special && at < text.size();) {
-    const int32_t marker = impl_->marker_at(text.substr(at));
+    while (range != literal.end() && range->end <= at) ++range;
+    const size_t free = range == literal.end() ? text.size() : range->begin;
+    const int32_t marker = free > at ? marker_at(text.substr(at), free - at) : -1;
     if (marker < 0) {
       ++at;
       continue;
     }
-    impl_->encode_plain(text.substr(plain, at - plain), &merger, &ids);
+    encode_plain(text.substr(plain, at - plain), &merger, &ids);
     ids.push_back(marker);
-    at += impl_->texts[static_cast<size_t>(marker)].size();
+    at += texts[static_cast<size_t>(marker)].size();
     plain = at;
   }
-  impl_->encode_plain(text.substr(plain), &merger, &ids);
-  if (add_bos && bos() >= 0 && (ids.empty() || ids[0] != bos())) ids.insert(ids.begin(), bos());
+  encode_plain(text.substr(plain), &merger, &ids);
+  if (add_bos && bos >= 0 && (ids.empty() || ids[0] != bos)) ids.insert(ids.begin(), bos);
   return ids;
+}
+
+Tokenizer::Tokenizer(const GgufFile& file) : impl_(std::make_unique<Impl>(file)) {}
+Tokenizer::~Tokenizer() = default;
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_bos, bool special) const {
+  return impl_->encode(text, add_bos, special, {});
+}
+
+std::vector<int32_t> Tokenizer::encode_chat(std::string_view text,
+                                            const std::vector<TextRange>& literal,
+                                            bool add_bos) const {
+  return impl_->encode(text, add_bos, true, literal);
 }
 
 std::string Tokenizer::decode(const std::vector<int32_t>& ids, bool special) const {
@@ -428,6 +444,13 @@ const std::string& Tokenizer::token_text(int32_t id) const {
 TokenType Tokenizer::token_type(int32_t id) const { return impl_->types[impl_->checked(id)]; }
 int32_t Tokenizer::find(std::string_view token_text) const {
   return impl_->index->find(token_text);
+}
+std::vector<std::string> Tokenizer::control_tokens() const {
+  std::vector<std::string> out;
+  for (size_t i = 0; i < impl_->texts.size(); ++i) {
+    if (impl_->markers[i] && impl_->types[i] != TokenType::kByte) out.push_back(impl_->texts[i]);
+  }
+  return out;
 }
 int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(impl_->texts.size()); }
 int32_t Tokenizer::bos() const { return impl_->bos; }

@@ -22,6 +22,11 @@ enum class TokenType : uint8_t {
   kByte = 6
 };
 
+/// Bytes begin .. end of a text.
+struct TextRange {
+  size_t begin, end;
+};
+
 class Tokenizer {
  public:
   /// From any GGUF with a `gemma4` tokenizer (also one that holds only a vocabulary). Error{kFile}
@@ -36,6 +41,11 @@ class Tokenizer {
   /// text already begins with it.
   std::vector<int32_t> encode(std::string_view text, bool add_bos, bool special) const;
 
+  /// As with `special`, but what touches one of the ranges stays text: those of a chat that its
+  /// template did not write itself. literal: ascending, not overlapping.
+  std::vector<int32_t> encode_chat(std::string_view text, const std::vector<TextRange>& literal,
+                                   bool add_bos) const;
+
   /// Text of `ids`; incomplete UTF-8 (from byte tokens) becomes U+FFFD. Control tokens are written
   /// out only if `special`. Error{kArgument} for an id outside the vocabulary.
   std::string decode(const std::vector<int32_t>& ids, bool special) const;
@@ -47,6 +57,9 @@ class Tokenizer {
   const std::string& token_text(int32_t id) const;  // as spelled in the file
   TokenType token_type(int32_t id) const;
   int32_t find(std::string_view token_text) const;  // id or -1
+
+  /// The texts that encode() turns into one token where `special` allows it, by id.
+  std::vector<std::string> control_tokens() const;
 
   int32_t vocab_size() const;
   int32_t bos() const;   // -1 when the file names none

@@ -24,6 +24,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .chat.reply import Reply, ReplyPiece, ReplyStream, ToolCall
     from .model import (
         Comparison,
         Model,
@@ -49,10 +50,14 @@ __all__ = [
     "ModelError",
     "OutOfMemoryError",
     "Output",
+    "Reply",
+    "ReplyPiece",
+    "ReplyStream",
     "Stats",
     "TextStream",
     "Token",
     "Tokenizer",
+    "ToolCall",
     "demo_models",
     "memory_estimate",
     "system_info",
@@ -63,10 +68,14 @@ _LAZY = {
     "Comparison": "model",
     "Model": "model",
     "Output": "model",
+    "Reply": "chat.reply",
+    "ReplyPiece": "chat.reply",
+    "ReplyStream": "chat.reply",
     "Stats": "model",
     "TextStream": "model",
     "Token": "model",
     "Tokenizer": "model",
+    "ToolCall": "chat.reply",
     "demo_models": "model",
     "memory_estimate": "model",
     "system_info": "model",

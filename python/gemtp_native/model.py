@@ -11,6 +11,8 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from . import __version__, _core
+from .chat.prompt import Chats
+from .chat.reply import Reply, ReplyStream
 from .errors import ArgumentError
 from .find import drafter_path, model_path
 from .profile import use as use_profile
@@ -267,6 +269,7 @@ class Model:
             bool(mmap),
             "",
         )
+        self._chats = Chats(self._engine, os.fspath(target))
         if profile:
             use_profile(self._engine, found, helper, kv_type)
 
@@ -294,6 +297,7 @@ class Model:
         frequency_penalty: float = 0.0,
         penalty_last_n: int = -1,
         logit_bias: Mapping[int, float] | None = None,
+        suppress_tokens: Iterable[int] = (),
         seed: int = 0,
         stop: str | bytes | Sequence[str | bytes] = (),
         draft: Draft = "auto",
@@ -309,6 +313,7 @@ class Model:
             repetition_penalty, presence_penalty, frequency_penalty: over the latest
                 penalty_last_n tokens of prompt and answer (-1: all).
             logit_bias: id -> added to its logit; -inf bans a token.
+            suppress_tokens: ids that are never chosen, besides those that the file names.
             seed: with a temperature above 0, the text is a function of it.
             stop: strings that end the text and are not part of it.
             draft: tokens to draft a round: "auto" (what pays off, by the drafter or looked up in
@@ -326,6 +331,7 @@ class Model:
         params.penalty_last_n = _integer("penalty_last_n", penalty_last_n)
         params.seed = _integer("seed", seed, low=None) % 2**64
         params.logit_bias = _biases(logit_bias)
+        params.suppress_tokens = _id_list(suppress_tokens)
         if draft != "auto" and (isinstance(draft, str) or _integer("draft", draft) < 0):
             raise ArgumentError(
                 f'draft is {_shown(draft)}; it must be "auto" or a number from 0 to 15'
@@ -340,6 +346,72 @@ class Model:
             bool(ignore_eos),
         )
         return TextStream(generation)
+
+    def chat(
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        *,
+        tools: Iterable[Mapping[str, Any]] | None = None,
+        thinking: bool = False,
+        template: str | None = None,
+        max_tokens: int | None = None,
+        **options: Any,
+    ) -> Reply:
+        """Answers a conversation.
+
+        Args:
+            messages: dicts with "role" ("system", "user", "assistant", "tool") and "content", the
+                latest last. ``reply.message`` is the next one. Whatever they say, they hold no
+                control tokens. Further members: "tool_calls" of the assistant's, and "name" or
+                "tool_call_id" of a tool's answer.
+            tools: declarations of functions: "name", "description", "parameters" (JSON schema).
+            thinking: let the model think first.
+            template: a Jinja template instead of the file's.
+            max_tokens: the most tokens of thoughts and answer; None: what the context holds.
+            options: those of :meth:`stream`. ``stop`` ends the answer; thoughts and calls it does
+                not look at.
+        """
+        with self.chat_stream(
+            messages,
+            tools=tools,
+            thinking=thinking,
+            template=template,
+            max_tokens=max_tokens,
+            **options,
+        ) as stream:
+            for _ in stream:
+                pass
+            return stream.reply
+
+    def chat_stream(
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        *,
+        tools: Iterable[Mapping[str, Any]] | None = None,
+        thinking: bool = False,
+        template: str | None = None,
+        max_tokens: int | None = None,
+        stop: str | bytes | Sequence[str | bytes] = (),
+        **options: Any,
+    ) -> ReplyStream:
+        """Like :meth:`chat`, but yields pieces of thoughts, answer and calls as they become
+        certain. ``reply`` is what has been read so far."""
+        _, ids = self._chats.prompt(messages, tools, thinking, template)
+        tokenizer = self._engine.tokenizer
+        parser = _core.ReplyParser(tokenizer, ids, [_utf8(s) for s in _stop_strings(stop)])
+        limit = self.context if max_tokens is None else max_tokens
+        return ReplyStream(self.stream(ids, max_tokens=limit, **options), parser, tokenizer)
+
+    def chat_prompt(
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        *,
+        tools: Iterable[Mapping[str, Any]] | None = None,
+        thinking: bool = False,
+        template: str | None = None,
+    ) -> tuple[str, list[int]]:
+        """What :meth:`chat` lets the model continue: the text, and the tokens it is read as."""
+        return self._chats.prompt(messages, tools, thinking, template)
 
     def tokenize(self, text: str | bytes, add_bos: bool = True, special: bool = False) -> list[int]:
         """Ids of ``text``; see :meth:`Tokenizer.encode`."""
@@ -505,6 +577,14 @@ def _path(name: str, value: Any) -> Any:
     if not isinstance(value, (str, bytes, os.PathLike)):
         raise ArgumentError(f"the {name} is {_shown(value)}; it must be a path")
     return value
+
+
+def _utf8(text: str | bytes) -> str:
+    try:
+        (text if isinstance(text, bytes) else text.encode()).decode()
+    except UnicodeError:
+        raise ArgumentError(f"a stop string, {_shown(text)}, is not valid UTF-8") from None
+    return text if isinstance(text, str) else text.decode()
 
 
 def _stop_strings(stop: Any) -> list[str | bytes]:

@@ -1,0 +1,266 @@
+"""Chat templates: messages to a prompt in which nothing that a message says is a control token.
+
+A template is run twice. The second time the characters that control tokens begin and end with
+("<" and ">") are replaced, wherever messages and tools hold them, by characters that occur nowhere
+else. Where the two texts are the same but for these, their places say exactly which of them came
+out of a message; a control token that contains one is text. Where they are not the same, because
+the template looks for such characters in what the model said (Gemma's takes thoughts out of it),
+thoughts are taken out first; and where that is not the same either, the messages are refused. So
+the text is always what the template makes of the messages, byte for byte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from .. import _core
+from ..errors import ArgumentError, Error
+from .messages import with_answers_folded, without_thoughts
+from .sandbox import SECONDS, Template
+
+
+@dataclass(frozen=True)
+class Rendered:
+    text: str
+    literal: list[tuple[int, int]]
+    """Ranges of bytes that no control token contains."""
+
+
+class Renderer(Protocol):
+    """Of messages in the form that `messages.prepared` makes."""
+
+    def render(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]],
+        thinking: bool | None,
+    ) -> Rendered: ...
+
+
+class BuiltinTemplate:
+    """Gemma 4's own format, for files without a template."""
+
+    def render(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]],
+        thinking: bool | None,
+    ) -> Rendered:
+        folded = [{**m, "content": _text_of(m)} for m in with_answers_folded(messages)]
+        return Rendered(*_core.render_chat(folded, tools, bool(thinking), True))
+
+
+def _text_of(message: Mapping[str, Any]) -> Any:
+    content = message.get("content")
+    if content is None or isinstance(content, (str, list)):
+        return content
+    raise ArgumentError("the answer of a tool stands behind no call; put it behind one")
+
+
+class _Key(str):
+    """A changed key that sorts where the original does."""
+
+    original: str
+
+    def lower(self) -> str:
+        return self.original.lower()
+
+    def __lt__(self, other: str) -> bool:
+        return self.original < getattr(other, "original", other)
+
+
+class ChatTemplate:
+    """A Jinja template.
+
+    Args:
+        source: the template.
+        control_tokens: what the vocabulary turns into control tokens.
+        tokens: variables as "bos_token".
+        name: for sentences.
+        seconds: the longest that a rendering may take.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        control_tokens: Sequence[str],
+        tokens: Mapping[str, str],
+        name: str = "the chat template",
+        seconds: float = SECONDS,
+    ):
+        self.name = name
+        self._source = source
+        self._template = Template(source, name, seconds)
+        self._tokens = dict(tokens)
+        self._edges = sorted({edge for token in control_tokens for edge in (token[0], token[-1])})
+        longest_first = sorted(control_tokens, key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+    def render(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]],
+        thinking: bool | None,
+    ) -> Rendered:
+        """For :class:`Renderer`: with what is needed for this template's age."""
+        if self.gives_tools_turns:
+            messages = with_answers_folded(messages)
+        if tools and not self._knows_tools:
+            raise ArgumentError(f"{self.name} has no place for tools; leave them out")
+        return self.render_as_is(messages, tools or None, thinking)
+
+    def render_as_is(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None = None,
+        thinking: bool | None = None,
+        add_generation_prompt: bool = True,
+    ) -> Rendered:
+        """The messages as they are given. thinking=None leaves the choice to the template."""
+        variables: dict[str, Any] = {
+            **self._tokens,
+            "messages": messages,
+            "tools": tools,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        if thinking is not None:
+            variables["enable_thinking"] = thinking
+        text = self._template.render(variables)
+        edges = [c for c in self._edges if c in text]
+        if not any(_holds(part, edges) for part in (messages, tools)):
+            return Rendered(text, [])
+        marks = _unused_characters(len(edges), text, self._source, repr((messages, tools)))
+        marked = str.maketrans(dict(zip(edges, marks, strict=True)))
+        unmarked = str.maketrans(dict(zip(marks, edges, strict=True)))
+        first = None
+        for basis in (messages, without_thoughts(messages)):
+            if basis is not messages and self._try({**variables, "messages": basis}) != text:
+                break
+            changed = {key: _replaced(variables[key], marked) for key in ("tools",)}
+            changed["messages"] = _replaced(basis, marked)
+            seen = self._try({**variables, **changed})
+            first = seen if first is None else first
+            if seen is not None and seen.translate(unmarked) == text:
+                return Rendered(text, _ranges(seen, marks))
+        # All control tokens of `first` are the template's. If there are as many of them in the
+        # text, none of the text's is anybody else's.
+        if first is not None and self._control.findall(first) == self._control.findall(text):
+            return Rendered(text, [])
+        raise ArgumentError(
+            f"the messages spell control tokens in a way in which {self.name} cannot be kept from "
+            "writing them; take them out of the messages"
+        )
+
+    def _try(self, variables: dict[str, Any]) -> str | None:
+        try:
+            return self._template.render(variables)
+        except Error:
+            return None
+
+    # What the template knows, by what it does with messages that ask for it.
+
+    _CALL = {"type": "function", "function": {"name": "probe", "arguments": {"a": None}}}
+
+    def _probe(self, *messages: dict[str, Any], tools: list[dict[str, Any]] | None = None) -> str:
+        rendered = self._try(
+            {
+                **self._tokens,
+                "messages": [{"role": "user", "content": "?"}, *messages],
+                "tools": tools,
+                "add_generation_prompt": False,
+                "enable_thinking": False,
+            }
+        )
+        return rendered or ""
+
+    @cached_property
+    def _knows_tools(self) -> bool:
+        function = {"name": "probe", "description": "", "parameters": {}}
+        return "probe" in self._probe(tools=[{"type": "function", "function": function}])
+
+    @cached_property
+    def _calls_tools(self) -> bool:
+        call = {"role": "assistant", "content": "", "tool_calls": [self._CALL]}
+        return "<|tool_call>call:probe{" in self._probe(call)
+
+    @cached_property
+    def gives_tools_turns(self) -> bool:
+        """Whether messages of tools become turns, which Gemma 4 knows nothing of."""
+        call = {"role": "assistant", "content": "", "tool_calls": [self._CALL]}
+        return self._calls_tools and "<|turn>tool" in self._probe(
+            call, {"role": "tool", "name": "probe", "content": "!"}
+        )
+
+    @cached_property
+    def shortcomings(self) -> list[str]:
+        """What newer templates of Gemma 4 do and this one does not; nothing for other formats."""
+        if not self._calls_tools:
+            return []
+        call = {"role": "assistant", "content": "", "tool_calls": [self._CALL]}
+        thought = {"role": "assistant", "content": "!", "reasoning_content": "probing"}
+        answered = {**call, "tool_responses": [{"name": "probe", "response": "!"}]}
+        checks = {
+            "writes null as None": "{a:null}" not in self._probe(call),
+            "gives answers of tools a turn of their own": self.gives_tools_turns,
+            "drops the reasoning of the turn that goes on": "probing" not in self._probe(thought),
+            "leaves turns open behind answers of tools": "<turn|>"
+            not in self._probe(answered, {"role": "user", "content": "?"})
+            .partition("probe")[2]
+            .partition("<|turn>user")[0],
+        }
+        return [what for what, missing in checks.items() if missing]
+
+
+def _holds(value: Any, characters: Sequence[str]) -> bool:
+    if isinstance(value, str):
+        return any(c in value for c in characters)
+    if isinstance(value, dict):
+        return any(_holds(k, characters) or _holds(v, characters) for k, v in value.items())
+    return isinstance(value, list) and any(_holds(v, characters) for v in value)
+
+
+def _replaced(value: Any, table: dict[int, str]) -> Any:
+    if isinstance(value, str):
+        return value.translate(table)
+    if isinstance(value, dict):
+        return {_replaced_key(k, table): _replaced(v, table) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_replaced(v, table) for v in value]
+    return value
+
+
+def _replaced_key(key: str, table: dict[int, str]) -> str:
+    changed = key.translate(table)
+    if changed == key:
+        return key
+    out = _Key(changed)
+    out.original = key
+    return out
+
+
+def _unused_characters(count: int, *texts: str) -> list[str]:
+    """Of the private use area, which no text has business with."""
+    used = set().union(*texts)
+    free = (chr(c) for c in (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)))
+    out = [c for c, _ in zip((c for c in free if c not in used), range(count), strict=False)]
+    if len(out) < count:
+        raise ArgumentError("the messages use all characters of the private use area")
+    return out
+
+
+def _ranges(marked: str, marks: Sequence[str]) -> list[tuple[int, int]]:
+    """Where the marks are, in bytes of the text in which they are what they stand for."""
+    pattern = re.compile(f"[{''.join(marks)}]+")
+    out: list[tuple[int, int]] = []
+    at = offset = 0
+    for match in pattern.finditer(marked):
+        offset += len(marked[at : match.start()].encode("utf-8"))
+        length = match.end() - match.start()  # the edges of control tokens are ASCII
+        out.append((offset, offset + length))
+        offset += length
+        at = match.end()
+    return out
