@@ -57,7 +57,7 @@ def test_help_and_version():
     done = run("--help")
     seconds = time.monotonic() - start
     assert done.returncode == 0
-    for name in ("generate", "convert", "inspect", "info", "bench", "demo"):
+    for name in ("generate", "chat", "convert", "inspect", "info", "bench", "demo"):
         assert name in done.stdout.decode()
     assert seconds < 3  # generous: the machine may be busy
     assert run("--version").stdout.decode() == f"gemtp {gemtp.__version__}\n"
@@ -74,7 +74,7 @@ def test_help_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "name", ["generate", "convert", "inspect", "info", "bench", "tune", "demo"]
+    "name", ["generate", "chat", "convert", "inspect", "info", "bench", "tune", "demo"]
 )
 def test_help_of_commands(call, name):
     code, out, err = call(name, "--help")
@@ -98,6 +98,9 @@ def test_help_of_commands(call, name):
         ["generate", "t.gguf", "a", "--logit-bias", "a=1"],
         ["generate", "t.gguf", "a", "--kv-type", "q8"],
         ["generate", "t.gguf", "a", "--nonsense"],
+        ["chat"],
+        ["chat", "t.gguf", "extra"],
+        ["chat", "t.gguf", "--suppress", "x"],
         ["inspect"],
         ["info", "extra"],
         ["demo", "--runs", "0"],

@@ -26,6 +26,15 @@ def watch(model: gemtp.Model, prompt: list[int]) -> list[str]:
     return guessed + pieces
 
 
+def talk(model: gemtp.Model) -> list[gemtp.ToolCall]:
+    messages = [{"role": "user", "content": "hello"}]
+    reply: gemtp.Reply = model.chat(messages, thinking=True, tools=[{"name": "f"}], seed=1)
+    with model.chat_stream([*messages, reply.message], suppress_tokens=[5]) as stream:
+        pieces: list[gemtp.ReplyPiece] = list(stream)
+    calls = [piece.call for piece in pieces if piece.call is not None]
+    return reply.tool_calls + calls + stream.reply.tool_calls
+
+
 def evaluate(model: gemtp.Model, text: str) -> npt.NDArray[np.float32]:
     ids = model.tokenize(text)
     proposals: list[int] = model.draft(ids, 4)

@@ -204,7 +204,7 @@ class ChatTemplate:
         thought = {"role": "assistant", "content": "!", "reasoning_content": "probing"}
         answered = {**call, "tool_responses": [{"name": "probe", "response": "!"}]}
         checks = {
-            "writes null as None": "{a:null}" not in self._probe(call),
+            "writes null as None": "a:null" not in self._probe(call),
             "gives answers of tools a turn of their own": self.gives_tools_turns,
             "drops the reasoning of the turn that goes on": "probing" not in self._probe(thought),
             "leaves turns open behind answers of tools": "<turn|>"

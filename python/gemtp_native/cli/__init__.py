@@ -20,6 +20,7 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE
 # name: (module, one line of help)
 _COMMANDS = {
     "generate": (".generate", "complete a prompt"),
+    "chat": (".chat", "a conversation with a model"),
     "convert": ("..convert", "Hugging Face folder to GGUF"),
     "pull": (".pull", "fetch a model from the Hugging Face hub, and its drafter"),
     "quantize": (".quantize", "write a GGUF in another type: smaller, if less exact"),

@@ -38,12 +38,21 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
         metavar="ID=X",
         help="add X to the logit of token ID, -inf bans it; may repeat",
     )
+    group.add_argument(
+        "--suppress",
+        type=int,
+        action="append",
+        default=[],
+        metavar="ID",
+        help="never choose token ID, besides those that the file names; may repeat",
+    )
 
 
 def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
     """As keywords of Model.generate."""
     options: dict[str, Any] = {name: getattr(args, name) for name in _SAMPLING}
     options["logit_bias"] = dict(args.logit_bias)
+    options["suppress_tokens"] = args.suppress
     return options
 
 

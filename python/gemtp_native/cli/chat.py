@@ -1,0 +1,337 @@
+"""`gemtp chat`: a conversation with a model."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Error, FileError
+from . import INTERRUPTED
+from .options import add_model_options, add_sampling_options, draft_depth, sampling_options
+from .text import acceptance_table, statistics
+
+if TYPE_CHECKING:
+    from ..chat.reply import Reply, ReplyStream
+    from .conversation import Conversation
+
+_HELP = """\
+/help            this list
+/reset           begin anew; the system message stays
+/undo            take back the latest question and its answer
+/regen           answer the latest question again (with the next seed)
+/system [TEXT]   show or set the system message
+/think [on|off]  let the model think first
+/save FILE       write the conversation as JSON
+/load FILE       go on with a saved one
+/stats [on|off]  what the latest answer cost; on: after every answer
+/quit            end, as Ctrl-D does
+A line that ends with \\ goes on in the next one; \"\"\" begins and ends text of several lines.
+Ctrl-C stops an answer."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "A conversation with a model. In a terminal, /help lists the commands. Other input is one "
+        "message, and its answer goes to standard output; --lines reads a message a line."
+    )
+    parser.add_argument("target", metavar="TARGET.gguf", help="the model")
+    parser.add_argument("--drafter", metavar="DRAFTER.gguf", help="the model's drafter")
+    parser.add_argument(
+        "--draft",
+        type=draft_depth,
+        default="auto",
+        metavar="auto|0..15",
+        help="tokens to draft a round; changes the speed, never the text (default: auto)",
+    )
+    chat = parser.add_argument_group("chat")
+    chat.add_argument("--system", default="", metavar="TEXT", help="the system message")
+    chat.add_argument("--think", action="store_true", help="let the model think first")
+    chat.add_argument(
+        "--template", type=Path, metavar="FILE", help="a Jinja template instead of the model's"
+    )
+    chat.add_argument("--load", type=Path, metavar="FILE", help="go on with a saved conversation")
+    chat.add_argument(
+        "--max-tokens", type=int, metavar="N", help="of an answer (default: what the context holds)"
+    )
+    chat.add_argument(
+        "--lines", action="store_true", help="a message or command a line, also from a pipe"
+    )
+    add_sampling_options(parser)
+    add_model_options(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument("--stats", action="store_true", help="statistics after every answer")
+    output.add_argument(
+        "--json", action="store_true", help="each answer as a line of JSON, when it is complete"
+    )
+    output.add_argument("--quiet", action="store_true", help="no notes on standard error")
+
+
+def run(args: argparse.Namespace) -> int:
+    template = _read(args.template) if args.template else None
+    from ..model import Model
+    from .conversation import Conversation
+
+    model = Model(
+        args.target,
+        drafter=args.drafter,
+        threads=args.threads,
+        context=args.context,
+        kv_type=args.kv_type,
+    )
+    options = {**sampling_options(args), "draft": args.draft, "max_tokens": args.max_tokens}
+    conversation = Conversation(model, args.system, args.think, template, options)
+    if args.load:
+        conversation.load(args.load)
+    return _Chat(conversation, args).run()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise FileError(f"the template {path} is not valid UTF-8") from None
+
+
+class _Chat:
+    """Reads messages and commands, and shows answers."""
+
+    def __init__(self, conversation: Conversation, args: argparse.Namespace):
+        self._conversation = conversation
+        self._json = args.json
+        self._show_stats = args.stats
+        self._lines = args.lines
+        self._terminal = sys.stdin.isatty()
+        coloured = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self._dim, self._plain = ("", "")
+        if coloured and not os.environ.get("NO_COLOR") and not args.json:
+            self._dim, self._plain = ("\x1b[2m", "\x1b[0m")
+        self._latest: ReplyStream | None = None
+        self._commands: dict[str, Callable[[str], None]] = {
+            "help": lambda _: self._say(_HELP),
+            "reset": self._reset,
+            "undo": self._undo,
+            "regen": self._regenerate,
+            "system": self._system,
+            "think": self._think,
+            "save": self._save,
+            "load": self._load,
+            "stats": self._stats,
+        }
+
+    def run(self) -> int:
+        if not self._terminal and not self._lines:
+            return self._answer_all_of_input()
+        if self._terminal:
+            with contextlib.suppress(ImportError):
+                import readline  # noqa: F401  line editing and history for input()
+            self._note("/help lists the commands, Ctrl-D ends")
+        with contextlib.suppress(AttributeError, OSError):
+            sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+        for text in self._messages():
+            try:
+                if not self._line(text):
+                    break
+            except Error as e:
+                if not self._terminal:
+                    raise
+                print(f"gemtp: error: {e}", file=sys.stderr)
+        return 0
+
+    def _answer_all_of_input(self) -> int:
+        data = sys.stdin.buffer.read()
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as e:
+            raise FileError(
+                f"standard input is not valid UTF-8: the byte at offset {e.start} does not belong"
+            ) from None
+        if not text.strip():
+            raise FileError("standard input holds no message")
+        return INTERRUPTED if self._show(self._conversation.ask(text)) else 0
+
+    # ------------------------------------------------------------ input
+
+    def _messages(self) -> Iterator[str]:
+        """A message or a command at a time, until the input ends."""
+        while True:
+            try:
+                yield self._message()
+            except EOFError:
+                if self._terminal:
+                    print()
+                return
+            except KeyboardInterrupt:  # forget what was typed
+                if not self._terminal:
+                    raise
+                print()
+
+    def _message(self) -> str:
+        text = self._input("> ")
+        if text.lstrip().startswith('"""'):
+            text = text.lstrip()[3:]
+            while '"""' not in text:
+                text += "\n" + self._input(". ")
+            return text[: text.index('"""')].strip("\n")
+        while text.endswith("\\"):
+            text = text[:-1] + "\n" + self._input(". ")
+        return text
+
+    def _input(self, prompt: str) -> str:
+        try:
+            return input(prompt if self._terminal else "")
+        except UnicodeDecodeError:
+            raise FileError("standard input is not valid UTF-8") from None
+
+    def _line(self, text: str) -> bool:
+        """False for the end."""
+        name, _, rest = text.strip().partition(" ")
+        if name in ("/quit", "/exit", "/bye"):
+            return False
+        if name.startswith("/") and "\n" not in text:
+            command = self._commands.get(name[1:])
+            if command is None:
+                self._note(f"there is no command {name}; /help lists them")
+            else:
+                command(rest.strip())
+        elif text.strip():
+            self._show(self._conversation.ask(text))
+        return True
+
+    # ------------------------------------------------------------ output
+
+    def _show(self, stream: ReplyStream) -> bool:
+        """Shows an answer and adds it to the history. True if it was interrupted."""
+        self._latest = stream
+        interrupted = False
+        kind = ""
+        try:
+            with stream:
+                for piece in stream:
+                    if not self._json:
+                        self._write(piece.kind, piece.text, kind)
+                    kind = piece.kind
+        except KeyboardInterrupt:
+            interrupted = True
+        except BaseException:
+            self._conversation.undo()
+            raise
+        reply = stream.reply
+        if interrupted and not reply.content:
+            self._conversation.undo()
+        else:
+            self._conversation.answered(reply)
+        if self._json:
+            print(json.dumps(_as_json(reply, interrupted), ensure_ascii=False))
+        else:
+            sys.stdout.write(self._plain + "\n")
+        sys.stdout.flush()
+        if interrupted:
+            self._note("stopped")
+        elif reply.finish_reason == "context":
+            self._note("the context is full; /reset begins anew, --context sets its size")
+        if self._show_stats:
+            self._say_statistics()
+        return interrupted
+
+    def _write(self, kind: str, text: str, before: str) -> None:
+        quiet = kind in ("thinking", "tool_call")
+        was_quiet = before in ("thinking", "tool_call")
+        if before and quiet != was_quiet:
+            sys.stdout.write(self._plain + "\n")
+        if quiet and not was_quiet:
+            sys.stdout.write(self._dim)
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def _say_statistics(self) -> None:
+        if self._latest is None:
+            self._note("nothing has been answered yet")
+            return
+        stats = self._latest.stats
+        print(statistics(stats), file=sys.stderr)
+        if stats.drafted:
+            print(acceptance_table(stats), file=sys.stderr)
+
+    def _say(self, text: str) -> None:
+        print(text, file=sys.stderr)
+
+    def _note(self, text: str) -> None:
+        print(f"{self._dim}({text}){self._plain}", file=sys.stderr)
+
+    # ------------------------------------------------------------ commands
+
+    def _reset(self, _: str) -> None:
+        self._conversation.turns = []
+        self._note("a new conversation")
+
+    def _undo(self, _: str) -> None:
+        self._note("taken back" if self._conversation.undo() else "there is nothing to take back")
+
+    def _regenerate(self, _: str) -> None:
+        if not self._conversation.unanswer():
+            self._note("there is no answer yet")
+            return
+        if not self._conversation.options.get("temperature"):
+            self._note("at temperature 0 it is the same; --temperature 1 makes it another")
+        self._show(self._conversation.answer())
+
+    def _system(self, text: str) -> None:
+        if text:
+            self._conversation.system = text
+        self._note(f"system: {self._conversation.system or 'none'}")
+
+    def _think(self, text: str) -> None:
+        on = _switch(text, self._conversation.thinking)
+        if on is None:
+            self._note("/think on or /think off")
+            return
+        self._conversation.thinking = on
+        self._note(f"thinking is {'on' if on else 'off'}")
+
+    def _stats(self, text: str) -> None:
+        if not text:
+            self._say_statistics()
+            return
+        on = _switch(text, False)
+        if on is None:
+            self._note("/stats on or /stats off")
+        else:
+            self._show_stats = on
+
+    def _save(self, text: str) -> None:
+        if not text:
+            self._note("/save FILE")
+            return
+        self._conversation.save(Path(text))
+        self._note(f"saved to {text}")
+
+    def _load(self, text: str) -> None:
+        if not text:
+            self._note("/load FILE")
+            return
+        self._conversation.load(Path(text))
+        self._note(f"{len(self._conversation.turns)} messages from {text}")
+
+
+def _switch(text: str, now: bool) -> bool | None:
+    return {"on": True, "off": False, "": not now}.get(text)
+
+
+def _as_json(reply: Reply, interrupted: bool) -> dict[str, Any]:
+    return {
+        "content": reply.content,
+        "thinking": reply.thinking,
+        "tool_calls": [asdict(call) for call in reply.tool_calls],
+        "malformed_calls": reply.malformed_calls,
+        "text": reply.text,
+        "tokens": reply.tokens,
+        "finish_reason": "interrupted" if interrupted else reply.finish_reason,
+        "stats": asdict(reply.stats),
+    }

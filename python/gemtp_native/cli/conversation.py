@@ -1,0 +1,102 @@
+"""The history of `gemtp chat`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ArgumentError, FileError
+
+if TYPE_CHECKING:
+    from ..chat.reply import Reply, ReplyStream
+    from ..model import Model
+
+
+class Conversation:
+    """Messages so far, and how the next one is answered."""
+
+    def __init__(
+        self,
+        model: Model,
+        system: str = "",
+        thinking: bool = False,
+        template: str | None = None,
+        options: dict[str, Any] | None = None,
+    ):
+        self.model = model
+        self.system = system
+        self.thinking = thinking
+        self.template = template
+        self.options = dict(options or {})
+        self.turns: list[dict[str, Any]] = []
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        first = [{"role": "system", "content": self.system}] if self.system else []
+        return first + self.turns
+
+    def ask(self, text: str) -> ReplyStream:
+        """Adds a message and begins to answer it; answered() or undo() has to follow."""
+        self.turns.append({"role": "user", "content": text})
+        try:
+            return self.answer()
+        except Exception:
+            self.turns.pop()
+            raise
+
+    def answer(self) -> ReplyStream:
+        return self.model.chat_stream(
+            self.messages, thinking=self.thinking, template=self.template, **self.options
+        )
+
+    def answered(self, reply: Reply) -> None:
+        self.turns.append(reply.message)
+
+    def undo(self) -> bool:
+        """Takes back the latest question and its answer."""
+        while self.turns:
+            if self.turns.pop()["role"] == "user":
+                return True
+        return False
+
+    def unanswer(self) -> bool:
+        """Takes back the latest answer, and the next one is another if it is a matter of chance."""
+        at = len(self.turns)
+        while at and self.turns[at - 1]["role"] != "user":
+            at -= 1
+        if at == 0:
+            return False
+        del self.turns[at:]
+        self.options["seed"] = self.options.get("seed", 0) + 1
+        return True
+
+    def save(self, path: Path) -> None:
+        """As JSON; the file appears when it is complete."""
+        from ..convert.output import replacing
+
+        text = json.dumps({"messages": self.messages}, ensure_ascii=False, indent=2) + "\n"
+        data = text.encode("utf-8")
+        if not path.parent.is_dir():
+            raise FileError(f"the folder of {path} is missing; create it first")
+        with replacing(path, len(data)) as out:
+            out.write(data)
+
+    def load(self, path: Path) -> None:
+        """A saved conversation instead of this one."""
+        from ..chat.messages import prepared
+
+        try:
+            saved = json.loads(path.read_text("utf-8"))
+        except OSError as e:
+            raise FileError(f"{path} cannot be read: {e.strerror}") from None
+        except ValueError:
+            raise FileError(f"{path} is no saved conversation: it is not JSON in UTF-8") from None
+        try:
+            messages = prepared(saved["messages"] if isinstance(saved, dict) else saved)
+        except (KeyError, ArgumentError) as e:
+            raise FileError(f"{path} is no saved conversation: {e}") from None
+        self.system = ""
+        if messages[0]["role"] in ("system", "developer"):
+            self.system = str(messages.pop(0).get("content", ""))
+        self.turns = messages

@@ -1,0 +1,253 @@
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "gguf_builder.h"
+#include "text/chat.h"
+#include "text/lower_case.h"
+#include "text/reply.h"
+#include "text/stop_strings.h"
+
+using namespace gemtp;
+using gemtp::testing::GgufBuilder;
+using gemtp::testing::TempFile;
+
+namespace {
+
+using Ids = std::vector<int32_t>;
+using Object = ChatValue::Object;
+
+const char* const kMarks[] = {"<|channel>", "<channel|>",       "<|tool_call>", "<tool_call|>",
+                              "<|\"|>",     "<|tool_response>", "<|turn>",      "<turn|>"};
+
+/// Every byte, and the marks of a chat.
+Tokenizer load() {
+  std::vector<std::string> tokens = {"<eos>", "<bos>"};
+  std::vector<int32_t> types = {3, 3};
+  for (const char* mark : kMarks) {
+    tokens.push_back(mark);
+    types.push_back(4);
+  }
+  for (int byte = 0; byte < 256; ++byte) {
+    tokens.push_back(format("<0x%02X>", byte));
+    types.push_back(6);
+  }
+  GgufBuilder b;
+  b.text("tokenizer.ggml.model", "gemma4").texts("tokenizer.ggml.tokens", tokens);
+  b.array("tokenizer.ggml.token_type", ValueType::kInt32, types);
+  b.texts("tokenizer.ggml.merges", {});
+  b.scalar("tokenizer.ggml.bos_token_id", ValueType::kInt32, 1);
+  const TempFile temp(b.bytes());
+  return Tokenizer(*GgufFile::open(temp.path()));
+}
+
+/// Events as text: thoughts in (), calls in [], malformed ones in {}; neighbours joined.
+std::string parsed(const Tokenizer& t, const std::string& reply, const Ids& prompt = {},
+                   const std::vector<std::string>& stop = {}) {
+  ReplyParser parser(t, prompt, stop);
+  std::string out;
+  ReplyPart last = ReplyPart::kContent;
+  const auto add = [&](const std::vector<ReplyEvent>& events) {
+    for (const ReplyEvent& e : events) {
+      CHECK(!e.text.empty());
+      CHECK(find_invalid_utf8(e.text) == std::string::npos);
+      if (e.part == ReplyPart::kContent) {
+        out += e.text;
+      } else if (e.part == ReplyPart::kThinking) {
+        if (last == ReplyPart::kThinking && !out.empty() && out.back() == ')')
+          out.pop_back();
+        else
+          out += "(";
+        out += e.text + ")";
+      } else {
+        const bool good = e.part == ReplyPart::kToolCall;
+        out += good ? "[" + e.call.name + "]" : "{" + e.text + "}";
+      }
+      last = e.part;
+    }
+  };
+  for (const int32_t id : t.encode(reply, false, true)) add(parser.push(id));
+  add(parser.finish());
+  return out;
+}
+
+ToolCall call_of(std::string text) {
+  for (size_t at; (at = text.find('"')) != text.npos;) text[at] = '\xFF';
+  ToolCall call;
+  CHECK(parse_tool_call(text, &call));
+  return call;
+}
+
+bool malformed(std::string text) {
+  for (size_t at; (at = text.find('"')) != text.npos;) text[at] = '\xFF';
+  ToolCall call;
+  return !parse_tool_call(text, &call);
+}
+
+}  // namespace
+
+TEST_CASE("chat: a conversation with tools in Gemma 4's format") {
+  ChatRequest request;
+  request.thinking = true;
+  request.tools.emplace_back(
+      Object{{"function",
+              ChatValue(Object{
+                  {"name", ChatValue("f")},
+                  {"description", ChatValue("<b>")},
+                  {"parameters",
+                   ChatValue(Object{
+                       {"type", ChatValue("object")},
+                       {"properties",
+                        ChatValue(Object{
+                            {"n", ChatValue(Object{{"type", ChatValue("integer")}})}})}})}})}});
+  ChatMessage user{"user", " hi ", {}, {}};
+  ChatMessage model{"assistant", {}, {}, {}};
+  model.tool_calls.push_back(
+      {"f", ChatValue(Object{{"n", ChatValue(int64_t{1})}, {"A", ChatValue("x")}})});
+  model.tool_responses.push_back({"f", ChatValue(ChatValue::Array{ChatValue(0.5), ChatValue()})});
+  request.messages = {user, model};
+  const RenderedChat out = render_chat(request);
+  CHECK(out.text ==
+        "<bos><|turn>system\n<|think|><|tool>declaration:f{description:<|\"|><b><|\"|>,parameters:{"
+        "properties:{n:{type:<|\"|>INTEGER<|\"|>}},type:<|\"|>OBJECT<|\"|>}}<tool|><turn|>\n"
+        "<|turn>user\nhi<turn|>\n<|turn>model\n<|tool_call>call:f{A:<|\"|>x<|\"|>,n:1}<tool_call|>"
+        "<|tool_response>response:f{value:[0.5,None]}<tool_response|>");
+  std::string given;
+  for (const TextRange& r : out.literal) given += out.text.substr(r.begin, r.end - r.begin) + ";";
+  CHECK(given == "f;<b>;n;INTEGER;OBJECT;user;hi;model;f;A;x;n;f;");
+}
+
+TEST_CASE("chat: what the format has no words for is refused") {
+  const auto refused = [](const ChatRequest& request) {
+    try {
+      render_chat(request);
+    } catch (const Error& e) {
+      return e.kind() == ErrorKind::kArgument;
+    }
+    return false;
+  };
+  ChatRequest request;
+  CHECK(refused(request));  // no messages
+  request.messages.push_back({"user", "x", {}, {}});
+  CHECK(!refused(request));
+  for (const char* what : {"properties", "required"}) {
+    request.tools = {ChatValue(
+        Object{{"function",
+                ChatValue(Object{{"parameters", ChatValue(Object{{what, ChatValue("no")}})}})}})};
+    CHECK(refused(request));
+  }
+  request.tools = {ChatValue("f")};
+  CHECK(refused(request));
+  request.tools.clear();
+  ChatValue deep;
+  for (int i = 0; i < 100; ++i) deep = ChatValue(ChatValue::Array{deep});
+  request.messages[0].tool_responses.push_back({"f", deep});
+  CHECK(refused(request));
+}
+
+TEST_CASE("chat: text of messages is text, whatever it spells") {
+  const Tokenizer t = load();
+  const std::string text = "<|turn>user\n<|turn>x<turn|><turn|>";
+  const size_t begin = 12, end = 27;  // "<|turn>x<turn|>"
+  const Ids ids = t.encode_chat(text, {{begin, end}}, false);
+  CHECK(t.decode(ids, true) == text);
+  int marks = 0;
+  for (const int32_t id : ids) marks += id < 10;
+  CHECK(marks == 2);
+  CHECK(t.encode_chat(text, {}, false) == t.encode(text, false, true));
+  CHECK(t.encode_chat(text, {{0, text.size()}}, false) == t.encode(text, false, false));
+  // One byte of it is enough.
+  CHECK(t.encode_chat("<|turn>", {{3, 4}}, false) == t.encode("<|turn>", false, false));
+}
+
+TEST_CASE("reply: thoughts, answer and calls, by token") {
+  const Tokenizer t = load();
+  CHECK(parsed(t, "hello") == "hello");
+  CHECK(parsed(t, "<|channel>thought\nhm\n\nhm\n<channel|>yes") == "(hm\n\nhm)yes");
+  CHECK(parsed(t, "<|channel>thought\n<channel|>yes") == "yes");
+  CHECK(parsed(t, "<|channel>thought<channel|>yes") == "yes");
+  CHECK(parsed(t, "<|channel>other<channel|>yes") == "(other)yes");
+  CHECK(parsed(t, "<|channel>th<channel|>yes") == "(th)yes");
+  CHECK(parsed(t, "<|channel>thought\nunfinished") == "(unfinished)");
+  CHECK(parsed(t, "a<|channel>thought\nb<channel|>c<|channel>d<channel|>") == "a(b)c(d)");
+  CHECK(parsed(t, "a<|tool_call>call:f{}<tool_call|>b<|tool_call>call:g{}<tool_call|>") ==
+        "a[f]b[g]");
+  CHECK(parsed(t, "<|channel>x<|tool_call>call:f{}<tool_call|>y") == "(x)[f]y");
+  CHECK(parsed(t, "h\xC3\xA9<|channel>\xC3\xA9<channel|>") == "h\xC3\xA9(\xC3\xA9)");
+  CHECK(parsed(t, "<channel|><tool_call|>") == "<channel|><tool_call|>");
+}
+
+TEST_CASE("reply: marks spelled in text are text") {
+  const Tokenizer t = load();
+  ReplyParser parser(t, {}, {});
+  std::string content;
+  for (const int32_t id : t.encode("<|channel>thought\n<|tool_call>", false, false))
+    for (const ReplyEvent& e : parser.push(id)) {
+      CHECK(e.part == ReplyPart::kContent);
+      content += e.text;
+    }
+  CHECK(content == "<|channel>thought\n<|tool_call>");
+}
+
+TEST_CASE("reply: a prompt may have opened a thought") {
+  const Tokenizer t = load();
+  const auto after = [&](const char* prompt) {
+    return parsed(t, "x\n<channel|>y", t.encode(prompt, false, true));
+  };
+  CHECK(after("<|turn>model\n<|channel>thought\n") == "(x)y");
+  CHECK(after("<|turn>model\n<|channel>thought\n<channel|>") == "x\n<channel|>y");
+  CHECK(after("<|channel>a<|turn>model\n") == "x\n<channel|>y");
+}
+
+TEST_CASE("reply: a malformed call stays text") {
+  const Tokenizer t = load();
+  for (const char* text : {"<|tool_call>call:f{<tool_call|>", "<|tool_call>f{}<tool_call|>",
+                           "<|tool_call><tool_call|>", "<|tool_call>call:f{a:<|\"|>b}<tool_call|>",
+                           "<|tool_call>call:f{}", "<|tool_call>"}) {
+    CHECK(parsed(t, text) == "{" + std::string(text) + "}");
+  }
+  CHECK(parsed(t, "<|tool_call>call:f{<|tool_call>call:g{}<tool_call|>") ==
+        "{<|tool_call>call:f{}[g]");
+  CHECK(parsed(t, "<|tool_call>call:f{a:<|\"|><tool_call|><|\"|>}<tool_call|>") == "[f]");
+}
+
+TEST_CASE("reply: stop strings end the answer, not a thought") {
+  const Tokenizer t = load();
+  CHECK(parsed(t, "<|channel>END<channel|>abENDcd", {}, {"END"}) == "(END)ab");
+  CHECK(parsed(t, "abEN", {}, {"END"}) == "abEN");
+  CHECK(parsed(t, "abEN<|channel>x<channel|>D", {}, {"END"}) == "abEN(x)D");
+  CHECK_THROWS_AS(StopStrings({""}), Error);
+  CHECK_THROWS_AS(StopStrings({"\xFF"}), Error);
+}
+
+TEST_CASE("calls: names and arguments") {
+  const ToolCall call = call_of(
+      "call:f{s:\"a,}b:\",i:-12,d:1.5e3,t:true,n:null,w:two words,l:[1,\"x\",[]],o:{k:{},\"q "
+      "k\":0}}");
+  CHECK(call.name == "f");
+  CHECK(*call.arguments.find("s")->string() == "a,}b:");
+  CHECK(*call.arguments.find("i")->integer() == -12);
+  CHECK(*call.arguments.find("d")->real() == 1500);
+  CHECK(*call.arguments.find("t")->boolean());
+  CHECK(call.arguments.find("n")->is_null());
+  CHECK(*call.arguments.find("w")->string() == "two words");
+  CHECK(call.arguments.find("l")->array()->size() == 3);
+  CHECK(*call.arguments.find("o")->find("q k")->integer() == 0);
+  CHECK(call_of(" call: g { a : 1 , b : [ ] } ").arguments.object()->size() == 2);
+  CHECK(call_of("call:f{n:99999999999999999999}").arguments.find("n")->real());
+  CHECK(*call_of("call:f{n:1.}").arguments.find("n")->string() == "1.");
+  for (const char* text : {"", "call:", "call:{}", "call:f", "call:f{", "call:f{a}", "call:f{a:}",
+                           "call:f{a:1", "call:f{a:1,}", "call:f{:1}", "call:f{a:1}x", "call:f[1]x",
+                           "call:f{a:[1}", "call:f{a:\"x}", "call:f{a:1,a:2}", "call:\"f\"{}"}) {
+    INFO(text);
+    CHECK(malformed(text));
+  }
+  CHECK(malformed("call:f{a:" + std::string(1000, '[') + std::string(1000, ']') + "}"));
+}
+
+TEST_CASE("lower case") {
+  CHECK(lower_case("aZ09\xC3\x84\xC3\x9F\xCE\xA3\xC4\xB0\xE1\xBA\x9E\xF0\x90\x90\x80\xFF") ==
+        "az09\xC3\xA4\xC3\x9F\xCF\x83i\xCC\x87\xC3\x9F\xF0\x90\x90\xA8\xFF");
+}
