@@ -1,6 +1,7 @@
 #include "text/lower_case.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "base/utf8.h"
 

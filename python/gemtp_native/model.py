@@ -269,7 +269,7 @@ class Model:
             bool(mmap),
             "",
         )
-        self._chats = Chats(self._engine, os.fspath(target))
+        self._chats = Chats(self._engine, os.fspath(found))
         if profile:
             use_profile(self._engine, found, helper, kv_type)
 

@@ -441,9 +441,6 @@ class Template:
             for kind in (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends):
                 if tree.find(kind) is not None:
                     raise TemplateLimitError("imports or includes another one")
-            self.constants = {
-                node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)
-            } | {node.data for node in tree.find_all(nodes.TemplateData)}
             tree = _Metered().visit(tree)
             code = env.compile(tree)
             self._template = jinja2.Template.from_code(env, code, env.globals)

@@ -72,6 +72,9 @@ class _Key(str):
     def __lt__(self, other: str) -> bool:
         return self.original < getattr(other, "original", other)
 
+    def __gt__(self, other: str) -> bool:
+        return self.original > getattr(other, "original", other)
+
 
 class ChatTemplate:
     """A Jinja template.

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ..chat.reply import Reply, ReplyStream
     from .conversation import Conversation
 
+MODELS = ("target", "drafter")  # arguments that may name a model by where it comes from
+
 _HELP = """\
 /help            this list
 /reset           begin anew; the system message stays
