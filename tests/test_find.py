@@ -226,6 +226,10 @@ def test_auto_on_the_command_line(folder: Path, gemtp_main) -> None:
     assert err == f"gemtp: note: the drafter is {folder / 'm-assistant.gguf'}\n"
     code, _, err = gemtp_main("generate", folder, "--drafter", "auto", *options, "--quiet")
     assert (code, err) == (0, "")
+    code, out, _ = gemtp_main("inspect", folder, "--drafter", "auto")
+    assert code == 0
+    assert "the drafter fits the target" in out
+    assert gemtp_main("inspect", target, target, "--drafter", target)[0] == 1
 
 
 # ---------------------------------------------------------------- Ollama

@@ -79,7 +79,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _find_models(args: argparse.Namespace, names: Sequence[str]) -> None:
-    """Puts the path of each model in place of what the user called it, the target's first."""
+    """Puts paths in place of what the user called models; the first name is the target's."""
     from ..find import drafter_path, model_path
 
     given = dict(vars(args))
@@ -91,7 +91,7 @@ def _find_models(args: argparse.Namespace, names: Sequence[str]) -> None:
             role = "drafter" if name == "drafters" else "target"
             found: object = [model_path(v, role) for v in value]
         elif name == "drafter":
-            found = drafter_path(value, args.target, given["target"])
+            found = drafter_path(value, getattr(args, names[0]), given[names[0]])
         else:
             found = model_path(value)
         setattr(args, name, found)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import _core
-from ..errors import Error
+from ..errors import ArgumentError, Error
 from .model_file import ModelFile, why_not
 from .text import size_text
 
-MODELS = ("file", "other")  # arguments that may name a model by where it comes from
+MODELS = ("file", "other", "drafter")  # arguments that may name a model by where it comes from
 
 _SHOWN = 6  # of a long array
 _OF_TABLES = ("I8", "I16", "I32", "I64", "F64")  # types that no matrix has
@@ -29,13 +29,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OTHER.gguf",
         help="a second file: do target and drafter fit together? (exit code 1 if not)",
     )
+    parser.add_argument(
+        "--drafter", metavar="DRAFTER.gguf", help="the same; auto: the one that is found"
+    )
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument("--metadata", action="store_true", help="list every key")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    files = [ModelFile(path) for path in (args.file, args.other) if path is not None]
+    paths = [p for p in (args.file, args.other, args.drafter) if p is not None]
+    if len(paths) > 2:
+        raise ArgumentError("give the second file once, with --drafter or without.")
+    files = [ModelFile(Path(path)) for path in paths]
     described = []
     for file in files:
         facts = describe(file)
