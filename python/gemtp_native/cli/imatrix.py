@@ -8,6 +8,8 @@ from dataclasses import asdict
 
 from .progress import Bars
 
+MODELS = ("target",)  # arguments that may name a model by where it comes from
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (

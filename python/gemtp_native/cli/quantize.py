@@ -13,6 +13,8 @@ from ..errors import ArgumentError
 if TYPE_CHECKING:
     from ..quantize import Quantized
 
+MODELS = ("source",)  # arguments that may name a model by where it comes from
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
