@@ -338,6 +338,14 @@ def test_a_scale_of_the_head(tmp_path: Path) -> None:
     assert logits(write(tmp_path / "scaled.gguf", g)) == expected
 
 
+@pytest.mark.parametrize("name", ["token_embd.scale", "per_layer_token_embd.scale"])
+def test_a_scale_of_a_table_is_refused(tmp_path: Path, name: str) -> None:
+    g = tiny_files.sound_target()
+    g.tensors.append(Tensor(name, [1], T_F32, np.array([2], np.float32).tobytes()))
+    with pytest.raises(gemtp.FileError, match=f"{name} multiplies a table"):
+        gemtp.Model(write(tmp_path / "scaled.gguf", g))
+
+
 def test_a_scale_that_is_no_number(tmp_path: Path) -> None:
     g = tiny_files.sound_target()
     data = np.array([np.nan], np.float32).tobytes()

@@ -430,6 +430,12 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Stora
   Loader load(*file, storage, w);
   Config& c = config;
 
+  for (const char* scale : {"token_embd.scale", "per_layer_token_embd.scale"})
+    if (load.has(scale))
+      load.fail(
+          format("tensor %s multiplies a table, which no known file of Gemma 4 does and this "
+                 "version cannot; take another file of the model",
+                 scale));
   const Tensor* embedding = file->find_tensor("token_embd.weight");
   if (!embedding)
     load.fail("tensor token_embd.weight is missing; this file holds no model weights");
