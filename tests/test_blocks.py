@@ -48,7 +48,7 @@ def check(name: str, blocks: Bytes) -> None:
     kind = block_bytes.number(name)
     with np.errstate(over="ignore"):  # MXFP4's largest scale times 12
         expected = gguf.quants.dequantize(blocks, kind).ravel()
-    got = _core._dequantize(int(kind), blocks.tobytes())
+    got = _core.decode(int(kind), blocks.ravel())
     assert got.shape == expected.shape
     differ = np.flatnonzero(got.view(np.uint32) != expected.view(np.uint32))
     assert not differ.size, (differ[:5], got[differ[:5]], expected[differ[:5]])
@@ -92,11 +92,11 @@ def test_scales_that_are_not_finite(name, value):
         blocks = random_blocks(name, 5, 3)
         block_bytes.set_scale(name, blocks[3:4], which, np.array([value], np.uint16))
         with pytest.raises(FileError, match="block 3 is not finite"):
-            _core._dequantize(int(block_bytes.number(name)), blocks.tobytes())
+            _core.decode(int(block_bytes.number(name)), blocks.ravel())
 
 
 def test_the_scale_of_mxfp4_that_is_not_a_number():
     blocks = random_blocks("MXFP4", 5, 3)
     blocks[3, 0] = 255
     with pytest.raises(FileError, match="block 3 is not finite"):
-        _core._dequantize(int(block_bytes.number("MXFP4")), blocks.tobytes())
+        _core.decode(int(block_bytes.number("MXFP4")), blocks.ravel())

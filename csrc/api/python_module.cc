@@ -195,25 +195,6 @@ void bind_file(py::module_& m) {
                                     dtype_supported(t.type)));
         return out;
       });
-  m.def(
-      "_dequantize",
-      [](uint32_t type, const std::string& blocks) {
-        const DTypeInfo* info = dtype_info(type);
-        GEMTP_ASSERT(info && blocks.size() % static_cast<size_t>(info->bytes) == 0);
-        const auto n = static_cast<py::ssize_t>(blocks.size()) / info->bytes;
-        py::array_t<float> out(n * info->block);
-        for (py::ssize_t b = 0; b < n; ++b) {
-          DecodedBlock decoded;
-          const auto* bytes = reinterpret_cast<const uint8_t*>(blocks.data()) + b * info->bytes;
-          if (!decode_block(static_cast<DType>(type), bytes, &decoded))
-            throw Error(ErrorKind::kFile,
-                        format("a scale of block %lld is not finite", static_cast<long long>(b)));
-          dequantize_block(decoded, info->block, out.mutable_data() + b * info->block);
-        }
-        return out;
-      },
-      py::arg("type"), py::arg("blocks"),
-      "The elements of consecutive blocks: the decoders' test.");
 }
 
 void bind_types(py::module_& m) {
@@ -527,7 +508,7 @@ void bind_quantize(py::module_& m) {
         for (int64_t i = 0; i < n / info.bytes; ++i) {
           if (!decode_block(static_cast<DType>(type), blocks + i * info.bytes, &decoded))
             throw Error(ErrorKind::kFile,
-                        format("the scale of block %lld is NaN or infinite; the file is damaged",
+                        format("the scale of block %lld is not finite; the file is damaged",
                                static_cast<long long>(i)));
           dequantize_block(decoded, info.block, values + i * info.block);
         }
