@@ -121,7 +121,7 @@ std::string real_text(double x) {
   while (digits.size() > 1 && digits.back() == '0') digits.pop_back();
   const int n = static_cast<int>(digits.size());
   if (exponent < -4 || exponent >= 16) {
-    if (n > 1) digits.insert(1, ".");
+    if (n > 1) digits.insert(1, 1, '.');
     return sign + digits + format("e%c%02d", exponent < 0 ? '-' : '+', std::abs(exponent));
   }
   if (exponent < 0)
@@ -129,7 +129,7 @@ std::string real_text(double x) {
   if (exponent + 1 >= n) {
     return sign + digits + std::string(static_cast<size_t>(exponent + 1 - n), '0') + ".0";
   }
-  digits.insert(static_cast<size_t>(exponent + 1), ".");
+  digits.insert(static_cast<size_t>(exponent + 1), 1, '.');
   return sign + digits;
 }
 

@@ -206,7 +206,7 @@ TEST_CASE("reply: a malformed call stays text") {
   for (const char* text : {"<|tool_call>call:f{<tool_call|>", "<|tool_call>f{}<tool_call|>",
                            "<|tool_call><tool_call|>", "<|tool_call>call:f{a:<|\"|>b}<tool_call|>",
                            "<|tool_call>call:f{}", "<|tool_call>"}) {
-    CHECK(parsed(t, text) == "{" + std::string(text) + "}");
+    CHECK(parsed(t, text) == format("{%s}", text));
   }
   CHECK(parsed(t, "<|tool_call>call:f{<|tool_call>call:g{}<tool_call|>") ==
         "{<|tool_call>call:f{}[g]");

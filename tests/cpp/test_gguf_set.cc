@@ -25,7 +25,7 @@ class Set {
  public:
   Set() : marker_("x"), folder_(marker_.path() + ".parts") {
     std::filesystem::create_directory(folder_);
-    for (int i = 0; i < kParts; ++i) write(i, kParts, "t" + std::to_string(i));
+    for (int i = 0; i < kParts; ++i) write(i, kParts, format("t%d", i));
   }
   ~Set() {
     std::error_code ignored;
@@ -77,7 +77,7 @@ TEST_CASE("any part of a set opens all of it") {
       CHECK(file->get_string("general.architecture") == "gemma4");
       uint64_t bytes = 0;
       for (int i = 0; i < kParts; ++i) {
-        const Tensor* t = file->find_tensor("t" + std::to_string(i));
+        const Tensor* t = file->find_tensor(format("t%d", i));
         REQUIRE(t);
         CHECK(t->part == static_cast<size_t>(i));
         CHECK(file->quoted_path(*t).find(set.path(i)) != std::string::npos);
