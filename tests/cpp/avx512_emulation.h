@@ -59,6 +59,12 @@ inline simde__m512i emulate_cvtepu16_epi32(__m256i v) {
   const I16Halves h(v);
   return I32Halves(_mm256_cvtepu16_epi32(h.half[0]), _mm256_cvtepu16_epi32(h.half[1]));
 }
+inline simde__m512i emulate_cvtepu8_epi32(__m128i v) {
+  return I32Halves(_mm256_cvtepu8_epi32(v), _mm256_cvtepu8_epi32(_mm_srli_si128(v, 8)));
+}
+inline simde__m512i emulate_cvtepi8_epi32(__m128i v) {
+  return I32Halves(_mm256_cvtepi8_epi32(v), _mm256_cvtepi8_epi32(_mm_srli_si128(v, 8)));
+}
 inline simde__m512 emulate_maskz_loadu_ps(uint16_t mask, const float* p) {
   float lanes[16] = {};
   for (int i = 0; i < 16; ++i)
@@ -93,6 +99,8 @@ inline void emulate_mask_storeu_epi16(uint16_t* p, uint16_t mask, __m256i v) {
 #undef _mm512_cvtph_ps
 #undef _mm512_cvtps_ph
 #undef _mm512_cvtepu16_epi32
+#undef _mm512_cvtepu8_epi32
+#undef _mm512_cvtepi8_epi32
 #undef _mm512_maskz_loadu_ps
 #undef _mm512_mask_storeu_ps
 #undef _mm256_maskz_loadu_epi16
@@ -103,6 +111,8 @@ inline void emulate_mask_storeu_epi16(uint16_t* p, uint16_t mask, __m256i v) {
 #define _mm512_cvtph_ps(v) emulate_cvtph_ps(v)
 #define _mm512_cvtps_ph(v, rounding) emulate_cvtps_ph(v)
 #define _mm512_cvtepu16_epi32(v) emulate_cvtepu16_epi32(v)
+#define _mm512_cvtepu8_epi32(v) emulate_cvtepu8_epi32(v)
+#define _mm512_cvtepi8_epi32(v) emulate_cvtepi8_epi32(v)
 #define _mm512_maskz_loadu_ps(mask, p) emulate_maskz_loadu_ps(mask, p)
 #define _mm512_mask_storeu_ps(p, mask, v) emulate_mask_storeu_ps(p, mask, v)
 #define _mm256_maskz_loadu_epi16(mask, p) emulate_maskz_loadu_epi16(mask, p)

@@ -56,7 +56,6 @@ void check_matmul(Random& random, gemtp_format format, int64_t rows, int64_t k, 
   for (const auto& [from, to] : {std::pair{int64_t{0}, tiles}, std::pair{begin, end}}) {
     const auto expected = multiply(gemtp_kernels_scalar, w, x, from, to, y_stride);
     for (const gemtp_kernels* t : tables()) {
-      if (!t->matmul[format]) continue;
       CAPTURE(t->name);
       CAPTURE(static_cast<int>(format));
       CAPTURE(rows);
@@ -107,7 +106,6 @@ TEST_CASE("matmul: the result of a row does not depend on how many rows go with 
     const Matrix w(random, format, 50, k, Values::kPlain);
     const Activations x(random, 17, k, Values::kPlain);
     for (const gemtp_kernels* t : tables()) {
-      if (!t->matmul[format]) continue;
       const auto together = multiply(*t, w, x, 0, 4, 50);
       const auto alone = multiply(*t, w, x.first(1), 0, 4, 50);
       CHECK(same(alone, {together.begin(), together.begin() + 50}));

@@ -168,8 +168,8 @@ inline __m512i dot_add(__m512i acc, __m512i u, const Four& x) {
 }
 inline __m512i dot_end(__m512i acc) { return acc; }
 #else
-// Sums in int16: a lane adds up 16 products of nibbles with its half of the bias, which is
-// (u - 4) times its own 16 quants and -4 times the other 16: at most (11 + 4) * 16 * 127 in size.
+// Sums in int16: a lane adds up 16 products of nibbles with what the offset adds to them, which
+// together are (u - 8) times its own quants: at most 8 * 16 * 127 in size. Without an offset: 15.
 inline __m512i dot_begin(int32_t bias) { return _mm512_set1_epi32(bias); }
 inline __m512i dot_add(__m512i acc, __m512i u, const Four& x) {
   return _mm512_add_epi16(acc, _mm512_maddubs_epi16(u, broadcast(x)));
@@ -177,73 +177,208 @@ inline __m512i dot_add(__m512i acc, __m512i u, const Four& x) {
 inline __m512i dot_end(__m512i acc) { return _mm512_madd_epi16(acc, _mm512_set1_epi16(1)); }
 #endif
 
-// A block's weights stay in eight registers while the rows pass.
-template <int kOffset>
-struct Nibbles {
-  static_assert(kOffset == 8);
-  static constexpr int kBlockBytes = 256, kDirectRows = GEMTP_PANEL;
+// ---- quants: unpack(w, u) gives a byte >= 0 each, [8 groups of four k][16 output rows][4]
+// --------
 
-  template <int kRows>
-  static GEMTP_INLINE void dots(const PackedBlock& block, const ActivationBlock& x, F32x16* dot) {
-    const uint8_t* w = block.quants;
-    const int32_t* bias = x.bias;
+// kMost: the largest byte. A block's weights stay in eight registers while the rows pass.
+
+// `shift` to the left, or to the right where negative; bits move between the bytes of a pair.
+template <int kShift>
+GEMTP_INLINE __m512i shift_pairs(__m512i v) {
+  if constexpr (kShift < 0) return _mm512_srli_epi16(v, -kShift);
+  return kShift == 0 ? v : _mm512_slli_epi16(v, kShift);
+}
+
+struct NibbleBytes {
+  static constexpr int kBlockBytes = 256, kMost = 15;
+  static GEMTP_INLINE void unpack(const PackedBlock& w, __m512i* u) {
     const __m512i low4 = _mm512_set1_epi8(15);
-    __m512i u[8];
     GEMTP_UNROLL
     for (int g = 0; g < 4; ++g) {
-      const __m512i both = load_bytes(w + g * 64);
+      const __m512i both = load_bytes(w.quants + g * 64);
       u[g] = _mm512_and_si512(both, low4);
       u[g + 4] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low4);
     }
-    const Four* quants = fours(x.q);
+  }
+};
+
+// u + the bits of `mask` in v.
+GEMTP_INLINE __m512i with_bits(__m512i u, __m512i v, int mask) {
+  return _mm512_or_si512(u, _mm512_and_si512(v, _mm512_set1_epi8(static_cast<char>(mask))));
+}
+
+struct FiveBytes {
+  static constexpr int kBlockBytes = 320, kMost = 31;
+  static GEMTP_INLINE void unpack(const PackedBlock& w, __m512i* u) {
+    NibbleBytes::unpack(w, u);
+    const __m512i plane = load_bytes(w.quants + 256);
+    u[0] = with_bits(u[0], shift_pairs<4>(plane), 16);
+    u[1] = with_bits(u[1], shift_pairs<3>(plane), 16);
+    u[2] = with_bits(u[2], shift_pairs<2>(plane), 16);
+    u[3] = with_bits(u[3], shift_pairs<1>(plane), 16);
+    u[4] = with_bits(u[4], plane, 16);
+    u[5] = with_bits(u[5], shift_pairs<-1>(plane), 16);
+    u[6] = with_bits(u[6], shift_pairs<-2>(plane), 16);
+    u[7] = with_bits(u[7], shift_pairs<-3>(plane), 16);
+  }
+};
+
+struct SixBytes {
+  static constexpr int kBlockBytes = 384, kMost = 63;
+  static GEMTP_INLINE void unpack(const PackedBlock& w, __m512i* u) {
+    NibbleBytes::unpack(w, u);
+    GEMTP_UNROLL
+    for (int half = 0; half < 2; ++half, u += 4) {
+      const __m512i plane = load_bytes(w.quants + 256 + half * 64);
+      u[0] = with_bits(u[0], shift_pairs<4>(plane), 48);
+      u[1] = with_bits(u[1], shift_pairs<2>(plane), 48);
+      u[2] = with_bits(u[2], plane, 48);
+      u[3] = with_bits(u[3], shift_pairs<-2>(plane), 48);
+    }
+  }
+};
+
+struct TableBytes {  // + 128
+  static constexpr int kBlockBytes = 256, kMost = 255;
+  static GEMTP_INLINE void unpack(const PackedBlock& w, __m512i* u) {
+    const __m128i four = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w.table));
+    const __m512i table = _mm512_broadcast_i32x4(_mm_xor_si128(four, _mm_set1_epi8(-128)));
+    NibbleBytes::unpack(w, u);
+    GEMTP_UNROLL
+    for (int g = 0; g < 8; ++g) u[g] = _mm512_shuffle_epi8(table, u[g]);
+  }
+};
+
+struct SignedBytes {  // + 128
+  static constexpr int kBlockBytes = 512, kMost = 255;
+  static GEMTP_INLINE void unpack(const PackedBlock& w, __m512i* u) {
+    GEMTP_UNROLL
+    for (int g = 0; g < 8; ++g)
+      u[g] = _mm512_xor_si512(load_bytes(w.quants + g * 64), _mm512_set1_epi8(-128));
+  }
+};
+
+// ---- dots ---------------------------------------------------------------------------------------
+
+// sum + the dots of kGroups groups of bytes u <= kMost with one activation row, in int32.
+#ifdef GEMTP_AVX512_VNNI
+template <int kMost, int kGroups>
+GEMTP_INLINE __m512i add_dots(__m512i sum, const __m512i* u, const Four* x) {
+  GEMTP_UNROLL
+  for (int g = 0; g < kGroups; ++g) sum = dot_add(sum, u[g], x[g]);
+  return sum;
+}
+#else
+template <int kMost, int kGroups>
+GEMTP_INLINE __m512i add_dots(__m512i sum, const __m512i* u, const Four* x) {
+  const __m512i one = _mm512_set1_epi16(1);
+  if constexpr (kMost < 64) {
+    // An int16 lane holds two products of every group: so many groups fit it.
+    constexpr int kFit = 32767 / (2 * 127 * kMost),
+                  kChain = kFit < kGroups ? kFit / 2 * 2 : kGroups;
+    GEMTP_UNROLL
+    for (int first = 0; first < kGroups; first += kChain) {
+      __m512i pairs = _mm512_maddubs_epi16(u[first], broadcast(x[first]));
+      GEMTP_UNROLL
+      for (int g = first + 1; g < first + kChain; ++g)
+        pairs = _mm512_add_epi16(pairs, _mm512_maddubs_epi16(u[g], broadcast(x[g])));
+      sum = _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, one));
+    }
+    return sum;
+  } else {  // u = 16 high + low, so that both nibbles' sums fit
+    const __m512i low4 = _mm512_set1_epi8(15);
+    __m512i low = _mm512_setzero_si512(), high = low;
+    GEMTP_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      const __m512i four = broadcast(x[g]);
+      low = _mm512_add_epi16(low, _mm512_maddubs_epi16(_mm512_and_si512(u[g], low4), four));
+      high = _mm512_add_epi16(
+          high, _mm512_maddubs_epi16(_mm512_and_si512(_mm512_srli_epi16(u[g], 4), low4), four));
+    }
+    sum = _mm512_add_epi32(sum, _mm512_madd_epi16(low, one));
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(high, _mm512_set1_epi16(16)));
+  }
+}
+#endif
+
+// Blocks with one scale; the quants are byte - kOffset, so a sum begins with what the offset adds.
+template <class Quants, int kOffset>
+struct Whole {
+  static constexpr int kBlockBytes = Quants::kBlockBytes, kDirectRows = GEMTP_PANEL;
+
+  // -kOffset * (sum of the quants): bias holds -8 times it in two parts.
+  static GEMTP_INLINE __m512i start(int32_t bias) {
+    if constexpr (kOffset == 0) return _mm512_setzero_si512();
+    return _mm512_madd_epi16(_mm512_set1_epi32(bias), _mm512_set1_epi16(kOffset / 8));
+  }
+
+  template <int kRows>
+  static GEMTP_INLINE void dots(const PackedBlock& w, const ActivationBlock& x, F32x16* dot) {
+    __m512i u[8];
+    Quants::unpack(w, u);
+    const Four* q = fours(x.q);
     GEMTP_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      __m512i sum = dot_begin(bias[i]);
+      const __m512i sum = add_dots<Quants::kMost, 8>(start(x.bias[i]), u, q + i * 8);
+      dot[i] = {_mm512_cvtepi32_ps(sum)};
+    }
+  }
+};
+
+// Blocks of two groups with scales of their own. Sums and products are integers below 2^24, which
+// floats hold as they are.
+template <class Quants, int kOffset>
+struct Grouped {
+  static constexpr int kBlockBytes = Quants::kBlockBytes, kDirectRows = GEMTP_PANEL;
+
+  template <int kRows>
+  static GEMTP_INLINE void dots(const PackedBlock& w, const ActivationBlock& x, F32x16* dot) {
+    // Times the int16 pair of x.halves: -kOffset * (sum of one half).
+    const __m512i first = _mm512_set1_epi32(0xffff & -kOffset);
+    const __m512i second = _mm512_set1_epi32(-kOffset * 65536);
+    const F32x16 scale0 = load_i8(w.groups), scale1 = load_i8(w.groups + 16);
+    __m512i u[8];
+    Quants::unpack(w, u);
+    const Four* q = fours(x.q);
+    GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i, q += 8) {
+      const __m512i halves = _mm512_set1_epi32(x.halves[i]);
+      const __m512i dot0 = add_dots<Quants::kMost, 4>(_mm512_madd_epi16(halves, first), u, q);
+      const __m512i dot1 =
+          add_dots<Quants::kMost, 4>(_mm512_madd_epi16(halves, second), u + 4, q + 4);
+      dot[i] =
+          fma(F32x16{_mm512_cvtepi32_ps(dot1)}, scale1, F32x16{_mm512_cvtepi32_ps(dot0)} * scale0);
+    }
+  }
+};
+
+// Nibbles, whose sums fit int16 with what the offset adds.
+template <int kOffset>
+struct Nibbles {
+  static_assert(kOffset == 0 || kOffset == 8);
+  static constexpr int kBlockBytes = NibbleBytes::kBlockBytes, kDirectRows = GEMTP_PANEL;
+
+  template <int kRows>
+  static GEMTP_INLINE void dots(const PackedBlock& w, const ActivationBlock& x, F32x16* dot) {
+    __m512i u[8];
+    NibbleBytes::unpack(w, u);
+    const Four* q = fours(x.q);
+    GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      __m512i sum = kOffset ? dot_begin(x.bias[i]) : _mm512_setzero_si512();
       GEMTP_UNROLL
-      for (int g = 0; g < 8; ++g) sum = dot_add(sum, u[g], quants[i * 8 + g]);
+      for (int g = 0; g < 8; ++g) sum = dot_add(sum, u[g], q[i * 8 + g]);
       dot[i] = {_mm512_cvtepi32_ps(dot_end(sum))};
     }
   }
 };
-
-struct Bytes {
-  static constexpr int kBlockBytes = 512, kDirectRows = GEMTP_PANEL;
-
-  template <int kRows>
-  static GEMTP_INLINE void dots(const PackedBlock& block, const ActivationBlock& x, F32x16* dot) {
-    const uint8_t* w = block.quants;
-    const int32_t* bias = x.bias;
-    const __m512i sign = _mm512_set1_epi8(-128);
-    __m512i u[8];  // w + 128
-    GEMTP_UNROLL
-    for (int g = 0; g < 8; ++g) u[g] = _mm512_xor_si512(load_bytes(w + g * 64), sign);
-    const Four* quants = fours(x.q);
-    GEMTP_UNROLL
-    for (int i = 0; i < kRows; ++i) dot[i] = row_dot(u, quants + i * 8, bias[i]);
-  }
-
-  static GEMTP_INLINE F32x16 row_dot(const __m512i* u, const Four* x, int32_t bias) {
-    const __m512i sixteen = _mm512_set1_epi16(16);
-#ifdef GEMTP_AVX512_VNNI
-    __m512i sum = _mm512_madd_epi16(_mm512_set1_epi32(bias), sixteen);  // -128 * sum of quants
-    GEMTP_UNROLL
-    for (int g = 0; g < 8; ++g) sum = dot_add(sum, u[g], x[g]);
-    return {_mm512_cvtepi32_ps(sum)};
-#else
-    // w + 128 = 16 high + low, so that both nibbles can use sums in int16.
-    const __m512i low4 = _mm512_set1_epi8(15);
-    __m512i low = _mm512_setzero_si512(), high = dot_begin(bias);
-    GEMTP_UNROLL
-    for (int g = 0; g < 8; ++g) {
-      low = dot_add(low, _mm512_and_si512(u[g], low4), x[g]);
-      high = dot_add(high, _mm512_and_si512(_mm512_srli_epi16(u[g], 4), low4), x[g]);
-    }
-    return {_mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_madd_epi16(high, sixteen), dot_end(low)))};
-#endif
-  }
-};
+template <int kOffset>
+using Fives = Whole<FiveBytes, kOffset>;
+using Sixes = Grouped<SixBytes, 32>;
+using Table = Whole<TableBytes, 128>;
+using GroupTable = Grouped<TableBytes, 128>;
+using Bytes = Whole<SignedBytes, 128>;
 
 }  // namespace
 
-#define GEMTP_FIRST_QUANTS
 #include "backend/cpu/vector_table.h"

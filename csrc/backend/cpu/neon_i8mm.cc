@@ -1,8 +1,7 @@
 // NEON with the 8-bit matrix products of ARMv8.6 (SMMLA): eight k of two activation rows by those
-// of two output rows, one sum of products in each of four int32 lanes. A single row goes by SDOT.
+// of two output rows, one sum of products in each of four int32 lanes. Few rows go by SDOT.
 #include "backend/cpu/neon_dots.h"
 #include "backend/cpu/vector_attention.h"
-#include "backend/cpu/vector_matmul.h"
 
 namespace {
 
@@ -13,47 +12,14 @@ inline int8x16_t upper_halves(int8x16_t a, int8x16_t b) {
   return vreinterpretq_s8_s64(vzip2q_s64(vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b)));
 }
 
-// Two groups of four k of four output rows, [group][row][4], as [row][8 k].
-struct RowsOf8 {
-  uint8x16_t first, second;  // rows 0, 1 and rows 2, 3
-
-  GEMTP_INLINE RowsOf8(const uint8_t* group, const uint8_t* next) {
-    const uint32x4_t a = vreinterpretq_u32_u8(vld1q_u8(group));
-    const uint32x4_t b = vreinterpretq_u32_u8(vld1q_u8(next));
-    first = vreinterpretq_u8_u32(vzip1q_u32(a, b));
-    second = vreinterpretq_u8_u32(vzip2q_u32(a, b));
-  }
-};
-
 // Unpacked blocks: [4 quarters of the output rows][4 eights of k][4 rows][8 k].
 constexpr int kQuarter = 128, kEight = 32;
 
-inline void unpack_nibbles(const uint8_t* w, uint8_t* u) {
-  const uint8x16_t low4 = vdupq_n_u8(15);
-  GEMTP_UNROLL
-  for (int r = 0; r < 4; ++r) {
-    GEMTP_UNROLL
-    for (int e = 0; e < 2; ++e) {
-      const RowsOf8 both(w + r * 16 + e * 128, w + r * 16 + e * 128 + 64);
-      uint8_t* to = u + r * kQuarter + e * kEight;
-      vst1q_u8(to, vandq_u8(both.first, low4));
-      vst1q_u8(to + 16, vandq_u8(both.second, low4));
-      vst1q_u8(to + 2 * kEight, vshrq_n_u8(both.first, 4));
-      vst1q_u8(to + 2 * kEight + 16, vshrq_n_u8(both.second, 4));
-    }
-  }
-}
-
-inline void unpack_int8(const uint8_t* w, uint8_t* u) {
-  GEMTP_UNROLL
-  for (int r = 0; r < 4; ++r) {
-    GEMTP_UNROLL
-    for (int e = 0; e < 4; ++e) {
-      const RowsOf8 rows(w + r * 16 + e * 128, w + r * 16 + e * 128 + 64);
-      vst1q_u8(u + r * kQuarter + e * kEight, rows.first);
-      vst1q_u8(u + r * kQuarter + e * kEight + 16, rows.second);
-    }
-  }
+// Two groups of four k of four output rows, [row][4] each, as [row][8 k] at u.
+inline void store_eight(int8x16_t group, int8x16_t next, uint8_t* u) {
+  const uint32x4_t a = vreinterpretq_u32_s8(group), b = vreinterpretq_u32_s8(next);
+  vst1q_u8(u, vreinterpretq_u8_u32(vzip1q_u32(a, b)));
+  vst1q_u8(u + 16, vreinterpretq_u8_u32(vzip2q_u32(a, b)));
 }
 
 // Two activation rows of a block: [4 eights of k][2 rows][8 k].
@@ -75,96 +41,98 @@ struct QuantPair {
 struct Products {
   int32x4_t first, second;
 
-  GEMTP_INLINE void add(int8x16_t w_first, int8x16_t w_second, int8x16_t x) {
-    first = vmmlaq_s32(first, x, w_first);
-    second = vmmlaq_s32(second, x, w_second);
+  // Eight k of the output rows, at u.
+  GEMTP_INLINE void add(const uint8_t* u, int8x16_t x) {
+    first = vmmlaq_s32(first, x, vreinterpretq_s8_u8(vld1q_u8(u)));
+    second = vmmlaq_s32(second, x, vreinterpretq_s8_u8(vld1q_u8(u + 16)));
   }
-  float32x4_t row0() const {
-    return vcvtq_f32_s32(vreinterpretq_s32_s64(
-        vzip1q_s64(vreinterpretq_s64_s32(first), vreinterpretq_s64_s32(second))));
+  // Of the four output rows with one activation row.
+  GEMTP_INLINE int32x4_t row0() const {
+    return vreinterpretq_s32_s64(
+        vzip1q_s64(vreinterpretq_s64_s32(first), vreinterpretq_s64_s32(second)));
   }
-  float32x4_t row1() const {
-    return vcvtq_f32_s32(vreinterpretq_s32_s64(
-        vzip2q_s64(vreinterpretq_s64_s32(first), vreinterpretq_s64_s32(second))));
+  GEMTP_INLINE int32x4_t row1() const {
+    return vreinterpretq_s32_s64(
+        vzip2q_s64(vreinterpretq_s64_s32(first), vreinterpretq_s64_s32(second)));
   }
 };
 
-// dot[i] = start + the dots of an unpacked block. A single row goes with itself: that costs no more
-// than SDOT would.
-template <int kRows>
-GEMTP_INLINE void dots_of_unpacked(const uint8_t* u, const int8_t* q, int32x4_t start,
-                                   F32x16* dot) {
-  static_assert(kRows <= 2);
-  const QuantPair x(q, q + (kRows - 1) * kBlock);
-  GEMTP_UNROLL
-  for (int r = 0; r < 4; ++r) {
-    Products sum = {start, start};
+template <class Quants, bool kGrouped>
+struct ByPairs : ByRows<Sdot, Quants, kGrouped> {
+  static constexpr int kGroup = 2;
+
+  static GEMTP_INLINE const uint8_t* unpack(const PackedBlock& w, uint8_t* u) {
     GEMTP_UNROLL
-    for (int e = 0; e < 4; ++e) {
-      const uint8_t* w = u + r * kQuarter + e * kEight;
-      sum.add(load_bytes(w), load_bytes(w + 16), x.eight[e]);
+    for (int r = 0; r < 4; ++r) {
+      int8x16_t q[8];
+      Quants::rows(w, r, q);
+      GEMTP_UNROLL
+      for (int e = 0; e < 4; ++e)
+        store_eight(q[2 * e], q[2 * e + 1], u + r * kQuarter + e * kEight);
     }
-    dot[0].v[r] = sum.row0();
-    if constexpr (kRows == 2) dot[1].v[r] = sum.row1();
+    return u;
   }
-}
+
+  // A single row goes with itself: that costs no more than SDOT would.
+  template <int kRows>
+  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const PackedBlock& w,
+                                         const ActivationBlock& x, F32x16* dot) {
+    static_assert(kRows <= 2);
+    const QuantPair pair(x.q, x.q + (kRows - 1) * kBlock);
+    if constexpr (kGrouped)
+      scaled_dots<kRows>(u, w.groups, pair, dot);
+    else
+      plain_dots<kRows>(u, x.bias, pair, dot);
+  }
+
+ private:
+  template <int kRows>
+  static GEMTP_INLINE void plain_dots(const uint8_t* u, const int32_t* bias, const QuantPair& x,
+                                      F32x16* dot) {
+    const int32x4_t a = start_of<Quants::kOffset>(bias[0]);
+    const int32x4_t b = start_of<Quants::kOffset>(bias[kRows - 1]);
+    const int32x4_t start = vcombine_s32(vget_low_s32(a), vget_low_s32(b));
+    GEMTP_UNROLL
+    for (int r = 0; r < 4; ++r) {
+      Products sum = {start, start};
+      GEMTP_UNROLL
+      for (int e = 0; e < 4; ++e) sum.add(u + r * kQuarter + e * kEight, x.eight[e]);
+      dot[0].v[r] = vcvtq_f32_s32(sum.row0());
+      if constexpr (kRows == 2) dot[1].v[r] = vcvtq_f32_s32(sum.row1());
+    }
+  }
+
+  template <int kRows>
+  static GEMTP_INLINE void scaled_dots(const uint8_t* u, const uint8_t* groups, const QuantPair& x,
+                                       F32x16* dot) {
+    const F32x16 scale0 = load_i8(groups), scale1 = load_i8(groups + 16);
+    const int32x4_t zero = vdupq_n_s32(0);
+    GEMTP_UNROLL
+    for (int r = 0; r < 4; ++r) {
+      Products first = {zero, zero}, second = {zero, zero};
+      GEMTP_UNROLL
+      for (int e = 0; e < 2; ++e) {
+        first.add(u + r * kQuarter + e * kEight, x.eight[e]);
+        second.add(u + r * kQuarter + (e + 2) * kEight, x.eight[e + 2]);
+      }
+      dot[0].v[r] = scaled(first.row0(), scale0.v[r], second.row0(), scale1.v[r]);
+      if constexpr (kRows == 2)
+        dot[1].v[r] = scaled(first.row1(), scale0.v[r], second.row1(), scale1.v[r]);
+    }
+  }
+};
 
 template <int kOffset>
-struct Nibbles {
-  static_assert(kOffset == 8);
-  static constexpr int kBlockBytes = 256, kUnpackedBytes = 512;
-  static constexpr int kDirectRows = 4, kGroup = 2;
-
-  template <int kRows>
-  static GEMTP_INLINE void dots(const PackedBlock& block, const ActivationBlock& x, F32x16* dot) {
-    const uint8_t* w = block.quants;
-    const int8_t* q = x.q;
-    const int32_t* bias = x.bias;
-    dots_of_nibbles<kRows>(w, q, bias, dot);
-  }
-
-  static GEMTP_INLINE const uint8_t* unpack(const PackedBlock& block, uint8_t* u) {
-    const uint8_t* w = block.quants;
-    unpack_nibbles(w, u);
-    return u;
-  }
-  template <int kRows>
-  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const PackedBlock&,
-                                         const ActivationBlock& x, F32x16* dot) {
-    const int8_t* q = x.q;
-    const int32_t* bias = x.bias;
-    const int32x4_t a = nibble_start(bias[0]), b = nibble_start(bias[kRows - 1]);
-    dots_of_unpacked<kRows>(u, q, vcombine_s32(vget_low_s32(a), vget_low_s32(b)), dot);
-  }
-};
-
-struct Bytes {
-  static constexpr int kBlockBytes = 512, kUnpackedBytes = 512;
-  static constexpr int kDirectRows = 4, kGroup = 2;
-
-  template <int kRows>
-  static GEMTP_INLINE void dots(const PackedBlock& block, const ActivationBlock& x, F32x16* dot) {
-    const uint8_t* w = block.quants;
-    const int8_t* q = x.q;
-    dots_of_int8<kRows>(w, q, dot);
-  }
-
-  static GEMTP_INLINE const uint8_t* unpack(const PackedBlock& block, uint8_t* u) {
-    const uint8_t* w = block.quants;
-    unpack_int8(w, u);
-    return u;
-  }
-  template <int kRows>
-  static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const PackedBlock&,
-                                         const ActivationBlock& x, F32x16* dot) {
-    const int8_t* q = x.q;
-    dots_of_unpacked<kRows>(u, q, vdupq_n_s32(0), dot);
-  }
-};
+using Nibbles = ByPairs<NibbleQuants<kOffset>, false>;
+template <int kOffset>
+using Fives = ByPairs<FiveQuants<kOffset>, false>;
+using Sixes = ByPairs<SixQuants, true>;
+using Table = ByPairs<TableQuants, false>;
+using GroupTable = ByPairs<TableQuants, true>;
+using Bytes = ByPairs<SignedQuants, false>;
 
 }  // namespace
 
 #define GEMTP_TABLE gemtp_kernels_neon_i8mm
 #define GEMTP_TABLE_NAME "neon_i8mm"
-#define GEMTP_FIRST_QUANTS
 #include "backend/cpu/vector_table.h"

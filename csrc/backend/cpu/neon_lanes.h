@@ -6,6 +6,9 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/scalar_math.h"
+
 namespace {
 
 constexpr int kChains = 4;  // 16 of the 32 registers: two FMA units with a latency of 4

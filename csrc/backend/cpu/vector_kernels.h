@@ -45,7 +45,11 @@
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/scalar_math.h"
 
-#if defined(__clang__)
+#if defined(GEMTP_EMULATE_AVX512)  // every instruction is a loop: unrolled, they compile for
+                                   // minutes
+#define GEMTP_UNROLL
+#define GEMTP_NO_UNROLL
+#elif defined(__clang__)
 #define GEMTP_UNROLL _Pragma("unroll")
 #define GEMTP_NO_UNROLL _Pragma("nounroll")
 #elif defined(__GNUC__)

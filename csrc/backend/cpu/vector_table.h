@@ -20,7 +20,6 @@ extern "C" const gemtp_kernels GEMTP_TABLE = {
         matmul_float<Bf16>,
         matmul_quantized<Packed<Bytes, Half>>,
         matmul_quantized<Packed<Nibbles<8>, Half>>,
-#ifndef GEMTP_FIRST_QUANTS
         matmul_quantized<Packed<Nibbles<0>, HalfMin>>,
         matmul_quantized<Packed<Fives<16>, Half>>,
         matmul_quantized<Packed<Fives<0>, HalfMin>>,
@@ -32,7 +31,6 @@ extern "C" const gemtp_kernels GEMTP_TABLE = {
         matmul_quantized<Packed<Table, KSigned>>,
         matmul_quantized<Packed<GroupTable, Groups<false>>>,
         matmul_quantized<Packed<GroupTable, Groups<true>>>,
-#endif
     },
     rms_norm,
     rms_norm_add,
