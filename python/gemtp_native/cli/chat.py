@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Error, FileError
 from . import INTERRUPTED
-from .options import add_model_options, add_sampling_options, draft_depth, sampling_options
+from .options import add_model_options, add_pair_options, add_sampling_options, sampling_options
 from .text import acceptance_table, statistics
 
 if TYPE_CHECKING:
@@ -44,14 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "message, and its answer goes to standard output; --lines reads a message a line."
     )
     parser.add_argument("target", metavar="TARGET.gguf", help="the model")
-    parser.add_argument("--drafter", metavar="DRAFTER.gguf", help="the model's drafter")
-    parser.add_argument(
-        "--draft",
-        type=draft_depth,
-        default="auto",
-        metavar="auto|0..15",
-        help="tokens to draft a round; changes the speed, never the text (default: auto)",
-    )
+    add_pair_options(parser)
     chat = parser.add_argument_group("chat")
     chat.add_argument("--system", default="", metavar="TEXT", help="the system message")
     chat.add_argument("--think", action="store_true", help="let the model think first")

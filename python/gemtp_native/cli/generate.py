@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import INTERRUPTED
-from .options import add_model_options, add_sampling_options, draft_depth, sampling_options
+from .options import add_model_options, add_pair_options, add_sampling_options, sampling_options
 from .text import acceptance_table, depth_lines, statistics
 
 if TYPE_CHECKING:
@@ -24,14 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET.gguf", help="the model")
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="text; - reads standard input")
     parser.add_argument("--file", type=Path, help="read the prompt from a file")
-    parser.add_argument("--drafter", metavar="DRAFTER.gguf", help="the model's drafter")
-    parser.add_argument(
-        "--draft",
-        type=draft_depth,
-        default="auto",
-        metavar="auto|0..15",
-        help="tokens to draft a round; changes the speed, never the text (default: auto)",
-    )
+    add_pair_options(parser)
     parser.add_argument("--max-tokens", type=int, default=128, metavar="N", help="(default: 128)")
     parser.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; may repeat"

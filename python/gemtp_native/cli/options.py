@@ -56,6 +56,18 @@ def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
+def add_pair_options(parser: argparse.ArgumentParser) -> None:
+    """The drafter, and how much of it."""
+    parser.add_argument("--drafter", metavar="DRAFTER.gguf", help="the model's drafter")
+    parser.add_argument(
+        "--draft",
+        type=draft_depth,
+        default="auto",
+        metavar="auto|0..15",
+        help="tokens to draft a round; changes the speed, never the text (default: auto)",
+    )
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
