@@ -45,8 +45,8 @@
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/scalar_math.h"
 
-#if defined(GEMTP_EMULATE_AVX512)  // every instruction is a loop: unrolled, they compile for
-                                   // minutes
+// Where every instruction is a loop, or followed by checks, unrolled code compiles for minutes.
+#if defined(GEMTP_EMULATE_AVX512) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define GEMTP_UNROLL
 #define GEMTP_NO_UNROLL
 #elif defined(__clang__)
