@@ -328,7 +328,7 @@ struct Activations {
   std::vector<float> x;
   std::vector<int8_t> q;
   std::vector<float> d, sum;
-  std::vector<int32_t> bias, pairs, halves;
+  std::vector<int32_t> bias, pairs;
 
   Activations(Random& random, int64_t rows, int64_t cols, Values values)
       : m(rows), k(cols), stride(cols + random.below(3)), x(draw(random, rows * stride, values)) {
@@ -356,14 +356,11 @@ struct Activations {
     sum.resize(d.size());
     bias.resize(d.size());
     pairs.resize(2 * d.size());
-    halves.resize(d.size());
     for (int64_t i = 0; i < m; ++i)
       gemtp_kernels_scalar.quantize_q8(&x[static_cast<size_t>(i * stride)], k, panel_rows(i),
                                        gemtp_q8_next(quants(), block(i, 0)));
   }
-  gemtp_q8_rows quants() {
-    return {q.data(), d.data(), bias.data(), pairs.data(), halves.data(), sum.data()};
-  }
+  gemtp_q8_rows quants() { return {q.data(), d.data(), bias.data(), pairs.data(), sum.data()}; }
 
   int64_t panel_rows(int64_t row) const { return std::min<int64_t>(16, m - row / 16 * 16); }
   /// Where block b of a row lies among all blocks: panels of 16 rows, blocks outermost.

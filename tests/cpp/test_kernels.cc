@@ -157,11 +157,10 @@ TEST_CASE("quantize_q8: every table gives the scalar bits") {
       // The last of n rows of a panel; what belongs to the others stays.
       std::vector<int8_t> q(static_cast<size_t>(n * k), 1);
       std::vector<float> d(static_cast<size_t>(n * k / 32), 1), sum(d);
-      std::vector<int32_t> bias(d.size(), 1), pairs(2 * d.size(), 1), halves(bias);
+      std::vector<int32_t> bias(d.size(), 1), pairs(2 * d.size(), 1);
       t.quantize_q8(
           x.data(), k, n,
-          gemtp_q8_next({q.data(), d.data(), bias.data(), pairs.data(), halves.data(), sum.data()},
-                        n - 1));
+          gemtp_q8_next({q.data(), d.data(), bias.data(), pairs.data(), sum.data()}, n - 1));
       std::vector<uint8_t> bytes;
       const auto append = [&bytes](const auto& v) {
         const auto* p = reinterpret_cast<const uint8_t*>(v.data());
@@ -171,7 +170,6 @@ TEST_CASE("quantize_q8: every table gives the scalar bits") {
       append(d);
       append(bias);
       append(pairs);
-      append(halves);
       append(sum);
       return bytes;
     };

@@ -177,10 +177,10 @@ inline __m512i dot_add(__m512i acc, __m512i u, const Four& x) {
 inline __m512i dot_end(__m512i acc) { return _mm512_madd_epi16(acc, _mm512_set1_epi16(1)); }
 #endif
 
-// ---- quants: unpack(w, u) gives a byte >= 0 each, [8 groups of four k][16 output rows][4]
-// --------
+// ---- quants -------------------------------------------------------------------------------------
 
-// kMost: the largest byte. A block's weights stay in eight registers while the rows pass.
+// unpack(w, u): a byte >= 0 each, [8 groups of four k][16 output rows][4]; kMost: the largest. A
+// block's weights stay in eight registers while the rows pass.
 
 // `shift` to the left, or to the right where negative; bits move between the bytes of a pair.
 template <int kShift>
@@ -333,19 +333,17 @@ struct Grouped {
 
   template <int kRows>
   static GEMTP_INLINE void dots(const PackedBlock& w, const ActivationBlock& x, F32x16* dot) {
-    // Times the int16 pair of x.halves: -kOffset * (sum of one half).
-    const __m512i first = _mm512_set1_epi32(0xffff & -kOffset);
-    const __m512i second = _mm512_set1_epi32(-kOffset * 65536);
+    const __m512i offset = _mm512_set1_epi16(-kOffset);  // times both int16 of x.pairs
     const F32x16 scale0 = load_i8(w.groups), scale1 = load_i8(w.groups + 16);
     __m512i u[8];
     Quants::unpack(w, u);
     const Four* q = fours(x.q);
     GEMTP_UNROLL
     for (int i = 0; i < kRows; ++i, q += 8) {
-      const __m512i halves = _mm512_set1_epi32(x.halves[i]);
-      const __m512i dot0 = add_dots<Quants::kMost, 4>(_mm512_madd_epi16(halves, first), u, q);
-      const __m512i dot1 =
-          add_dots<Quants::kMost, 4>(_mm512_madd_epi16(halves, second), u + 4, q + 4);
+      const __m512i start0 = _mm512_madd_epi16(_mm512_set1_epi32(x.pairs[2 * i]), offset);
+      const __m512i start1 = _mm512_madd_epi16(_mm512_set1_epi32(x.pairs[2 * i + 1]), offset);
+      const __m512i dot0 = add_dots<Quants::kMost, 4>(start0, u, q);
+      const __m512i dot1 = add_dots<Quants::kMost, 4>(start1, u + 4, q + 4);
       dot[i] =
           fma(F32x16{_mm512_cvtepi32_ps(dot1)}, scale1, F32x16{_mm512_cvtepi32_ps(dot0)} * scale0);
     }

@@ -63,8 +63,8 @@ void CpuMatmul::quantize_inputs() {
   }
   if (rows == 0) return;
   const int64_t blocks = quants / GEMTP_BLOCK;
-  gemtp_q8_rows free = {quants_.ensure(quants),    scales_.ensure(blocks), biases_.ensure(blocks),
-                        pairs_.ensure(2 * blocks), halves_.ensure(blocks), sums_.ensure(blocks)};
+  gemtp_q8_rows free = {quants_.ensure(quants), scales_.ensure(blocks), biases_.ensure(blocks),
+                        pairs_.ensure(2 * blocks), sums_.ensure(blocks)};
   for (Input& in : inputs_) {
     if (!in.quantize) continue;
     in.q = free;

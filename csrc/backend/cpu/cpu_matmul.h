@@ -55,7 +55,7 @@ class CpuMatmul {
   std::vector<Input> inputs_;
   Scratch<int8_t> quants_;
   Scratch<float> scales_;
-  Scratch<int32_t> biases_, pairs_, halves_;
+  Scratch<int32_t> biases_, pairs_;
   Scratch<float> sums_;
   std::vector<Scratch<float>> results_;  // of a group of tiles, one per thread
   std::vector<BestLogit> best_;          // [groups of tiles][m]

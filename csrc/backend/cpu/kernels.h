@@ -80,8 +80,7 @@ typedef struct {
   int32_t* bias;
   /* [k/32][n][2] the same sums, without the factor, of quants 0..15 and of quants 16..31. */
   int32_t* pairs;
-  int32_t* halves; /* [k/32][n] sums of quants 0..15, an int16 in the lower half, and of 16..31 */
-  float* sum;      /* [k/32][n] d * (sum of the block's quants): what a minimum of 1 adds */
+  float* sum; /* [k/32][n] d * (sum of the block's quants): what a minimum of 1 adds */
 } gemtp_q8_rows;
 
 typedef struct {

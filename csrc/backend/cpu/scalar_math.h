@@ -97,19 +97,21 @@ static inline gemtp_q8_rows gemtp_q8_next(gemtp_q8_rows r, int64_t n) {
   r.d += n;
   r.bias += n;
   r.pairs += 2 * n;
-  r.halves += n;
   r.sum += n;
   return r;
+}
+
+/* The sum of the quants that an entry of `pairs` stands for. */
+static inline float gemtp_sum_of_pairs(int32_t pairs) {
+  return (float)((int16_t)(pairs & 0xffff) + (pairs >> 16));
 }
 
 /* What gemtp_q8_rows holds of a block besides quants and scale, from its two `pairs`. */
 static inline void gemtp_q8_sums(gemtp_q8_rows to, int32_t first, int32_t second) {
   const int32_t even[2] = {(int16_t)(first & 0xffff), (int16_t)(second & 0xffff)};
   const int32_t odd[2] = {first >> 16, second >> 16};
-  const int32_t half[2] = {even[0] + odd[0], even[1] + odd[1]};
   to.pairs[0] = first;
   to.pairs[1] = second;
   *to.bias = gemtp_two_int16(-8 * (even[0] + even[1]), -8 * (odd[0] + odd[1]));
-  *to.halves = gemtp_two_int16(half[0], half[1]);
-  *to.sum = *to.d * (float)(half[0] + half[1]);
+  *to.sum = *to.d * (float)(even[0] + even[1] + odd[0] + odd[1]);
 }

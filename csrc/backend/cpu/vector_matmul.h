@@ -144,7 +144,6 @@ struct ActivationBlock {
   const int8_t* q;     /* 32 of each row */
   const int32_t* bias; /* of each row, as in gemtp_q8_rows */
   const int32_t* pairs;
-  const int32_t* halves;
 };
 
 // One weight tile, or a few consecutive ones, against one panel of activation rows.
@@ -162,7 +161,7 @@ struct QuantizedTiles {
 
   // Those of the panel's blocks from number `at` of all its blocks on.
   GEMTP_INLINE ActivationBlock activations(int64_t at) const {
-    return {x.q + at * kBlock, x.bias + at, x.pairs + 2 * at, x.halves + at};
+    return {x.q + at * kBlock, x.bias + at, x.pairs + 2 * at};
   }
 };
 
@@ -185,7 +184,8 @@ template <class Format>
 struct TileBlock {
   using Scales = typename Format::Scales;
   PackedBlock packed;
-  F32x16 scale;
+  F32x16 scale, min; /* after load_scales(); min: where there is one */
+  F32x16 group_min[2];
   const uint8_t* scales; /* of the tile */
   int64_t b;
 
@@ -195,20 +195,25 @@ struct TileBlock {
         b(block) {
     if constexpr (Scales::kGroups) packed.groups = Scales::groups(scales, b);
   }
-  GEMTP_INLINE void load_scale() { scale = Scales::scale(scales, b); }
+  GEMTP_INLINE void load_scales() {
+    scale = Scales::scale(scales, b);
+    if constexpr (Scales::kMin) min = Scales::min(scales, b);
+    if constexpr (Scales::kMin && Scales::kGroups) {
+      group_min[0] = load_i8(packed.groups + 32);
+      group_min[1] = load_i8(packed.groups + 48);
+    }
+  }
 
   // acc with what the block adds to a row, number `at` of all the panel's blocks, whose integer
   // sum is dot.
   GEMTP_INLINE F32x16 add(F32x16 acc, F32x16 dot, const gemtp_q8_rows& x, int64_t at) const {
     acc = fma(dot, scale * set1(x.d[at]), acc);
     if constexpr (Scales::kMin && Scales::kGroups) {
-      const auto first = static_cast<int16_t>(x.halves[at] & 0xffff);
-      const auto second = static_cast<int16_t>(x.halves[at] >> 16);
-      const F32x16 sum = fma(load_i8(packed.groups + 48), set1(static_cast<float>(second)),
-                             load_i8(packed.groups + 32) * set1(static_cast<float>(first)));
-      acc = fma(sum, Scales::min(scales, b) * set1(x.d[at]), acc);
+      const F32x16 sum = fma(group_min[1], set1(gemtp_sum_of_pairs(x.pairs[2 * at + 1])),
+                             group_min[0] * set1(gemtp_sum_of_pairs(x.pairs[2 * at])));
+      acc = fma(sum, min * set1(x.d[at]), acc);
     } else if constexpr (Scales::kMin) {
-      acc = fma(Scales::min(scales, b), set1(x.sum[at]), acc);
+      acc = fma(min, set1(x.sum[at]), acc);
     }
     return acc;
   }
@@ -232,7 +237,7 @@ GEMTP_NOINLINE void direct_tiles(const QuantizedTiles& t) {
       TileBlock<Format> block(t, tile, b);
       F32x16 dot[kRows];
       Format::template dots<kRows>(block.packed, t.activations(b * kRows), dot);
-      block.load_scale();  // not before: the dots need the registers
+      block.load_scales();  // not before: the dots need the registers
       GEMTP_UNROLL
       for (int i = 0; i < kRows; ++i) acc[j][i] = block.add(acc[j][i], dot[i], t.x, b * kRows + i);
     }
@@ -269,7 +274,7 @@ GEMTP_NOINLINE void unpacked_tile(const QuantizedTiles& t, int64_t groups) {
     prefetch_weights<Format>(t, t.weights, b);
     TileBlock<Format> block(t, t.weights, b);
     const uint8_t* u = Format::unpack(block.packed, buffer);
-    block.load_scale();
+    block.load_scales();
     int64_t i = 0;
     for (; i < smaller_from; i += kRows)
       add_unpacked<Format, kRows>(t, u, block, b * t.m + i, acc + i * kTile);
