@@ -34,6 +34,8 @@ gemtp_status status_of(ErrorKind kind) {
       return GEMTP_ERROR_ARGUMENT;
     case ErrorKind::kContext:
       return GEMTP_ERROR_CONTEXT;
+    case ErrorKind::kCancelled:
+      return GEMTP_ERROR_CANCELLED;
     case ErrorKind::kMemory:
       return GEMTP_ERROR_MEMORY;
     case ErrorKind::kInternal:

@@ -48,6 +48,8 @@ const char* error_class(ErrorKind kind) {
       return "ArgumentError";
     case ErrorKind::kContext:
       return "ContextError";
+    case ErrorKind::kCancelled:
+      return "CancelledError";
     case ErrorKind::kMemory:
       return "OutOfMemoryError";
     case ErrorKind::kInternal:
@@ -296,7 +298,7 @@ void bind_engine(py::module_& m) {
   py::class_<Engine, std::shared_ptr<Engine>>(m, "Engine")
       .def(py::init([](const py::object& target, const py::object& drafter, int threads,
                        int64_t context, int64_t prefill_chunk, bool kv_f16, bool mmap,
-                       const std::string& isa) {
+                       const std::string& isa, int64_t kv_budget) {
              EngineOptions o;
              o.threads = threads;
              o.context = context;
@@ -304,6 +306,7 @@ void bind_engine(py::module_& m) {
              o.kv_f16 = kv_f16;
              o.mmap = mmap;
              o.isa = isa;
+             o.kv_budget = kv_budget;
              const std::string target_path = path_of(target);
              const std::string drafter_path = drafter.is_none() ? "" : path_of(drafter);
              if (!drafter.is_none() && drafter_path.empty())
@@ -312,7 +315,8 @@ void bind_engine(py::module_& m) {
              return Engine::open(target_path, drafter_path, o);
            }),
            py::arg("target"), py::arg("drafter"), py::arg("threads"), py::arg("context"),
-           py::arg("prefill_chunk"), py::arg("kv_f16"), py::arg("mmap"), py::arg("isa"))
+           py::arg("prefill_chunk"), py::arg("kv_f16"), py::arg("mmap"), py::arg("isa"),
+           py::arg("kv_budget") = 0)
       .def_property_readonly("has_drafter", &Engine::has_drafter)
       .def_property_readonly("context", &Engine::context)
       .def_property_readonly("vocab_size", [](const Engine& e) { return e.config().vocab; })
@@ -327,6 +331,8 @@ void bind_engine(py::module_& m) {
                                const auto text = e.file().get_string("tokenizer.chat_template");
                                return text ? py::bytes(*text) : py::object(py::none());
                              })
+      .def_property_readonly("kv_budget", &Engine::kv_budget)
+      .def("clear_cache", &Engine::clear_cache, NoGil())
       .def_property_readonly("has_tokenizer",
                              [](const Engine& e) { return e.tokenizer() != nullptr; })
       .def("logits",

@@ -6,6 +6,7 @@
 // Buffers are float arrays in the backend's memory (for the CPU: host memory).
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -52,6 +53,12 @@ class KvLayer {
  public:
   virtual ~KvLayer() = default;
   int64_t kv_heads = 0, head_dim = 0, capacity = 0, bytes = 0;
+
+  /// K and V of positions 16 b .. 16 b + 15, the same bytes whatever the capacity and the
+  /// instruction set: to keep them, or to give them to another cache of the same kind.
+  virtual int64_t block_bytes() const = 0;
+  virtual void get_block(int64_t b, uint8_t* to) const = 0;
+  virtual void put_block(int64_t b, const uint8_t* from) = 0;
 };
 
 /// One product y = x W^T: x is [m] rows of cols floats, y [m] rows of W.rows floats.
@@ -123,10 +130,14 @@ class Backend : public Storage {
   virtual std::string name() const = 0;  // e.g. "cpu/avx2"
   virtual int threads() const = 0;
 
-  /// While one lives, operations follow each other closely: threads stay awake between them.
+  /// While one lives, operations follow each other closely: threads stay awake between them. When
+  /// `stop`, if there is one, becomes true, operations leave off within a millisecond or so, with
+  /// their results undefined.
   class Pass {
    public:
-    explicit Pass(Backend& backend) : backend_(backend) { backend_.begin_pass(); }
+    explicit Pass(Backend& backend, const std::atomic<bool>* stop = nullptr) : backend_(backend) {
+      backend_.begin_pass(stop);
+    }
     ~Pass() { backend_.end_pass(); }
     Pass(const Pass&) = delete;
     Pass& operator=(const Pass&) = delete;
@@ -135,6 +146,9 @@ class Backend : public Storage {
     Backend& backend_;
   };
 
+  /// Whether the pass has been stopped.
+  virtual bool stopped() const = 0;
+
   /// y[i] = table[ids[i]][col .. col + n) * scale; y is [m, n]. Tables are not read when they are
   /// loaded, so here is where damage shows: Error{kFile} for a NaN or infinite value.
   virtual void embed(const WeightSource& table, const int32_t* ids, int64_t m, int64_t col,
@@ -142,10 +156,9 @@ class Backend : public Storage {
   /// All products at once; jobs with the same x share its quantization.
   virtual void matmul(const std::vector<MatmulJob>& jobs) = 0;
   virtual void gated_matmul(const std::vector<GatedJob>& jobs) = 0;
-  /// logits = cap * tanh(x W^T / cap), or x W^T where cap is 0; x is [m, W.cols], logits [m,
-  /// W.rows] or null: then they are never written, and only the best of each row, best [m], is
-  /// kept.
-  virtual void head(const Matrix& w, const float* x, int64_t m, float cap, float* logits,
+  /// logits = cap * tanh(x W^T / cap), or x W^T where cap is 0; x is [m, W.cols]. Those of row i go
+  /// to logits[i], [W.rows]; where that is null only the best of the row is kept: best is [m].
+  virtual void head(const Matrix& w, const float* x, int64_t m, float cap, float* const* logits,
                     BestLogit* best) = 0;
 
   // Element-wise and row-wise operations on [m, n]; see kernels.h for the exact arithmetic.
@@ -175,8 +188,8 @@ class Backend : public Storage {
                          const AttentionSpan* spans, float* out) = 0;
 
  private:
-  virtual void begin_pass() {}
-  virtual void end_pass() {}
+  virtual void begin_pass(const std::atomic<bool>* stop) = 0;
+  virtual void end_pass() = 0;
 };
 
 /// The CPU backend. threads >= 1; isa as in select_kernels().

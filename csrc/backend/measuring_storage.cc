@@ -14,6 +14,13 @@ int64_t saturate(double bytes) {
   return bytes < static_cast<double>(kMost) ? static_cast<int64_t>(bytes) : kMost;
 }
 
+class NoKv : public KvLayer {
+ public:
+  int64_t block_bytes() const override { return 0; }
+  void get_block(int64_t, uint8_t*) const override {}
+  void put_block(int64_t, const uint8_t*) override {}
+};
+
 void add(int64_t* sum, double bytes) { *sum = saturate(static_cast<double>(*sum) + bytes); }
 
 }  // namespace
@@ -39,7 +46,7 @@ std::unique_ptr<Matrix> MeasuringStorage::load_matrix(const WeightSource& source
 
 std::unique_ptr<KvLayer> MeasuringStorage::make_kv(int64_t kv_heads, int64_t head_dim,
                                                    int64_t capacity, bool f16) {
-  auto kv = std::make_unique<KvLayer>();
+  auto kv = std::make_unique<NoKv>();
   kv->kv_heads = kv_heads;
   kv->head_dim = head_dim;
   kv->capacity = capacity;

@@ -32,8 +32,8 @@ void ObservingBackend::gated_matmul(const std::vector<GatedJob>& jobs) {
   inner_->gated_matmul(jobs);
 }
 
-void ObservingBackend::head(const Matrix& w, const float* x, int64_t m, float cap, float* logits,
-                            BestLogit* best) {
+void ObservingBackend::head(const Matrix& w, const float* x, int64_t m, float cap,
+                            float* const* logits, BestLogit* best) {
   observe(&w, x, w.cols, m);
   inner_->head(w, x, m, cap, logits, best);
 }

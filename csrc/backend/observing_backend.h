@@ -24,6 +24,7 @@ class ObservingBackend : public Backend {
 
   std::string name() const override { return inner_->name(); }
   int threads() const override { return inner_->threads(); }
+  bool stopped() const override { return inner_->stopped(); }
   Buffer alloc(int64_t n) override { return inner_->alloc(n); }
   /// As the inner backend's; a matrix of rows that are listed is not observed.
   std::unique_ptr<Matrix> load_matrix(const WeightSource& source, const std::string& name,
@@ -36,7 +37,7 @@ class ObservingBackend : public Backend {
 
   void matmul(const std::vector<MatmulJob>& jobs) override;
   void gated_matmul(const std::vector<GatedJob>& jobs) override;
-  void head(const Matrix& w, const float* x, int64_t m, float cap, float* logits,
+  void head(const Matrix& w, const float* x, int64_t m, float cap, float* const* logits,
             BestLogit* best) override;
 
   void embed(const WeightSource& table, const int32_t* ids, int64_t m, int64_t col, int64_t n,
@@ -80,7 +81,9 @@ class ObservingBackend : public Backend {
   }
 
  private:
-  void begin_pass() override { passes_.push_back(std::make_unique<Pass>(*inner_)); }
+  void begin_pass(const std::atomic<bool>* stop) override {
+    passes_.push_back(std::make_unique<Pass>(*inner_, stop));
+  }
   void end_pass() override { passes_.pop_back(); }
   void observe(const Matrix* w, const float* x, int64_t stride, int64_t m) const;
 

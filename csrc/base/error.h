@@ -10,12 +10,13 @@
 namespace gemtp {
 
 enum class ErrorKind {
-  kFile,      // a file that cannot be read or is not what it claims to be
-  kModel,     // files that are sound but do not fit together, or that this build cannot run
-  kArgument,  // a parameter outside its domain
-  kContext,   // more tokens than the context holds
-  kMemory,    // more than the machine, or what this process may use of it, has
-  kInternal,  // a broken invariant of ours
+  kFile,       // a file that cannot be read or is not what it claims to be
+  kModel,      // files that are sound but do not fit together, or that this build cannot run
+  kArgument,   // a parameter outside its domain
+  kContext,    // more tokens than the context holds
+  kCancelled,  // stopped by the caller
+  kMemory,     // more than the machine, or what this process may use of it, has
+  kInternal,   // a broken invariant of ours
 };
 
 class Error : public std::runtime_error {

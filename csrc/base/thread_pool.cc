@@ -103,8 +103,9 @@ void ThreadPool::revive_after_fork() {
   start_workers(threads);
 }
 
-void ThreadPool::begin_pass() {
+void ThreadPool::begin_pass(const std::atomic<bool>* stop) {
   if (depth_++ > 0) return;
+  stop_ = stop;
   if (forks_ != fork_count.load(std::memory_order_relaxed)) revive_after_fork();
   budget_state_ = budget_.state();  // before: what changes meanwhile is seen by the first section
   held_ = budget_.enter(threads());
@@ -113,6 +114,7 @@ void ThreadPool::begin_pass() {
 
 void ThreadPool::end_pass() {
   if (--depth_ > 0) return;
+  stop_ = nullptr;
   awake_.store(0, std::memory_order_release);
   budget_.leave(threads(), held_);
   held_ = 0;
@@ -127,7 +129,7 @@ void ThreadPool::wake(int threads) {
 void ThreadPool::work(int thread) {
   for (;;) {
     const int64_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
-    if (begin >= n_) return;
+    if (begin >= n_ || stopped()) return;
     invoke_(fn_, begin, std::min(begin + grain_, n_), thread);
   }
 }
@@ -139,7 +141,12 @@ void ThreadPool::run(int64_t n, int64_t grain, const void* fn, Invoke invoke) {
     held_ = budget_.adjust(threads(), held_);
     wake(held_);
   }
-  if (held_ == 1) return invoke(fn, 0, n, 0);
+  if (held_ == 1) {
+    if (!stop_) return invoke(fn, 0, n, 0);
+    for (int64_t at = 0; at < n && !stopped(); at += grain)
+      invoke(fn, at, std::min(at + grain, n), 0);
+    return;
+  }
   n_ = n;
   grain_ = grain;
   fn_ = fn;

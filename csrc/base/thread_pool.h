@@ -25,9 +25,12 @@ class ThreadPool {
   int awake() const { return held_; }
 
   /// While one lives, sections follow each other closely. Passes may nest; one caller at a time.
+  /// When `stop`, the outermost pass's, becomes true, sections leave pieces out.
   class Pass {
    public:
-    explicit Pass(ThreadPool& pool) : pool_(pool) { pool_.begin_pass(); }
+    explicit Pass(ThreadPool& pool, const std::atomic<bool>* stop = nullptr) : pool_(pool) {
+      pool_.begin_pass(stop);
+    }
     ~Pass() { pool_.end_pass(); }
     Pass(const Pass&) = delete;
     Pass& operator=(const Pass&) = delete;
@@ -35,17 +38,19 @@ class ThreadPool {
    private:
     ThreadPool& pool_;
   };
-  void begin_pass();
+  void begin_pass(const std::atomic<bool>* stop);
   void end_pass();
+  bool stopped() const { return stop_ && stop_->load(std::memory_order_relaxed); }
 
   /// Calls fn(begin, end, thread) over [0, n) cut into pieces of at most `grain`, on all threads,
-  /// and returns when every piece is done; a pool of one thread makes it one piece. Which thread
+  /// and returns when every piece is done; one thread makes it one piece, unless it can be stopped.
+  /// Which thread
   /// runs which piece is not fixed, so fn's result must not depend on it. fn must not throw and
   /// must not call back into the pool. One caller at a time.
   template <class Fn>
   void parallel_for(int64_t n, int64_t grain, const Fn& fn) {
     if (n <= 0) return;
-    if (workers_.empty() || n <= grain) {
+    if (n <= grain || (workers_.empty() && !stop_)) {
       fn(int64_t{0}, n, 0);
       return;
     }
@@ -65,10 +70,11 @@ class ThreadPool {
   void worker_loop(int thread);
 
   CoreBudget& budget_;
-  uint64_t budget_state_ = 0;  // when last adjusted
-  int held_ = 0;               // threads at work, the caller among them
-  int depth_ = 0;              // of nested passes
-  uint32_t forks_ = 0;         // of the process, when the workers were started
+  uint64_t budget_state_ = 0;                // when last adjusted
+  int held_ = 0;                             // threads at work, the caller among them
+  int depth_ = 0;                            // of nested passes
+  const std::atomic<bool>* stop_ = nullptr;  // of the pass; null: it runs to its end
+  uint32_t forks_ = 0;                       // of the process, when the workers were started
 
   // The current section; written by the caller while gate_ is 0.
   int64_t n_ = 0, grain_ = 1;

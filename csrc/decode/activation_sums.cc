@@ -57,7 +57,7 @@ void ActivationSums::add(const std::vector<int32_t>& ids) {
   const Backend::Pass pass(*backend_);
   KvCache kv(config_, *backend_, context_, context_, /*f16=*/true);
   // All hidden states are wanted: every row goes through every layer. No logits.
-  target_->forward(kv, ids.data(), n, n, hidden_.get(), nullptr, nullptr);
+  target_->forward({&kv, ids.data(), n, n, hidden_.get()});
 }
 
 void ActivationSums::observe(const WeightSource& source, const float* x, int64_t stride,

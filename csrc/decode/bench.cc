@@ -24,13 +24,13 @@ std::vector<int32_t> arbitrary_tokens(int64_t n, int64_t vocab) {
 
 Bench::Bench(std::shared_ptr<Engine> engine, bool plain_head)
     : engine_(std::move(engine)),
+      outputs_(engine_->config(), engine_->backend(), kMaxDraft + 1),
       ids_(arbitrary_tokens(engine_->context(), engine_->config().vocab)),
       h_(static_cast<size_t>(engine_->config().hidden), 0.5f),
       greedy_({}, {}, static_cast<int32_t>(engine_->config().vocab)) {
   const Engine::Turn turn(*engine_);
-  session_ =
-      std::make_unique<Session>(engine_->config(), engine_->backend(), engine_->context(),
-                                engine_->max_rows(), kMaxDraft + 1, engine_->options().kv_f16);
+  session_ = std::make_unique<Session>(engine_->config(), engine_->backend(), engine_->context(),
+                                       engine_->max_rows(), engine_->options().kv_f16);
   if (!plain_head || !ordered_head()) return;
   // Opened again: of the engine's own copy, what had been laid out may be gone.
   const auto file =
@@ -70,8 +70,8 @@ double Bench::prefill(int64_t tokens) {
   session_->jump(0);
   const double start = monotonic_seconds();
   session_->prefill(engine_->target(), ids_.data(), tokens, engine_->options().prefill_chunk,
-                    head_output(greedy_));
-  session_->choose(0, greedy_, tokens, TokenHistory());
+                    head_output(greedy_), outputs_);
+  outputs_.choose(0, greedy_, tokens, TokenHistory());
   return monotonic_seconds() - start;
 }
 
@@ -84,8 +84,9 @@ double Bench::verify(int64_t context, int64_t rows) {
   need_noise();
   session_->jump(context);
   const double start = monotonic_seconds();
-  session_->forward(engine_->target(), ids_.data() + context, rows, rows, head_output(greedy_));
-  for (int64_t i = 0; i < rows; ++i) session_->choose(i, greedy_, context + 1 + i, TokenHistory());
+  session_->forward(engine_->target(), ids_.data() + context, rows, rows, head_output(greedy_),
+                    outputs_);
+  for (int64_t i = 0; i < rows; ++i) outputs_.choose(i, greedy_, context + 1 + i, TokenHistory());
   return monotonic_seconds() - start;
 }
 

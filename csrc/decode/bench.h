@@ -44,6 +44,7 @@ class Bench {
   Weights plain_weights_;
   std::unique_ptr<Drafter> plain_;
   std::unique_ptr<Session> session_;
+  Outputs outputs_;
   bool noisy_ = false;        // every slot of the session holds something
   std::vector<int32_t> ids_;  // rows to run: arbitrary tokens
   std::vector<float> h_;      // [hidden]

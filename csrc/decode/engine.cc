@@ -7,8 +7,10 @@
 #include <limits>
 #include <map>
 
+#include "backend/measuring_storage.h"
 #include "base/cpu_info.h"
 #include "base/error.h"
+#include "base/hash.h"
 #include "decode/choose.h"
 #include "decode/memory.h"
 #include "decode/model_files.h"
@@ -16,8 +18,37 @@
 namespace gemtp {
 namespace {
 
-// Idle sessions kept for their prefixes; each holds a K/V cache.
-constexpr size_t kIdleSessions = 1;
+// Unless the caller says otherwise, K/V caches take at most half of the memory that is free once
+// the model is there, and no more than so many full ones.
+constexpr int64_t kFullCaches = 16;
+
+// Tokens at the end of an earlier sequence that are not worth keeping it for.
+constexpr int64_t kRetold = 64;
+
+// Of each tensor, the bytes that tell it from another.
+constexpr uint64_t kTellingBytes = 4096;
+
+uint64_t fingerprint_of(const GgufFile& file) {
+  Hash64 hash;
+  for (const Tensor& t : file.tensors()) {
+    hash.add(t.name.data(), t.name.size());
+    hash.add(&t.type, sizeof t.type);
+    hash.add(t.shape.data(), t.shape.size() * sizeof(int64_t));
+    hash.add(t.data, static_cast<size_t>(std::min(t.bytes, kTellingBytes)));
+  }
+  return hash.value();
+}
+
+int64_t full_cache_bytes(const Config& config, const EngineOptions& options, int64_t context) {
+  MeasuringStorage storage;
+  const KvCache cache(config, storage, context, max_rows(options), options.kv_f16);
+  return storage.kv();
+}
+
+int64_t default_kv_budget(int64_t one) {
+  const auto half = static_cast<int64_t>(available_memory() / 2);  // 0: unknown
+  return std::max(one, half ? std::min(kFullCaches * one, half) : kFullCaches * one);
+}
 
 }  // namespace
 
@@ -32,6 +63,7 @@ void EngineOptions::check() const {
   need("threads", threads, 0, 1024);
   need("context", context, 2, int64_t{1} << 24);
   need("prefill_chunk", prefill_chunk, 1, 65536);
+  need("kv_budget", kv_budget, 0, int64_t{1} << 50);
 }
 
 const char* version() { return GEMTP_VERSION; }
@@ -65,6 +97,8 @@ std::shared_ptr<Engine> Engine::open(const std::string& target_path,
       make_cpu_backend(options.threads ? options.threads : default_threads(), options.isa);
   check_memory(estimate_memory(files, options), files, options, available_memory());
 
+  e->fingerprint_ = fingerprint_of(*files.target);
+
   // Half a million merges take about as long as E2B's weights: beside each other.
   std::future<std::unique_ptr<Tokenizer>> tokenizer;
   if (files.target->has("tokenizer.ggml.model"))
@@ -88,6 +122,16 @@ std::shared_ptr<Engine> Engine::open(const std::string& target_path,
   e->depth_estimates_ = DepthEstimates(static_cast<double>(e->drafter_bytes()) /
                                        static_cast<double>(e->target_bytes()));
   e->target_ = std::make_unique<Target>(e->config_, e->weights_, *e->backend_, e->max_rows());
+  e->outputs_ = std::make_unique<Outputs>(e->config_, *e->backend_, Scheduler::kOutputRows);
+  const int64_t one = full_cache_bytes(e->config_, options, e->context_);
+  const int64_t budget = options.kv_budget ? options.kv_budget : default_kv_budget(one);
+  if (budget < one)
+    throw Error(ErrorKind::kArgument,
+                format("kv_budget is %lld bytes, but the K/V cache of one sequence of %lld tokens "
+                       "takes %lld; give it more, or open the model with a smaller context",
+                       static_cast<long long>(budget), static_cast<long long>(e->context_),
+                       static_cast<long long>(one)));
+  e->kv_budget_ = std::make_shared<KvBudget>(budget);
   return e;
 }
 
@@ -164,28 +208,72 @@ void Engine::set_costs(const std::vector<VerifyCost>& verify, const std::vector<
 }
 
 std::unique_ptr<Session> Engine::take_session(const std::vector<int32_t>& prompt) {
-  size_t best = 0;
-  int64_t reuse = -1;
-  for (size_t i = 0; i < idle_.size(); ++i)
-    if (const int64_t n = idle_[i]->reusable(prompt); n > reuse) {
-      best = i;
-      reuse = n;
+  std::unique_ptr<Session> source;
+  int64_t reuse = 0;
+  {
+    const std::lock_guard<std::mutex> lock(sessions_mutex_);
+    auto best = idle_.end();
+    for (auto it = idle_.begin(); it != idle_.end(); ++it)
+      if (const int64_t n = (*it)->reusable(prompt); n > reuse) {
+        best = it;
+        reuse = n;
+      }
+    if (best != idle_.end()) {
+      source = std::move(*best);
+      idle_.erase(best);
     }
-  std::unique_ptr<Session> session;
-  if (reuse >= 0) {
-    session = std::move(idle_[best]);
-    idle_.erase(idle_.begin() + static_cast<int64_t>(best));
-    session->truncate(reuse);
-  } else {
-    session = std::make_unique<Session>(config_, *backend_, context_, max_rows(), kMaxDraft + 1,
-                                        options_.kv_f16);
   }
-  return session;
+  if (!source) return new_session();
+  // A conversation goes on where it was, but for a few tokens at its end; anything else may be
+  // begun again from where the two part.
+  if (source->length() - reuse > kRetold) {
+    if (std::unique_ptr<Session> copy = try_new_session()) {
+      copy->copy(*source, reuse);
+      give_back(std::move(source));
+      return copy;
+    }
+  }
+  source->truncate(reuse);
+  return source;
+}
+
+std::unique_ptr<Session> Engine::try_new_session() {
+  const int64_t bytes = full_cache_bytes(config_, options_, context_);
+  KvBudget::Share share = KvBudget::take(kv_budget_, bytes);
+  while (!share) {
+    std::unique_ptr<Session> oldest;
+    {
+      const std::lock_guard<std::mutex> lock(sessions_mutex_);
+      if (idle_.empty()) return nullptr;
+      oldest = std::move(idle_.front());
+      idle_.erase(idle_.begin());
+    }
+    oldest.reset();
+    share = KvBudget::take(kv_budget_, bytes);
+  }
+  return std::make_unique<Session>(config_, *backend_, context_, max_rows(), options_.kv_f16,
+                                   std::move(share));
+}
+
+std::unique_ptr<Session> Engine::new_session() {
+  if (std::unique_ptr<Session> session = try_new_session()) return session;
+  throw Error(
+      ErrorKind::kMemory,
+      format("the K/V caches of the sequences in use fill the budget of %lld MB, %lld MB each; "
+             "close one, or open the model with a smaller context or a larger kv_budget",
+             static_cast<long long>(kv_budget_->limit() / 1000000),
+             static_cast<long long>(full_cache_bytes(config_, options_, context_) / 1000000)));
 }
 
 void Engine::give_back(std::unique_ptr<Session> session) {
+  if (session->length() == 0) return;
+  const std::lock_guard<std::mutex> lock(sessions_mutex_);
   idle_.push_back(std::move(session));
-  if (idle_.size() > kIdleSessions) idle_.erase(idle_.begin());
+}
+
+void Engine::clear_cache() {
+  const std::lock_guard<std::mutex> lock(sessions_mutex_);
+  idle_.clear();
 }
 
 void Engine::logits(const std::vector<int32_t>& ids, float* out) {
@@ -194,11 +282,11 @@ void Engine::logits(const std::vector<int32_t>& ids, float* out) {
   KvCache kv(config_, *backend_, context_, max_rows(), options_.kv_f16);
   Buffer hidden = backend_->alloc(max_rows() * config_.hidden);
   std::vector<BestLogit> best(static_cast<size_t>(max_rows()));
-  for (size_t at = 0; at < ids.size();) {
-    const auto m = std::min(ids.size() - at, static_cast<size_t>(options_.prefill_chunk));
-    target_->forward(kv, ids.data() + at, static_cast<int64_t>(m), static_cast<int64_t>(m),
-                     hidden.get(), best.data(), out + at * static_cast<size_t>(config_.vocab));
-    at += m;
+  const auto n = static_cast<int64_t>(ids.size());
+  for (int64_t at = 0; at < n; at += options_.prefill_chunk) {
+    const int64_t m = std::min(n - at, options_.prefill_chunk);
+    target_->forward(
+        {&kv, ids.data() + at, m, m, hidden.get(), best.data(), out + at * config_.vocab});
   }
 }
 
@@ -211,15 +299,15 @@ DraftTrace Engine::draft(const std::vector<int32_t>& ids, int k) {
     throw Error(ErrorKind::kArgument,
                 "drafting needs at least two tokens: the last is the pending one, and the drafter "
                 "starts from the target's hidden state before it");
-  const Turn turn(*this);
   const std::vector<int32_t> prompt(ids.begin(), ids.end() - 1);
   std::unique_ptr<Session> session = take_session(prompt);
+  const Turn turn(*this);
   session->prefill(*target_, prompt.data(), static_cast<int64_t>(prompt.size()),
-                   options_.prefill_chunk, HeadOutput::kNone);
+                   options_.prefill_chunk, HeadOutput::kNone, *outputs_);
   DraftTrace trace;
   const auto vocab = static_cast<size_t>(config_.vocab);
   trace.logits.assign(vocab * static_cast<size_t>(k), -std::numeric_limits<float>::infinity());
-  std::vector<float> h(session->hidden(0), session->hidden(0) + config_.hidden);
+  std::vector<float> h(outputs_->hidden(0), outputs_->hidden(0) + config_.hidden);
   int32_t token = ids.back();
   Chooser greedy({}, {}, static_cast<int32_t>(config_.vocab));
   drafter_->begin_round(session->kv(), session->length());

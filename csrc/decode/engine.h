@@ -11,6 +11,8 @@
 
 #include "backend/backend.h"
 #include "decode/depth.h"
+#include "decode/outputs.h"
+#include "decode/scheduler.h"
 #include "decode/session.h"
 #include "model/config.h"
 #include "model/drafter.h"
@@ -27,7 +29,8 @@ struct EngineOptions {
   int64_t prefill_chunk = 512;  // rows of one prefill pass
   bool kv_f16 = true;           // K/V in f16, else f32
   bool mmap = true;
-  std::string isa;  // "" : GEMTP_ISA, or the best that runs
+  int64_t kv_budget = 0;  // bytes of the K/V caches of all sequences; 0: a share of what is free
+  std::string isa;        // "" : GEMTP_ISA, or the best that runs
 
   /// Error{kArgument} for a value outside its range.
   void check() const;
@@ -69,6 +72,8 @@ class Engine {
   int64_t context() const { return context_; }
   std::string backend_name() const { return backend_->name(); }
   int threads() const { return backend_->threads(); }
+  /// Of what decides the K/V of a text: the target's tensors, their beginnings included.
+  uint64_t fingerprint() const { return fingerprint_; }
   /// Bytes of laid-out weights that one decoded token, and one draft step, read.
   int64_t target_bytes() const { return bytes_per_token(weights_, config_); }
   int64_t drafter_bytes() const { return bytes_per_token(drafter_weights_, drafter_config_); }
@@ -97,15 +102,22 @@ class Engine {
   };
   void set_costs(const std::vector<VerifyCost>& verify, const std::vector<DraftCost>& draft);
 
-  /// A session for one generation: the idle one that shares the longest prefix with `prompt`, or a
-  /// new one. give_back() keeps it for the next call.
+  /// A session that holds as much of the beginning of `prompt` as an earlier one has: that one
+  /// itself if it goes on, a copy of it otherwise. give_back() keeps a session for later ones, as
+  /// long as the budget has room for it. Error{kMemory} when sessions in use leave none.
   std::unique_ptr<Session> take_session(const std::vector<int32_t>& prompt);
+  std::unique_ptr<Session> new_session();  // empty
   void give_back(std::unique_ptr<Session> session);
+  /// Forgets all that were given back.
+  void clear_cache();
+  int64_t kv_budget() const { return kv_budget_->limit(); }
 
-  /// One caller at a time has the engine: its scratch, its idle sessions and, awake, its threads.
+  /// One caller at a time has the engine: its scratch and, awake, its threads. With `stop`: as for
+  /// Backend::Pass.
   class Turn {
    public:
-    explicit Turn(Engine& engine) : lock_(engine.mutex_), pass_(*engine.backend_) {}
+    explicit Turn(Engine& engine, const std::atomic<bool>* stop = nullptr)
+        : lock_(engine.mutex_), pass_(*engine.backend_, stop) {}
 
    private:
     const std::lock_guard<std::mutex> lock_;
@@ -116,15 +128,18 @@ class Engine {
   Target& target() { return *target_; }
   Drafter& drafter() { return *drafter_; }
   Backend& backend() { return *backend_; }
+  Outputs& outputs() { return *outputs_; }
   int64_t max_rows() const { return gemtp::max_rows(options_); }  // of one pass
   DepthEstimates& depth_estimates() { return depth_estimates_; }
+  Scheduler& scheduler() { return scheduler_; }  // needs no Turn
   /// K/V that a row at this position reads over the weights that a token reads.
   double kv_share(int64_t position) const;
   const Weights& target_weights() const { return weights_; }
   const Weights& drafter_weights() const { return drafter_weights_; }
 
  private:
-  Engine() = default;
+  Engine() : scheduler_(*this) {}
+  std::unique_ptr<Session> try_new_session();  // null where the budget has no room
 
   EngineOptions options_;
   int64_t context_ = 0;
@@ -135,8 +150,13 @@ class Engine {
   std::unique_ptr<Target> target_;
   std::unique_ptr<Drafter> drafter_;
   DepthEstimates depth_estimates_;
-  std::mutex mutex_;
-  std::vector<std::unique_ptr<Session>> idle_;
+  std::unique_ptr<Outputs> outputs_;
+  Scheduler scheduler_;
+  uint64_t fingerprint_ = 0;
+  std::mutex mutex_;  // of a Turn
+  std::mutex sessions_mutex_;
+  std::shared_ptr<KvBudget> kv_budget_;
+  std::vector<std::unique_ptr<Session>> idle_;  // the latest last
 };
 
 }  // namespace gemtp

@@ -43,7 +43,7 @@ std::vector<float> draft_features(Engine& engine, const std::vector<int32_t>& id
     if (poll) poll();
     const Engine::Turn turn(engine);
     const int64_t m = std::min(chunk, rounds - at);
-    engine.target().forward(kv, ids.data() + at, m, m, hidden.get(), nullptr, nullptr);
+    engine.target().forward({&kv, ids.data() + at, m, m, hidden.get()});
     for (int64_t i = 0; i < m; ++i) {
       float* h = hidden.get() + i * backbone;
       int32_t token = ids[static_cast<size_t>(at + i + 1)];

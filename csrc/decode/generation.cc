@@ -45,6 +45,8 @@ const char* finish_reason_name(FinishReason reason) {
       return "length";
     case FinishReason::kContext:
       return "context";
+    case FinishReason::kCancelled:
+      return "cancelled";
   }
   return "";
 }
@@ -54,7 +56,7 @@ double GenerationStats::tokens_per_second() const {
 }
 
 Generation::Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prompt,
-                       GenerationParams params)
+                       GenerationParams params, std::unique_ptr<Session>&& session)
     : engine_(std::move(engine)),
       prompt_(std::move(prompt)),
       params_(std::move(params)),
@@ -76,37 +78,78 @@ Generation::Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prom
     finish_ = FinishReason::kLength;
     return;
   }
-  const Engine::Turn turn(*engine_);
-  session_ = engine_->take_session(prompt_);
+  session_ = session ? std::move(session) : engine_->take_session(prompt_);
+  session_->truncate(session_->reusable(prompt_));
   stats_.cached_tokens = session_->length();
 }
 
 Generation::~Generation() {
-  if (!session_) return;
-  const Engine::Turn turn(*engine_);
-  engine_->give_back(std::move(session_));
+  engine_->scheduler().leave(*this);
+  if (session_) engine_->give_back(std::move(session_));
 }
 
 std::vector<Emitted> Generation::step() {
   std::vector<Emitted> out;
+  if (failure_) std::rethrow_exception(failure_);
   if (done()) return out;
-  const Engine::Turn turn(*engine_);
+  double& seconds = prefilled_ ? stats_.decode_seconds : stats_.prompt_seconds;
   const double start = monotonic_seconds();
-  if (!prefilled_) {
-    prefill_chunk();
-    stats_.prompt_seconds += monotonic_seconds() - start;
-    if (!prefilled_) return out;
-    Round first;
-    first.tokens = {pending_.token};
-    emit(first, out);
-    return out;
+  round_ = {};
+  try {
+    engine_->scheduler().run(*this);
+  } catch (const Error& e) {
+    if (e.kind() == ErrorKind::kCancelled)
+      finish_ = FinishReason::kCancelled;
+    else
+      failure_ = std::current_exception();
+    throw;
+  } catch (...) {
+    failure_ = std::current_exception();
+    throw;
   }
-  const Round round = speculation_.run(*session_, pending_, chooser_, history_, draft_limit());
-  stats_.decode_seconds += monotonic_seconds() - start;
-  count(round);
-  if (speculation_.control()) learned_ = engine_->depth_estimates();
-  emit(round, out);
+  seconds += monotonic_seconds() - start;
+  emit(round_, out);
+  if (done()) engine_->scheduler().leave(*this);
   return out;
+}
+
+SequenceRows Generation::prepare(const Share& share) {
+  if (prefilled_) {
+    const int limit = static_cast<int>(std::min<int64_t>(draft_limit(), share.rows - 1));
+    speculation_.propose(*session_, pending_, chooser_, history_, limit);
+    const std::vector<int32_t>& rows = speculation_.rows();
+    const auto m = static_cast<int64_t>(rows.size());
+    return rows_ = session_->rows(rows.data(), m, m);
+  }
+  const int64_t at = session_->length(), left = static_cast<int64_t>(prompt_.size()) - at;
+  const int64_t m = std::min(share.rows, left);
+  return rows_ = session_->rows(prompt_.data() + at, m, m == left ? 1 : 0);
+}
+
+void Generation::complete(const Outputs& outputs, int64_t row, int64_t rows, double seconds) {
+  session_->appended(rows_.ids, rows_.m);
+  if (prefilled_) {
+    // What a pass with others took says nothing about one's own rows.
+    const double alone = rows == rows_.m ? seconds : 0;
+    const int64_t before = session_->length() - rows_.m;
+    try {
+      round_ = speculation_.accept(outputs, row, *session_, pending_, chooser_, history_, alone);
+    } catch (...) {
+      session_->truncate(before);
+      throw;
+    }
+    count(round_);
+    if (speculation_.control()) learned_ = engine_->depth_estimates();
+    return;
+  }
+  if (rows_.want == 0) return;
+  pending_.token = outputs.choose(row, chooser_, session_->length(), history_);
+  history_.push(pending_.token);
+  speculation_.push(pending_.token);
+  const float* h = outputs.hidden(row);
+  pending_.hidden.assign(h, h + engine_->config().hidden);
+  prefilled_ = true;
+  round_.tokens = {pending_.token};
 }
 
 void Generation::count(const Round& round) {
@@ -140,22 +183,6 @@ DepthReport Generation::depth_report() const {
   out.lookup_acceptance = learned_.lookup.long_run();
   out.expected_rate = speculation_.control()->rate();
   return out;
-}
-
-// Runs the next rows of the prompt; with the last of them, chooses the first token.
-void Generation::prefill_chunk() {
-  const int64_t at = session_->length();
-  const auto total = static_cast<int64_t>(prompt_.size());
-  const int64_t m = std::min(engine_->options().prefill_chunk, total - at);
-  const bool last = at + m == total;
-  session_->forward(engine_->target(), prompt_.data() + at, m, last ? 1 : 0, head_output(chooser_));
-  if (!last) return;
-  pending_.token = session_->choose(0, chooser_, total, history_);
-  history_.push(pending_.token);
-  speculation_.push(pending_.token);
-  const float* h = session_->hidden(0);
-  pending_.hidden.assign(h, h + engine_->config().hidden);
-  prefilled_ = true;
 }
 
 // Drafts that can still become tokens: a round yields at most one more than it drafts.

@@ -8,6 +8,7 @@
 
 #include "decode/choose.h"
 #include "decode/engine.h"
+#include "decode/scheduler.h"
 #include "decode/speculative.h"
 #include "text/stop_strings.h"
 
@@ -47,7 +48,7 @@ struct DepthReport {
   double expected_rate = 0;
 };
 
-enum class FinishReason { kNone, kStop, kLength, kContext };
+enum class FinishReason { kNone, kStop, kLength, kContext, kCancelled };
 const char* finish_reason_name(FinishReason reason);
 
 /// One token as it leaves the generation. `text` is what became certain with it: valid UTF-8,
@@ -58,15 +59,24 @@ struct Emitted {
   std::string text;
 };
 
-class Generation {
+/// For one thread at a time, but for cancel(). Generations of one engine that are stepped on
+/// several threads share passes (scheduler.h).
+class Generation : private Participant {
  public:
-  /// Validates everything; nothing has run yet. Error{kArgument, kContext, kModel}.
-  Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prompt, GenerationParams params);
-  ~Generation();  // hands the session back, also half-way
+  /// Validates everything; nothing has run yet. session: where K/V of the prompt's first tokens may
+  /// be, taken only if nothing is wrong; null: the engine gives one. Error{kArgument, kContext,
+  /// kModel, kMemory}.
+  Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prompt, GenerationParams params,
+             std::unique_ptr<Session>&& session = nullptr);
+  ~Generation() override;  // hands the session to the engine, also half-way
 
   /// One chunk of prefill or one round. The end token that finished the generation is not emitted.
   /// Text still held back at the end comes with the last token, or in tail().
+  /// After an error every step gives the same one.
   std::vector<Emitted> step();
+  /// Ends it, from any thread: a step that is running gives Error{kCancelled} within milliseconds,
+  /// also in the middle of a prompt, otherwise the next one does. K/V of what had been run stays.
+  void cancel() { engine_->scheduler().cancel(*this); }
   bool done() const { return finish_ != FinishReason::kNone; }
   FinishReason finish_reason() const { return finish_; }
   /// Text that was held back when the generation ended without a further token to carry it.
@@ -74,9 +84,16 @@ class Generation {
   const GenerationStats& stats() const { return stats_; }
   /// After the latest round; empty for a fixed depth.
   DepthReport depth_report() const;
+  /// K/V of the prompt and of the tokens chosen, but for the last of them; null once released, and
+  /// for max_tokens 0. Not during a step.
+  const Session* session() const { return session_.get(); }
+  std::unique_ptr<Session> release() { return std::move(session_); }
 
  private:
-  void prefill_chunk();
+  bool prefilling() const override { return !prefilled_; }
+  HeadOutput head() const override { return head_output(chooser_); }
+  SequenceRows prepare(const Share& share) override;
+  void complete(const Outputs& outputs, int64_t row, int64_t rows, double seconds) override;
   void count(const Round& round);
   void emit(const Round& round, std::vector<Emitted>& out);
   std::string release_text(const std::string& piece);
@@ -94,6 +111,9 @@ class Generation {
   std::unique_ptr<StreamDecoder> decoder_;
   Pending pending_;
   bool prefilled_ = false;
+  SequenceRows rows_;  // of the pass
+  Round round_;        // of the latest pass
+  std::exception_ptr failure_;
   std::string tail_;
   FinishReason finish_ = FinishReason::kNone;
   GenerationStats stats_;

@@ -1,6 +1,7 @@
 #include "decode/score.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "base/error.h"
@@ -108,8 +109,10 @@ class LogitStream {
     const Config& c = engine_.config();
     const int64_t rows = std::min(kLogitRows, wanted_ - given_);
     const int64_t position = kv_.length() - wanted_ + given_;
+    std::array<float*, kLogitRows> to;
+    for (int64_t i = 0; i < rows; ++i) to[static_cast<size_t>(i)] = logits_.get() + i * c.vocab;
     engine_.backend().head(*engine_.target_weights().head, hidden_.get() + given_ * c.hidden, rows,
-                           c.softcap, logits_.get(), best_.data());
+                           c.softcap, to.data(), best_.data());
     for (int64_t i = 0; i < rows; ++i)
       if (!std::isfinite(best(i).logit))
         throw Error(
@@ -132,7 +135,7 @@ class LogitStream {
     const int64_t m = std::min(chunk_, rows_ - at);
     wanted_ = std::clamp<int64_t>(at + m - first_row_, 0, m);
     given_ = 0;
-    engine_.target().forward(kv_, ids_.data() + at, m, wanted_, hidden_.get(), nullptr, nullptr);
+    engine_.target().forward({&kv_, ids_.data() + at, m, wanted_, hidden_.get()});
   }
 
   Engine& engine_;

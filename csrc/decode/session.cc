@@ -6,15 +6,9 @@
 
 namespace gemtp {
 
-Session::Session(const Config& target, Backend& backend, int64_t context, int64_t max_rows,
-                 int64_t output_rows, bool kv_f16)
-    : kv_(target, backend, context, max_rows, kv_f16),
-      backend_(backend),
-      hidden_size_(target.hidden),
-      vocab_(target.vocab),
-      output_rows_(output_rows),
-      hidden_(backend.alloc(output_rows * target.hidden)),
-      best_(static_cast<size_t>(output_rows)) {}
+Session::Session(const Config& target, Storage& storage, int64_t context, int64_t max_rows,
+                 bool kv_f16, KvBudget::Share share)
+    : share_(std::move(share)), kv_(target, storage, context, max_rows, kv_f16) {}
 
 int64_t Session::reusable(const std::vector<int32_t>& ids) const {
   const size_t n = std::min(ids.size(), tokens_.size());
@@ -27,35 +21,49 @@ int64_t Session::reusable(const std::vector<int32_t>& ids) const {
 }
 
 void Session::truncate(int64_t length) {
+  if (!kv_.can_truncate(length)) length = 0;
   kv_.truncate(length);
   tokens_.resize(static_cast<size_t>(length));
 }
 
-void Session::forward(Target& target, const int32_t* ids, int64_t m, int64_t want,
-                      HeadOutput head) {
-  GEMTP_ASSERT(want <= output_rows_);
-  if (head == HeadOutput::kLogits && !logits_) logits_ = backend_.alloc(output_rows_ * vocab_);
-  target.forward(kv_, ids, m, want, hidden_.get(),
-                 head == HeadOutput::kNone ? nullptr : best_.data(),
-                 head == HeadOutput::kLogits ? logits_.get() : nullptr);
+void Session::copy(const Session& other, int64_t length) {
+  kv_.copy(other.kv_, length);
+  tokens_.assign(other.tokens_.begin(), other.tokens_.begin() + length);
+}
+
+void Session::read(std::vector<int32_t> tokens, int64_t oldest,
+                   const std::function<void(uint8_t* data, int64_t bytes)>& get) {
+  kv_.read(static_cast<int64_t>(tokens.size()), oldest, get);
+  tokens_ = std::move(tokens);
+}
+
+SequenceRows Session::rows(const int32_t* ids, int64_t m, int64_t want) {
+  SequenceRows out;
+  out.kv = &kv_;
+  out.ids = ids;
+  out.m = m;
+  out.want = want;
+  return out;
+}
+
+void Session::appended(const int32_t* ids, int64_t m) {
   tokens_.insert(tokens_.end(), ids, ids + m);
 }
 
-void Session::prefill(Target& target, const int32_t* ids, int64_t n, int64_t chunk,
-                      HeadOutput head) {
-  while (length() < n) {
-    const int64_t left = n - length(), m = std::min(chunk, left);
-    forward(target, ids + length(), m, m == left ? 1 : 0, head);
-  }
+void Session::forward(Target& target, const int32_t* ids, int64_t m, int64_t want, HeadOutput head,
+                      Outputs& outputs) {
+  SequenceRows sequence = rows(ids, m, want);
+  outputs.receive(0, head, &sequence);
+  target.forward(sequence);
+  appended(ids, m);
 }
 
-int32_t Session::choose(int64_t row, Chooser& chooser, int64_t position,
-                        const TokenHistory& history) const {
-  if (chooser.takes_largest()) {
-    const BestLogit& best = best_[static_cast<size_t>(row)];
-    return chooser.choose_largest(best.index, best.logit, position);
+void Session::prefill(Target& target, const int32_t* ids, int64_t n, int64_t chunk, HeadOutput head,
+                      Outputs& outputs) {
+  while (length() < n) {
+    const int64_t left = n - length(), m = std::min(chunk, left);
+    forward(target, ids + length(), m, m == left ? 1 : 0, head, outputs);
   }
-  return chooser.choose(logits_.get() + row * vocab_, nullptr, vocab_, position, history);
 }
 
 void Session::jump(int64_t length) {

@@ -22,6 +22,8 @@ bool missed(const std::vector<int32_t>& proposed, const std::vector<int32_t>& ch
 
 }  // namespace
 
+const Lookup::Draft Speculation::kNothing;
+
 Speculation::Speculation(Engine& engine, int draft, std::vector<int32_t> ends)
     : engine_(engine),
       draft_(draft),
@@ -37,12 +39,12 @@ bool Speculation::is_end(int32_t token) const {
   return std::binary_search(ends_.begin(), ends_.end(), token);
 }
 
-// Proposes tokens after pending.token, chosen exactly as the target will choose: same function,
+// Drafts tokens after pending.token, chosen exactly as the target will choose: same function,
 // same noise, same history. `limit` of them, or as many as the control asks for; fewer when nothing
 // can follow: after an end token, and when the candidates of an ordered head are all banned, by
 // bias or suppression (the target, which sees the whole vocabulary, may well have a choice).
-void Speculation::propose(const Session& session, const Pending& pending, Chooser& chooser,
-                          TokenHistory& history, int limit) {
+void Speculation::draft(const Session& session, const Pending& pending, Chooser& chooser,
+                        TokenHistory& history, int limit) {
   const int64_t p = session.length();
   Drafter& drafter = engine_.drafter();
   std::vector<float> h = pending.hidden;
@@ -67,61 +69,65 @@ void Speculation::propose(const Session& session, const Pending& pending, Choose
   for (size_t i = 0; i < drafts_.size(); ++i) history.pop();
 }
 
-Round Speculation::run(Session& session, Pending& pending, Chooser& chooser, TokenHistory& history,
-                       int limit) {
-  const int64_t p = session.length();
+void Speculation::propose(const Session& session, const Pending& pending, Chooser& chooser,
+                          TokenHistory& history, int limit) {
   const double start = monotonic_seconds();
-  static const Lookup::Draft kNothing;
-  const Lookup::Draft* found = &kNothing;
+  found_ = &kNothing;
   if (automatic()) {
-    found = &lookup_.draft(limit);
+    found_ = &lookup_.draft(limit);
     engine_.depth_estimates().costs.pass_time(start - idle_since_);
-    control_.begin(engine_.kv_share(p), limit, static_cast<int>(found->tokens.size()),
-                   found->match);
+    control_.begin(engine_.kv_share(session.length()), limit,
+                   static_cast<int>(found_->tokens.size()), found_->match);
   }
   drafts_.clear();
   const bool drafting = automatic() ? control_.more() : draft_ > 0;
   if (drafting)
-    propose(session, pending, chooser, history, automatic() ? limit : std::min(draft_, limit));
-  const double drafted = monotonic_seconds();
+    draft(session, pending, chooser, history, automatic() ? limit : std::min(draft_, limit));
+  idle_since_ = monotonic_seconds();
+  draft_seconds_ = idle_since_ - start;
 
+  source_ = automatic()       ? control_.source()
+            : drafts_.empty() ? DraftSource::kNone
+                              : DraftSource::kDrafter;
+  const std::vector<int32_t>& source = source_ == DraftSource::kLookup ? found_->tokens : drafts_;
+  const int n = automatic() ? control_.depth() : static_cast<int>(drafts_.size());
+  rows_ = {pending.token};
+  rows_.insert(rows_.end(), source.begin(), source.begin() + n);
+}
+
+Round Speculation::accept(const Outputs& outputs, int64_t row, Session& session, Pending& pending,
+                          Chooser& chooser, TokenHistory& history, double verify_seconds) {
+  const double start = monotonic_seconds();
+  const auto m = static_cast<int64_t>(rows_.size());
+  const int64_t p = session.length() - m;
   Round round;
-  round.source = automatic()       ? control_.source()
-                 : drafts_.empty() ? DraftSource::kNone
-                                   : DraftSource::kDrafter;
-  const std::vector<int32_t>& source =
-      round.source == DraftSource::kLookup ? found->tokens : drafts_;
-  round.drafted = automatic() ? control_.depth() : static_cast<int>(drafts_.size());
-  std::vector<int32_t> rows{pending.token};
-  rows.insert(rows.end(), source.begin(), source.begin() + round.drafted);
-  const auto m = static_cast<int64_t>(rows.size());
-  session.forward(engine_.target(), rows.data(), m, m, head_output(chooser));
-
-  int64_t row = 0;
-  for (;; ++row) {
-    const int32_t choice = session.choose(row, chooser, p + 1 + row, history);
+  round.source = source_;
+  round.drafted = static_cast<int>(m) - 1;
+  int64_t last = 0;
+  for (;; ++last) {
+    const int32_t choice = outputs.choose(row + last, chooser, p + 1 + last, history);
     history.push(choice);
     push(choice);
     round.tokens.push_back(choice);
-    const bool agreed = row + 1 < m && choice == rows[static_cast<size_t>(row + 1)];
+    const bool agreed = last + 1 < m && choice == rows_[static_cast<size_t>(last + 1)];
     round.accepted += agreed;
     if (!agreed || is_end(choice)) break;
   }
-  // Row `row` was the last one run on true tokens; what lies behind it was rejected.
-  session.truncate(p + row + 1);
+  // Row `last` was the last one run on true tokens; what lies behind it was rejected.
+  session.truncate(p + last + 1);
   pending.token = round.tokens.back();
-  const float* h = session.hidden(row);
+  const float* h = outputs.hidden(row + last);
   pending.hidden.assign(h, h + engine_.config().hidden);
   idle_since_ = monotonic_seconds();
 
   if (automatic()) {
     RoundOutcome outcome;
-    outcome.draft_seconds = drafted - start;
-    outcome.verify_seconds = idle_since_ - drafted;
+    outcome.draft_seconds = draft_seconds_;
+    outcome.verify_seconds = verify_seconds > 0 ? verify_seconds + idle_since_ - start : 0;
     outcome.drafter_agreed = agreement(drafts_, round.tokens);
     outcome.drafter_missed = missed(drafts_, round.tokens, outcome.drafter_agreed);
-    outcome.lookup_agreed = agreement(found->tokens, round.tokens);
-    outcome.lookup_missed = missed(found->tokens, round.tokens, outcome.lookup_agreed);
+    outcome.lookup_agreed = agreement(found_->tokens, round.tokens);
+    outcome.lookup_missed = missed(found_->tokens, round.tokens, outcome.lookup_agreed);
     control_.end(outcome);
   }
   return round;

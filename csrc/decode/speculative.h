@@ -8,6 +8,7 @@
 #include "decode/depth.h"
 #include "decode/engine.h"
 #include "decode/lookup.h"
+#include "decode/outputs.h"
 #include "decode/session.h"
 
 namespace gemtp {
@@ -30,7 +31,8 @@ struct Round {
 
 constexpr int kAutoDraft = -1;
 
-/// The rounds of one generation, each in a Turn of the engine.
+/// The rounds of one generation: propose(), a pass of the target over rows(), accept(). Both in a
+/// Turn of the engine.
 class Speculation {
  public:
   /// draft: tokens that the drafter proposes in every round, or kAutoDraft: as many as pay off,
@@ -40,18 +42,26 @@ class Speculation {
   /// Of the text, as it becomes certain outside rounds: the prompt and the first token.
   void push(int32_t token);
 
-  /// One round behind session.length() positions: tokens after pending.token are proposed, at most
-  /// `limit`; one target pass verifies them, and the rows are walked while choice == draft. Updates
-  /// session, pending and history (which holds every token chosen so far, pending.token included).
-  Round run(Session& session, Pending& pending, Chooser& chooser, TokenHistory& history, int limit);
+  /// Proposes at most `limit` tokens after pending.token, behind session.length() positions. May be
+  /// called again instead of accept(): the round begins anew.
+  void propose(const Session& session, const Pending& pending, Chooser& chooser,
+               TokenHistory& history, int limit);
+  /// pending.token and the drafts to verify: valid until the next call.
+  const std::vector<int32_t>& rows() const { return rows_; }
+  /// The pass has run, its outputs are those from `row` on, and session holds the rows. They are
+  /// walked while choice == draft. Updates session, pending and history (which holds every token
+  /// chosen so far, pending.token included). verify_seconds: what the pass took, choices not
+  /// included; 0: not known.
+  Round accept(const Outputs& outputs, int64_t row, Session& session, Pending& pending,
+               Chooser& chooser, TokenHistory& history, double verify_seconds);
 
   /// Null for a fixed depth.
   const DepthControl* control() const { return automatic() ? &control_ : nullptr; }
 
  private:
   bool automatic() const { return draft_ == kAutoDraft; }
-  void propose(const Session& session, const Pending& pending, Chooser& chooser,
-               TokenHistory& history, int limit);
+  void draft(const Session& session, const Pending& pending, Chooser& chooser,
+             TokenHistory& history, int limit);
   bool is_end(int32_t token) const;
 
   Engine& engine_;
@@ -59,8 +69,14 @@ class Speculation {
   const std::vector<int32_t> ends_;  // ascending
   DepthControl control_;
   Lookup lookup_;
-  std::vector<int32_t> drafts_;  // the drafter's, of the round
   double idle_since_;
+  // The round.
+  std::vector<int32_t> drafts_;             // the drafter's
+  const Lookup::Draft* found_ = &kNothing;  // looked up
+  static const Lookup::Draft kNothing;
+  DraftSource source_ = DraftSource::kNone;
+  std::vector<int32_t> rows_;
+  double draft_seconds_ = 0;
 };
 
 }  // namespace gemtp

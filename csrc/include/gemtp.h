@@ -66,7 +66,8 @@ typedef enum gemtp_status {
   GEMTP_ERROR_ARGUMENT = 3, /* a parameter outside its domain */
   GEMTP_ERROR_CONTEXT = 4,  /* more tokens than the context holds */
   GEMTP_ERROR_MEMORY = 5,   /* not enough memory */
-  GEMTP_ERROR_INTERNAL = 6  /* a bug of gemtp's */
+  GEMTP_ERROR_INTERNAL = 6, /* a bug of gemtp's */
+  GEMTP_ERROR_CANCELLED = 7 /* stopped by gemtp_session_cancel() */
 } gemtp_status;
 
 /* "0.1.0" */

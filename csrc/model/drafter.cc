@@ -41,8 +41,8 @@ int64_t Drafter::candidate_count() const {
 void Drafter::begin_round(const KvCache& kv, int64_t p) {
   GEMTP_ASSERT(p >= 1 && kv.length() >= p);
   kv_ = &kv;
-  angles_full_ = rope_full_.rows(p, 1);
-  angles_sliding_ = rope_sliding_.rows(p, 1);
+  angles_full_ = rope_full_.rows(&p, 1);
+  angles_sliding_ = rope_sliding_.rows(&p, 1);
   span_full_ = {0, p - 1};
   span_sliding_ = {std::max<int64_t>(0, p - config_.window + 1), p - 1};
 }
@@ -62,7 +62,8 @@ void Drafter::step(int32_t token, const float* h, float* next_h) {
     pass.m = pass.keep = 1;
     pass.rope = sliding ? angles_sliding_ : angles_full_;
     pass.spans = sliding ? &span_sliding_ : &span_full_;
-    pass.read = &kv_->layer(target_.last_kv_layer(sliding));
+    const RowRange all{0, 1, 0, nullptr, &kv_->layer(target_.last_kv_layer(sliding))};
+    pass.ranges = {&all, 1};
     pass.weights = &weights_;
     pass.index = i;
     layer_forward(c, weights_.layers[static_cast<size_t>(i)], pass, scratch_, backend_, x_.get());

@@ -22,6 +22,7 @@ KvCache::KvCache(const Config& target, Storage& storage, int64_t context, int64_
   for (int i = 0; i < target.kv_layers; ++i) {
     const LayerConfig& l = target.layers[static_cast<size_t>(i)];
     layers_.push_back(storage.make_kv(l.kv_heads, l.head_dim, l.sliding ? ring : full, f16));
+    sliding_.push_back(l.sliding);
     if (l.sliding) ring_ = ring;
   }
 }
@@ -35,14 +36,58 @@ bool KvCache::can_truncate(int64_t length) const {
   if (length < 0 || length > length_) return false;
   // The next row, at position `length`, reads back to length - window + 1. Slot p is intact as long
   // as position p + ring has not been written.
-  const int64_t oldest = std::max<int64_t>(0, length - window_ + 1);
-  return length == 0 || ring_ == 0 || oldest + ring_ >= written_;
+  return length == 0 || std::max<int64_t>(0, length - window_ + 1) >= oldest();
 }
 
 void KvCache::truncate(int64_t length) {
   GEMTP_ASSERT(can_truncate(length));
   length_ = length;
-  if (length == 0) written_ = 0;
+  if (length == 0) lost_ = written_ = 0;
+}
+
+// Blocks of 16 positions that hold `length` positions, of the sliding layers those from `oldest`
+// on.
+template <class Fn>
+void KvCache::for_each_block(int64_t length, int64_t oldest, const Fn& fn) const {
+  for (size_t i = 0; i < layers_.size(); ++i)
+    for (int64_t b = sliding_[i] ? oldest / 16 : 0; b < (length + 15) / 16; ++b) fn(i, b);
+}
+
+void KvCache::restored(int64_t length, int64_t oldest) {
+  length_ = length;
+  lost_ = oldest;
+  written_ = round_up_16(length);  // the last block is whole
+}
+
+void KvCache::copy(const KvCache& other, int64_t length) {
+  GEMTP_ASSERT(other.can_truncate(length) && layers_.size() == other.layers_.size());
+  std::vector<uint8_t> block;
+  for_each_block(length, other.oldest(), [&](size_t i, int64_t b) {
+    block.resize(static_cast<size_t>(layers_[i]->block_bytes()));
+    other.layers_[i]->get_block(b, block.data());
+    layers_[i]->put_block(b, block.data());
+  });
+  restored(length, other.oldest());
+}
+
+void KvCache::write(const std::function<void(const uint8_t* data, int64_t bytes)>& put) const {
+  std::vector<uint8_t> block;
+  for_each_block(length_, oldest(), [&](size_t i, int64_t b) {
+    block.resize(static_cast<size_t>(layers_[i]->block_bytes()));
+    layers_[i]->get_block(b, block.data());
+    put(block.data(), layers_[i]->block_bytes());
+  });
+}
+
+void KvCache::read(int64_t length, int64_t oldest,
+                   const std::function<void(uint8_t* data, int64_t bytes)>& get) {
+  std::vector<uint8_t> block;
+  for_each_block(length, oldest, [&](size_t i, int64_t b) {
+    block.resize(static_cast<size_t>(layers_[i]->block_bytes()));
+    get(block.data(), layers_[i]->block_bytes());
+    layers_[i]->put_block(b, block.data());
+  });
+  restored(length, oldest);
 }
 
 int64_t KvCache::bytes() const {
@@ -68,7 +113,10 @@ void KvCache::fill_with_noise(Backend& backend) {
   }
 }
 
-void KvCache::jump(int64_t length) { length_ = written_ = length; }
+void KvCache::jump(int64_t length) {
+  length_ = written_ = length;
+  lost_ = 0;
+}
 
 int64_t kv_read_bytes(const Config& target, int64_t position, bool f16) {
   int64_t bytes = 0;

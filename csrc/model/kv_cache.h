@@ -2,7 +2,9 @@
 // ring for every sliding one.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -31,6 +33,25 @@ class KvCache {
 
   int64_t bytes() const;
 
+  /// Positions below this are gone from the sliding layers.
+  int64_t oldest() const { return ring_ ? std::max(lost_, written_ - ring_) : 0; }
+
+  /// Becomes what `other`, a cache of the same model and type, is behind its first `length`
+  /// positions. Preconditions: other.can_truncate(length), and this context holds them.
+  void copy(const KvCache& other, int64_t length);
+
+  /// Whether `oldest` can be that of a cache of `length` positions that can go on.
+  bool plausible(int64_t length, int64_t oldest) const {
+    return length >= 0 && oldest >= 0 && oldest <= std::max<int64_t>(0, length - window_ + 1) &&
+           (ring_ > 0 || oldest == 0);
+  }
+
+  /// The cache as blocks of bytes (KvLayer), in a fixed order, and back: `length` and `oldest` are
+  /// those of the cache that wrote them. put() and get() stop with what the function throws.
+  void write(const std::function<void(const uint8_t* data, int64_t bytes)>& put) const;
+  void read(int64_t length, int64_t oldest,
+            const std::function<void(uint8_t* data, int64_t bytes)>& get);
+
   /// For measurements, which do not care what keys and values hold: noise in every slot of every
   /// layer, so that jump() may claim any length.
   void fill_with_noise(Backend& backend);
@@ -38,10 +59,16 @@ class KvCache {
   void jump(int64_t length);
 
  private:
+  template <class Fn>
+  void for_each_block(int64_t length, int64_t oldest, const Fn& fn) const;
+  void restored(int64_t length, int64_t oldest);
+
   std::vector<std::unique_ptr<KvLayer>> layers_;  // [kv_layers]
+  std::vector<bool> sliding_;                     // [kv_layers]
   int64_t window_ = 0;
   int64_t ring_ = 0;  // slots of a sliding layer; 0: no sliding layer
   int64_t length_ = 0;
+  int64_t lost_ = 0;     // positions below this never were in the rings
   int64_t written_ = 0;  // positions below this have been written since they were last intact
 };
 

@@ -42,8 +42,9 @@ void attention_block(const Config& c, const LayerConfig& l, const LayerWeights& 
   const float* kept_normed = s.normed.get() + skip * c.hidden;
   b.rms_norm(x, w.attn_norm.get(), p.m, c.hidden, c.eps, s.normed.get());
 
+  const bool own = p.ranges.front().own != nullptr;
   std::vector<MatmulJob> jobs;
-  if (p.own) {
+  if (own) {
     jobs.push_back(job(w.k, s.normed.get(), p.m, s.k.get()));
     if (w.v) jobs.push_back(job(w.v, s.normed.get(), p.m, s.v.get()));
   }
@@ -54,12 +55,13 @@ void attention_block(const Config& c, const LayerConfig& l, const LayerWeights& 
   }
   b.matmul(jobs);
 
-  if (p.own) {
+  if (own) {
     const int64_t width = l.kv_heads * l.head_dim;
     if (!w.v) std::memcpy(s.v.get(), s.k.get(), static_cast<size_t>(p.m * width) * sizeof(float));
     b.head_norm_rope(s.k.get(), w.k_norm.get(), p.m, l.kv_heads, l.head_dim, c.eps, &p.rope);
     b.head_norm_rope(s.v.get(), nullptr, p.m, l.kv_heads, l.head_dim, c.eps, nullptr);
-    b.store_kv(*p.own, s.k.get(), s.v.get(), p.first, p.m);
+    for (const RowRange& r : p.ranges)
+      b.store_kv(*r.own, s.k.get() + r.row * width, s.v.get() + r.row * width, r.first, r.m);
   }
   if (p.keep == 0) return;
 
@@ -68,7 +70,12 @@ void attention_block(const Config& c, const LayerConfig& l, const LayerWeights& 
   rope.cos += skip * rope.half;
   rope.sin += skip * rope.half;
   b.head_norm_rope(s.q.get(), w.q_norm.get(), p.keep, l.heads, l.head_dim, c.eps, &rope);
-  b.attention(*p.read, s.q.get(), p.keep, l.heads, p.spans, s.attended.get());
+  for (const RowRange& r : p.ranges) {
+    const int64_t row = std::max(r.row - skip, int64_t{0}), m = r.row + r.m - skip - row;
+    const int64_t at = row * l.heads * l.head_dim;
+    if (m > 0)
+      b.attention(*r.read, s.q.get() + at, m, l.heads, p.spans + row, s.attended.get() + at);
+  }
   b.matmul({job(w.attn_output, s.attended.get(), p.keep, s.branch.get())});
   b.rms_norm_add(s.branch.get(), w.attn_post_norm.get(), p.keep, c.hidden, c.eps, kept, kept);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "backend/backend.h"
@@ -41,15 +42,21 @@ class LayerScratch {
   std::vector<MatmulJob> out_jobs;
 };
 
+/// Consecutive rows of a pass that belong to one sequence and have consecutive positions.
+struct RowRange {
+  int64_t row = 0, m = 0;         // rows row .. row + m - 1
+  int64_t first = 0;              // position of the first
+  KvLayer* own = nullptr;         // K/V to write; null when shared
+  const KvLayer* read = nullptr;  // K/V to attend to
+};
+
 /// The rows of one pass through one layer.
 struct LayerPass {
-  int64_t m = 0;      // rows
-  int64_t keep = 0;   // trailing rows that go on past K/V; the others only leave their K/V
-  int64_t first = 0;  // position of row 0
-  RopeRows rope;      // of the m rows
+  int64_t m = 0;     // rows
+  int64_t keep = 0;  // trailing rows that go on past K/V; the others only leave their K/V
+  std::span<const RowRange> ranges;      // that make up the m rows; all own K/V, or none
+  RopeRows rope;                         // of the m rows
   const AttentionSpan* spans = nullptr;  // of the `keep` rows
-  KvLayer* own = nullptr;                // K/V to write; null when shared
-  const KvLayer* read = nullptr;         // K/V to attend to
   // Per-layer inputs: ids and scaled embeddings of the m rows; ple_table may be empty (no PLE).
   const int32_t* ids = nullptr;
   const float* embedded = nullptr;  // [m, hidden]

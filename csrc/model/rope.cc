@@ -15,12 +15,12 @@ Rope::Rope(double base, int64_t head_dim, const std::vector<float>& factors) {
   }
 }
 
-RopeRows Rope::rows(int64_t first, int64_t m) {
+RopeRows Rope::rows(const int64_t* positions, int64_t m) {
   const size_t half = frequency_.size();
   cos_.resize(static_cast<size_t>(m) * half);
   sin_.resize(cos_.size());
   for (size_t r = 0; r < static_cast<size_t>(m); ++r) {
-    const double position = static_cast<double>(first + static_cast<int64_t>(r));
+    const double position = static_cast<double>(positions[r]);
     for (size_t i = 0; i < half; ++i) {
       double s, c;
       portable_sincos(position * frequency_[i], &s, &c);

@@ -16,9 +16,9 @@ class Rope {
   /// and 1e30 for those that don't), or empty for all 1.
   Rope(double base, int64_t head_dim, const std::vector<float>& factors);
 
-  /// Angles of positions first .. first + m - 1, computed in double and rounded once. The result
-  /// points into this object and holds until the next call.
-  RopeRows rows(int64_t first, int64_t m);
+  /// Angles of m rows at these positions, computed in double and rounded once. The result points
+  /// into this object and holds until the next call.
+  RopeRows rows(const int64_t* positions, int64_t m);
 
  private:
   std::vector<double> frequency_;  // [d/2] radians per position

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["ArgumentError", "ContextError", "Error", "FileError", "ModelError", "OutOfMemoryError"]
+__all__ = [
+    "ArgumentError",
+    "CancelledError",
+    "ContextError",
+    "Error",
+    "FileError",
+    "ModelError",
+    "OutOfMemoryError",
+]
 
 
 class Error(Exception):
@@ -23,6 +31,10 @@ class ArgumentError(Error, ValueError):
 
 class ContextError(ArgumentError):
     """More tokens than the context holds."""
+
+
+class CancelledError(Error):
+    """A generation that was stopped, by its caller."""
 
 
 class OutOfMemoryError(ModelError, MemoryError):

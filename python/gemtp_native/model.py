@@ -235,6 +235,9 @@ class Model:
         kv_type: "f16" or "f32", the type keys and values are kept in.
         prefill_chunk: rows of one prefill pass; changes memory and speed, never the result.
         mmap: False reads the file into memory, for files that may change while in use.
+        kv_budget: bytes that keys and values of all sequences may take together, those at work and
+            those kept for later prompts that begin alike; None: half of the memory that is free,
+            at most 16 full contexts.
         profile: False ignores what `gemtp tune` has saved for these files and threads, from which
             draft="auto" starts. A profile that does not fit is ignored with a warning through the
             logger "gemtp_native". It never changes the text.
@@ -254,6 +257,7 @@ class Model:
         prefill_chunk: int = 512,
         mmap: bool = True,
         profile: bool = True,
+        kv_budget: int | None = None,
     ):
         found = model_path(_path("target", target))
         helper = None
@@ -268,10 +272,15 @@ class Model:
             _is_f16(kv_type),
             bool(mmap),
             "",
+            0 if kv_budget is None else _integer("kv_budget", kv_budget, 1),
         )
         self._chats = Chats(self._engine, os.fspath(found))
         if profile:
             use_profile(self._engine, found, helper, kv_type)
+
+    def clear_cache(self) -> None:
+        """Forgets the keys and values of finished generations."""
+        self._engine.clear_cache()
 
     def generate(self, prompt: Prompt, **options: Any) -> Output:
         """Completes ``prompt``, a text (BOS is prepended) or a list of token ids.

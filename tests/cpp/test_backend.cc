@@ -298,9 +298,15 @@ TEST_CASE("gated products and the head are those of matmul, gelu, softcap and a 
           std::vector<float> wanted = gates, logits(n);
           if (cap > 0) backend->softcap(wanted.data(), m, rows, cap, wanted.data());
           std::vector<BestLogit> best(static_cast<size_t>(m)), alone(best);
-          backend->head(*gate, x.data(), m, cap, logits.data(), best.data());
-          backend->head(*gate, x.data(), m, cap, nullptr, alone.data());
+          std::vector<float*> to(static_cast<size_t>(m)), nowhere(to);
+          for (int64_t i = 0; i < m; ++i)
+            to[static_cast<size_t>(i)] = i == 1 ? nullptr : logits.data() + i * rows;
+          backend->head(*gate, x.data(), m, cap, to.data(), best.data());
+          backend->head(*gate, x.data(), m, cap, nowhere.data(), alone.data());
+          if (m > 1) std::fill_n(wanted.begin() + rows, rows, 0.0f);
           CHECK(logits == wanted);
+          wanted = gates;
+          if (cap > 0) backend->softcap(wanted.data(), m, rows, cap, wanted.data());
           for (int64_t i = 0; i < m; ++i) {
             const float* row = wanted.data() + i * rows;
             const float* top = std::max_element(row, row + rows);  // the first of equal ones
@@ -322,7 +328,8 @@ TEST_CASE("head: the smallest index of equal logits, and damage before everythin
     const auto matrix = backend->load_matrix(
         {DType::kF32, rows, cols, reinterpret_cast<const uint8_t*>(w.data())}, "head");
     BestLogit best;
-    backend->head(*matrix, &x, 1, 0, nullptr, &best);
+    float* nowhere = nullptr;
+    backend->head(*matrix, &x, 1, 0, &nowhere, &best);
     return best;
   };
   w[4000] = w[4500] = w[4999] = 2.0f;

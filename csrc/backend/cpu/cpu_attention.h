@@ -23,6 +23,15 @@ class CpuKv : public KvLayer {
   uint8_t* values_of(int64_t head) const { return values.get() + head * value_bytes(); }
   int64_t key_bytes() const { return capacity * head_dim * element(); }
   int64_t value_bytes() const { return capacity * columns() * 16 * element(); }
+
+  int64_t block_bytes() const override;
+  void get_block(int64_t b, uint8_t* to) const override;
+  void put_block(int64_t b, const uint8_t* from) override;
+
+ private:
+  // Calls fn(part of the cache, its bytes) for all parts of a block, in a fixed order.
+  template <class Fn>
+  void for_each_part(int64_t b, const Fn& fn) const;
 };
 
 class CpuAttention {

@@ -36,6 +36,7 @@ class CpuBackend : public Backend {
 
   std::string name() const override { return std::string("cpu/") + kernels_.name; }
   int threads() const override { return pool_.threads(); }
+  bool stopped() const override { return pool_.stopped(); }
 
   Buffer alloc(int64_t n) override {
     return Buffer(static_cast<float*>(allocate_zeros(static_cast<size_t>(n) * sizeof(float))));
@@ -105,7 +106,7 @@ class CpuBackend : public Backend {
 
   void matmul(const std::vector<MatmulJob>& jobs) override { matmul_.products(jobs); }
   void gated_matmul(const std::vector<GatedJob>& jobs) override { matmul_.gated(jobs); }
-  void head(const Matrix& w, const float* x, int64_t m, float cap, float* logits,
+  void head(const Matrix& w, const float* x, int64_t m, float cap, float* const* logits,
             BestLogit* best) override {
     matmul_.head(w, x, m, cap, logits, best);
   }
@@ -172,7 +173,7 @@ class CpuBackend : public Backend {
   }
 
  private:
-  void begin_pass() override { pool_.begin_pass(); }
+  void begin_pass(const std::atomic<bool>* stop) override { pool_.begin_pass(stop); }
   void end_pass() override { pool_.end_pass(); }
 
   template <class Fn>

@@ -1,6 +1,7 @@
 #include "backend/cpu/cpu_matmul.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "backend/cpu/scalar_math.h"
 #include "base/error.h"
@@ -194,8 +195,8 @@ void CpuMatmul::gated(const std::vector<GatedJob>& jobs) {
   });
 }
 
-void CpuMatmul::head(const Matrix& matrix, const float* x, int64_t m, float cap, float* logits,
-                     BestLogit* best) {
+void CpuMatmul::head(const Matrix& matrix, const float* x, int64_t m, float cap,
+                     float* const* logits, BestLogit* best) {
   inputs_.clear();
   add_input(matrix, x, matrix.cols, m);
   quantize_inputs();
@@ -208,13 +209,13 @@ void CpuMatmul::head(const Matrix& matrix, const float* x, int64_t m, float cap,
     for (int64_t g = begin; g < end; ++g) {
       const int64_t tile = g * group, stop = std::min(w.tiles(), tile + group);
       const int64_t first = tile * GEMTP_TILE, n = std::min(stop * GEMTP_TILE, w.rows) - first;
-      float* y = logits ? logits + first : results_[static_cast<size_t>(thread)].ensure(m * n);
-      const int64_t stride = logits ? w.rows : n;
-      run(w, call(w, inputs_[0], tile, stop, y, stride));
+      float* y = results_[static_cast<size_t>(thread)].ensure(m * n);
+      run(w, call(w, inputs_[0], tile, stop, y, n));
       for (int64_t i = 0; i < m; ++i) {
-        float* row = y + i * stride;
+        float* row = y + i * n;
         if (cap > 0) kernels_.softcap(row, n, cap, row);
         best_[static_cast<size_t>(g * m + i)] = best_of(row, n, first);
+        if (logits[i]) std::memcpy(logits[i] + first, row, static_cast<size_t>(n) * sizeof(float));
       }
     }
   });

@@ -1,0 +1,197 @@
+#include "decode/scheduler.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "decode/engine.h"
+
+namespace gemtp {
+namespace {
+
+// Rows of prompts in a pass beside sequences that decode, and the fewest of one prompt: what the
+// kernels take together.
+constexpr int64_t kPromptRowsBeside = 64, kFewestPromptRows = 16;
+constexpr int64_t kVerifyRows = 16;  // most of a sequence that decodes
+
+// How long a pass waits for those who were in the one before, as a share of what that took.
+constexpr double kPatience = 0.05, kShortestWait = 3e-4, kLongestWait = 5e-3;
+
+double patience(double pass_seconds) {
+  return std::clamp(kPatience * pass_seconds, kShortestWait, kLongestWait);
+}
+
+[[noreturn]] void throw_cancelled() {
+  throw Error(ErrorKind::kCancelled, "the generation was cancelled");
+}
+
+}  // namespace
+
+void Scheduler::run(Participant& p) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  std::erase(expected_, &p);
+  if (p.cancelled()) throw_cancelled();
+  if (p.left_ >= 0) p.slow_ = monotonic_seconds() - p.left_ > patience(pass_seconds_);
+  Request request{&p, false, false, nullptr};
+  queue_.push_back(&request);
+  changed_.notify_all();  // whoever waits for others
+  while (!request.done) {
+    const auto waiting = std::find(queue_.begin(), queue_.end(), &request);
+    if (p.cancelled() && waiting != queue_.end()) {
+      queue_.erase(waiting);
+      throw_cancelled();
+    }
+    if (leading_)
+      changed_.wait(lock);
+    else
+      lead(lock);
+  }
+  p.left_ = ended_;
+  if (request.error) std::rethrow_exception(request.error);
+}
+
+void Scheduler::cancel(Participant& p) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  p.cancelled_ = true;
+  for (const Request* r : running_)
+    if (r->participant == &p) stop_ = true;
+  changed_.notify_all();
+}
+
+void Scheduler::leave(Participant& p) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::erase(expected_, &p);
+  changed_.notify_all();
+}
+
+void Scheduler::await_others(std::unique_lock<std::mutex>& lock) {
+  const auto all_here = [this] {
+    return std::all_of(expected_.begin(), expected_.end(),
+                       [](const Participant* p) { return p->slow_; });
+  };
+  const double left = ended_ + patience(pass_seconds_) - monotonic_seconds();
+  if (left > 0) changed_.wait_for(lock, std::chrono::duration<double>(left), all_here);
+  expected_.clear();
+}
+
+// Those that are to run now: at most one for each row that can be given outputs.
+std::vector<Scheduler::Request*> Scheduler::take() {
+  std::vector<Request*> batch;
+  const auto limit = static_cast<size_t>(std::min(kOutputRows, engine_.max_rows()));
+  for (auto it = queue_.begin(); it != queue_.end() && batch.size() < limit;) {
+    if ((*it)->participant->cancelled()) {
+      ++it;  // its own thread takes it out
+      continue;
+    }
+    batch.push_back(*it);
+    it = queue_.erase(it);
+  }
+  return batch;
+}
+
+void Scheduler::lead(std::unique_lock<std::mutex>& lock) {
+  leading_ = true;
+  await_others(lock);
+  running_ = take();
+  stop_ = false;
+  const std::vector<Request*> batch = running_;
+  lock.unlock();
+  const double start = monotonic_seconds();
+  if (!batch.empty()) {
+    const Engine::Turn turn(engine_, &stop_);
+    run_pass(batch);
+  }
+  lock.lock();
+  running_.clear();
+  ended_ = monotonic_seconds();
+  pass_seconds_ = ended_ - start;
+  // Those that have not had their turn go first next time.
+  std::vector<Request*> again;
+  for (Request* r : batch) {
+    r->done = r->ran;
+    if (r->ran)
+      expected_.push_back(r->participant);
+    else
+      again.push_back(r);
+  }
+  queue_.insert(queue_.begin(), again.begin(), again.end());
+  leading_ = false;
+  changed_.notify_all();
+}
+
+// Of `budget` rows, those of the next of some prompts: an even share, in whole panels.
+int64_t Scheduler::prompt_rows(int64_t budget, int64_t prompts) {
+  const int64_t even = budget / prompts / kFewestPromptRows * kFewestPromptRows;
+  return std::min(budget, std::max(even, kFewestPromptRows));
+}
+
+// Runs what fits; requests that have had their turn have run.
+void Scheduler::run_pass(const std::vector<Request*>& batch) {
+  Outputs& outputs = engine_.outputs();
+  struct Part {
+    Request* request;
+    int64_t output;  // its first row of `outputs`
+  };
+  std::vector<Part> parts;
+  std::vector<SequenceRows> sequences;
+  int64_t rows = 0, wanted = 0;
+  const auto prepare = [&](Request* r, const Participant::Share& share) {
+    try {
+      SequenceRows s = r->participant->prepare(share);
+      outputs.receive(wanted, r->participant->head(), &s);
+      parts.push_back({r, wanted});
+      sequences.push_back(s);
+      rows += s.m;
+      wanted += s.want;
+    } catch (...) {
+      r->error = std::current_exception();
+      r->ran = true;
+    }
+  };
+
+  auto prompts = std::count_if(batch.begin(), batch.end(),
+                               [](Request* r) { return r->participant->prefilling(); });
+  const auto decoding = static_cast<int64_t>(batch.size()) - prompts;
+  int64_t others = decoding;  // that have not said how many
+  for (Request* r : batch) {
+    if (r->participant->prefilling() || stop_) continue;
+    --others;
+    const int64_t room = std::min(outputs.rows() - wanted, engine_.max_rows() - rows);
+    prepare(r, {std::min(kVerifyRows, room - others - prompts), rows + others});
+  }
+  int64_t budget = std::min(engine_.max_rows() - rows,
+                            decoding ? kPromptRowsBeside : engine_.options().prefill_chunk);
+  for (Request* r : batch) {
+    if (!r->participant->prefilling() || budget <= 0 || stop_) continue;
+    const int64_t before = rows;
+    prepare(r, {prompt_rows(budget, prompts--), rows});
+    budget -= rows - before;
+  }
+  if (sequences.empty() || stop_) return;
+
+  const double start = monotonic_seconds();
+  try {
+    engine_.target().forward(sequences);
+  } catch (...) {
+    if (stop_) return;
+    if (parts.size() > 1) {  // one of them met what is wrong with the weights
+      for (const Part& part : parts) run_pass({part.request});
+      return;
+    }
+    parts[0].request->error = std::current_exception();
+    parts[0].request->ran = true;
+    return;
+  }
+  const double seconds = monotonic_seconds() - start;
+  for (const Part& part : parts) {
+    try {
+      part.request->participant->complete(outputs, part.output, rows, seconds);
+    } catch (...) {
+      part.request->error = std::current_exception();
+    }
+    part.request->ran = true;
+  }
+}
+
+}  // namespace gemtp

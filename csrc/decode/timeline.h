@@ -1,0 +1,67 @@
+// A text that goes on: tokens so far, and K/V of most of them. Tokens are put behind it or
+// generated there; it can be cut back, split in two, kept in a file. What is generated depends on
+// its tokens alone, not on how they came about.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "decode/engine.h"
+#include "decode/generation.h"
+
+namespace gemtp {
+
+/// For one thread at a time, but for cancel().
+class Timeline {
+ public:
+  explicit Timeline(std::shared_ptr<Engine> engine) : engine_(std::move(engine)) {}
+  ~Timeline();  // its K/V serves later prompts that begin alike
+
+  /// Everything so far: what was put there and what was generated.
+  const std::vector<int32_t>& tokens() const { return tokens_; }
+  /// Of them, the first that need not be run again.
+  int64_t cached() const;
+  const std::shared_ptr<Engine>& engine() const { return engine_; }
+
+  /// Ends a generation that is under way. Error{kArgument} for ids outside the vocabulary,
+  /// Error{kContext} for more than fit.
+  void append(const std::vector<int32_t>& ids);
+
+  /// Begins to generate behind all tokens. Errors as Generation's.
+  void begin(GenerationParams params);
+  /// As Generation::step(); the tokens are part of the timeline.
+  std::vector<Emitted> step();
+  /// Null before the first begin(). Stays after the end, for its stats, until the next begin().
+  const Generation* generation() const { return generation_.get(); }
+  /// Whether a generation is under way.
+  bool generating() const { return generation_ && generation_->session() && !generation_->done(); }
+  /// From any thread: ends the generation that is under way, as Generation::cancel(). Tokens that
+  /// step() gave before stay.
+  void cancel();
+  /// Ends the generation that is under way, if one is.
+  void end();
+
+  /// Keeps the first `length` tokens, and ends a generation. Error{kArgument} beyond tokens().
+  void rewind(int64_t length);
+  /// A second one with the same past, also between two steps. Error{kMemory}.
+  std::unique_ptr<Timeline> fork() const;
+
+  /// Tokens and K/V to a file, for this model and K/V type. Error{kFile}: nothing is left behind.
+  void save(const std::string& path) const;
+  /// Error{kFile} for a damaged file, Error{kModel} for another model's, Error{kContext}.
+  static std::unique_ptr<Timeline> restore(std::shared_ptr<Engine> engine, const std::string& path);
+
+ private:
+  const Session* session() const { return generating() ? generation_->session() : session_.get(); }
+
+  std::shared_ptr<Engine> engine_;
+  std::vector<int32_t> tokens_;
+  std::unique_ptr<Session> session_;  // null: none yet, or the generation has it
+  std::mutex mutex_;                  // of the pointer, between cancel() and the rest
+  std::unique_ptr<Generation> generation_;
+};
+
+}  // namespace gemtp

@@ -1,0 +1,161 @@
+// A timeline as a file:
+//   "GEMTPSES", version u32, K/V in f16 u32, fingerprint u64, tokens i64, of them in the cache i64,
+//   oldest position of the sliding layers i64, the tokens i32 each, the cache's blocks (KvCache),
+//   FNV-1a of all of it u64; numbers in little endian.
+#include <bit>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <system_error>
+#include <utility>
+
+#include "base/error.h"
+#include "base/hash.h"
+#include "decode/timeline.h"
+
+namespace gemtp {
+namespace {
+
+static_assert(std::endian::native == std::endian::little);
+
+struct Header {
+  char magic[8] = {'G', 'E', 'M', 'T', 'P', 'S', 'E', 'S'};
+  uint32_t version = 1;
+  uint32_t kv_f16 = 1;
+  uint64_t fingerprint = 0;
+  int64_t tokens = 0, cached = 0, oldest = 0;
+};
+static_assert(sizeof(Header) == 48);
+
+std::string reason() { return std::generic_category().message(errno); }
+
+class File {
+ public:
+  File(const std::string& path, const char* mode)
+      : path_(path), file_(std::fopen(path.c_str(), mode)) {
+    if (!file_)
+      throw Error(ErrorKind::kFile, format("cannot open %s: %s", name().c_str(), reason().c_str()));
+  }
+  ~File() {
+    if (file_) std::fclose(file_);
+  }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+
+  std::string name() const { return quoted(path_, 200); }
+  uint64_t hash() const { return hash_.value(); }
+
+  void write(const void* data, size_t n) {
+    hash_.add(data, n);
+    if (std::fwrite(data, 1, n, file_) != n) fail("write");
+  }
+  void close() {
+    if (std::fclose(std::exchange(file_, nullptr)) != 0) fail("write");
+  }
+  void read(void* data, size_t n) {
+    if (std::fread(data, 1, n, file_) != n)
+      throw Error(
+          ErrorKind::kFile,
+          format("%s ends too early: it is cut off or being written; save the session again",
+                 name().c_str()));
+    hash_.add(data, n);
+  }
+  bool at_end() { return std::fgetc(file_) == EOF; }
+
+ private:
+  [[noreturn]] void fail(const char* what) const {
+    throw Error(ErrorKind::kFile,
+                format("cannot %s %s: %s", what, name().c_str(), reason().c_str()));
+  }
+
+  std::string path_;
+  std::FILE* file_;
+  Hash64 hash_;
+};
+
+[[noreturn]] void throw_damaged(const File& file) {
+  throw Error(ErrorKind::kFile,
+              format("%s is not a session file or is damaged; save the session again",
+                     file.name().c_str()));
+}
+
+}  // namespace
+
+void Timeline::save(const std::string& path) const {
+  const std::string part = path + ".part";
+  try {
+    File file(part, "wb");
+    Header h;
+    h.kv_f16 = engine_->options().kv_f16;
+    h.fingerprint = engine_->fingerprint();
+    h.tokens = static_cast<int64_t>(tokens_.size());
+    h.cached = cached();
+    h.oldest = h.cached ? session()->kv().oldest() : 0;
+    file.write(&h, sizeof h);
+    file.write(tokens_.data(), tokens_.size() * sizeof(int32_t));
+    if (h.cached)
+      session()->kv().write([&](const uint8_t* data, int64_t bytes) {
+        file.write(data, static_cast<size_t>(bytes));
+      });
+    const uint64_t hash = file.hash();
+    file.write(&hash, sizeof hash);
+    file.close();
+    if (std::rename(part.c_str(), path.c_str()) != 0)
+      throw Error(ErrorKind::kFile,
+                  format("cannot write %s: %s", quoted(path, 200).c_str(), reason().c_str()));
+  } catch (...) {
+    std::remove(part.c_str());
+    throw;
+  }
+}
+
+std::unique_ptr<Timeline> Timeline::restore(std::shared_ptr<Engine> engine,
+                                            const std::string& path) {
+  File file(path, "rb");
+  Header h;
+  file.read(&h, sizeof h);
+  if (std::memcmp(h.magic, Header().magic, sizeof h.magic) != 0) throw_damaged(file);
+  if (h.version != Header().version)
+    throw Error(ErrorKind::kFile,
+                format("%s has version %u and this build reads version %u; save the session again "
+                       "with this build",
+                       file.name().c_str(), h.version, Header().version));
+  const bool f16 = engine->options().kv_f16;
+  if (h.fingerprint != engine->fingerprint())
+    throw Error(ErrorKind::kModel,
+                format("%s was saved with another model than %s; open that one, or begin anew",
+                       file.name().c_str(), engine->file().quoted_path().c_str()));
+  if ((h.kv_f16 != 0) != f16)
+    throw Error(ErrorKind::kModel,
+                format("%s holds K/V in %s; open the model with the same type of K/V",
+                       file.name().c_str(), h.kv_f16 ? "f16" : "f32"));
+  if (h.tokens < 0 || h.cached < 0 || h.cached > h.tokens) throw_damaged(file);
+  if (h.tokens > engine->context())
+    throw Error(ErrorKind::kContext,
+                format("%s holds %lld tokens and the context %lld; open the model with a larger "
+                       "context",
+                       file.name().c_str(), static_cast<long long>(h.tokens),
+                       static_cast<long long>(engine->context())));
+  auto out = std::make_unique<Timeline>(std::move(engine));
+  out->tokens_.resize(static_cast<size_t>(h.tokens));
+  file.read(out->tokens_.data(), out->tokens_.size() * sizeof(int32_t));
+  for (const int32_t id : out->tokens_)
+    if (id < 0 || id >= out->engine_->config().vocab) throw_damaged(file);
+  if (h.cached) {
+    out->session_ = out->engine_->new_session();
+    if (!out->session_->kv().plausible(h.cached, h.oldest)) throw_damaged(file);
+    out->session_->read(
+        {out->tokens_.begin(), out->tokens_.begin() + h.cached}, h.oldest,
+        [&](uint8_t* data, int64_t bytes) { file.read(data, static_cast<size_t>(bytes)); });
+  }
+  const uint64_t hash = file.hash();
+  uint64_t stored = 0;
+  file.read(&stored, sizeof stored);
+  if (stored != hash || !file.at_end()) {
+    out->session_.reset();  // nobody is to go on from it
+    throw_damaged(file);
+  }
+  return out;
+}
+
+}  // namespace gemtp
