@@ -143,7 +143,9 @@ void CostModel::update(const Prediction& predicted, double seconds, double conte
 }
 
 double CostModel::verify(int rows, double context) const {
-  return std::exp(predict_verify(rows, context).value);
+  if (rows <= kMaxRows) return std::exp(predict_verify(rows, context).value);
+  const double most = verify(kMaxRows, context), half = verify(kMaxRows / 2, context);
+  return most + (most - half) / (kMaxRows - kMaxRows / 2) * (rows - kMaxRows);
 }
 
 double CostModel::draft(int steps) const {
@@ -151,7 +153,8 @@ double CostModel::draft(int steps) const {
 }
 
 double CostModel::doubt(int rows, int than, double context) const {
-  const Prediction a = predict_verify(rows, context), b = predict_verify(than, context);
+  const Prediction a = predict_verify(std::min(rows, kMaxRows), context);
+  const Prediction b = predict_verify(std::min(than, kMaxRows), context);
   const double variance = covariance(a, a) - 2 * covariance(a, b) + covariance(b, b);
   return std::sqrt(std::max(variance, 0.0));
 }

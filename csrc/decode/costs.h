@@ -33,11 +33,12 @@ class CostModel {
   /// `seconds` passed in which nothing was observed: the machine may have changed its speed.
   void pass_time(double seconds);
 
-  /// Expected seconds.
+  /// Expected seconds. Beyond kMaxRows a further row costs what the latter half of the curve says:
+  /// there it is arithmetic that counts.
   double verify(int rows, double context) const;
   double draft(int steps) const;
   /// Standard deviation of log(verify(rows) / verify(than)): how well the two are known against
-  /// each other.
+  /// each other. More than kMaxRows count as kMaxRows.
   double doubt(int rows, int than, double context) const;
 
  private:

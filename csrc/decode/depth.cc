@@ -36,9 +36,11 @@ const char* draft_source_name(DraftSource source) {
   return "";
 }
 
-void DepthControl::begin(double context, int limit, int lookup_tokens, int lookup_match) {
+void DepthControl::begin(double context, int limit, int lookup_tokens, int lookup_match,
+                         const Company& company) {
   const CostModel& costs = estimates_.costs;
-  context_ = context;
+  context_ = context + company.context;
+  company_ = company;
   limit_ = std::clamp(limit, 0, std::min(CostModel::kMaxRows - 1, 2 * estimates_.deepest + 1));
   lookup_match_ = lookup_match;
   depth_ = 0;
@@ -51,8 +53,9 @@ void DepthControl::begin(double context, int limit, int lookup_tokens, int looku
   expected_.clear();
   lookup_chances_.clear();
   for (int k = 0; k <= limit_; ++k) {
-    const double benefit = kBenefitOfDoubt * costs.doubt(k + 1, usual_, context);
-    const double cost = costs.verify(k + 1, context) * std::exp(-benefit);
+    const int rows = company.rows + k + 1;
+    const double benefit = kBenefitOfDoubt * costs.doubt(rows, usual_, context_);
+    const double cost = costs.verify(rows, context_) * std::exp(-benefit);
     verify_.push_back(k ? std::max(cost, verify_.back()) : cost);  // more rows never cost less
     draft_.push_back(costs.draft(k));
   }
@@ -62,7 +65,7 @@ void DepthControl::begin(double context, int limit, int lookup_tokens, int looku
     lookup_chances_.push_back(
         estimates_.lookup.predict(recent_lookup_, j, lookup_confidence(lookup_match + j)));
 
-  const double plain = 1 / verify_[0];
+  const double plain = (company.tokens + 1) / verify_[0];
   const Plan drafter = best(expected_, true), lookup = best(lookup_chances_, false);
   rate_ = std::max({plain, drafter.rate, lookup.rate});
   if (lookup.depth > 0 && lookup.rate >= std::max(plain, drafter.rate)) {
@@ -78,7 +81,7 @@ void DepthControl::begin(double context, int limit, int lookup_tokens, int looku
 // The depth of the most tokens per second.
 DepthControl::Plan DepthControl::best(const std::vector<double>& chances, bool drafting) const {
   Plan plan;
-  double tokens = 1, all = 1;
+  double tokens = company_.tokens + 1, all = 1;
   for (size_t k = 1; k <= chances.size(); ++k) {
     all *= chances[k - 1];
     tokens += all;
@@ -86,6 +89,16 @@ DepthControl::Plan DepthControl::best(const std::vector<double>& chances, bool d
     if (rate > plan.rate) plan = {rate, static_cast<int>(k)};
   }
   return plan;
+}
+
+double DepthControl::tokens() const {
+  const std::vector<double>& chances = source_ == DraftSource::kLookup ? lookup_chances_ : chances_;
+  double tokens = 1, all = 1;
+  for (int k = 0; k < depth(); ++k) {
+    all *= chances[static_cast<size_t>(k)];
+    tokens += all;
+  }
+  return tokens;
 }
 
 void DepthControl::drafted(double probability) {
@@ -130,8 +143,9 @@ bool DepthControl::refresh_due() const {
 void DepthControl::end(const RoundOutcome& outcome) {
   CostModel& costs = estimates_.costs;
   const int verified = depth();
-  costs.observe_verify(verified + 1, context_, outcome.verify_seconds);
-  usual_ = depth_ + 1;
+  if (outcome.rows <= CostModel::kMaxRows)
+    costs.observe_verify(outcome.rows, context_, outcome.verify_seconds);
+  usual_ = company_.rows + depth_ + 1;
   since_refresh_ = refresh_ ? 0 : since_refresh_ + (depth_ > 0);
   const int agreed =
       source_ == DraftSource::kLookup ? outcome.lookup_agreed : outcome.drafter_agreed;

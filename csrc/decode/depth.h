@@ -39,10 +39,18 @@ struct DepthEstimates {
       1;  // most drafts accepted in a round so far: at most twice as many and one are tried
 };
 
+/// Other sequences' rows in the same pass.
+struct Company {
+  int rows = 0;        // to be verified
+  double tokens = 0;   // expected of them
+  double context = 0;  // as in CostModel, all together
+};
+
 /// How a round went.
 struct RoundOutcome {
   double draft_seconds = 0;   // all draft steps
-  double verify_seconds = 0;  // the target's pass and the choices of its rows
+  double verify_seconds = 0;  // the target's pass and the choices of its rows; 0: not known
+  int rows = 0;               // of that pass, those of others included
   // Of what each source proposed, verified or not, the leading tokens that the target chose too,
   // and whether the next one was seen not to be: rejected, or unlike the token chosen in its place.
   int drafter_agreed = 0;
@@ -59,8 +67,10 @@ class DepthControl {
       : estimates_(estimates), has_drafter_(has_drafter) {}
 
   /// context: as in CostModel. limit: most drafts that can become tokens. The look-up offers
-  /// `lookup_tokens`, behind `lookup_match` tokens that agree with those before their model.
-  void begin(double context, int limit, int lookup_tokens, int lookup_match);
+  /// `lookup_tokens`, behind `lookup_match` tokens that agree with those before their model. With
+  /// company it is the tokens of all that count, and the time of the pass that all share.
+  void begin(double context, int limit, int lookup_tokens, int lookup_match,
+             const Company& company = {});
   /// Whether the drafter should propose a further token.
   bool more() const { return more_; }
   /// It did, with this probability. 0 to 1.
@@ -72,6 +82,8 @@ class DepthControl {
 
   /// Tokens per second that the latest round promised.
   double rate() const { return rate_; }
+  /// Tokens expected of the round as it stands.
+  double tokens() const;
 
  private:
   struct Plan {
@@ -89,6 +101,7 @@ class DepthControl {
 
   // The round.
   double context_ = 0;
+  Company company_;
   int limit_ = 0, lookup_match_ = 0;
   DraftSource source_ = DraftSource::kNone;
   bool more_ = false;

@@ -116,7 +116,7 @@ std::vector<Emitted> Generation::step() {
 SequenceRows Generation::prepare(const Share& share) {
   if (prefilled_) {
     const int limit = static_cast<int>(std::min<int64_t>(draft_limit(), share.rows - 1));
-    speculation_.propose(*session_, pending_, chooser_, history_, limit);
+    speculation_.propose(*session_, pending_, chooser_, history_, limit, share.company);
     const std::vector<int32_t>& rows = speculation_.rows();
     const auto m = static_cast<int64_t>(rows.size());
     return rows_ = session_->rows(rows.data(), m, m);
@@ -129,11 +129,10 @@ SequenceRows Generation::prepare(const Share& share) {
 void Generation::complete(const Outputs& outputs, int64_t row, int64_t rows, double seconds) {
   session_->appended(rows_.ids, rows_.m);
   if (prefilled_) {
-    // What a pass with others took says nothing about one's own rows.
-    const double alone = rows == rows_.m ? seconds : 0;
     const int64_t before = session_->length() - rows_.m;
     try {
-      round_ = speculation_.accept(outputs, row, *session_, pending_, chooser_, history_, alone);
+      round_ =
+          speculation_.accept(outputs, row, *session_, pending_, chooser_, history_, rows, seconds);
     } catch (...) {
       session_->truncate(before);
       throw;

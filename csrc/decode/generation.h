@@ -93,6 +93,10 @@ class Generation : private Participant {
   bool prefilling() const override { return !prefilled_; }
   HeadOutput head() const override { return head_output(chooser_); }
   SequenceRows prepare(const Share& share) override;
+  double expected_tokens() const override {
+    return prefilled_ ? speculation_.expected_tokens() : 0;
+  }
+  double context() const override { return engine_->kv_share(session_->length()); }
   void complete(const Outputs& outputs, int64_t row, int64_t rows, double seconds) override;
   void count(const Round& round);
   void emit(const Round& round, std::vector<Emitted>& out);

@@ -55,8 +55,9 @@ MemoryEstimate estimate_memory(const ModelFiles& files, const EngineOptions& opt
   out.context = std::min(options.context, config.context);
   const KvCache cache(config, used, out.context, rows, options.kv_f16);
   const LayerScratch pass(config, used, rows);
-  used.alloc(2 * rows * config.hidden);                          // Target
-  used.alloc((kMaxDraft + 1) * (config.hidden + config.vocab));  // Session
+  used.alloc(3 * rows * config.hidden);  // Target
+  used.alloc((kMaxDraft + 1) *
+             (config.hidden + config.vocab));  // Outputs, as far as one sequence uses them
   if (files.drafter) {
     const Weights drafter_weights = load_weights(files.drafter, drafter_config, loaded);
     try {

@@ -13,7 +13,10 @@ namespace {
 // Rows of prompts in a pass beside sequences that decode, and the fewest of one prompt: what the
 // kernels take together.
 constexpr int64_t kPromptRowsBeside = 64, kFewestPromptRows = 16;
-constexpr int64_t kVerifyRows = 16;  // most of a sequence that decodes
+constexpr int64_t kVerifyRows = CostModel::kMaxRows;  // most of a sequence that decodes
+
+// K/V of a shared pass, over the weights, up to which its time says what rows cost.
+constexpr double kNegligibleContext = 0.1;
 
 // How long a pass waits for those who were in the one before, as a share of what that took.
 constexpr double kPatience = 0.05, kShortestWait = 3e-4, kLongestWait = 5e-3;
@@ -153,19 +156,34 @@ void Scheduler::run_pass(const std::vector<Request*>& batch) {
   auto prompts = std::count_if(batch.begin(), batch.end(),
                                [](Request* r) { return r->participant->prefilling(); });
   const auto decoding = static_cast<int64_t>(batch.size()) - prompts;
-  int64_t others = decoding;  // that have not said how many
+  // Those that have not said what they bring count as a row and a token each.
+  Company all;
+  for (const Request* r : batch) {
+    if (r->participant->prefilling()) continue;
+    ++all.rows;
+    ++all.tokens;
+    all.context += r->participant->context();
+  }
+  int64_t others = decoding;
   for (Request* r : batch) {
     if (r->participant->prefilling() || stop_) continue;
     --others;
+    --all.rows;
+    --all.tokens;
+    const double context = r->participant->context();
     const int64_t room = std::min(outputs.rows() - wanted, engine_.max_rows() - rows);
-    prepare(r, {std::min(kVerifyRows, room - others - prompts), rows + others});
+    const int64_t before = rows;
+    prepare(r, {std::min(kVerifyRows, room - others - prompts),
+                {all.rows, all.tokens, all.context - context}});
+    all.rows += static_cast<int>(rows - before);
+    if (!r->ran) all.tokens += r->participant->expected_tokens();
   }
   int64_t budget = std::min(engine_.max_rows() - rows,
                             decoding ? kPromptRowsBeside : engine_.options().prefill_chunk);
   for (Request* r : batch) {
     if (!r->participant->prefilling() || budget <= 0 || stop_) continue;
     const int64_t before = rows;
-    prepare(r, {prompt_rows(budget, prompts--), rows});
+    prepare(r, {prompt_rows(budget, prompts--), {}});
     budget -= rows - before;
   }
   if (sequences.empty() || stop_) return;
@@ -183,10 +201,12 @@ void Scheduler::run_pass(const std::vector<Request*>& batch) {
     parts[0].request->ran = true;
     return;
   }
-  const double seconds = monotonic_seconds() - start;
+  double seconds = monotonic_seconds() - start;
+  if (rows != wanted || (parts.size() > 1 && all.context > kNegligibleContext)) seconds = 0;
   for (const Part& part : parts) {
     try {
       part.request->participant->complete(outputs, part.output, rows, seconds);
+      seconds = 0;  // one of them has learned it
     } catch (...) {
       part.request->error = std::current_exception();
     }

@@ -19,6 +19,7 @@
 #include <mutex>
 #include <vector>
 
+#include "decode/depth.h"
 #include "decode/outputs.h"
 #include "model/target.h"
 
@@ -36,14 +37,19 @@ class Participant {
   virtual bool prefilling() const = 0;
 
   struct Share {
-    int64_t rows;    // at most so many
-    int64_t others;  // rows of the others in the pass, as far as known
+    int64_t rows;     // at most so many
+    Company company;  // who else is there, as far as known
   };
   /// Its rows. May be called again without complete(): after a pass that was stopped.
   virtual SequenceRows prepare(const Share& share) = 0;
+  /// Of what prepare() gave.
+  virtual double expected_tokens() const = 0;
+  /// K/V that a row reads, as in CostModel.
+  virtual double context() const = 0;
   /// What the head is to give of its rows, those that prepare() wanted.
   virtual HeadOutput head() const = 0;
-  /// They have run: outputs from `row` on, in a pass of `rows` rows in all that took `seconds`.
+  /// They have run: outputs from `row` on, in a pass of `rows` rows in all that took `seconds`, 0
+  /// if that is not to be learned from.
   virtual void complete(const Outputs& outputs, int64_t row, int64_t rows, double seconds) = 0;
 
   /// Stops it, from any thread.

@@ -70,14 +70,14 @@ void Speculation::draft(const Session& session, const Pending& pending, Chooser&
 }
 
 void Speculation::propose(const Session& session, const Pending& pending, Chooser& chooser,
-                          TokenHistory& history, int limit) {
+                          TokenHistory& history, int limit, const Company& company) {
   const double start = monotonic_seconds();
   found_ = &kNothing;
   if (automatic()) {
     found_ = &lookup_.draft(limit);
     engine_.depth_estimates().costs.pass_time(start - idle_since_);
     control_.begin(engine_.kv_share(session.length()), limit,
-                   static_cast<int>(found_->tokens.size()), found_->match);
+                   static_cast<int>(found_->tokens.size()), found_->match, company);
   }
   drafts_.clear();
   const bool drafting = automatic() ? control_.more() : draft_ > 0;
@@ -96,7 +96,8 @@ void Speculation::propose(const Session& session, const Pending& pending, Choose
 }
 
 Round Speculation::accept(const Outputs& outputs, int64_t row, Session& session, Pending& pending,
-                          Chooser& chooser, TokenHistory& history, double verify_seconds) {
+                          Chooser& chooser, TokenHistory& history, int64_t pass_rows,
+                          double pass_seconds) {
   const double start = monotonic_seconds();
   const auto m = static_cast<int64_t>(rows_.size());
   const int64_t p = session.length() - m;
@@ -123,7 +124,8 @@ Round Speculation::accept(const Outputs& outputs, int64_t row, Session& session,
   if (automatic()) {
     RoundOutcome outcome;
     outcome.draft_seconds = draft_seconds_;
-    outcome.verify_seconds = verify_seconds > 0 ? verify_seconds + idle_since_ - start : 0;
+    outcome.verify_seconds = pass_seconds > 0 ? pass_seconds + idle_since_ - start : 0;
+    outcome.rows = static_cast<int>(pass_rows);
     outcome.drafter_agreed = agreement(drafts_, round.tokens);
     outcome.drafter_missed = missed(drafts_, round.tokens, outcome.drafter_agreed);
     outcome.lookup_agreed = agreement(found_->tokens, round.tokens);

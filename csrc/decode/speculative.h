@@ -45,15 +45,17 @@ class Speculation {
   /// Proposes at most `limit` tokens after pending.token, behind session.length() positions. May be
   /// called again instead of accept(): the round begins anew.
   void propose(const Session& session, const Pending& pending, Chooser& chooser,
-               TokenHistory& history, int limit);
+               TokenHistory& history, int limit, const Company& company);
+  /// Tokens expected of the round.
+  double expected_tokens() const { return automatic() ? control_.tokens() : 1; }
   /// pending.token and the drafts to verify: valid until the next call.
   const std::vector<int32_t>& rows() const { return rows_; }
   /// The pass has run, its outputs are those from `row` on, and session holds the rows. They are
   /// walked while choice == draft. Updates session, pending and history (which holds every token
-  /// chosen so far, pending.token included). verify_seconds: what the pass took, choices not
-  /// included; 0: not known.
+  /// chosen so far, pending.token included). pass_rows, pass_seconds: of the whole pass, choices
+  /// not included; 0: not known.
   Round accept(const Outputs& outputs, int64_t row, Session& session, Pending& pending,
-               Chooser& chooser, TokenHistory& history, double verify_seconds);
+               Chooser& chooser, TokenHistory& history, int64_t pass_rows, double pass_seconds);
 
   /// Null for a fixed depth.
   const DepthControl* control() const { return automatic() ? &control_ : nullptr; }

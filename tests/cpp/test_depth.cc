@@ -113,6 +113,7 @@ Result simulate(const Machine& machine, const Drafter& drafter, int64_t tokens, 
       RoundOutcome o;
       o.draft_seconds = steps ? clock.measured(draft) : 0;
       o.verify_seconds = clock.measured(verify);
+      o.rows = depth + 1;
       o.drafter_agreed = agreed;
       o.drafter_missed = agreed < steps && agreed <= accepted;
       control.end(o);
@@ -253,6 +254,7 @@ TEST_CASE("looked-up drafts are weighed against the drafter's") {
       const int accepted = lookup ? (lookup_right ? depth : 0) : (drafter_right ? depth : 0);
       o.draft_seconds = steps * 0.0006;
       o.verify_seconds = 0.05 * kAvx2[depth];
+      o.rows = depth + 1;
       o.lookup_agreed = lookup_right ? std::min(8, accepted + 1) : 0;
       o.lookup_missed = !lookup_right;
       o.drafter_agreed = drafter_right ? std::min(steps, accepted + 1) : 0;
@@ -280,6 +282,7 @@ TEST_CASE("depth stays within the limit") {
       RoundOutcome o;
       o.draft_seconds = 1e-4;
       o.verify_seconds = 0.01;
+      o.rows = control.depth() + 1;
       if (control.source() == DraftSource::kLookup) o.lookup_agreed = control.depth();
       if (control.source() == DraftSource::kDrafter) o.drafter_agreed = control.depth();
       control.end(o);
@@ -365,4 +368,62 @@ TEST_CASE("chances follow what confidence and position turn out to mean") {
   CHECK(model.predict(recent, 0, drafter_confidence(0.99)) > 0.93);
   CHECK(std::fabs(model.predict(recent, 0, drafter_confidence(0.4)) - 0.5) < 0.15);
   CHECK(model.predict(recent, 1, drafter_confidence(0.4)) > 0.9);
+}
+
+// What company of `others` sequences that decode without drafts leave of drafting, on a machine
+// whose pass over m rows takes seconds(m): the mean depth after the first rounds, and the tokens
+// per second of all over those without any drafts.
+template <class Seconds>
+static std::pair<double, double> in_company(int others, const Seconds& seconds) {
+  DepthEstimates estimates;
+  DepthControl control(estimates, true);
+  const Company company{others, static_cast<double>(others), 0};
+  uint32_t x = 1;
+  double time = 0, tokens = 0, depths = 0;
+  constexpr int kRounds = 600, kLearning = 100;
+  for (int round = 0; round < kRounds; ++round) {
+    control.begin(0, 7, 0, 0, company);
+    int steps = 0, agreed = 0;
+    bool right = true;
+    for (; control.more(); ++steps) {
+      x = x * 1664525u + 1013904223u;
+      right = right && (x >> 8) < 0.75 * 0x1p24;
+      agreed += right;
+      control.drafted(0.75);
+    }
+    RoundOutcome o;
+    o.rows = others + control.depth() + 1;
+    o.draft_seconds = 0.02 * seconds(1) * steps;
+    o.verify_seconds = seconds(o.rows);
+    o.drafter_missed = agreed < steps && agreed <= control.depth();
+    const int accepted = std::min(agreed, control.depth());
+    o.drafter_agreed = std::min(agreed, accepted + (agreed > accepted ? 1 : 0));
+    if (round >= kLearning) {
+      time += o.draft_seconds + o.verify_seconds;
+      tokens += others + 1 + accepted;
+      depths += control.depth();
+    }
+    control.end(o);
+  }
+  const double plain = (others + 1) / seconds(others + 1);
+  return {depths / (kRounds - kLearning), tokens / time / plain};
+}
+
+TEST_CASE("in a pass with others, drafts are made as long as they are worth it to all") {
+  // Weights are read in the time of 4 rows' arithmetic; and in that of 40.
+  const auto dear = [](int rows) { return 0.01 * std::max(4, rows); };
+  const auto cheap = [](int rows) { return 0.001 * std::max(40, rows); };
+  CHECK(in_company(0, dear).second > 1.8);
+  CHECK(in_company(1, dear).second > 1.15);
+  for (const int others : {3, 7}) {
+    CAPTURE(others);
+    const auto [depth, gain] = in_company(others, dear);
+    CHECK(depth < 0.1);
+    CHECK(gain > 0.98);
+    const auto [far, more] = in_company(others, cheap);
+    CHECK(far > 2);
+    CHECK(more > 1.1);
+  }
+  CHECK(in_company(31, dear).second > 0.98);  // beyond what passes are learned from
+  CHECK(in_company(31, cheap).second > 0.98);
 }
