@@ -167,7 +167,8 @@ void DepthControl::end(const RoundOutcome& outcome) {
     return;
   }
   since_peek_ = 0;
-  const double share = draft_[1] / verify_[0];
+  // Those in company hold each other up, so they share what peeks may cost.
+  const double share = (1 + company_.rows) * draft_[1] / verify_[0];
   const auto interval = [share](double budget) {
     return static_cast<int>(
         std::clamp(std::ceil(share / budget), 1.0, static_cast<double>(kLongestPeekInterval)));
