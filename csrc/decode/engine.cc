@@ -50,6 +50,33 @@ int64_t default_kv_budget(int64_t one) {
   return std::max(one, half ? std::min(kFullCaches * one, half) : kFullCaches * one);
 }
 
+// Tells the caller of Engine::open() how far it is, in steps that are worth telling.
+class OpenProgress {
+ public:
+  /// sources: of the files, that will be read.
+  OpenProgress(const std::function<bool(double)>& report, int64_t sources)
+      : report_(report), sources_(std::max<int64_t>(1, sources)) {}
+
+  void read(int64_t bytes) {
+    read_ += bytes;
+    const double fraction = static_cast<double>(read_) / static_cast<double>(sources_);
+    if (fraction >= told_ + kStep && fraction < 1) tell(fraction);
+  }
+  /// Error{kCancelled}, if that is what the caller wants.
+  void tell(double fraction) {
+    told_ = fraction;
+    if (report_ && !report_(fraction))
+      throw Error(ErrorKind::kCancelled, "loading the model was cancelled");
+  }
+
+ private:
+  static constexpr double kStep = 0.002;
+  const std::function<bool(double)>& report_;
+  const int64_t sources_;
+  int64_t read_ = 0;
+  double told_ = 0;
+};
+
 }  // namespace
 
 void EngineOptions::check() const {
@@ -90,12 +117,17 @@ std::shared_ptr<Engine> Engine::open(const std::string& target_path,
   options.check();
   std::shared_ptr<Engine> e(new Engine);
   e->options_ = options;
+  e->options_.progress = nullptr;  // whatever it holds on to is the caller's
   const ModelFiles files = ModelFiles::open(target_path, drafter_path, options.mmap);
   e->config_ = files.target_config;
   e->drafter_config_ = files.drafter_config;
   e->backend_ =
       make_cpu_backend(options.threads ? options.threads : default_threads(), options.isa);
-  check_memory(estimate_memory(files, options), files, options, available_memory());
+  const MemoryEstimate estimate = estimate_memory(files, options);
+  check_memory(estimate, files, options, available_memory());
+  OpenProgress progress(options.progress, estimate.sources);
+  progress.tell(0);
+  const auto read = [&progress](int64_t bytes) { progress.read(bytes); };
 
   e->fingerprint_ = fingerprint_of(*files.target);
 
@@ -104,7 +136,7 @@ std::shared_ptr<Engine> Engine::open(const std::string& target_path,
   if (files.target->has("tokenizer.ggml.model"))
     tokenizer = std::async([&] { return std::make_unique<Tokenizer>(*files.target); });
   const Backend::Pass pass(*e->backend_);
-  e->weights_ = load_weights(files.target, e->config_, *e->backend_);
+  e->weights_ = load_weights(files.target, e->config_, *e->backend_, HeadChoice::kOfFile, read);
   if (tokenizer.valid()) e->tokenizer_ = tokenizer.get();
   if (e->tokenizer_ && e->tokenizer_->vocab_size() != e->config_.vocab)
     throw Error(ErrorKind::kFile,
@@ -114,7 +146,8 @@ std::shared_ptr<Engine> Engine::open(const std::string& target_path,
   give_back_sources(e->weights_, e->config_);
   e->context_ = std::min(options.context, e->config_.context);
   if (files.drafter) {
-    e->drafter_weights_ = load_weights(files.drafter, e->drafter_config_, *e->backend_);
+    e->drafter_weights_ =
+        load_weights(files.drafter, e->drafter_config_, *e->backend_, HeadChoice::kOfFile, read);
     give_back_sources(e->drafter_weights_, e->drafter_config_);
     e->drafter_ = std::make_unique<Drafter>(e->drafter_config_, e->drafter_weights_, e->config_,
                                             e->weights_, *e->backend_);
@@ -132,6 +165,7 @@ std::shared_ptr<Engine> Engine::open(const std::string& target_path,
                        static_cast<long long>(budget), static_cast<long long>(e->context_),
                        static_cast<long long>(one)));
   e->kv_budget_ = std::make_shared<KvBudget>(budget);
+  progress.tell(1);
   return e;
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -31,6 +32,9 @@ struct EngineOptions {
   bool mmap = true;
   int64_t kv_budget = 0;  // bytes of the K/V caches of all sequences; 0: a share of what is free
   std::string isa;        // "" : GEMTP_ISA, or the best that runs
+  /// Of open(), if set: called on its thread with how much is done, from 0 to 1, never less than
+  /// before. false ends it with Error{kCancelled}; what it throws comes out of open().
+  std::function<bool(double fraction)> progress;
 
   /// Error{kArgument} for a value outside its range.
   void check() const;
@@ -56,7 +60,7 @@ struct DraftTrace {
 
 class Engine {
  public:
-  /// drafter_path may be empty. Error{kFile, kModel, kArgument}.
+  /// drafter_path may be empty. Error{kFile, kModel, kArgument, kMemory, kCancelled}.
   static std::shared_ptr<Engine> open(const std::string& target_path,
                                       const std::string& drafter_path,
                                       const EngineOptions& options);

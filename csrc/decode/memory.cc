@@ -48,6 +48,7 @@ MemoryEstimate estimate_memory(const ModelFiles& files, const EngineOptions& opt
   MeasuringStorage loaded, used;
   Config config = files.target_config, drafter_config = files.drafter_config;
   const Weights weights = load_weights(files.target, config, loaded);
+  out.sources = weights.source_bytes;
   for (const WeightSource* table : {&weights.token_embedding, &weights.per_layer_embedding})
     if (table->data) out.tables += table->rows * table->row_bytes();
 
@@ -60,6 +61,7 @@ MemoryEstimate estimate_memory(const ModelFiles& files, const EngineOptions& opt
              (config.hidden + config.vocab));  // Outputs, as far as one sequence uses them
   if (files.drafter) {
     const Weights drafter_weights = load_weights(files.drafter, drafter_config, loaded);
+    out.sources += drafter_weights.source_bytes;
     try {
       check_pair(config, drafter_config);
     } catch (const Error& error) {

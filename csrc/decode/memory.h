@@ -16,6 +16,7 @@ struct MemoryEstimate {
   int64_t kv = 0;       // K/V cache of one sequence of `context` tokens
   int64_t scratch = 0;  // of the longest pass, logits included
   int64_t context = 0;
+  int64_t sources = 0;  // of the files, that are read to lay out the matrices
 
   /// What must be resident. Mapped tables are not counted: their pages come and go.
   int64_t needed(bool mmap) const;

@@ -30,8 +30,9 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 
 class Loader {
  public:
-  Loader(const GgufFile& file, Storage& storage, Weights& weights)
-      : file_(file), storage_(storage), weights_(weights) {}
+  Loader(const GgufFile& file, Storage& storage, Weights& weights,
+         const std::function<void(int64_t)>& read)
+      : file_(file), storage_(storage), weights_(weights), read_(read) {}
 
   [[noreturn]] void fail(const std::string& what) const {
     throw Error(ErrorKind::kFile, file_.quoted_path() + ": " + what);
@@ -88,6 +89,7 @@ class Loader {
             file_.discard(p, static_cast<uint64_t>(n));
           else
             file_.release(p, static_cast<uint64_t>(n));
+          tell(n);
         }};
     return load(source, name, nullptr, file_.holds(source.data) ? &progress : nullptr);
   }
@@ -165,19 +167,29 @@ class Loader {
  private:
   MatrixPtr load(const WeightSource& source, const std::string& name,
                  const std::vector<int32_t>* rows, const LoadProgress* progress) {
+    const int64_t n = rows ? static_cast<int64_t>(rows->size()) : source.rows;
+    const int64_t end = weights_.source_bytes + n * source.row_bytes();
     MatrixPtr m;
     try {
       m = storage_.load_matrix(source, name, rows, progress);
     } catch (const Error& e) {
+      if (e.kind() == ErrorKind::kCancelled) throw;
       fail(e.what());
     }
     weights_.matrix_bytes += m->bytes;
+    if (weights_.source_bytes < end) tell(end - weights_.source_bytes);
     return m;
+  }
+
+  void tell(int64_t bytes) {
+    weights_.source_bytes += bytes;
+    if (read_) read_(bytes);
   }
 
   const GgufFile& file_;
   Storage& storage_;
   Weights& weights_;
+  const std::function<void(int64_t)>& read_;
 };
 
 // Projections of one layer in one tensor: the rows of Q, K and V in that order. V is not there in a
@@ -424,10 +436,10 @@ int64_t bytes_per_token(const Weights& weights, const Config& config) {
 }
 
 Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Storage& storage,
-                     HeadChoice head) {
+                     HeadChoice head, const std::function<void(int64_t)>& read) {
   Weights w;
   w.file = file;
-  Loader load(*file, storage, w);
+  Loader load(*file, storage, w, read);
   Config& c = config;
 
   for (const char* scale : {"token_embd.scale", "per_layer_token_embd.scale"})

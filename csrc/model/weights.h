@@ -1,6 +1,7 @@
 // Weights of a target or drafter: every tensor demanded by name and shape, laid out by the backend.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -62,6 +63,7 @@ struct Weights {
   std::vector<int32_t> token_order;  // [vocab]: cluster c owns entries c * vocab/centroids ...
 
   int64_t matrix_bytes = 0;  // laid-out size of all matrices
+  int64_t source_bytes = 0;  // of the file, that were read for them
 };
 
 /// Of matrix_bytes, what one row's pass reads: of the experts and of the clusters only those in
@@ -74,9 +76,11 @@ enum class HeadChoice { kOfFile, kPlain };
 /// Loads everything `config` calls for; completes config.vocab (from the embedding's shape) and the
 /// ordered head's sizes. Error{kFile} names a tensor that is missing, misshapen, of a type this
 /// build cannot compute with, or damaged. Parts of `file` that are no longer needed give their
-/// memory back: a file in memory (not mapped) can be loaded from once.
+/// memory back: a file in memory (not mapped) can be loaded from once. `read` is told of each piece
+/// of Weights::source_bytes, on the calling thread; what it throws ends the loading.
 Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Storage& storage,
-                     HeadChoice head = HeadChoice::kOfFile);
+                     HeadChoice head = HeadChoice::kOfFile,
+                     const std::function<void(int64_t bytes)>& read = {});
 
 /// After load_weights(): from here on only rows of the target's tables are looked up, one at a
 /// time. Whatever else of the file is still in memory (headers, norms, pages that two tensors

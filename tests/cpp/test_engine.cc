@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/error.h"
 #include "decode/engine.h"
 #include "decode/generation.h"
 
@@ -48,4 +49,34 @@ TEST_CASE("engines at once, and callers of one engine at once, each get what the
     callers.emplace_back([&, i] { results[i] = generate(i % 2 ? first : second); });
   for (std::thread& t : callers) t.join();
   for (const auto& tokens : results) CHECK(tokens == alone);
+}
+
+TEST_CASE("opening reports its way from 0 to 1, and ends where the caller says") {
+  const std::string data = GEMTP_SOURCE_DIR "/python/gemtp_native/data/";
+  std::vector<double> told;
+  EngineOptions options;
+  options.context = 128;
+  options.progress = [&](double fraction) {
+    told.push_back(fraction);
+    return true;
+  };
+  REQUIRE(Engine::open(data + "target.gguf", data + "drafter.gguf", options));
+  REQUIRE(told.size() > 10);
+  CHECK(told.front() == 0);
+  CHECK(told.back() == 1);
+  for (size_t i = 1; i < told.size(); ++i) CHECK(told[i] > told[i - 1]);
+  CHECK(told[told.size() - 2] > 0.9);  // what is read is what was expected
+
+  for (const double end : {0.0, 0.5, 1.0}) {
+    options.progress = [end](double fraction) { return fraction < end; };
+    try {
+      Engine::open(data + "target.gguf", data + "drafter.gguf", options);
+      FAIL("not cancelled");
+    } catch (const Error& e) {
+      CHECK(e.kind() == ErrorKind::kCancelled);
+      CHECK(std::string(e.what()) == "loading the model was cancelled");
+    }
+  }
+  options.progress = [](double) -> bool { throw std::string("mine"); };
+  CHECK_THROWS_AS(Engine::open(data + "target.gguf", "", options), std::string);
 }
