@@ -1,0 +1,256 @@
+// The open conversation: its messages on the page, and the answer that is being made.
+
+import { Answer } from "./answer.js";
+import { byId, h, say } from "./dom.js";
+import { many, number, percent, sparkline } from "./figures.js";
+import { AnswerMessage, editor, userMessage } from "./message.js";
+import { Race } from "./race.js";
+import { newSeed, options, request } from "./request.js";
+import { Conversation } from "./store.js";
+
+export class Chat {
+  /** @param app {store, settings, props, onchange, ontrouble, storageFull} */
+  constructor(app) {
+    this.app = app;
+    this.thread = byId("thread");
+    this.scroller = byId("scroll");
+    this.conversation = new Conversation();
+    this.running = null; // the Answer that is being made
+    this.follow = true; // whether the newest text is kept in view
+    this.scroller.addEventListener("scroll", () => this.#watchScroll());
+    byId("to-end").addEventListener("click", () => {
+      this.follow = true;
+      this.#keepUp();
+    });
+  }
+
+  get mode() {
+    return this.app.props?.chat === false ? "completion" : "chat";
+  }
+
+  open(conversation) {
+    this.stop();
+    this.conversation = conversation;
+    this.follow = true;
+    this.render();
+  }
+
+  render() {
+    const path = this.conversation.path();
+    this.latest = null;
+    const completion = this.conversation.mode === "completion";
+    const items = [];
+    path.forEach((node, k) => {
+      if (node.role === "user" && !(completion && path[k + 1])) {
+        items.push(userMessage(node, this.conversation, this));
+      } else if (node.role === "assistant") {
+        const before = completion ? path[k - 1] : null;
+        this.latest = new AnswerMessage(node, this.conversation, this, before).finish();
+        items.push(this.latest.element);
+      }
+    });
+    this.thread.replaceChildren(...items);
+    this.thread.classList.toggle("completion", completion);
+    this.app.onchange();
+    this.#keepUp();
+  }
+
+  // ------------------------------------------------------------ sending
+
+  /** Sends what the user wrote; in completion mode nothing means to go on. */
+  send(text) {
+    if (this.running) return false;
+    const path = this.conversation.path();
+    if (!path.length) this.conversation.mode = this.mode;
+    if (text.trim() === "" && !(this.conversation.mode === "completion" && path.length)) return false;
+    const user = this.conversation.add(path.at(-1)?.id ?? null, { role: "user", content: text });
+    this.#answer(user);
+    return true;
+  }
+
+  edit(node) {
+    if (this.running) return;
+    const shown = byId(`message-${node.id}`) ?? byId(`message-${this.conversation.active[node.id]}`);
+    const form = editor(node, {
+      cancel: () => {
+        this.render();
+        byId("prompt").focus();
+      },
+      done: (text) => {
+        if (text.trim() === "") return;
+        this.#answer(this.conversation.add(node.parent, { role: "user", content: text }));
+        byId("prompt").focus();
+      },
+    });
+    shown.replaceChildren(form);
+    const field = form.querySelector("textarea");
+    field.focus();
+    field.setSelectionRange(field.value.length, field.value.length);
+  }
+
+  editLatest() {
+    const user = this.conversation.path().findLast((node) => node.role === "user");
+    if (user) this.edit(user);
+  }
+
+  /** Another answer beside this one: with a new seed, unless the user fixed it. */
+  again(node) {
+    if (this.running) return;
+    const { settings } = this.app;
+    if (settings.seed !== null || settings.temperature === 0) {
+      say("With the same seed or temperature 0 the text is the same again.");
+    }
+    this.#answer(this.conversation.nodes[node.parent]);
+  }
+
+  againLatest() {
+    const last = this.conversation.path().at(-1);
+    if (last?.role === "assistant") this.again(last);
+  }
+
+  /** The same request again, in place of an answer that failed. */
+  retry(node) {
+    if (this.running) return;
+    const parent = this.conversation.nodes[node.parent];
+    this.conversation.remove(node);
+    this.#answer(parent, node.options);
+  }
+
+  turn(node, by) {
+    if (this.running) return;
+    this.conversation.turn(node, by);
+    this.#save();
+    this.render();
+  }
+
+  textTo(node) {
+    return this.conversation.pathTo(node).map(({ content }) => content).join("");
+  }
+
+  stop() {
+    this.running?.stop();
+  }
+
+  async #answer(user, chosen = null) {
+    const { settings } = this.app;
+    const { conversation } = this;
+    const used = chosen ?? options(settings, newSeed());
+    const node = conversation.add(user.id, {
+      role: "assistant", content: "", options: used, system: settings.system, thinking: settings.thinking,
+    });
+    const answer = new Answer(this.#request(node, used));
+    this.running = answer;
+    this.render();
+    this.follow = true;
+    const before = conversation.mode === "completion" ? user : null;
+    const view = new AnswerMessage(node, conversation, this, before);
+    this.thread.lastElementChild.replaceWith(view.element);
+    this.thread.setAttribute("aria-busy", "true");
+    say("The model answers.");
+    this.#watch(answer, view);
+    await answer.run();
+    cancelAnimationFrame(this.frame);
+    Object.assign(node, answer.record());
+    this.running = null;
+    this.#finish(conversation, node, answer, view);
+  }
+
+  #request(node, used) {
+    const path = this.conversation.pathTo(this.conversation.nodes[node.parent]);
+    return request(this.conversation.mode, path, used, node);
+  }
+
+  /** Draws what came, at most once a frame and never more than a third of the time. */
+  #watch(answer, view) {
+    let next = 0;
+    let seen = -1;
+    const draw = (now) => {
+      this.frame = requestAnimationFrame(draw);
+      const state = answer.trace.rounds.length + (answer.prompt?.done ?? 0);
+      if (now < next || state === seen) return;
+      seen = state;
+      const finished = view.update(answer);
+      this.#live(answer);
+      this.#keepUp();
+      for (const element of finished) say(element.textContent);
+      next = performance.now() + 2 * (performance.now() - now);
+    };
+    view.update(answer);
+    this.#live(answer);
+    this.frame = requestAnimationFrame(draw);
+  }
+
+  #finish(conversation, node, answer, view) {
+    conversation.changed = Date.now();
+    this.#save(conversation);
+    this.thread.removeAttribute("aria-busy");
+    if (this.conversation === conversation) {
+      this.latest = view.finish();
+      this.#live(answer);
+      this.#keepUp();
+    }
+    const rate = answer.timings?.predicted_per_second ?? answer.trace.rate();
+    const tail = rate ? `, ${number(rate)} tokens a second` : "";
+    say(node.trouble ?? `The answer is complete: ${many(answer.trace.tokens.length, "token")}${tail}.`);
+    this.app.onchange();
+    if (answer.trouble) this.app.ontrouble(answer.trouble);
+  }
+
+  #save(conversation = this.conversation) {
+    const outcome = this.app.store.save(conversation);
+    if (outcome === "full") this.app.storageFull();
+  }
+
+  // ------------------------------------------------------------ the race
+
+  race(node) {
+    if (this.running) return;
+    const draft = node.options.draft === 0 || node.options.draft === "0" ? "auto" : node.options.draft;
+    const tokens = Math.max(node.timings?.predicted_n ?? 0, node.usage?.completion_tokens ?? 0) || node.options.max_tokens;
+    const stopped = ["stopped", "lost", "error"].includes(node.finish);
+    const max_tokens = stopped ? Math.max(1, node.trace.rounds.reduce((sum, [, count]) => sum + count, 0)) : node.options.max_tokens;
+    const race = new Race({
+      draft,
+      tokens: stopped ? max_tokens : tokens,
+      requestOf: (depth) => this.#request(node, { ...node.options, max_tokens, draft: depth }),
+    });
+    race.run();
+  }
+
+  raceLatest() {
+    const last = this.conversation.path().at(-1);
+    if (last?.role === "assistant" && last.trace) this.race(last);
+  }
+
+  // ------------------------------------------------------------ around the text
+
+  /** Figures beside the message field while an answer is made. */
+  #live({ trace, timings, started }) {
+    const live = byId("live");
+    if (!started) {
+      live.replaceChildren();
+      return;
+    }
+    const rate = timings?.predicted_per_second ?? trace.rate();
+    const accepted = timings?.draft_n ? timings.draft_n_accepted / timings.draft_n : trace.acceptance();
+    const figure = (value, name) => h("span", { class: "figure" }, h("b", {}, value), ` ${name}`);
+    live.replaceChildren(
+      sparkline(trace),
+      figure(number(rate), "tokens/s"),
+      figure(number(trace.rounds.length), "rounds"),
+      accepted === null
+        ? figure(number(trace.tokens.length / trace.rounds.length), "a round")
+        : figure(percent(accepted), "accepted"),
+    );
+  }
+
+  #watchScroll() {
+    const { scrollTop, scrollHeight, clientHeight } = this.scroller;
+    this.follow = scrollHeight - scrollTop - clientHeight < 60;
+    byId("to-end").hidden = this.follow;
+  }
+
+  #keepUp() {
+    if (this.follow) this.scroller.scrollTop = this.scroller.scrollHeight;
+  }
+}

@@ -1,0 +1,94 @@
+// What the server is and whether it is there: first contact, lost and found again, the key.
+
+import { isHealthy, key, properties, tryKey, Trouble } from "./api.js";
+import { openDialog } from "./dialog.js";
+import { byId, h, say } from "./dom.js";
+
+const FIRST_WAIT = 2; // seconds to the next look for a server that is away; doubles up to the longest
+const LONGEST_WAIT = 30;
+
+/** A sentence above the messages, with a way on. */
+export function notice(sentence, ...buttons) {
+  const bar = byId("notice");
+  bar.replaceChildren(h("p", {}, sentence), ...buttons.map(([text, onclick]) => (
+    h("button", { type: "button", class: "button", onclick }, text))));
+  bar.hidden = false;
+}
+
+export function clearNotice() {
+  byId("notice").hidden = true;
+  byId("notice").replaceChildren();
+}
+
+export class Connection {
+  /** @param onready is called with /props whenever the server was found. */
+  constructor({ onready, onaway }) {
+    Object.assign(this, { onready, onaway });
+    this.props = null;
+  }
+
+  async open() {
+    clearTimeout(this.timer);
+    try {
+      this.props = await properties();
+      if (this.props.auth) await tryKey();
+    } catch (error) {
+      this.handle(error);
+      return;
+    }
+    this.wait = FIRST_WAIT;
+    clearNotice();
+    this.onready(this.props);
+  }
+
+  /** Says what went wrong, and offers a way on. */
+  handle(error) {
+    if (!(error instanceof Trouble)) throw error;
+    this.onaway();
+    if (error.kind === "key") this.askKey(key.get() ? "The server refused this key." : null);
+    else if (error.kind === "lost") this.#lookAgain(error.message);
+    else notice(error.message, ["Try again", () => this.open()]);
+  }
+
+  #lookAgain(sentence) {
+    const wait = this.wait ?? FIRST_WAIT;
+    this.wait = Math.min(wait * 2, LONGEST_WAIT);
+    notice(`${sentence} Is “gemtp serve” running there? This page looks again every few seconds.`, ["Look now", () => this.open()]);
+    clearTimeout(this.timer);
+    this.timer = setTimeout(async () => {
+      if (await isHealthy()) {
+        say("The server is back.");
+        this.open();
+      } else {
+        this.#lookAgain(sentence);
+      }
+    }, wait * 1000);
+  }
+
+  askKey(problem = null) {
+    if (this.asking) return;
+    const field = h("input", { id: "key", type: "password", autocomplete: "off", required: true, "aria-describedby": "key-hint" });
+    const form = h("form", { method: "dialog" },
+      problem && h("p", { class: "problem", role: "alert" }, problem),
+      h("div", { class: "setting" }, h("label", { for: "key" }, "API key"), field,
+        h("p", { class: "fine", id: "key-hint" }, "The one that gemtp serve was started with. It is kept until this tab is closed.")),
+      h("div", { class: "row end" }, h("button", { type: "submit", class: "button strong" }, "Use this key")));
+    let given = false;
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      given = true;
+      key.set(field.value.trim());
+      dialog.close();
+      this.open();
+    });
+    this.asking = true;
+    const dialog = openDialog("This server asks for a key", form, {
+      name: "small",
+      onclose: () => {
+        this.asking = false;
+        if (!given) notice("The server asks for an API key.", ["Enter it", () => this.askKey()]);
+      },
+    });
+    field.focus();
+  }
+}

@@ -1,0 +1,176 @@
+// Messages as they are shown.
+
+import { copyButton, h, iconButton } from "./dom.js";
+import { many, summary } from "./figures.js";
+import { inspect } from "./inspect.js";
+import { legend } from "./legend.js";
+import { MarkdownView, PlainView, Tokens } from "./render.js";
+import { Trace } from "./trace.js";
+
+/** The arrows between branches, or nothing where there is one only. */
+function branches(node, conversation, actions) {
+  const all = conversation.siblings(node);
+  if (all.length < 2) return null;
+  const place = all.indexOf(node) + 1;
+  const what = node.role === "user" ? "version" : "answer";
+  return h("span", { class: "branches", role: "group", "aria-label": `${what} ${place} of ${all.length}` },
+    iconButton("left", `Earlier ${what}`, () => actions.turn(node, -1), { disabled: place === 1 }),
+    h("span", { "aria-hidden": "true" }, `${place}/${all.length}`),
+    iconButton("right", `Later ${what}`, () => actions.turn(node, 1), { disabled: place === all.length }));
+}
+
+export function userMessage(node, conversation, actions) {
+  const text = h("div", { class: "body plain", dir: "auto" });
+  new PlainView(text, new Tokens([])).update(node.content);
+  return h("li", { class: "message user", id: `message-${node.id}` },
+    h("h2", { class: "unseen" }, "You"),
+    text,
+    h("div", { class: "actions" },
+      branches(node, conversation, actions),
+      iconButton("edit", "Edit this message", () => actions.edit(node)),
+      copyButton(() => node.content, "Copy this message")));
+}
+
+/** A message as a field: resolves its new text to `done`. */
+export function editor(node, { done, cancel }) {
+  const field = h("textarea", { "aria-label": "Your message", rows: 3 });
+  field.value = node.content;
+  field.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") {
+      event.stopPropagation();
+      cancel();
+    } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      done(field.value);
+    }
+  });
+  return h("form", { class: "editor", onsubmit: (event) => { event.preventDefault(); done(field.value); } },
+    field,
+    h("div", { class: "row end" },
+      h("button", { type: "button", class: "button", onclick: cancel }, "Cancel"),
+      h("button", { type: "submit", class: "button strong" }, "Send as a new version")));
+}
+
+export class AnswerMessage {
+  /** @param before in completion mode: the user's part of the text, which the answer goes on from. */
+  constructor(node, conversation, actions, before = null) {
+    Object.assign(this, { node, conversation, actions });
+    this.trace = new Trace();
+    this.lists = { content: new Tokens([]), reasoning: new Tokens([]) };
+    this.plain = conversation.mode === "completion" || Boolean(node.options?.response_format);
+    this.waiting = h("div", { class: "waiting" });
+    this.thoughts = h("details", { class: "thoughts", hidden: true });
+    this.body = h("div", { class: `body ${this.plain ? "plain" : "prose"}`, tabindex: 0, role: "group",
+      "aria-label": "Answer. Arrow keys tell how each token came." });
+    this.below = h("div", { class: "below" });
+    this.#build(before);
+    inspect(this.body, () => ({ list: this.lists.content.list, rounds: this.trace.rounds }));
+  }
+
+  #build(before) {
+    const reasoning = h("div", { class: "body plain" });
+    this.thoughtsTitle = h("summary", {}, "Thoughts");
+    this.thoughts.append(this.thoughtsTitle, reasoning);
+    this.thoughtsView = new PlainView(reasoning, this.lists.reasoning);
+    let home = this.body;
+    if (this.plain) {
+      const given = h("span", { class: "given" });
+      if (before) new PlainView(given, new Tokens([])).update(before.content);
+      home = h("span", { class: "made" });
+      this.body.append(given, home);
+    }
+    this.view = this.plain ? new PlainView(home, this.lists.content) : new MarkdownView(home, this.lists.content);
+    this.before = before;
+    this.element = h("li", { class: "message assistant", id: `message-${this.node.id}` },
+      h("h2", { class: "unseen" }, "Model"), this.thoughts, this.waiting, this.body, this.below);
+  }
+
+  /** Shows an answer that is being made. Returns elements of blocks that were finished by this. */
+  update(answer) {
+    const first = !this.started;
+    this.started = answer.started;
+    this.trace = answer.trace;
+    this.#wait(answer);
+    if (first && !this.started) return [];
+    for (const kind of ["content", "reasoning"]) {
+      const list = this.lists[kind].list;
+      // spelled() once a frame is linear; the list behind the views has to stay the same array.
+      for (const token of answer.trace.spelled(kind).slice(list.length)) list.push(token);
+    }
+    this.#think(answer);
+    return this.view.update(answer.content);
+  }
+
+  #wait({ prompt, started, finish }) {
+    if (started || finish) {
+      this.waiting.replaceChildren();
+    } else if (prompt?.total) {
+      const bar = h("progress", { max: prompt.total, value: prompt.done, "aria-label": "The prompt is read" });
+      const said = `Reading the prompt: ${prompt.done.toLocaleString("en")} of ${many(prompt.total, "token")}`;
+      this.waiting.replaceChildren(bar, h("span", {}, said));
+    } else if (!this.waiting.childElementCount) {
+      this.waiting.append(h("span", { class: "pulse", "aria-hidden": "true" }), h("span", {}, "Waiting for the first token"));
+    }
+  }
+
+  #think({ reasoning, trace }) {
+    this.thoughts.hidden = reasoning === "";
+    if (reasoning === "") return;
+    const count = trace.tokens.filter(({ kind }) => kind === "reasoning").length;
+    this.thoughtsTitle.textContent = count ? `Thoughts, ${many(count, "token")}` : "Thoughts";
+    this.thoughtsView.update(reasoning);
+  }
+
+  /** Shows what is kept of an answer. */
+  finish() {
+    const { node } = this;
+    const texts = { content: node.content, reasoning: node.reasoning ?? "" };
+    this.trace = node.trace ? Trace.unpack(node.trace, texts) : new Trace();
+    for (const kind of ["content", "reasoning"]) {
+      this.lists[kind].list.splice(0, Infinity, ...this.trace.spelled(kind));
+    }
+    this.started = true;
+    this.waiting.replaceChildren();
+    this.#think({ reasoning: texts.reasoning, trace: this.trace });
+    this.thoughtsView.finish(texts.reasoning);
+    this.view.finish(node.content);
+    if (node.content === "" && !node.trouble) {
+      const made = this.body.querySelector(".made") ?? this.body;
+      made.append(h("em", { class: "fine" }, node.finish === "stopped" ? "Stopped before the first token." : "The model said nothing."));
+    }
+    this.below.replaceChildren(...this.#below().filter(Boolean));
+    return this;
+  }
+
+  #below() {
+    const { node, trace, actions } = this;
+    const parts = [];
+    if (node.trouble) parts.push(this.#trouble());
+    if (trace.tokens.length) {
+      parts.push(legend(trace.counts()));
+      const figures = h("dl", { class: "figures" });
+      for (const [name, value, explanation] of summary(trace, node)) {
+        figures.append(h("div", { title: explanation || null }, h("dt", {}, name), h("dd", {}, value)));
+      }
+      parts.push(figures);
+    }
+    const complete = this.conversation.mode === "completion";
+    parts.push(h("div", { class: "actions" },
+      branches(node, this.conversation, actions),
+      copyButton(() => (complete ? actions.textTo(node) : node.content), complete ? "Copy the text" : "Copy this answer"),
+      complete && this.before ? iconButton("edit", "Edit your text", () => actions.edit(this.before)) : null,
+      complete && this.before && branches(this.before, this.conversation, actions),
+      iconButton("again", "Answer again", () => actions.again(node)),
+      trace.tokens.length > 1
+        ? iconButton("race", "Race: this answer plain and drafted, side by side (Alt+R)", () => actions.race(node), { text: "Race" })
+        : null));
+    return parts;
+  }
+
+  #trouble() {
+    const { node, actions } = this;
+    return h("div", { class: "trouble", role: "alert" },
+      h("p", {}, node.trouble),
+      h("button", { type: "button", class: "button", onclick: () => actions.retry(node) }, "Try again"));
+  }
+}
