@@ -8,3 +8,4 @@ set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
 set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64-static)
 # Static, so that the programs need no emulated root file system.
 set(CMAKE_EXE_LINKER_FLAGS_INIT -static)
+set(BUILD_SHARED_LIBS OFF)

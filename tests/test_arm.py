@@ -103,7 +103,7 @@ def test_kernels_equal_the_scalar_ones(cpu):
 
 
 @pytest.mark.parametrize("cpu", CPUS)
-def test_c_abi(cpu):
+def test_c_abi(cpu, tmp_path):
     data = Path(gemtp.__file__).parent / "data"
-    files = (data / "target.gguf", data / "drafter.gguf")
+    files = (data / "target.gguf", data / "drafter.gguf", tmp_path / "session")
     assert emulate(cpu, "gemtp_c_test", *files) == "C ABI: ok\n"

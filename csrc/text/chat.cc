@@ -499,6 +499,10 @@ class ChatWriter {
 
 }  // namespace
 
+bool speaks_chat(const Tokenizer& tokenizer) {
+  return tokenizer.find("<|turn>") >= 0 && tokenizer.find("<turn|>") >= 0;
+}
+
 RenderedChat render_chat(const ChatRequest& request) {
   RenderedChat out;
   ChatWriter(&out).conversation(request);

@@ -49,6 +49,9 @@ struct RenderedChat {
   std::vector<TextRange> literal;
 };
 
+/// Whether the vocabulary has the tokens of the format.
+bool speaks_chat(const Tokenizer& tokenizer);
+
 /// Error{kArgument} without messages, and for tools declared in a way that the format has no words
 /// for ("the type of ... must be a string").
 RenderedChat render_chat(const ChatRequest& request);
