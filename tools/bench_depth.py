@@ -145,6 +145,7 @@ def _summary(drafter: Path, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "drafter": drafter.name,
         "tokens_per_second": rates,
+        "texts": [run["rates"] for run in runs],
         "best": best,
         "over_best": over(best),
         "over_plain": over("0"),
