@@ -3,6 +3,8 @@ and blocks that are hard to encode."""
 
 from __future__ import annotations
 
+import sys
+
 import gguf
 import numpy as np
 import pytest
@@ -84,6 +86,9 @@ def test_types_that_need_the_build(monkeypatch):
     assert encode(x, TensorType.Q4_0).size == 144
     with pytest.raises(gemtp.ArgumentError, match="Q4_K takes the compiled core"):
         encode(x, TensorType.Q4_K)
+    monkeypatch.setitem(sys.modules, "gguf.quants", None)  # importing it fails
+    with pytest.raises(gemtp.ArgumentError, match="takes the package gguf"):
+        encode(x, TensorType.Q4_0)
 
 
 # ---------------------------------------------------------------- by search

@@ -6,7 +6,10 @@ import ast
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
+
+import pytest
 
 import gemtp_native as gemtp
 from gemtp_native import _core
@@ -55,3 +58,20 @@ def names(body: list[ast.stmt]) -> set[str]:
 def test_importing_the_package_is_cheap():
     code = "import sys, gemtp_native; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_sdist_holds_the_checkout_and_nothing_else(tmp_path):
+    backend = f"import scikit_build_core.build as b; b.build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", backend], cwd=ROOT, check=True, capture_output=True)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    assert sdist.stat().st_size < 12e6
+    top = sdist.name.removesuffix(".tar.gz")
+    with tarfile.open(sdist) as archive:
+        found = {member.name.removeprefix(f"{top}/") for member in archive.getmembers()}
+    listing = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
+    out = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    tracked = {name for name in out.split("\0") if name and (ROOT / name).is_file()}
+    only_here = {name for name in tracked if name.startswith(".")}
+    assert found == tracked - only_here | {"PKG-INFO"}
+    assert "LICENSE" in found

