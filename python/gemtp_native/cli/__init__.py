@@ -21,6 +21,7 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE
 _COMMANDS = {
     "generate": (".generate", "complete a prompt"),
     "chat": (".chat", "a conversation with a model"),
+    "serve": (".serve", "a server that speaks OpenAI's protocol, and a page to chat"),
     "convert": ("..convert", "Hugging Face folder to GGUF"),
     "pull": (".pull", "fetch a model from the Hugging Face hub, and its drafter"),
     "quantize": (".quantize", "write a GGUF in another type: smaller, if less exact"),

@@ -1,0 +1,246 @@
+"""What is answered, in the protocol's shapes: pieces of a stream, or the whole."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from .requests import Work
+from .sequence import Begun, Ended, Event, PromptDone, Round, Shown
+from .tokens import TokenTexts
+
+_FINISH = {"context": "length"}  # the rest is called the same here
+
+
+@dataclass
+class _Choice:
+    content: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    logprobs: list[Shown] = field(default_factory=list)
+    tokens: list[dict[str, Any]] = field(default_factory=list)
+    characters: int = 0
+    reasoning_tokens: int = 0
+    begun: bool = False
+    end: Ended | None = None
+
+
+class Answer:
+    """Takes in what happens, in order, and gives what is to be sent."""
+
+    def __init__(self, work: Work, model_name: str, texts: TokenTexts):
+        self._work = work
+        self._texts = texts
+        self._choices = [_Choice() for _ in work.sequences]
+        self._left = len(work.sequences)
+        prefix = "chatcmpl" if work.chat else "cmpl"
+        kind = "chat.completion" if work.chat else "text_completion"
+        self._head = {
+            "id": f"{prefix}-{secrets.token_hex(12)}",
+            "object": kind + (".chunk" if work.chat and work.stream else ""),
+            "created": int(time.time()),
+            "model": model_name,
+        }
+
+    @property
+    def complete(self) -> bool:
+        return self._left == 0
+
+    def take(self, event: Event) -> list[dict[str, Any]]:
+        """The chunks that an event makes."""
+        choice = self._choices[event.index]
+        if isinstance(event, Begun):
+            choice.begun = True
+            if self._work.chat:
+                return [self._chunk(event.index, {"role": "assistant", "content": ""})]
+            return []
+        if isinstance(event, PromptDone):
+            progress = {"done": event.done, "total": event.total}
+            return [self._with({"choices": [], "gemtp": {"prompt": progress}})]
+        if isinstance(event, Round):
+            return self._round(choice, event)
+        choice.end = event
+        self._left -= 1
+        chunks = [self._chunk(event.index, {}, finish=self._finish(choice))]
+        if self.complete:
+            if self._work.include_usage:
+                chunks.append({**self._head, "choices": [], "usage": self.usage()})
+            chunks[-1] |= self._timings()
+        return chunks
+
+    def whole(self) -> dict[str, Any]:
+        """When it is complete, not streamed."""
+        choices = [self._whole_choice(i, c) for i, c in enumerate(self._choices)]
+        return {**self._head, "choices": choices, "usage": self.usage(), **self._timings()}
+
+    # ---------------------------------------------------------------- rounds
+
+    def _round(self, choice: _Choice, event: Round) -> list[dict[str, Any]]:
+        content = "".join(t.content for t in event.tokens)
+        reasoning = "".join(t.reasoning for t in event.tokens)
+        calls = [
+            {
+                "index": len(choice.calls) + i,
+                "id": f"call_{secrets.token_hex(12)}",
+                "type": "function",
+                "function": {
+                    "name": call.name,
+                    "arguments": json.dumps(call.arguments, ensure_ascii=False),
+                },
+            }
+            for i, call in enumerate(c for t in event.tokens for c in t.calls)
+        ]
+        counted = [t for t in event.tokens if t.kind == "content"]
+        choice.reasoning_tokens += sum(t.kind == "reasoning" for t in event.tokens)
+        choice.calls += calls
+        logprobs = None
+        if self._work.logprobs is not None and counted:
+            logprobs = self._logprobs(counted, choice.characters)
+        choice.characters += len(content)
+        if not self._work.stream:
+            choice.content.append(content)
+            choice.reasoning.append(reasoning)
+            if self._work.logprobs is not None:
+                choice.logprobs += counted
+            if self._work.return_tokens:
+                choice.tokens += self._tokens(event.tokens)
+            return []
+        delta: dict[str, Any] = {}
+        if reasoning:
+            delta["reasoning_content"] = reasoning
+        if content or logprobs:
+            delta["content"] = content
+        if calls:
+            delta["tool_calls"] = calls
+        if not delta and not self._work.return_tokens:
+            return []
+        chunk = self._chunk(event.index, delta, logprobs)
+        if self._work.return_tokens:
+            chunk["gemtp"] = {
+                "tokens": self._tokens(event.tokens),
+                "round": event.round,
+                "t": round(event.seconds, 6),
+            }
+        return [chunk]
+
+    def _tokens(self, tokens: list[Shown]) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": t.token.id,
+                "text": t.text,
+                "source": t.token.source,
+                "step": t.step,
+                **({"kind": t.kind} if self._work.chat else {}),
+            }
+            for t in tokens
+        ]
+
+    def _logprobs(self, tokens: list[Shown], offset: int) -> dict[str, Any]:
+        plain = [t.token for t in tokens]
+        if self._work.chat:
+            return {"content": self._texts.chat(plain), "refusal": None}
+        return self._texts.completion(plain, offset, self._work.logprobs or 0)
+
+    # ---------------------------------------------------------------- shapes
+
+    def _with(self, members: dict[str, Any]) -> dict[str, Any]:
+        usage = {"usage": None} if self._work.include_usage else {}
+        return {**self._head, **members, **usage}
+
+    def _chunk(
+        self, index: int, delta: dict[str, Any], logprobs: Any = None, finish: str | None = None
+    ) -> dict[str, Any]:
+        choice: dict[str, Any] = {"index": index}
+        if self._work.chat:
+            choice["delta"] = delta
+        else:
+            choice["text"] = delta.get("content", "")
+        choice |= {"logprobs": logprobs, "finish_reason": finish}
+        return self._with({"choices": [choice]})
+
+    def _finish(self, choice: _Choice) -> str:
+        assert choice.end
+        return _FINISH.get(choice.end.finish_reason, choice.end.finish_reason)
+
+    def _whole_choice(self, index: int, choice: _Choice) -> dict[str, Any]:
+        content = "".join(choice.content)
+        out: dict[str, Any] = {"index": index}
+        if self._work.chat:
+            message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+            if reasoning := "".join(choice.reasoning):
+                message["reasoning_content"] = reasoning
+            if choice.calls:
+                message["tool_calls"] = [
+                    {k: v for k, v in call.items() if k != "index"} for call in choice.calls
+                ]
+                message["content"] = content or None
+            out["message"] = message
+        else:
+            out["text"] = content
+        out["logprobs"] = (
+            None if self._work.logprobs is None else self._logprobs(choice.logprobs, 0)
+        )
+        out["finish_reason"] = self._finish(choice)
+        if self._work.return_tokens:
+            out["gemtp"] = {"tokens": choice.tokens}
+        return out
+
+    # ---------------------------------------------------------------- figures
+
+    def usage(self) -> dict[str, Any]:
+        """A prompt counts once, however many answers it gets."""
+        ends = [c.end for c in self._choices if c.end]
+        firsts = ends[:: self._work.choices_per_prompt]
+        prompt = sum(e.stats.prompt_tokens for e in firsts)
+        tokens = sum(e.stats.tokens for e in ends)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": tokens,
+            "total_tokens": prompt + tokens,
+            "prompt_tokens_details": {"cached_tokens": sum(e.stats.cached_tokens for e in firsts)},
+            "completion_tokens_details": {
+                "reasoning_tokens": sum(c.reasoning_tokens for c in self._choices)
+            },
+        }
+
+    def _timings(self) -> dict[str, Any]:
+        """As llama-server calls them. Of several sequences: counts are sums, times the longest."""
+        ends = [c.end for c in self._choices if c.end]
+        stats = [e.stats for e in ends]
+        cached = sum(s.cached_tokens for s in stats)
+        prompt_n = sum(s.prompt_tokens for s in stats) - cached
+        prompt_ms = 1000 * max(s.prompt_seconds for s in stats)
+        predicted_n = sum(s.tokens for s in stats)
+        predicted_ms = 1000 * max(s.decode_seconds for s in stats)
+        timings = {
+            "cache_n": cached,
+            "prompt_n": prompt_n,
+            "prompt_ms": prompt_ms,
+            "prompt_per_token_ms": prompt_ms / prompt_n if prompt_n else 0.0,
+            "prompt_per_second": 1000 * prompt_n / prompt_ms if prompt_ms else 0.0,
+            "predicted_n": predicted_n,
+            "predicted_ms": predicted_ms,
+            "predicted_per_token_ms": predicted_ms / predicted_n if predicted_n else 0.0,
+            "predicted_per_second": 1000 * predicted_n / predicted_ms if predicted_ms else 0.0,
+            "draft_n": sum(s.drafted for s in stats),
+            "draft_n_accepted": sum(s.accepted for s in stats),
+        }
+        more = {
+            "rounds": sum(s.rounds for s in stats),
+            "lookup_drafted": sum(s.lookup_drafted for s in stats),
+            "lookup_accepted": sum(s.lookup_accepted for s in stats),
+            "grammar_forced": sum(getattr(s, "grammar_forced", 0) for s in stats),
+            "depth_histogram": _added([s.depth_histogram for s in stats]),
+            "drafted_at": _added([s.drafted_at for s in stats]),
+            "accepted_at": _added([s.accepted_at for s in stats]),
+            "seed": ends[0].seed,
+        }
+        return {"timings": timings, "gemtp_stats": more}
+
+
+def _added(lists: list[list[int]]) -> list[int]:
+    length = max((len(values) for values in lists), default=0)
+    return [sum(v[i] for v in lists if i < len(v)) for i in range(length)]

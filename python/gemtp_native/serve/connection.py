@@ -1,0 +1,62 @@
+"""A connection: uvicorn's, with limits to how long it may be held without asking, and how many."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+def protocol(header_timeout: float, connections: int) -> type[H11Protocol]:
+    """The class that uvicorn is to make connections of."""
+
+    class Connection(H11Protocol):
+        def __init__(self, *args: Any, **kwargs: Any):
+            super().__init__(*args, **kwargs)
+            self.app_state = {**self.app_state, "abort": self._abort}
+            self._since = time.monotonic()
+            self._deadline: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > connections:
+                self._make_room()
+            self._await_headers()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self._busy:
+                self._since = time.monotonic()
+                self._forget_deadline()
+            elif self._deadline is None and not self.transport.is_closing():
+                self._await_headers()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._forget_deadline()
+            super().connection_lost(exc)
+
+        @property
+        def _busy(self) -> bool:
+            """A request is being answered."""
+            return self.cycle is not None and not self.cycle.response_complete
+
+        def _await_headers(self) -> None:
+            self._deadline = self.loop.call_later(header_timeout, self._abort)
+
+        def _forget_deadline(self) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+
+        def _make_room(self) -> None:
+            """Drops who has asked for nothing for longest: a new one if all others are busy."""
+            idle = [c for c in self.connections if isinstance(c, Connection) and not c._busy]
+            min(idle, key=lambda c: c._since)._abort()
+
+        def _abort(self) -> None:
+            if self.transport is not None:
+                self.transport.abort()
+
+    return Connection

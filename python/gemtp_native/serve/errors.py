@@ -1,0 +1,83 @@
+"""Errors as OpenAI's protocol has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from ..errors import ArgumentError, CancelledError, ContextError, Error, OutOfMemoryError
+
+Header = tuple[bytes, bytes]
+
+
+class RequestError(Exception):
+    """An answer that is an error: what is wrong, where, what to do."""
+
+    def __init__(
+        self,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        status: int = 400,
+        headers: Sequence[Header] = (),
+    ):
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+        self.status = status
+        self.headers = list(headers)
+
+    @property
+    def type(self) -> str:
+        if self.status == 401:
+            return "authentication_error"
+        if self.status == 403:
+            return "permission_error"
+        return "invalid_request_error" if self.status < 500 else "server_error"
+
+    def body(self) -> bytes:
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return json.dumps({"error": error}, ensure_ascii=False).encode()
+
+
+def busy(message: str, code: str) -> RequestError:
+    """To be tried again soon."""
+    return RequestError(message, code=code, status=503, headers=[(b"retry-after", b"1")])
+
+
+def final(message: str, code: str, status: int) -> RequestError:
+    """Not to be tried again: clients do so by themselves after most errors of servers."""
+    return RequestError(message, code=code, status=status, headers=[(b"x-should-retry", b"false")])
+
+
+def draining() -> RequestError:
+    return busy("the server is shutting down; ask another one", "draining")
+
+
+def timed_out(seconds: float) -> RequestError:
+    return final(
+        f"the answer was not complete after {seconds:g} seconds; ask for fewer tokens, or start "
+        "the server with a longer --timeout",
+        "timeout",
+        504,
+    )
+
+
+def as_request_error(e: BaseException, param: str | None = None) -> RequestError:
+    """What an exception of the engine means to a client."""
+    if isinstance(e, RequestError):
+        return e
+    if isinstance(e, ContextError):
+        return RequestError(str(e), param, "context_length_exceeded")
+    if isinstance(e, ArgumentError):
+        return RequestError(str(e), param, "invalid_value")
+    if isinstance(e, CancelledError):
+        return draining()
+    if isinstance(e, (OutOfMemoryError, MemoryError)):
+        return busy(f"no memory for another sequence now: {e}", "out_of_memory")
+    if isinstance(e, Error):
+        return final(str(e), "model_error", 500)
+    return final(
+        f"an internal error ({type(e).__name__}); the server's log has it", "internal", 500
+    )

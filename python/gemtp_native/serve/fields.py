@@ -1,0 +1,200 @@
+"""Members of a request, read one by one: exact about what they may be, and about what is left."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Collection, Iterable
+from typing import Any, NoReturn
+
+from .errors import RequestError
+
+MAX_NESTING = 64
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """Of a request's body. All of it is finite, can be written as UTF-8 and is not nested deep."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise RequestError(
+            f"the body is not valid UTF-8 (byte {e.start}); send JSON in UTF-8", code="invalid_json"
+        ) from None
+    try:
+        data = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    except RequestError:
+        raise
+    except RecursionError:
+        raise _too_deep() from None
+    except json.JSONDecodeError as e:
+        raise RequestError(
+            f"the body is not JSON: {e.msg} at line {e.lineno}, column {e.colno}; send an object "
+            "such as OpenAI's protocol has it",
+            code="invalid_json",
+        ) from None
+    except ValueError:  # whole numbers of thousands of digits
+        raise RequestError("a number in the body is too long", code="invalid_json") from None
+    if not isinstance(data, dict):
+        raise RequestError(f"the body is {_kind(data)}; send a JSON object", code="invalid_json")
+    _check(data)
+    return data
+
+
+def _no_number(name: str) -> NoReturn:
+    raise RequestError(f"{name} is not JSON; send a finite number", code="invalid_json")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        shown = text if len(text) <= 40 else f"{text[:37]}..."
+        raise RequestError(f"the number {shown} is too large", code="invalid_json")
+    return value
+
+
+def _too_deep() -> RequestError:
+    return RequestError(
+        f"the body is nested more than {MAX_NESTING} deep; simplify it", code="invalid_json"
+    )
+
+
+def _check(data: Any) -> None:
+    level: list[Any] = [data]
+    for _ in range(MAX_NESTING):
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                below += value.keys()
+                below += value.values()
+            elif isinstance(value, list):
+                below += value
+            elif isinstance(value, str) and not value.isascii():
+                _check_text(value)
+        if not below:
+            return
+        level = below
+    raise _too_deep()
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RequestError(
+            "a text in the body holds a lone surrogate (\\ud800 to \\udfff), which is not a "
+            "character; clean the input first",
+            code="invalid_json",
+        ) from None
+
+
+class Fields:
+    """The members of an object. A member that is null counts as absent, as OpenAI has it.
+
+    Each is asked for once, by what it may be; ``finish`` looks at those nobody asked for.
+    """
+
+    def __init__(self, data: dict[str, Any], where: str = ""):
+        self._data = data
+        self._where = where
+        self._known: set[str] = set()
+
+    def take(self, name: str) -> Any:
+        self._known.add(name)
+        return self._data.get(name)
+
+    def path(self, name: str) -> str:
+        return f"{self._where}.{name}" if self._where else name
+
+    def refuse(self, name: str, must: str, code: str = "invalid_value") -> NoReturn:
+        param = self.path(name)
+        raise RequestError(f"{param} is {shown(self._data.get(name))}; {must}", param, code)
+
+    def integer(self, name: str, low: int, high: int) -> int | None:
+        value = self.take(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int):
+            self.refuse(name, "it must be a whole number", "invalid_type")
+        if not low <= value <= high:
+            self.refuse(name, f"it must be between {low} and {high}")
+        return value
+
+    def number(
+        self, name: str, low: float, high: float, open_low: bool = False, open_high: bool = False
+    ) -> float | None:
+        value = self.take(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            self.refuse(name, "it must be a number", "invalid_type")
+        if not low <= value <= high or (open_low and value == low) or (open_high and value == high):
+            least = f"above {low:g}" if open_low else f"at least {low:g}"
+            most = f"below {high:g}" if open_high else f"at most {high:g}"
+            self.refuse(name, f"it must be {least} and {most}")
+        return float(value)
+
+    def boolean(self, name: str) -> bool | None:
+        value = self.take(name)
+        if value is not None and not isinstance(value, bool):
+            self.refuse(name, "it must be true or false", "invalid_type")
+        return value
+
+    def text(self, name: str, longest: int | None = None) -> str | None:
+        value = self.take(name)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            self.refuse(name, "it must be a text", "invalid_type")
+        if longest is not None and len(value) > longest:
+            self.refuse(name, f"it must have at most {longest} characters")
+        return value
+
+    def list(self, name: str) -> list[Any] | None:
+        value = self.take(name)
+        if value is not None and not isinstance(value, list):
+            self.refuse(name, "it must be a list", "invalid_type")
+        return value
+
+    def object(self, name: str) -> Fields | None:
+        value = self.take(name)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            self.refuse(name, "it must be an object", "invalid_type")
+        return Fields(value, self.path(name))
+
+    def only(self, name: str, values: Collection[Any], because: str) -> None:
+        """A member of the protocol that has no other values here."""
+        value = self.take(name)
+        if value is not None and not any(value == v and type(value) is type(v) for v in values):
+            self.refuse(name, because, "unsupported_value")
+
+    def finish(self, ignored: Iterable[str] = (), lenient: bool = False) -> None:
+        """Refuses members that nobody asked for, unless they may be ignored."""
+        self._known.update(ignored)
+        left = [name for name in self._data if name not in self._known]
+        if not left or lenient:
+            return
+        close = difflib.get_close_matches(left[0][:64], sorted(self._known), 1)
+        hint = (
+            f"did you mean {close[0]}?" if close else "leave it out, or start the server --lenient"
+        )
+        param = self.path(left[0][:64])
+        raise RequestError(f"there is no {param}; {hint}", param, "unknown_parameter")
+
+
+def shown(value: Any) -> str:
+    """Of a value in a sentence: short, whatever it is."""
+    if isinstance(value, (dict, list)):
+        return _kind(value)
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    return shown(value)

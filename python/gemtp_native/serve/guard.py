@@ -1,0 +1,119 @@
+"""Who may ask: by Host and Origin, against pages of other sites, and by key."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from urllib.parse import urlsplit
+
+from .errors import Header, RequestError
+from .settings import Settings
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Guard:
+    """A page of another site can make a browser send requests here and, by letting its own name
+    point here (DNS rebinding), read the answers. Against the latter only names are served that this
+    server is known to have; against the former an Origin has to be that of the Host.
+    """
+
+    def __init__(self, settings: Settings):
+        self._keys = [key.encode() for key in settings.keys]
+        self._origins = settings.origins
+        self._hosts = {name.lower().rstrip(".") for name in (*_LOOPBACK, *settings.hosts)}
+        self._exposed = not is_loopback(settings.host)
+        if not is_any(settings.host):
+            self._hosts.add(settings.host.lower())
+
+    def check(self, headers: dict[bytes, bytes]) -> None:
+        """RequestError for a Host or Origin that is not allowed."""
+        given = headers.get(b"host", b"").decode("latin-1")
+        host = _name_of(given)
+        if host not in self._hosts and not (self._exposed and _is_address(host)):
+            raise RequestError(
+                f"this server does not go by the name {given[:80]!r}; use localhost, or start it "
+                "with --allow-host NAME",
+                code="host_not_allowed",
+                status=403,
+            )
+        origin = headers.get(b"origin")
+        if origin is not None and self.allowed_origin(headers) is None:
+            text = origin.decode("latin-1")
+            if urlsplit(text).netloc.lower() != given.lower() or not text.startswith("http"):
+                raise RequestError(
+                    f"pages of {text[:80]!r} may not use this server; start it with "
+                    "--cors ORIGIN to let them",
+                    code="origin_not_allowed",
+                    status=403,
+                )
+
+    def allowed_origin(self, headers: dict[bytes, bytes]) -> bytes | None:
+        """What Access-Control-Allow-Origin is to say."""
+        origin = headers.get(b"origin")
+        if origin is None:
+            return None
+        if "*" in self._origins:
+            return b"*"
+        return origin if origin.decode("latin-1") in self._origins else None
+
+    def check_key(self, headers: dict[bytes, bytes]) -> None:
+        """RequestError without the right key, if one is asked for."""
+        if not self._keys:
+            return
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        given = key.strip() if scheme.lower() == b"bearer" else b""
+        # All of them, so that the time does not tell which is close.
+        if not sum(hmac.compare_digest(given, known) for known in self._keys):
+            raise RequestError(
+                "the API key is missing or wrong; send it as Authorization: Bearer KEY",
+                code="invalid_api_key",
+                status=401,
+                headers=[(b"www-authenticate", b"Bearer")],
+            )
+
+    def cors(self, headers: dict[bytes, bytes]) -> list[Header]:
+        """Headers of an answer to a page that may read it."""
+        allowed = self.allowed_origin(headers)
+        if allowed is None:
+            return []
+        return [(b"access-control-allow-origin", allowed), (b"vary", b"origin")]
+
+    def preflight(self, headers: dict[bytes, bytes]) -> list[Header]:
+        asked = headers.get(b"access-control-request-headers", b"authorization, content-type")
+        return [
+            *self.cors(headers),
+            (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+            (b"access-control-allow-headers", asked),
+            (b"access-control-max-age", b"600"),
+        ]
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def is_any(host: str) -> bool:
+    """Whether a socket bound to it answers on all addresses."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return host == ""
+
+
+def _name_of(host: str) -> str:
+    """Without the port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower().rstrip(".")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,186 @@
+"""One sequence: a worker thread generates, and says what it has on the request's channel."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..chat.reply import ReplyPiece, ReplyStream, ToolCall
+from ..errors import CancelledError
+from .channel import Channel, Closed
+from .errors import as_request_error
+
+if TYPE_CHECKING:
+    from ..model import Model, Stats, TextStream, Token
+
+_log = logging.getLogger("gemtp_native.serve")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A token, and what became certain with it."""
+
+    token: Token
+    kind: str
+    """"content", "reasoning", "tool" or "control"."""
+    content: str = ""
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    step: int = 0
+    """Place among its round's drafts, from 1; 0: the target's own."""
+
+    @property
+    def text(self) -> str:
+        return self.reasoning + self.content or (self.token.text if self.kind == "tool" else "")
+
+
+@dataclass(frozen=True)
+class Begun:
+    """It can be generated: whatever is wrong with the request has been said before."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class PromptDone:
+    index: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Round:
+    index: int
+    tokens: list[Shown]
+    round: int
+    seconds: float
+    """Since the computation of the sequence began."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    index: int
+    finish_reason: str
+    stats: Stats
+    seed: int
+    queue_seconds: float
+    first_seconds: float | None
+    """Until the first token, from the beginning of the computation."""
+
+
+Event = Begun | PromptDone | Round | Ended
+
+Start = Callable[["Model", int, Callable[[int, int], None] | None], "TextStream | ReplyStream"]
+"""(model, seed, on_prompt) -> the stream of one sequence."""
+
+
+@dataclass
+class Sequence:
+    index: int
+    seed: int
+    start: Start
+    show_prompt: bool = False
+    one_call: bool = False
+    """End after the first call of a tool."""
+    arrived: float = field(default_factory=time.perf_counter)
+    _stream: TextStream | ReplyStream | None = None
+    _cancelled: bool = False
+    stats: Stats | None = None
+    """When it has ended, however."""
+
+    def cancel(self) -> None:
+        """From any thread."""
+        self._cancelled = True
+        stream = self._stream
+        if stream is not None:
+            stream.cancel()
+
+    def run(self, model: Model, channel: Channel[Event]) -> None:
+        """In a worker thread, until the end. Errors end the channel."""
+        try:
+            self._run(model, channel)
+        except Closed:
+            pass
+        except Exception as e:
+            if not (self._cancelled and isinstance(e, CancelledError)):
+                error = as_request_error(e)
+                if error.code == "internal":
+                    _log.exception("a request failed")
+                with suppress(Closed):
+                    channel.end(error)
+
+    def _run(self, model: Model, channel: Channel[Event]) -> None:
+        begin = time.perf_counter()
+
+        def on_prompt(done: int, total: int) -> None:
+            channel.put(PromptDone(self.index, done, total), 64)
+
+        self._stream = stream = self.start(
+            model, self.seed, on_prompt if self.show_prompt else None
+        )
+        with stream:
+            try:
+                if self._cancelled:
+                    return
+                channel.put(Begun(self.index), 0)
+                first = None
+                calls = 0
+                for number, tokens in enumerate(_rounds(stream, model), 1):
+                    now = time.perf_counter() - begin
+                    first = now if first is None else first
+                    calls += sum(len(t.calls) for t in tokens)
+                    channel.put(Round(self.index, tokens, number, now), 256 * len(tokens))
+                    if self.one_call and calls:
+                        break
+            finally:
+                self.stats = stream.stats
+            reason = "tool_calls" if self.one_call and calls else stream.finish_reason
+            waited = begin - self.arrived
+            channel.put(Ended(self.index, reason, stream.stats, self.seed, waited, first), 0)
+
+
+def _rounds(stream: TextStream | ReplyStream, model: Model) -> Iterator[list[Shown]]:
+    if isinstance(stream, ReplyStream):
+        marks = _Marks(model)
+        for step in stream.steps():
+            yield [marks.shown(token, pieces, i) for i, (token, pieces) in enumerate(step, 1)]
+    else:
+        for tokens in stream.steps():
+            yield [
+                Shown(t, "content", t.text, step=i if t.drafted else 0)
+                for i, t in enumerate(tokens, 1)
+            ]
+
+
+class _Marks:
+    """What kind of text the tokens of a reply are."""
+
+    _AFTER = {
+        "<|channel>": "reasoning",
+        "<channel|>": "content",
+        "<|tool_call>": "tool",
+        "<tool_call|>": "content",
+    }
+    _KINDS = {"thinking": "reasoning", "tool_call": "tool"}
+
+    def __init__(self, model: Model):
+        tokenizer: Any = model._engine.tokenizer
+        self._marks = {tokenizer.find(text): kind for text, kind in self._AFTER.items()}
+        self._kind = "content"
+
+    def shown(self, token: Token, pieces: list[ReplyPiece], place: int) -> Shown:
+        kind = self._kind
+        if token.id in self._marks and token.id >= 0:
+            self._kind = self._marks[token.id]
+            kind = "tool" if any(p.call for p in pieces) else "control"
+        elif pieces:
+            kind = self._KINDS.get(pieces[-1].kind, "content")
+            self._kind = kind if kind != "tool" else self._kind
+        content = "".join(p.text for p in pieces if p.kind in ("content", "malformed_call"))
+        reasoning = "".join(p.text for p in pieces if p.kind == "thinking")
+        calls = tuple(p.call for p in pieces if p.call is not None)
+        return Shown(token, kind, content, reasoning, calls, place if token.drafted else 0)

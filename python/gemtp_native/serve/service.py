@@ -1,0 +1,144 @@
+"""What the server does with the model: requests in, events out, on worker threads."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .answers import Answer
+from .channel import Channel
+from .errors import RequestError, draining, timed_out
+from .http import Gone, Request
+from .metrics import Metrics
+from .requests import Work
+from .sequence import Ended, Event, Sequence
+from .settings import Settings
+from .slots import Slots
+from .tokens import TokenTexts
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+T = TypeVar("T")
+
+
+class Service:
+    """For the event loop's thread, which it never blocks."""
+
+    def __init__(self, model: Model, settings: Settings, metrics_info: dict[str, str]):
+        self.model = model
+        self.settings = settings
+        self.slots = Slots(settings.parallel, settings.queue)
+        self.connections: Callable[[], float] = lambda: 0
+        self.metrics = Metrics(
+            lambda: self.slots.running,
+            lambda: self.slots.waiting,
+            lambda: self.connections(),
+            metrics_info,
+        )
+        self.draining = False
+        self._texts = TokenTexts(model)
+        self._generators = ThreadPoolExecutor(settings.parallel, "gemtp-sequence")
+        self._helpers = ThreadPoolExecutor(2, "gemtp-helper")
+        self._open: set[Channel[Event]] = set()
+
+    @property
+    def idle(self) -> bool:
+        return not self._open
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Something that takes more than a moment, but no pass of the model."""
+        return await asyncio.get_running_loop().run_in_executor(self._helpers, work)
+
+    def stop(self) -> None:
+        """Ends all that runs, with an error."""
+        for channel in list(self._open):
+            channel.end(draining())
+
+    def close(self) -> None:
+        self._generators.shutdown(wait=True, cancel_futures=True)
+        self._helpers.shutdown(wait=True, cancel_futures=True)
+
+    # ---------------------------------------------------------------- a request
+
+    async def answer(self, request: Request, work: Work) -> None:
+        """Until it is answered or the client has gone."""
+        if self.draining:
+            raise draining()
+        self.slots.check(len(work.sequences))
+        channel: Channel[Event] = Channel(self.settings.buffer)
+        arrival = self.slots.arrive()
+        for sequence in work.sequences:
+            sequence.arrived = request.arrived
+        tasks = [asyncio.create_task(self._run(s, arrival, channel)) for s in work.sequences]
+        watcher = asyncio.create_task(self._watch(request, channel))
+        left = self.settings.timeout - (time.perf_counter() - request.arrived)
+        timer = asyncio.get_running_loop().call_later(
+            max(left, 0), channel.end, timed_out(self.settings.timeout)
+        )
+        self._open.add(channel)
+        try:
+            await self._send(request, work, channel)
+            self.metrics.request_time.observe(time.perf_counter() - request.arrived)
+        except Gone:
+            self.metrics.cancelled.add()
+        finally:
+            timer.cancel()
+            watcher.cancel()
+            channel.end(Gone())
+            for sequence, task in zip(work.sequences, tasks, strict=True):
+                sequence.cancel()
+                task.cancel()  # what waits for its turn; the others end by themselves
+            await asyncio.gather(*tasks, watcher, return_exceptions=True)
+            self._open.discard(channel)
+
+    async def _run(self, sequence: Sequence, arrival: int, channel: Channel[Event]) -> None:
+        await self.slots.acquire(arrival, sequence.index)
+        work = asyncio.get_running_loop().run_in_executor(
+            self._generators, sequence.run, self.model, channel
+        )
+        try:
+            while not work.done():
+                try:
+                    await asyncio.shield(work)
+                except asyncio.CancelledError:
+                    sequence.cancel()
+        finally:
+            self.slots.release()
+            if sequence.stats is not None:
+                self.metrics.count(sequence.stats)
+
+    async def _watch(self, request: Request, channel: Channel[Event]) -> None:
+        await request.until_gone()
+        channel.end(Gone())
+
+    async def _send(self, request: Request, work: Work, channel: Channel[Event]) -> None:
+        answer = Answer(work, self.settings.name, self._texts)
+        wait = self.settings.send_timeout
+        try:
+            while not answer.complete:
+                chunks: list[Any] = []
+                for event in await channel.get():
+                    chunks += answer.take(event)
+                    if isinstance(event, Ended):
+                        self._count(event)
+                if not work.stream:
+                    continue
+                if not request.answered:
+                    await request.begin_events()
+                await request.events(chunks, wait, last=answer.complete)
+            if not work.stream:
+                await request.respond_json(answer.whole())
+        except RequestError as e:
+            if not request.answered:
+                raise
+            await request.end_events(e)
+
+    def _count(self, event: Ended) -> None:
+        self.metrics.finished.add(label=event.finish_reason)
+        self.metrics.queue_time.observe(event.queue_seconds)
+        if event.first_seconds is not None:
+            self.metrics.first_token.observe(event.queue_seconds + event.first_seconds)
