@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import checkpoints
+import gemtp_native
 from gemtp_native.cli import main
+from scripted_model import scripted_model
+from serving import Server, serving
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,6 +53,29 @@ def other_pair(tmp_path_factory) -> checkpoints.Pair:
     """A 12B-like pair: other widths, another vocabulary, a plain head."""
     folder = tmp_path_factory.mktemp("other")
     return checkpoints.to_gguf(checkpoints.committed("12b", folder), folder, "q8_0")
+
+
+@pytest.fixture(scope="session")
+def demo_server(tmp_path_factory, no_saved_profiles) -> Iterator[Server]:
+    """`gemtp serve` of the shipped pair."""
+    pytest.importorskip("uvicorn")
+    target, drafter = gemtp_native.demo_models()
+    options = ["--drafter", drafter, "--context", 2048, "--parallel", 8, "--queue", 40]
+    with serving(tmp_path_factory.mktemp("serve"), target, *options) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def scripted(tmp_path_factory) -> Path:
+    return scripted_model(tmp_path_factory.mktemp("scripted") / "scripted.gguf")
+
+
+@pytest.fixture(scope="session")
+def scripted_server(tmp_path_factory, no_saved_profiles, scripted) -> Iterator[Server]:
+    """`gemtp serve` of a model that thinks and calls a tool."""
+    pytest.importorskip("uvicorn")
+    with serving(tmp_path_factory.mktemp("serve"), scripted, "--context", 1024) as server:
+        yield server
 
 
 def _lengthen_context(folder: Path, length: int) -> None:

@@ -21,9 +21,8 @@ def protocol(header_timeout: float, connections: int) -> type[H11Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            if len(self.connections) > connections:
-                self._make_room()
             self._await_headers()
+            self._make_room()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -52,8 +51,12 @@ def protocol(header_timeout: float, connections: int) -> type[H11Protocol]:
 
         def _make_room(self) -> None:
             """Drops who has asked for nothing for longest: a new one if all others are busy."""
-            idle = [c for c in self.connections if isinstance(c, Connection) and not c._busy]
-            min(idle, key=lambda c: c._since)._abort()
+            if len(self.connections) <= connections:
+                return
+            held = [c for c in self.connections if not c.transport.is_closing()]
+            if len(held) > connections:
+                idle = [c for c in held if isinstance(c, Connection) and not c._busy]
+                min(idle, key=lambda c: c._since)._abort()
 
         def _abort(self) -> None:
             if self.transport is not None:

@@ -90,7 +90,7 @@ class Sequence:
     _stream: TextStream | ReplyStream | None = None
     _cancelled: bool = False
     stats: Stats | None = None
-    """When it has ended, however."""
+    """When it has ended, however; None again when they have been counted."""
 
     def cancel(self) -> None:
         """From any thread."""

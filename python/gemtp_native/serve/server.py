@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ def serve(
 ) -> None:
     """Until the process is told to end (SIGTERM, SIGINT): then running answers get
     ``settings.drain`` seconds more. A second signal ends them at once."""
+    _allow_files(2 * settings.connections + 256)
     app = App(model, settings)
     config = uvicorn.Config(
         app,
@@ -72,6 +74,17 @@ def serve(
         server.run([sock])
     finally:
         app.service.close()
+
+
+def _allow_files(count: int) -> None:
+    """Connections are files, and more of them may come at once than are kept."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if 0 <= soft < count:
+            wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Server(uvicorn.Server):

@@ -108,8 +108,7 @@ class Service:
                     sequence.cancel()
         finally:
             self.slots.release()
-            if sequence.stats is not None:
-                self.metrics.count(sequence.stats)
+            self._count(sequence)
 
     async def _watch(self, request: Request, channel: Channel[Event]) -> None:
         await request.until_gone()
@@ -124,7 +123,8 @@ class Service:
                 for event in await channel.get():
                     chunks += answer.take(event)
                     if isinstance(event, Ended):
-                        self._count(event)
+                        self._count(work.sequences[event.index])
+                        self._count_end(event)
                 if not work.stream:
                     continue
                 if not request.answered:
@@ -137,7 +137,13 @@ class Service:
                 raise
             await request.end_events(e)
 
-    def _count(self, event: Ended) -> None:
+    def _count(self, sequence: Sequence) -> None:
+        """Once, before its answer is sent, or when it has been cancelled."""
+        if sequence.stats is not None:
+            self.metrics.count(sequence.stats)
+            sequence.stats = None
+
+    def _count_end(self, event: Ended) -> None:
         self.metrics.finished.add(label=event.finish_reason)
         self.metrics.queue_time.observe(event.queue_seconds)
         if event.first_seconds is not None:
