@@ -157,7 +157,7 @@ export class Chat {
 
   #request(node, used) {
     const path = this.conversation.pathTo(this.conversation.nodes[node.parent]);
-    return request(this.conversation.mode, path, used, node);
+    return request(this.conversation.mode, path, used, { ...node, model: this.app.props?.model });
   }
 
   /** Draws what came, at most once a frame and never more than a third of the time. */

@@ -12,7 +12,11 @@ export function openDialog(title, content, { name = "", onclose = () => {} } = {
   dialog.addEventListener("close", () => {
     dialog.remove();
     onclose(dialog.returnValue);
-    if (opener?.isConnected) opener.focus();
+    if (opener?.isConnected) {
+      // The browser gave the focus back already, but Chromium then lost the caret with the dialog.
+      opener.blur();
+      opener.focus();
+    }
   });
   // A press beside it closes it; one that began inside (a selection that ran out) does not.
   let pressed = null;

@@ -32,26 +32,26 @@ const ENDS = {
   tool_calls: "calls a tool",
 };
 
-/** The line under an answer: [[what, value, explanation], ...]. */
+/** The line under an answer: [[value, what it is, explanation], ...]. */
 export function summary(trace, { timings, usage, stats, finish }) {
   const rows = [];
   const tokens = timings?.predicted_n ?? usage?.completion_tokens ?? trace.tokens.length;
-  rows.push(["tokens", number(tokens), "of the answer"]);
+  rows.push([number(tokens), tokens === 1 ? "token" : "tokens", "of the answer"]);
   const rate = timings?.predicted_per_second ?? trace.rate();
-  if (rate) rows.push(["tokens/s", number(rate), "after the first token"]);
+  if (rate) rows.push([number(rate), "tokens/s", "after the first token"]);
   const rounds = stats?.rounds ?? trace.rounds.length;
   if (rounds) {
-    rows.push(["rounds", number(rounds), "passes of the target: each verifies the drafts made for it"]);
-    rows.push(["tokens a round", number(tokens / rounds), "1 without drafting"]);
+    rows.push([number(rounds), rounds === 1 ? "round" : "rounds", "passes of the target: each verifies the drafts made for it"]);
+    rows.push([number(tokens / rounds), "tokens a round", "1 without drafting"]);
   }
   const accepted = timings?.draft_n ? timings.draft_n_accepted / timings.draft_n : trace.acceptance();
-  if (accepted !== null) rows.push(["drafts accepted", percent(accepted), "of those that were proposed"]);
+  if (accepted !== null) rows.push([percent(accepted), "of drafts accepted", "by the target, of those that were proposed"]);
   if (timings?.prompt_n !== undefined) {
-    const read = `${number(timings.prompt_n)} in ${seconds(timings.prompt_ms / 1000)}`;
-    const known = timings.cache_n ? ` + ${number(timings.cache_n)} known` : "";
-    rows.push(["prompt tokens", read + known, "read for this answer; known: kept from an earlier request"]);
+    const read = `prompt tokens in ${seconds(timings.prompt_ms / 1000)}`;
+    const kept = timings.cache_n ? `, ${number(timings.cache_n)} kept` : "";
+    rows.push([number(timings.prompt_n), read + kept, "read for this answer; kept: known from an earlier request"]);
   }
-  if (finish) rows.push(["end", ENDS[finish] ?? finish, ""]);
+  if (finish) rows.push(["", ENDS[finish] ?? finish, ""]);
   return rows;
 }
 

@@ -7,7 +7,7 @@ const PUNCTUATION = /[\p{P}\p{S}]/u;
 const BARE_LINK = /^https?:\/\/[^\s<>"'`|\\^{}]+/;
 
 /**
- * @param lines pieces {at, text} of the source, one a line
+ * @param lines pieces {at, text} of the source, one a line; `end` of all but the last: where its newline stands
  * @returns nodes: {type: "text" | "code", leaves}, {type: "strong" | "em" | "del", children},
  *   {type: "link", href, children}, {type: "break"}
  */
@@ -34,12 +34,12 @@ class Places {
   leaves(from, to) {
     const found = [];
     for (let k = this.#lineOf(from); k < this.lines.length && this.starts[k] < to; k++) {
-      const { at, text } = this.lines[k];
+      const { at, text, end } = this.lines[k];
       const start = this.starts[k];
       const [low, high] = [Math.max(from - start, 0), Math.min(to - start, text.length)];
       if (low < high) found.push({ at: at + low, text: text.slice(low, high) });
       if (to - start > text.length && k + 1 < this.lines.length) {
-        found.push({ at: at + text.length, text: "\n" });
+        found.push({ at: end, text: "\n" });
       }
     }
     return found;

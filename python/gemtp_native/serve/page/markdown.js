@@ -12,13 +12,14 @@ const QUOTE = /^ {0,3}>[ \t]?/;
 const ITEM = /^( {0,3})([-*+]|\d{1,9}[.)])([ \t]+|$)/;
 const TABLE_RULE = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
 
-/** Lines {at, text} of source from offset `from` on, without their ends. */
+/** Lines {at, text, end} of source from offset `from` on; `end` is where the newline stands. */
 export function linesOf(source, from = 0) {
   const lines = [];
   let at = from;
   for (const text of source.slice(from).split("\n")) {
-    lines.push({ at, text: text.endsWith("\r") ? text.slice(0, -1) : text });
-    at += text.length + 1;
+    const end = at + text.length;
+    lines.push({ at, text: text.endsWith("\r") ? text.slice(0, -1) : text, end });
+    at = end + 1;
   }
   return lines;
 }
@@ -65,16 +66,16 @@ function fenced(lines, i) {
   const leaves = [];
   let j = i + 1;
   for (; j < lines.length && !end.test(lines[j].text); j++) {
-    const cut = Math.min(indent.length, /^ */.exec(lines[j].text)[0].length);
-    const line = { at: lines[j].at + cut, text: lines[j].text.slice(cut) };
+    const spaces = Math.min(indent.length, /^ */.exec(lines[j].text)[0].length);
+    const line = cut(lines[j], spaces);
     if (leaves.length) leaves.push(newline(lines[j - 1]));
-    if (line.text) leaves.push(line);
+    if (line.text) leaves.push({ at: line.at, text: line.text });
   }
   return [{ type: "code", language, leaves, open: j >= lines.length }, j + 1];
 }
 
 function newline(line) {
-  return { at: line.at + line.text.length, text: "\n" };
+  return { at: line.end, text: "\n" };
 }
 
 function heading(line) {
@@ -95,7 +96,7 @@ function quote(lines, i, depth) {
 }
 
 function cut(line, n) {
-  return { at: line.at + n, text: line.text.slice(n) };
+  return { at: line.at + n, text: line.text.slice(n), end: line.end };
 }
 
 function list(lines, i, depth) {
@@ -205,7 +206,7 @@ function paragraph(lines, i, depth) {
     const { text } = lines[j];
     if (text.trim() === "" || (j > i && (startsBlock(lines, j, depth) || isTable(lines, j)))) break;
     const lead = text.length - text.trimStart().length;
-    inside.push({ at: lines[j].at + lead, text: text.slice(lead) });
+    inside.push(cut(lines[j], lead));
   }
   const last = inside.length - 1;
   inside[last] = { at: inside[last].at, text: inside[last].text.trimEnd() };

@@ -148,9 +148,9 @@ export class AnswerMessage {
     if (node.trouble) parts.push(this.#trouble());
     if (trace.tokens.length) {
       parts.push(legend(trace.counts()));
-      const figures = h("dl", { class: "figures" });
-      for (const [name, value, explanation] of summary(trace, node)) {
-        figures.append(h("div", { title: explanation || null }, h("dt", {}, name), h("dd", {}, value)));
+      const figures = h("ul", { class: "figures", "aria-label": "Figures" });
+      for (const [value, name, explanation] of summary(trace, node)) {
+        figures.append(h("li", { title: explanation || null }, value && h("b", {}, value), value && " ", name));
       }
       parts.push(figures);
     }

@@ -54,8 +54,8 @@ export function options(settings, randomSeed) {
  * The request for the answer behind `path`, messages from the first on.
  * @param mode "chat" or "completion": there, the text of all messages is the prompt.
  */
-export function request(mode, path, chosen, { system = "", thinking = false } = {}) {
-  const common = { stream: true, stream_options: { include_usage: true }, return_tokens: true, ...chosen };
+export function request(mode, path, chosen, { system = "", thinking = false, model } = {}) {
+  const common = { model, stream: true, stream_options: { include_usage: true }, return_tokens: true, ...chosen };
   if (mode === "completion") {
     return { url: "v1/completions", body: { prompt: path.map((node) => node.content).join(""), ...common } };
   }

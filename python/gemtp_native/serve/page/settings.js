@@ -38,7 +38,7 @@ function textField(name, label, value, placeholder, { hint, rows = 3, ...more } 
 export function openSettings(settings, props, { onsave, onclear }) {
   const usual = props?.default_generation_settings ?? {};
   const chat = props?.chat !== false;
-  const form = h("form", { class: "settings", method: "dialog", novalidate: true });
+  const form = h("form", { class: "settings", novalidate: true });
   const structured = props?.structured !== false;
   form.append(
     chat && textField("system", "System prompt", settings.system, "You are …", { hint: "Stands before every conversation." }),

@@ -1,0 +1,159 @@
+"""A real browser for tests of the page: Chromium, driven by Selenium."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("selenium", reason="selenium is not installed: pip install '.[browser]'")
+
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+PATIENCE = 20.0  # seconds
+
+
+class Browser:
+    """One window, and what the tests do in it."""
+
+    def __init__(self) -> None:
+        options = webdriver.ChromeOptions()
+        for argument in (
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+        ):
+            options.add_argument(argument)
+        options.binary_location = CHROMIUM or ""
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+
+    # ---------------------------------------------------------------- the window
+
+    def open(self, url: str, width: int = 1280, height: int = 860, **features: str) -> None:
+        """features: of media queries, as prefers_color_scheme="dark"."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.media(**features)
+        self.driver.get(url)
+        self.until(lambda: self.script("return !document.querySelector('#prompt')?.disabled"))
+
+    def media(self, **features: str) -> None:
+        named = [{"name": k.replace("_", "-"), "value": v} for k, v in features.items()]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": named})
+
+    def script(self, source: str, *args: Any) -> Any:
+        return self.driver.execute_script(source, *args)
+
+    def until(self, condition: Callable[[], Any], what: str = "") -> Any:
+        """The condition's first truthy value."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            value = condition()
+            if value:
+                return value
+            if time.monotonic() > end:
+                raise AssertionError(f"never came: {what or condition}; log: {self.complaints()}")
+            time.sleep(0.02)
+
+    # ---------------------------------------------------------------- the page
+
+    def find(self, selector: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def text(self, selector: str) -> str:
+        """What elements hold, shown or not; "" where there are none."""
+        texts = "[...document.querySelectorAll(arguments[0])].map(e => e.textContent)"
+        return self.script(f"return {texts}.join('\\n')", selector)
+
+    def press(self, *keys: str) -> None:
+        """Wherever the focus is."""
+        actions = webdriver.ActionChains(self.driver)
+        held = [k for k in keys[:-1] if k in (Keys.ALT, Keys.SHIFT, Keys.CONTROL)]
+        for key in held:
+            actions.key_down(key)
+        for key in keys[len(held) :]:
+            actions.send_keys(key)
+        for key in held:
+            actions.key_up(key)
+        actions.perform()
+
+    def send(self, text: str, wait: bool = True) -> None:
+        self.find("#prompt").send_keys(text, Keys.ENTER)
+        if wait:
+            self.answered()
+
+    def answered(self) -> None:
+        self.until(
+            lambda: self.script(
+                "return document.querySelector('.message.assistant')"
+                " && !document.querySelector('#thread[aria-busy]')"
+            ),
+            "the end of an answer",
+        )
+
+    def click(self, selector: str) -> None:
+        self.until(lambda: self.all(selector), selector)
+        self.find(selector).click()
+
+    def focused(self) -> str:
+        """A name for what has the focus."""
+        return self.script(
+            "const e = document.activeElement;"
+            "return e.id || e.getAttribute('aria-label') || e.textContent.trim() || e.tagName"
+        )
+
+    def sideways(self) -> int:
+        """Pixels by which the page, or the open dialog, could be scrolled sideways."""
+        return self.script(
+            "const roots = [document.documentElement, document.body,"
+            " ...document.querySelectorAll('#scroll, header, #composer, dialog, .dialog-body')];"
+            "return Math.max(...roots.map(e => e.scrollWidth - e.clientWidth), "
+            " ...[...document.querySelectorAll('body *')].filter(e =>"
+            "  e.checkVisibility()"
+            "  && !e.closest('.unseen, .skip, pre, .table, #sidebar, .long, #to-end'))"
+            " .map(e => Math.round(e.getBoundingClientRect().right - innerWidth)))"
+        )
+
+    # ---------------------------------------------------------------- its logs
+
+    def complaints(self) -> list[str]:
+        """What the browser warned of since the last call."""
+        return [
+            entry["message"]
+            for entry in self.driver.get_log("browser")
+            if entry["level"] in ("SEVERE", "WARNING")
+        ]
+
+    def addresses(self) -> list[str]:
+        """Of all requests since the last call."""
+        found = []
+        for entry in self.driver.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            if message["method"] == "Network.requestWillBeSent":
+                found.append(message["params"]["request"]["url"])
+        return found
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    if not CHROMIUM or not DRIVER:
+        pytest.skip(
+            "chromium and chromedriver are not installed (Debian: chromium chromium-driver)"
+        )
+    browser = Browser()
+    yield browser
+    browser.driver.quit()
