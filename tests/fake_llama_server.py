@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 HELP = """\
 -m,    --model FNAME       model path
@@ -76,7 +76,10 @@ class Server:
                 if server.mode == "refuses":
                     self._answer(400, {"error": {"message": "no\nthank you"}})
                     return
-                self._answer(200, server.complete(body))
+                if self.path == "/v1/completions":
+                    self._answer(200, server.complete_openai(body))
+                else:
+                    self._answer(200, server.complete(body))
 
             def _answer(self, status: int, content: object) -> None:
                 data = json.dumps(content).encode()
@@ -88,7 +91,7 @@ class Server:
             def log_message(self, *_: object) -> None:
                 pass
 
-        HTTPServer(("127.0.0.1", self.args.port), Handler).serve_forever()
+        ThreadingHTTPServer(("127.0.0.1", self.args.port), Handler).serve_forever()
 
     def complete(self, body: dict) -> dict:
         assert body["temperature"] == 0
@@ -108,6 +111,11 @@ class Server:
         if "n_probs" in body:
             answer["completion_probabilities"] = [{"id": t, "logprob": -1.5} for t in tokens]
         return answer
+
+    def complete_openai(self, body: dict) -> dict:
+        answer = self.complete({**body, "n_predict": body["max_tokens"]})
+        tokens = len(answer["tokens"])
+        return {"usage": {"completion_tokens": tokens}, "timings": answer["timings"]}
 
 
 if __name__ == "__main__":

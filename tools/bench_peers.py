@@ -64,35 +64,35 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--server-args", type=shlex.split, default=[], metavar="ARGS", help="more for llama-server"
     )
-    parser.add_argument("--threads", type=_number(1, 1024), metavar="N", help="(default: all)")
-    parser.add_argument("--runs", type=_number(1, 100), default=3, metavar="N", help="(default: 3)")
+    parser.add_argument("--threads", type=number(1, 1024), metavar="N", help="(default: all)")
+    parser.add_argument("--runs", type=number(1, 100), default=3, metavar="N", help="(default: 3)")
     parser.add_argument(
-        "--tokens", type=_number(2, 65536), default=96, metavar="N", help="(default: 96)"
+        "--tokens", type=number(2, 65536), default=96, metavar="N", help="(default: 96)"
     )
     parser.add_argument(
         "--depths",
-        type=_numbers(1, 15),
+        type=numbers(1, 15),
         default=[1, 2, 3, 5, 7],
         metavar="N,N",
         help="drafts a round (default: 1,2,3,5,7)",
     )
     parser.add_argument(
         "--contexts",
-        type=_numbers(1, 1 << 20),
+        type=numbers(1, 1 << 20),
         default=[],
         metavar="N,N",
         help="also decode behind prompts of these lengths, such as 4096,16384: slow",
     )
     parser.add_argument("--text", default=TEXT, help="prompt of the generations")
     parser.add_argument(
-        "--timeout", type=_number(1, 86400), default=600, metavar="SECONDS", help="(default: 600)"
+        "--timeout", type=number(1, 86400), default=600, metavar="SECONDS", help="(default: 600)"
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
     return parser.parse_args(argv)
 
 
-def _number(low: int, high: int) -> Callable[[str], int]:
+def number(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if text.isascii() and text.isdigit() and low <= int(text) <= high:
             return int(text)
@@ -101,9 +101,9 @@ def _number(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def _numbers(low: int, high: int) -> Callable[[str], list[int]]:
-    number = _number(low, high)
-    return lambda text: sorted({number(part) for part in text.split(",")})
+def numbers(low: int, high: int) -> Callable[[str], list[int]]:
+    one = number(low, high)
+    return lambda text: sorted({one(part) for part in text.split(",")})
 
 
 def _check_memory(target: Path, drafter: Path | None) -> None:
@@ -353,7 +353,7 @@ def text(report: dict[str, Any]) -> str:
     """A table, at most 100 columns wide."""
     from gemtp_native.cli.text import percent, size_text, table
 
-    def number(figure: dict[str, Any], side: str) -> str:
+    def shown(figure: dict[str, Any], side: str) -> str:
         value = figure[side]
         if value is None:
             return "-"
@@ -369,7 +369,7 @@ def text(report: dict[str, Any]) -> str:
     for f in report["figures"]:
         ratio = "-" if f["ratio"] is None else f"{f['ratio']:.2f}"
         name = f["figure"].ljust(width)
-        rows.append((name, f["unit"], number(f, PEER), number(f, OWN), ratio))
+        rows.append((name, f["unit"], shown(f, PEER), shown(f, OWN), ratio))
     machine, rounds = report["machine"], report["rounds"]
     lines = [
         f"machine    {machine['cpu']}, {report['threads']} threads, {machine['platform']}",

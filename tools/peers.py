@@ -108,9 +108,12 @@ class LlamaServer:
             raise PeerError(f"{self.program} {option} failed: {line}")
         return done.stdout
 
-    def _arguments(self, target: Path, threads: int, context: int, port: int) -> list[str]:
+    def _arguments(
+        self, target: Path, threads: int, context: int, port: int, parallel: int
+    ) -> list[str]:
         arguments = [self.program, "-m", str(target), "--host", "127.0.0.1", "--port", str(port)]
-        arguments += ["-t", str(threads), "-tb", str(threads), "-c", str(context), "-np", "1"]
+        arguments += ["-t", str(threads), "-tb", str(threads), "-c", str(context * parallel)]
+        arguments += ["-np", str(parallel)]
         for option, *value in (
             ("--no-ui",),
             ("--offline",),
@@ -129,9 +132,11 @@ class LlamaServer:
         context: int,
         drafter: Path | None = None,
         depth: int = 0,
+        parallel: int = 1,
     ) -> Iterator[LlamaSide]:
+        """context: of each of the sequences that run in parallel."""
         port = _free_port()
-        arguments = self._arguments(target, threads, context, port)
+        arguments = self._arguments(target, threads, context, port, parallel)
         if drafter is not None:
             arguments += ["--spec-type", "draft-mtp", "--spec-draft-model", str(drafter)]
             arguments += ["--spec-draft-n-max", str(depth)]
