@@ -196,9 +196,11 @@ def parse(text: str, prompt: str = "") -> ReplyStream:
         finish_reason = "stop"
         stats = None
 
-        def steps(self):
-            for at in range(0, len(ids), 3):
-                yield [Token(i, "target", "") for i in ids[at : at + 3]]
+        rounds = iter([ids[at : at + 3] for at in range(0, len(ids), 3)])
+
+        def next_step(self):
+            step = next(self.rounds, None)
+            return None if step is None else [Token(i, "target", "") for i in step]
 
         def close(self):
             pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,33 @@ def talk(model: gemtp.Model) -> list[gemtp.ToolCall]:
         pieces: list[gemtp.ReplyPiece] = list(stream)
     calls = [piece.call for piece in pieces if piece.call is not None]
     return reply.tool_calls + calls + stream.reply.tool_calls
+
+
+async def wait(model: gemtp.Model, seed: int) -> list[str]:
+    out: gemtp.Output = await model.agenerate("x", max_tokens=4, seed=seed)
+    async with model.stream("x", on_prompt=lambda done, total: None) as stream:
+        pieces: list[str] = [piece async for piece in stream]
+    reply: gemtp.Reply = await model.achat([{"role": "user", "content": "x"}], logprobs=2)
+    async for step in model.chat_stream([], thinking=True).asteps():
+        pieces += [piece.text for _, found in step for piece in found]
+    best: tuple[int, float] = reply.top_logprobs[0][0]
+    return [*pieces, out.text, str(best)]
+
+
+def continue_text(model: gemtp.Model, file: Path) -> float:
+    def processor(tokens: Sequence[int], logits: np.ndarray) -> None:
+        logits[tokens[-1]] = -np.inf
+
+    with model.session() as session, session.fork() as other:
+        session.append([1, 2])
+        out: gemtp.Output = session.generate("x", logprobs=0, logits_processor=processor)
+        session.rewind(len(session) - 1)
+        other.stream(temperature=1.0).cancel()
+        session.save(file)
+    restored: gemtp.Session = model.restore(file)
+    options: gemtp.GenerationOptions = {"max_tokens": 3, "draft": 2}
+    restored.generate(**options)
+    return out.logprobs[0]
 
 
 def evaluate(model: gemtp.Model, text: str) -> npt.NDArray[np.float32]:

@@ -1,6 +1,4 @@
-#include "api/python_chat.h"
-
-#include <pybind11/stl.h>
+#include "api/python_parts.h"
 
 #include "base/error.h"
 #include "decode/engine.h"

@@ -198,7 +198,9 @@ bool Chooser::changes_logits() const {
   return params_.penalises() || !params_.logit_bias.empty() || !suppressed_.empty();
 }
 
-bool Chooser::takes_largest() const { return params_.temperature == 0 && !changes_logits(); }
+bool Chooser::takes_largest() const {
+  return params_.temperature == 0 && !changes_logits() && !processor_;
+}
 
 int32_t Chooser::choose_largest(int32_t id, float logit, int64_t position) const {
   const auto at = static_cast<long long>(position);
@@ -272,6 +274,28 @@ int32_t Chooser::choose(const float* logits, const int32_t* ids, int64_t n, int6
   if (top_p && keep_small_nucleus(view)) return sample_candidates(noise, lowest);
   const Candidate everything{-kInfinity, std::numeric_limits<int32_t>::max(), 0};
   return sample_all(view, noise, lowest, top_p ? end_of_nucleus(view) : everything);
+}
+
+int32_t Chooser::choose_target(const float* logits, int64_t n, int64_t position,
+                               const TokenHistory& history) {
+  if (!processor_) return choose(logits, nullptr, n, position, history);
+  processed_.assign(logits, logits + n);
+  processor_(history.tokens(), processed_.data(), n);
+  const Largest all = largest(processed_.data(), n);
+  if (all.damaged) {
+    const auto bad = std::find_if(processed_.begin(), processed_.end(), damaged_logit);
+    throw Error(ErrorKind::kArgument,
+                format("the logits processor gave %g for token %lld at position %lld; a logit must "
+                       "be a finite number, or -inf to ban the token",
+                       static_cast<double>(*bad), static_cast<long long>(bad - processed_.begin()),
+                       static_cast<long long>(position)));
+  }
+  if (all.value == -kInfinity) {
+    throw Error(ErrorKind::kArgument, format("the logits processor banned every token at position "
+                                             "%lld: leave at least one",
+                                             static_cast<long long>(position)));
+  }
+  return choose(processed_.data(), nullptr, n, position, history);
 }
 
 /// Suppression, penalties and bias, into a copy; each token's arithmetic in double, rounded once.

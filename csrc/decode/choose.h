@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -39,6 +40,13 @@ struct SamplingParams {
   }
 };
 
+/// What a caller does to the target's logits [vocab] before everything else. tokens: the prompt and
+/// all that has been chosen since. Called once for each token, in order, by the thread that runs
+/// the pass, which it holds up. The text is a function of the parameters if this is one of its
+/// arguments. May throw, which ends the generation.
+using LogitsProcessor =
+    std::function<void(const std::vector<int32_t>& tokens, float* logits, int64_t vocab)>;
+
 /// Error{kArgument} naming the first parameter outside its domain (NaN included) and the domain.
 void validate(const SamplingParams& params, int32_t vocab_size);
 
@@ -50,6 +58,7 @@ class TokenHistory {
   void push(int32_t id);
   void pop();  // undoes the latest push
   int64_t size() const { return static_cast<int64_t>(tokens_.size()); }
+  const std::vector<int32_t>& tokens() const { return tokens_; }
   const std::unordered_map<int32_t, int32_t>& counts() const { return counts_; }
 
  private:
@@ -76,6 +85,12 @@ class Chooser {
   /// Not thread-safe: keeps scratch between calls.
   int32_t choose(const float* logits, const int32_t* ids, int64_t n, int64_t position,
                  const TokenHistory& history);
+
+  /// The same from all of the target's logits, with what the processor makes of them: the drafter's
+  /// it does not see. Error{kArgument} when that is NaN, infinity or no token.
+  int32_t choose_target(const float* logits, int64_t n, int64_t position,
+                        const TokenHistory& history);
+  void set_processor(LogitsProcessor processor) { processor_ = std::move(processor); }
 
   /// Whether the choice is the largest logit, whatever they are: greedy, with nothing that changes
   /// logits first. Then choose_largest() gives what choose() would from all of them.
@@ -126,6 +141,8 @@ class Chooser {
 
   SamplingParams params_;
   std::vector<int32_t> suppressed_;
+  LogitsProcessor processor_;
+  std::vector<float> processed_;  // [n] what it has made of the logits
   std::vector<Candidate> candidates_;
   std::vector<float> work_;       // [n] adjusted logits
   std::vector<float> block_max_;  // [ceil(n / 256)] largest adjusted logit of each block

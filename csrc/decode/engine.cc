@@ -305,6 +305,12 @@ void Engine::give_back(std::unique_ptr<Session> session) {
   idle_.push_back(std::move(session));
 }
 
+void Engine::refuse_nested() const {
+  if (holder_ == std::this_thread::get_id())
+    throw Error(ErrorKind::kArgument,
+                "a logits processor cannot use the model that is calling it; use another one");
+}
+
 void Engine::clear_cache() {
   const std::lock_guard<std::mutex> lock(sessions_mutex_);
   idle_.clear();

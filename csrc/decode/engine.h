@@ -3,11 +3,13 @@
 // threads.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "backend/backend.h"
@@ -116,15 +118,36 @@ class Engine {
   void clear_cache();
   int64_t kv_budget() const { return kv_budget_->limit(); }
 
+  /// Error{kArgument} in a thread that is in a Turn: a caller's function that a pass has called
+  /// would wait for that pass.
+  void refuse_nested() const;
+
+  class Hold {
+   public:
+    explicit Hold(Engine& engine) : engine_(engine) {
+      engine.refuse_nested();
+      engine.mutex_.lock();
+      engine.holder_ = std::this_thread::get_id();
+    }
+    ~Hold() {
+      engine_.holder_ = std::thread::id();
+      engine_.mutex_.unlock();
+    }
+    Hold(const Hold&) = delete;
+
+   private:
+    Engine& engine_;
+  };
+
   /// One caller at a time has the engine: its scratch and, awake, its threads. With `stop`: as for
   /// Backend::Pass.
   class Turn {
    public:
     explicit Turn(Engine& engine, const std::atomic<bool>* stop = nullptr)
-        : lock_(engine.mutex_), pass_(*engine.backend_, stop) {}
+        : hold_(engine), pass_(*engine.backend_, stop) {}
 
    private:
-    const std::lock_guard<std::mutex> lock_;
+    const Hold hold_;
     const Backend::Pass pass_;
   };
 
@@ -158,6 +181,7 @@ class Engine {
   Scheduler scheduler_;
   uint64_t fingerprint_ = 0;
   std::mutex mutex_;  // of a Turn
+  std::atomic<std::thread::id> holder_;
   std::mutex sessions_mutex_;
   std::shared_ptr<KvBudget> kv_budget_;
   std::vector<std::unique_ptr<Session>> idle_;  // the latest last

@@ -30,6 +30,11 @@ void check(const Engine& engine, const GenerationParams& params) {
                 format("draft is %d but no drafter is loaded; open the model with one, or pass "
                        "\"auto\" or 0",
                        params.draft));
+  if (params.logprobs < -1 || params.logprobs > kMaxTopLogprobs)
+    throw Error(ErrorKind::kArgument,
+                format("logprobs is %d; it must be a number from 0 to %d, the likeliest tokens to "
+                       "be named beside the chosen one",
+                       params.logprobs, kMaxTopLogprobs));
   if (!params.stop.empty()) engine.need_tokenizer();
 }
 
@@ -67,6 +72,7 @@ Generation::Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prom
       stop_(params_.stop),
       speculation_(*engine_, params_.draft, ends_) {
   check(*engine_, params_);
+  chooser_.set_processor(params_.logits_processor);
   engine_->check_ids(prompt_, 1);
   if (engine_->tokenizer()) decoder_ = std::make_unique<StreamDecoder>(*engine_->tokenizer());
   for (int32_t id : prompt_) {
@@ -80,7 +86,7 @@ Generation::Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prom
   }
   session_ = session ? std::move(session) : engine_->take_session(prompt_);
   session_->truncate(session_->reusable(prompt_));
-  stats_.cached_tokens = session_->length();
+  stats_.cached_tokens = prompt_done_ = session_->length();
 }
 
 Generation::~Generation() {
@@ -137,10 +143,12 @@ void Generation::complete(const Outputs& outputs, int64_t row, int64_t rows, dou
       session_->truncate(before);
       throw;
     }
+    take_logprobs(outputs, row);
     count(round_);
     if (speculation_.control()) learned_ = engine_->depth_estimates();
     return;
   }
+  prompt_done_ = session_->length();
   if (rows_.want == 0) return;
   pending_.token = outputs.choose(row, chooser_, session_->length(), history_);
   history_.push(pending_.token);
@@ -149,6 +157,16 @@ void Generation::complete(const Outputs& outputs, int64_t row, int64_t rows, dou
   pending_.hidden.assign(h, h + engine_->config().hidden);
   prefilled_ = true;
   round_.tokens = {pending_.token};
+  take_logprobs(outputs, row);
+}
+
+// Of the round's tokens, chosen from the rows from `row` on.
+void Generation::take_logprobs(const Outputs& outputs, int64_t row) {
+  logprobs_.clear();
+  if (params_.logprobs < 0) return;
+  for (const int32_t id : round_.tokens)
+    logprobs_.push_back(
+        logprobs(outputs.logits(row++), engine_->config().vocab, id, params_.logprobs));
 }
 
 void Generation::count(const Round& round) {
@@ -200,7 +218,8 @@ void Generation::emit(const Round& round, std::vector<Emitted>& out) {
     }
     ++stats_.tokens;
     const bool drafted = static_cast<int>(i) < round.accepted;
-    Emitted e{id, drafted ? round.source : DraftSource::kNone, ""};
+    Emitted e{id, drafted ? round.source : DraftSource::kNone, "", {}};
+    if (!logprobs_.empty()) e.logprobs = logprobs_[i];
     if (decoder_) e.text = release_text(decoder_->push(id));
     out.push_back(std::move(e));
     if (done()) return;  // a stop string: what it held back is dropped

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "decode/choose.h"
+#include "decode/distribution.h"
 #include "decode/engine.h"
 #include "decode/scheduler.h"
 #include "decode/speculative.h"
@@ -20,6 +21,8 @@ struct GenerationParams {
   std::vector<std::string> stop;  // strings that end the text; not part of it
   int draft = kAutoDraft;         // tokens to draft a round; 0: none; kAutoDraft: what pays off
   bool ignore_eos = false;        // end tokens are tokens like any other
+  int logprobs = -1;  // of each token, and of so many of the likeliest in its place; -1: none
+  LogitsProcessor logits_processor;  // empty: none
 };
 
 struct GenerationStats {
@@ -57,6 +60,7 @@ struct Emitted {
   int32_t id = -1;
   DraftSource source = DraftSource::kNone;  // whose guess it was
   std::string text;
+  Logprobs logprobs;  // of the target's own distribution, whatever the sampling parameters
 };
 
 /// For one thread at a time, but for cancel(). Generations of one engine that are stepped on
@@ -82,6 +86,8 @@ class Generation : private Participant {
   /// Text that was held back when the generation ended without a further token to carry it.
   const std::string& tail() const { return tail_; }
   const GenerationStats& stats() const { return stats_; }
+  /// Tokens of the prompt that have been run.
+  int64_t prompt_done() const { return prompt_done_; }
   /// After the latest round; empty for a fixed depth.
   DepthReport depth_report() const;
   /// K/V of the prompt and of the tokens chosen, but for the last of them; null once released, and
@@ -91,13 +97,16 @@ class Generation : private Participant {
 
  private:
   bool prefilling() const override { return !prefilled_; }
-  HeadOutput head() const override { return head_output(chooser_); }
+  HeadOutput head() const override {
+    return params_.logprobs >= 0 ? HeadOutput::kLogits : head_output(chooser_);
+  }
   SequenceRows prepare(const Share& share) override;
   double expected_tokens() const override {
     return prefilled_ ? speculation_.expected_tokens() : 0;
   }
   double context() const override { return engine_->kv_share(session_->length()); }
   void complete(const Outputs& outputs, int64_t row, int64_t rows, double seconds) override;
+  void take_logprobs(const Outputs& outputs, int64_t row);
   void count(const Round& round);
   void emit(const Round& round, std::vector<Emitted>& out);
   std::string release_text(const std::string& piece);
@@ -115,8 +124,10 @@ class Generation : private Participant {
   std::unique_ptr<StreamDecoder> decoder_;
   Pending pending_;
   bool prefilled_ = false;
-  SequenceRows rows_;  // of the pass
-  Round round_;        // of the latest pass
+  int64_t prompt_done_ = 0;
+  SequenceRows rows_;               // of the pass
+  Round round_;                     // of the latest pass
+  std::vector<Logprobs> logprobs_;  // of its tokens, if they are wanted
   std::exception_ptr failure_;
   std::string tail_;
   FinishReason finish_ = FinishReason::kNone;

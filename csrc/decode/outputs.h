@@ -49,7 +49,7 @@ class Outputs {
       const BestLogit& best = best_[static_cast<size_t>(row)];
       return chooser.choose_largest(best.index, best.logit, position);
     }
-    return chooser.choose(logits(row), nullptr, vocab_, position, history);
+    return chooser.choose_target(logits(row), vocab_, position, history);
   }
 
  private:

@@ -32,6 +32,7 @@ double patience(double pass_seconds) {
 }  // namespace
 
 void Scheduler::run(Participant& p) {
+  engine_.refuse_nested();
   std::unique_lock<std::mutex> lock(mutex_);
   std::erase(expected_, &p);
   if (p.cancelled()) throw_cancelled();

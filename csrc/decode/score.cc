@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/numeric.h"
 #include "base/thread_pool.h"
+#include "decode/distribution.h"
 #include "model/kv_cache.h"
 
 namespace gemtp {
@@ -16,57 +17,11 @@ namespace {
 // Gemma 4's vocabulary.
 constexpr int64_t kLogitRows = 32;
 
-// The order of a sum over the vocabulary: partial sums by token id modulo kLanes, then those in
-// order.
-constexpr int kLanes = 8;
-constexpr int64_t kBlock = 256;
-static_assert(kBlock % kLanes == 0);
-
-struct Lanes {
-  double sums[kLanes] = {};
-
-  void add(const double* x, int64_t count) {
-    int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes)
-      for (int lane = 0; lane < kLanes; ++lane) sums[lane] += x[i + lane];
-    for (int lane = 0; i < count; ++i, ++lane) sums[lane] += x[i];
-  }
-  double total() const {
-    double sum = 0.0;
-    for (const double lane : sums) sum += lane;
-    return sum;
-  }
-};
-
-// A row of logits as the distribution that it stands for.
-class Distribution {
- public:
-  Distribution(const float* logits, int64_t vocab, const BestLogit& best)
-      : logits_(logits), max_(best.logit) {
-    Lanes sum;
-    double x[kBlock];
-    for (int64_t begin = 0; begin < vocab; begin += kBlock) {
-      const int64_t count = std::min(kBlock, vocab - begin);
-      for (int64_t i = 0; i < count; ++i) x[i] = logits[begin + i] - max_;
-      portable_exp(x, count);
-      sum.add(x, count);
-    }
-    log_sum_ = portable_log(sum.total());
-  }
-
-  double log_probability(int64_t token) const { return (logits_[token] - max_) - log_sum_; }
-
- private:
-  const float* logits_;  // [vocab]
-  double max_;
-  double log_sum_ = 0.0;  // of e^(logit - max)
-};
-
 double divergence(const Distribution& p, const Distribution& q, int64_t vocab) {
   Lanes sum;
-  double x[kBlock], ratio[kBlock];
-  for (int64_t begin = 0; begin < vocab; begin += kBlock) {
-    const int64_t count = std::min(kBlock, vocab - begin);
+  double x[Lanes::kBlock], ratio[Lanes::kBlock];
+  for (int64_t begin = 0; begin < vocab; begin += Lanes::kBlock) {
+    const int64_t count = std::min(Lanes::kBlock, vocab - begin);
     for (int64_t i = 0; i < count; ++i) {
       x[i] = p.log_probability(begin + i);
       ratio[i] = x[i] - q.log_probability(begin + i);
@@ -174,7 +129,8 @@ std::vector<double> score(Engine& engine, const std::vector<int32_t>& ids, int64
     const ThreadPool::Pass pass(pool);
     pool.parallel_for(rows, 1, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i)
-        result[i] = Distribution(stream.logits(i), vocab, stream.best(i)).log_probability(given[i]);
+        result[i] =
+            Distribution(stream.logits(i), vocab, stream.best(i).logit).log_probability(given[i]);
     });
     given += rows;
     result += rows;
@@ -212,8 +168,8 @@ Comparison compare(Engine& p, Engine& q, const std::vector<int32_t>& ids, int64_
       for (int64_t i = begin; i < end; ++i) {
         const size_t k = at + static_cast<size_t>(i);
         const int32_t token = ids[static_cast<size_t>(first) + k];
-        const Distribution dp(p_stream.logits(i), vocab, p_stream.best(i));
-        const Distribution dq(q_stream.logits(i), vocab, q_stream.best(i));
+        const Distribution dp(p_stream.logits(i), vocab, p_stream.best(i).logit);
+        const Distribution dq(q_stream.logits(i), vocab, q_stream.best(i).logit);
         out.log_p[k] = dp.log_probability(token);
         out.log_q[k] = dq.log_probability(token);
         out.divergence[k] = divergence(dp, dq, vocab);

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <system_error>
 #include <utility>
 
@@ -79,9 +80,19 @@ class File {
                      file.name().c_str()));
 }
 
+// A pipe would be waited for, a device replaced.
+void refuse_special(const std::string& path) {
+  std::error_code unknown;
+  const auto type = std::filesystem::status(path, unknown).type();
+  if (type != std::filesystem::file_type::regular && std::filesystem::exists(path, unknown))
+    throw Error(ErrorKind::kFile,
+                format("%s is not a file; name one for the session", quoted(path, 200).c_str()));
+}
+
 }  // namespace
 
 void Timeline::save(const std::string& path) const {
+  refuse_special(path);
   const std::string part = path + ".part";
   try {
     File file(part, "wb");
@@ -111,6 +122,7 @@ void Timeline::save(const std::string& path) const {
 
 std::unique_ptr<Timeline> Timeline::restore(std::shared_ptr<Engine> engine,
                                             const std::string& path) {
+  refuse_special(path);
   File file(path, "rb");
   Header h;
   file.read(&h, sizeof h);

@@ -12,10 +12,12 @@ drafter, its depth, the number of threads or the instruction set.
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
     ArgumentError,
+    CancelledError,
     ContextError,
     Error,
     FileError,
@@ -24,28 +26,24 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .arguments import GenerationOptions
     from .chat.reply import Reply, ReplyPiece, ReplyStream, ToolCall
-    from .model import (
-        Comparison,
-        Model,
-        Output,
-        Stats,
-        TextStream,
-        Token,
-        Tokenizer,
-        demo_models,
-        memory_estimate,
-        system_info,
-    )
+    from .model import Comparison, Model, demo_models, memory_estimate, system_info
+    from .results import Output, Stats, Token
+    from .session import Session
+    from .stream import TextStream
+    from .tokenizer import Tokenizer
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ArgumentError",
+    "CancelledError",
     "Comparison",
     "ContextError",
     "Error",
     "FileError",
+    "GenerationOptions",
     "Model",
     "ModelError",
     "OutOfMemoryError",
@@ -53,6 +51,7 @@ __all__ = [
     "Reply",
     "ReplyPiece",
     "ReplyStream",
+    "Session",
     "Stats",
     "TextStream",
     "Token",
@@ -63,18 +62,22 @@ __all__ = [
     "system_info",
 ]
 
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
 # Loaded on first use, so that the converter also runs from a checkout without the native core.
 _LAZY = {
     "Comparison": "model",
+    "GenerationOptions": "arguments",
     "Model": "model",
-    "Output": "model",
+    "Output": "results",
     "Reply": "chat.reply",
     "ReplyPiece": "chat.reply",
     "ReplyStream": "chat.reply",
-    "Stats": "model",
-    "TextStream": "model",
-    "Token": "model",
-    "Tokenizer": "model",
+    "Session": "session",
+    "Stats": "results",
+    "TextStream": "stream",
+    "Token": "results",
+    "Tokenizer": "tokenizer",
     "ToolCall": "chat.reply",
     "demo_models": "model",
     "memory_estimate": "model",

@@ -317,9 +317,9 @@ def load(
     return None, f"the saved profile {path} is ignored: {reason}; `gemtp tune` makes a new one"
 
 
-def use(engine: _core.Engine, target: PathLike, drafter: PathLike | None, kv_type: str) -> None:
+def use(engine: _core.Engine, target: PathLike, drafter: PathLike | None, kv_type: str) -> bool:
     """Starts the engine's depth control from the saved profile, if there is one; a notice through
-    the logger "gemtp_native" if it is of no use."""
+    the logger "gemtp_native" if it is of no use. Whether it has one."""
     isa = engine.backend.split("/")[1]
     profile, why = load(target, drafter, engine.threads, kv_type, isa)
     if profile:
@@ -329,6 +329,7 @@ def use(engine: _core.Engine, target: PathLike, drafter: PathLike | None, kv_typ
             why = f"the saved profile is ignored: {e}; `gemtp tune` makes a new one"
     if why:
         logger.warning("%s", why)
+    return profile is not None and why is None
 
 
 def _read(path: Path, status: os.stat_result) -> Any:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from ..results import Stats, Token, TopLogprobs
+
 if TYPE_CHECKING:
     from .. import _core
-    from ..model import Stats, TextStream, Token
+    from ..stream import TextStream
 
 PieceKind = Literal["content", "thinking", "tool_call", "malformed_call"]
 
@@ -56,6 +58,10 @@ class Reply:
     """"stop" (the model ended, or a stop string), "tool_calls" (it waits for tools), "length"
     (max_tokens) or "context" (it is full)."""
     stats: Stats
+    logprobs: list[float] = field(default_factory=list)
+    """Of each token; empty unless the option ``logprobs`` asks for it."""
+    top_logprobs: list[TopLogprobs] = field(default_factory=list)
+    """Of each token, (id, logprob) of the likeliest in its place."""
 
     @property
     def message(self) -> dict[str, Any]:
@@ -86,53 +92,89 @@ class _Parts:
             self.malformed.append(piece.text)
 
 
-class ReplyStream(Iterator[ReplyPiece]):
-    """Pieces of a reply as they become certain.
+class ReplyStream(Iterator[ReplyPiece], AsyncIterator[ReplyPiece]):
+    """Pieces of a reply as they become certain, for ``for`` and ``async for``.
 
     Work happens only while a piece is asked for; ``close()`` (or leaving a ``with`` block) ends it.
+    ``cancel()`` and ``close()`` are for any thread, all else for one at a time.
     """
 
     def __init__(self, stream: TextStream, parser: _core.ReplyParser, tokenizer: _core.Tokenizer):
         self._stream = stream
-        self._steps: Iterator[list[Token]] | None = stream.steps()
         self._parser = parser
         self._tokenizer = tokenizer
         self._parts = _Parts()
         self._pending: list[ReplyPiece] = []
-        self._tokens: list[int] = []
+        self._tokens: list[Token] = []
+        self._ended = False
+
+    # ---------------------------------------------------------------- a round at a time
+
+    def steps(self) -> Iterator[list[tuple[Token, list[ReplyPiece]]]]:
+        """The tokens of each round (of draft and verification), each with what became certain with
+        it. What was held back at the end comes with a token of id -1."""
+        while not self._ended:
+            if step := self._read(self._stream.next_step()):
+                yield step
+
+    async def asteps(self) -> AsyncIterator[list[tuple[Token, list[ReplyPiece]]]]:
+        """:meth:`steps` for ``async for``."""
+        while not self._ended:
+            if step := self._read(await self._stream.anext_step()):
+                yield step
+
+    def _read(self, step: list[Token] | None) -> list[tuple[Token, list[ReplyPiece]]]:
+        out = []
+        for token in step or []:
+            if token.id < 0:
+                continue  # of the text as a whole; the parser has its own rest
+            self._tokens.append(token)
+            out.append((token, self._pieces(self._parser.push(token.id))))
+            if self._parser.stopped:
+                self.close()
+                return out
+        if step is None:
+            if rest := self._pieces(self._parser.finish()):
+                out.append((Token(-1, "target", ""), rest))
+            self.close()
+        return out
+
+    def _pieces(self, events: list[tuple[str, str, str, Any]]) -> list[ReplyPiece]:
+        pieces = []
+        for kind, text, name, arguments in events:
+            call = ToolCall(name, arguments) if kind == "tool_call" else None
+            pieces.append(ReplyPiece(cast(PieceKind, kind), text, call))
+            self._parts.add(pieces[-1])
+        return pieces
+
+    # ---------------------------------------------------------------- a piece at a time
 
     def __next__(self) -> ReplyPiece:
         while not self._pending:
-            if self._steps is None:
+            if self._ended:
                 raise StopIteration
-            step = next(self._steps, None)
-            if step is None:
-                self._take(self._parser.finish())
-                self.close()
-            else:
-                self._read(step)
-        piece = self._pending.pop(0)
-        self._parts.add(piece)
-        return piece
+            self._queue(self._read(self._stream.next_step()))
+        return self._pending.pop(0)
 
-    def _read(self, step: list[Token]) -> None:
-        for token in step:
-            if token.id < 0:
-                continue
-            self._tokens.append(token.id)
-            self._take(self._parser.push(token.id))
-            if self._parser.stopped:
-                self.close()
-                return
+    async def __anext__(self) -> ReplyPiece:
+        while not self._pending:
+            if self._ended:
+                raise StopAsyncIteration
+            self._queue(self._read(await self._stream.anext_step()))
+        return self._pending.pop(0)
 
-    def _take(self, events: list[tuple[str, str, str, Any]]) -> None:
-        for kind, text, name, arguments in events:
-            call = ToolCall(name, arguments) if kind == "tool_call" else None
-            self._pending.append(ReplyPiece(cast(PieceKind, kind), text, call))
+    def _queue(self, step: list[tuple[Token, list[ReplyPiece]]]) -> None:
+        self._pending += [piece for _, pieces in step for piece in pieces]
+
+    # ---------------------------------------------------------------- its end
+
+    def cancel(self) -> None:
+        """As :meth:`TextStream.cancel`."""
+        self._stream.cancel()
 
     def close(self) -> None:
         """Stops the generation and hands its K/V cache back to the model."""
-        self._steps = None
+        self._ended = True
         self._stream.close()
 
     def __enter__(self) -> ReplyStream:
@@ -141,13 +183,26 @@ class ReplyStream(Iterator[ReplyPiece]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    async def __aenter__(self) -> ReplyStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    # ---------------------------------------------------------------- what it has given
+
+    @property
+    def tokens(self) -> list[int]:
+        """Ids generated so far."""
+        return [t.id for t in self._tokens]
+
     @property
     def stats(self) -> Stats:
         return self._stream.stats
 
     @property
     def finish_reason(self) -> str:
-        """ "unfinished" until the end; then as in :class:`Reply`."""
+        """ "unfinished" until the end; then as in :class:`Reply`, or "cancelled"."""
         if self._parser.stopped:
             return "stop"
         reason = self._stream.finish_reason
@@ -155,15 +210,18 @@ class ReplyStream(Iterator[ReplyPiece]):
 
     @property
     def reply(self) -> Reply:
-        """What has been read so far."""
+        """What has been generated so far."""
         parts = self._parts
+        logprobs = [t.logprob for t in self._tokens if t.logprob is not None]
         return Reply(
             content="".join(parts.content),
             thinking="".join(parts.thinking),
             tool_calls=list(parts.calls),
             malformed_calls=list(parts.malformed),
-            text=self._tokenizer.decode(self._tokens, True),
-            tokens=list(self._tokens),
+            text=self._tokenizer.decode(self.tokens, True),
+            tokens=self.tokens,
             finish_reason=self.finish_reason,
             stats=self.stats,
+            logprobs=logprobs,
+            top_logprobs=[t.top_logprobs for t in self._tokens] if logprobs else [],
         )

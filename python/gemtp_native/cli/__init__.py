@@ -72,7 +72,7 @@ def _dispatch(argv: list[str]) -> int:
     args = parser.parse_intermixed_args(argv[1:])
     from .notes import notes
 
-    with notes(quiet=getattr(args, "quiet", False)):
+    with notes(getattr(args, "quiet", False), getattr(args, "verbose", False)):
         _find_models(args, getattr(implementation, "MODELS", ()))
         status: int = implementation.run(args)
     sys.stdout.flush()

@@ -40,9 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument("--stats", action="store_true", help="statistics on standard error")
     output.add_argument(
-        "--verbose", action="store_true", help="statistics, and what the depth was chosen by"
-    )
-    output.add_argument(
         "--json", action="store_true", help="print text, tokens and statistics as JSON, at the end"
     )
     output.add_argument("--quiet", action="store_true", help="no notes on standard error")

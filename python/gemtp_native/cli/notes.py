@@ -7,9 +7,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+LOGGER = "gemtp_native"
+
 
 class _Notes(logging.Handler):
-    """Each note once, however often a model is opened."""
+    """Each note once, however often a model is opened; figures each time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -17,14 +19,19 @@ class _Notes(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         note = record.getMessage()
-        if note not in self._said:
+        if record.name != LOGGER:
+            print(f"gemtp: {note}", file=sys.stderr)
+        elif note not in self._said:
             self._said.add(note)
             print(f"gemtp: note: {note}", file=sys.stderr)
 
 
 @contextmanager
-def notes(quiet: bool) -> Iterator[None]:
-    logger = logging.getLogger("gemtp_native")
+def notes(quiet: bool, verbose: bool = False) -> Iterator[None]:
+    """verbose: also what is logged of each model and generation."""
+    logger = logging.getLogger(LOGGER)
+    details = logging.getLogger(f"{LOGGER}.model")
+    details.setLevel(logging.DEBUG if verbose else logging.WARNING)
     handler = logging.NullHandler() if quiet else _Notes()
     logger.addHandler(handler)
     before, logger.propagate = logger.propagate, False
@@ -34,5 +41,6 @@ def notes(quiet: bool) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+        details.setLevel(logging.NOTSET)
         logger.propagate = before
         logger.removeHandler(handler)

@@ -88,6 +88,11 @@ def add_engine_options(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--kv-type", choices=("f16", "f32"), default="f16", help="of the K/V cache (default: f16)"
     )
+    group.add_argument(
+        "--verbose",
+        action="store_true",
+        help="on standard error: what is opened, and figures of each generation",
+    )
 
 
 def add_report_options(

@@ -1,0 +1,141 @@
+"""A text that goes on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from . import _core
+from .arguments import (
+    GenerationOptions,
+    Prompt,
+    checked_path,
+    generation_params,
+    integer,
+    takes_options,
+)
+from .errors import ArgumentError
+from .results import Output
+from .stream import OnPrompt, TextStream
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Session:
+    """A text that goes on: tokens are put behind it or generated there; it can be cut back, split
+    in two, and kept in a file. Keys and values of what is there are kept, so that nothing is run
+    twice; what is generated depends on the tokens alone.
+
+    Made by :meth:`Model.session` and :meth:`Model.restore`. For one thread at a time, but for the
+    ``cancel()`` of its streams.
+    """
+
+    def __init__(
+        self,
+        timeline: _core.Timeline,
+        ids_of: Callable[[Prompt, bool], list[int]],
+        keep: Callable[[Session], Session],
+    ):
+        self._open: _core.Timeline | None = timeline
+        self._ids_of = ids_of
+        self._keep = keep
+        self._stream: TextStream | None = None  # the latest
+
+    @property
+    def _timeline(self) -> _core.Timeline:
+        if self._open is None:
+            raise ArgumentError("the session is closed")
+        return self._open
+
+    @property
+    def tokens(self) -> list[int]:
+        """All of the text: what was appended and what was generated. While a stream is read, tokens
+        whose text it has not given yet are among them."""
+        return self._timeline.tokens
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def cached(self) -> int:
+        """How many of the first tokens need not be run again."""
+        return self._timeline.cached
+
+    def append(self, text: Prompt) -> None:
+        """Puts a text, or token ids, behind all; BOS goes before the first text. Ends a stream that
+        is under way."""
+        ids = self._ids_of(text, not self.tokens)
+        self._end_stream()
+        self._timeline.append(ids)
+
+    @takes_options
+    def stream(
+        self,
+        text: Prompt | None = None,
+        *,
+        on_prompt: OnPrompt | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> TextStream:
+        """Appends ``text``, if given, and generates behind it: :meth:`Model.stream`. What has been
+        generated stays part of the session, also if the stream is ended early. An end token does
+        not become part of it.
+        """
+        params = generation_params(options)
+        timeline = self._timeline
+        self._end_stream()
+        before = len(timeline.tokens)
+        if text is not None:
+            self.append(text)
+        try:
+            timeline.begin(params)
+        except BaseException:
+            timeline.rewind(before)
+            raise
+        self._stream = TextStream(timeline, on_prompt, timeline.end)
+        return self._stream
+
+    @takes_options
+    def generate(
+        self,
+        text: Prompt | None = None,
+        *,
+        on_prompt: OnPrompt | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Output:
+        """Like :meth:`stream`, but waits for the end."""
+        with self.stream(text, on_prompt=on_prompt, **options) as stream:
+            return stream.output("".join(stream))
+
+    def rewind(self, length: int) -> None:
+        """Keeps the first ``length`` tokens. Ends a stream that is under way."""
+        length = integer("length", length)
+        self._end_stream()
+        self._timeline.rewind(length)
+
+    def fork(self) -> Session:
+        """A second session with the same past; also while a stream is read."""
+        return self._keep(Session(self._timeline.fork(), self._ids_of, self._keep))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Keeps tokens, keys and values in a file; :meth:`Model.restore` goes on from there. The
+        file is of use to the same target and kv_type alone. Where writing fails, nothing is left
+        behind."""
+        self._timeline.save(checked_path("session file", path))
+
+    def close(self) -> None:
+        """Ends it. Its keys and values may serve later prompts that begin alike."""
+        self._end_stream()
+        self._open = None
+        self._stream = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _end_stream(self) -> None:
+        if self._stream is not None:
+            self._stream.close()

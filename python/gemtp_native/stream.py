@@ -1,0 +1,224 @@
+"""A generation that is under way: pieces of text as they become certain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+from . import _core
+from .results import DepthReport, Output, Stats, Token
+
+OnPrompt = Callable[[int, int], Any]
+
+_log = logging.getLogger("gemtp_native.model")
+
+
+class TextStream(Iterator[str], AsyncIterator[str]):
+    """Pieces of text as they become certain, each valid UTF-8, for ``for`` and ``async for``.
+
+    Work happens only while a piece is asked for; ``close()`` (or leaving a ``with`` block) ends it.
+    ``cancel()`` and ``close()`` are for any thread, all else for one at a time.
+    """
+
+    def __init__(
+        self,
+        generation: _core.Generation | _core.Timeline,
+        on_prompt: OnPrompt | None = None,
+        on_close: Callable[[], None] | None = None,
+    ):
+        self._generation: _core.Generation | _core.Timeline | None = generation
+        self._on_prompt = on_prompt
+        self._on_close = on_close
+        self._working = threading.Lock()  # held by whoever lets the generation work
+        self._closed = False
+        self._worker: ThreadPoolExecutor | None = None  # of async iteration
+        self._pending: list[Token] = []
+        self._tokens: list[Token] = []
+        self._prompt_shown = -1
+        self._record(generation)
+
+    # ---------------------------------------------------------------- a round at a time
+
+    def steps(self) -> Iterator[list[Token]]:
+        """The tokens of each round (of draft and verification), as they come."""
+        while (step := self.next_step()) is not None:
+            if step:
+                yield step
+
+    async def asteps(self) -> AsyncIterator[list[Token]]:
+        """:meth:`steps` for ``async for``."""
+        while (step := await self.anext_step()) is not None:
+            if step:
+                yield step
+
+    def next_step(self) -> list[Token] | None:
+        """The tokens of the next round: none within a prompt, None behind the end."""
+        step = self._work()
+        self._show_prompt()
+        return step
+
+    async def anext_step(self) -> list[Token] | None:
+        """:meth:`next_step`, awaited; cancelling the task stops the generation."""
+        if self._generation is None:
+            return None
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(1, "gemtp-stream")
+        step = asyncio.wrap_future(self._worker.submit(self._work))
+        step.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            tokens = await asyncio.shield(step)
+        except asyncio.CancelledError:
+            self.close()
+            await asyncio.wait([step])  # milliseconds
+            raise
+        self._show_prompt()
+        return tokens
+
+    def _work(self) -> list[Token] | None:
+        try:
+            with self._working:
+                generation = self._generation
+                if generation is None or generation.done:
+                    return None
+                try:
+                    step = [
+                        Token(id, cast(Any, source), text, logprob, top)
+                        for id, source, text, logprob, top in generation.step()
+                    ]
+                except BaseException:
+                    self._end(generation)
+                    raise
+                self._tokens += step
+                if generation.done and generation.tail and not step:
+                    step = [Token(-1, "target", generation.tail)]
+                self._record(generation)
+                return step
+        finally:
+            if self._closed:
+                self.close()
+
+    def _record(self, generation: _core.Generation | _core.Timeline) -> None:
+        self._stats = generation.stats
+        self._depth = generation.depth_report
+        self._finish_reason = generation.finish_reason
+        self._prompt_done = generation.prompt_done
+
+    def _show_prompt(self) -> None:
+        done = self._prompt_done
+        if self._on_prompt is None or done <= self._prompt_shown:
+            return
+        self._prompt_shown = done
+        try:
+            self._on_prompt(done, self._stats["prompt_tokens"])
+        except BaseException:
+            self.close()
+            raise
+
+    # ---------------------------------------------------------------- a piece at a time
+
+    def __next__(self) -> str:
+        while (text := self._take_text()) is None:
+            step = self.next_step()
+            if step is None:
+                self.close()
+                raise StopIteration
+            self._pending = step
+        return text
+
+    async def __anext__(self) -> str:
+        while (text := self._take_text()) is None:
+            step = await self.anext_step()
+            if step is None:
+                self.close()
+                raise StopAsyncIteration
+            self._pending = step
+        return text
+
+    def _take_text(self) -> str | None:
+        while self._pending:
+            text = self._pending.pop(0).text
+            if text:
+                return text
+        return None
+
+    # ---------------------------------------------------------------- its end
+
+    def cancel(self) -> None:
+        """Stops the work, also in the middle of a prompt: within milliseconds whoever waits for a
+        piece gets CancelledError, or else whoever asks for the next one."""
+        generation = self._generation
+        if generation is not None:
+            generation.cancel()
+
+    def close(self) -> None:
+        """Stops the work and hands its K/V cache back to the model."""
+        self._closed = True
+        self._pending = []
+        if self._generation is None:
+            return
+        self.cancel()
+        # A thread that is at work does the rest.
+        if self._working.acquire(blocking=False):
+            try:
+                if self._generation is not None:
+                    self._end(self._generation)
+            finally:
+                self._working.release()
+
+    def _end(self, generation: _core.Generation | _core.Timeline) -> None:
+        self._record(generation)
+        self._generation = None
+        if self._worker is not None:
+            self._worker.shutdown(wait=False)
+        if self._on_close is not None:
+            self._on_close()
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("%s", _summary(self._stats, self._finish_reason))
+
+    def __enter__(self) -> TextStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> TextStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    # ---------------------------------------------------------------- what it has given
+
+    @property
+    def tokens(self) -> list[int]:
+        """Ids generated so far."""
+        return [t.id for t in self._tokens]
+
+    @property
+    def finish_reason(self) -> str:
+        """ "unfinished", "stop", "length", "context" (as in :class:`Output`) or "cancelled"."""
+        return self._finish_reason
+
+    @property
+    def stats(self) -> Stats:
+        depth = None if self._depth is None else DepthReport(**self._depth)
+        return Stats(**self._stats, depth=depth)
+
+    def output(self, text: str) -> Output:
+        """All so far, with the text that its pieces make."""
+        logprobs = [t.logprob for t in self._tokens if t.logprob is not None]
+        top = [t.top_logprobs for t in self._tokens] if logprobs else []
+        return Output(text, self.tokens, self.finish_reason, self.stats, logprobs, top)
+
+
+def _summary(s: _core._Stats, finish_reason: str) -> str:
+    return (
+        f"prompt: {s['prompt_tokens']} tokens ({s['cached_tokens']} of them cached) in "
+        f"{s['prompt_seconds']:.3f} s; {s['tokens']} tokens in {s['decode_seconds']:.3f} s, "
+        f"{s['tokens_per_second']:.1f} tokens/s; {s['accepted']} of {s['drafted']} drafts accepted "
+        f"in {s['rounds']} rounds; {finish_reason}"
+    )

@@ -1,0 +1,40 @@
+"""Text to token ids and back, without a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from . import _core
+from .arguments import checked_path, id_list
+from .find import model_path
+
+
+class Tokenizer:
+    """The tokenizer of any GGUF that has one, also of a file that holds only a vocabulary."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self._core = _core.Tokenizer(model_path(checked_path("tokenizer file", path)))
+
+    def encode(self, text: str | bytes, add_bos: bool = False, special: bool = False) -> list[int]:
+        """Ids of ``text``. With ``special``, text that spells a control token becomes that token:
+        leave it off for anything that a user or a tool wrote."""
+        return self._core.encode(text, add_bos, special)
+
+    def decode(self, ids: Iterable[int], special: bool = False) -> str:
+        """Text of ``ids``; control tokens are written out only with ``special``."""
+        return self._core.decode(id_list(ids), special)
+
+    @property
+    def vocab_size(self) -> int:
+        return self._core.vocab_size
+
+    @property
+    def bos(self) -> int:
+        """Id of the beginning-of-sequence token, -1 if the file names none."""
+        return self._core.bos
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """Ids that end a generation."""
+        return self._core.end_tokens
