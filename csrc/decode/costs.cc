@@ -10,9 +10,11 @@ namespace {
 
 double square(double x) { return x * x; }
 
-// Before anything was measured. A further row costs a seventh of the first; how far that is from
-// the truth is one unknown for the whole curve and a small one for each row.
+// Before anything was measured. A further row costs a seventh of the first and what it reads; how
+// far that is from the truth is one unknown for the whole curve and a small one for each row.
 constexpr double kRowCost = 0.15;
+// Of what rows that choose experts independently would read: neighbours in a text choose alike.
+constexpr double kRowBytes = 0.6;
 constexpr double kCurveScale = 0.6;  // standard deviation of curve(m) over its expectation
 constexpr double kCurveStep = 0.1;   // and of each of its steps
 constexpr double kSpeedDoubt = 3.0;  // a factor of twenty either way
@@ -38,10 +40,10 @@ constexpr double kHuber = 2.0;     // standard deviations that are believed whol
 
 }  // namespace
 
-CostModel::CostModel(double draft_share) : noise_(square(kNoise)) {
+CostModel::CostModel(const BytesRead& bytes) : noise_(square(kNoise)) {
   std::array<double, kMaxRows> curve{};
   for (int i = 1; i < kMaxRows; ++i) {
-    curve[i] = std::log1p(kRowCost * i);
+    curve[i] = std::log1p(kRowBytes * std::max(bytes.verify[i] - 1, 0.0) + kRowCost * i);
     x_[kCurve + i - 1] = curve[i];
   }
   for (int i = 1; i < kMaxRows; ++i) {
@@ -51,7 +53,7 @@ CostModel::CostModel(double draft_share) : noise_(square(kNoise)) {
     }
   }
   x_[kAttentionRow] = kAttentionRowGuess;
-  x_[kDraftFirst] = x_[kDraftNext] = std::log(std::max(draft_share, 0.0) + kDraftOverhead);
+  x_[kDraftFirst] = x_[kDraftNext] = std::log(std::max(bytes.draft, 0.0) + kDraftOverhead);
   covariance_[kSpeed][kSpeed] = square(kSpeedDoubt);
   covariance_[kAttention][kAttention] = square(kAttentionDoubt);
   covariance_[kAttentionRow][kAttentionRow] = square(kAttentionRowDoubt);

@@ -17,13 +17,18 @@
 
 namespace gemtp {
 
+/// Bytes that are read, over those of a pass of the target over one row.
+struct BytesRead {
+  double draft = 0.05;              // by a draft step
+  std::array<double, 16> verify{};  // [m - 1]: by a pass over m rows; 0: as by one
+};
+
 class CostModel {
  public:
   static constexpr int kMaxRows = 16;
 
-  /// draft_share: bytes that a draft step reads over those that a token of the target reads. A
-  /// first guess, like all that a new model says.
-  explicit CostModel(double draft_share = 0.05);
+  /// What is read is a first guess at what it costs, like all that a new model says.
+  explicit CostModel(const BytesRead& bytes = {});
 
   /// A pass over `rows` rows, choices included, behind K/V of `context` times the bytes of a
   /// token's weights, took `seconds`. Times that are not positive and finite are ignored.

@@ -13,7 +13,7 @@ constexpr double kBenefitOfDoubt = 0.25;
 
 // What single drafts may cost while drafting does not pay, as shares of the time: when the latest
 // ones were accepted, and in the long run.
-constexpr double kPeekShare = 0.006, kIdlePeekShare = 0.002;
+constexpr double kPeekShare = 0.012, kIdlePeekShare = 0.004;
 constexpr int kLongestPeekInterval = 64;
 // Now and then half as many drafts are verified as seem best: a wrong idea of what the usual depth
 // costs beside shallower ones would last otherwise. Every so many rounds, and more often the less

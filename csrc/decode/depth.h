@@ -30,7 +30,7 @@ const char* draft_source_name(DraftSource source);
 
 /// What an engine has learned about its files and its machine; sequences share it.
 struct DepthEstimates {
-  explicit DepthEstimates(double draft_share = 0.05) : costs(draft_share) {}
+  explicit DepthEstimates(const BytesRead& bytes = {}) : costs(bytes) {}
 
   CostModel costs;
   AcceptanceModel drafter = drafter_acceptance();

@@ -152,8 +152,7 @@ std::shared_ptr<Engine> Engine::open(const std::string& target_path,
     e->drafter_ = std::make_unique<Drafter>(e->drafter_config_, e->drafter_weights_, e->config_,
                                             e->weights_, *e->backend_);
   }
-  e->depth_estimates_ = DepthEstimates(static_cast<double>(e->drafter_bytes()) /
-                                       static_cast<double>(e->target_bytes()));
+  e->depth_estimates_ = DepthEstimates(e->bytes_read());
   e->target_ = std::make_unique<Target>(e->config_, e->weights_, *e->backend_, e->max_rows());
   e->outputs_ = std::make_unique<Outputs>(e->config_, *e->backend_, Scheduler::kOutputRows);
   const int64_t one = full_cache_bytes(e->config_, options, e->context_);
@@ -196,6 +195,16 @@ void Engine::check_ids(const std::vector<int32_t>& ids, int64_t room) const {
                "open the model with a larger context",
                static_cast<long long>(n), static_cast<long long>(context_),
                room ? ", prompt and answer together" : ""));
+}
+
+BytesRead Engine::bytes_read() const {
+  const auto token = static_cast<double>(target_bytes());
+  BytesRead bytes;
+  bytes.draft = static_cast<double>(drafter_bytes()) / token;
+  for (int rows = 1; rows <= CostModel::kMaxRows; ++rows)
+    bytes.verify[static_cast<size_t>(rows - 1)] =
+        static_cast<double>(bytes_per_pass(weights_, config_, rows)) / token;
+  return bytes;
 }
 
 double Engine::kv_share(int64_t position) const {

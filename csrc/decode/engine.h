@@ -166,6 +166,7 @@ class Engine {
 
  private:
   Engine() : scheduler_(*this) {}
+  BytesRead bytes_read() const;
   std::unique_ptr<Session> try_new_session();  // null where the budget has no room
 
   EngineOptions options_;

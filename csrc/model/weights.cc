@@ -419,20 +419,22 @@ void load_ordered_head(Loader& load, const GgufFile& file, Config& c, Weights& w
 
 }  // namespace
 
-int64_t bytes_per_token(const Weights& weights, const Config& config) {
-  int64_t unread = 0;
-  const auto add = [&unread](const std::vector<MatrixPtr>& matrices, int64_t used) {
-    int64_t all = 0;
-    for (const MatrixPtr& m : matrices) all += m->bytes;
-    const auto n = static_cast<int64_t>(matrices.size());
-    if (n) unread += all / n * (n - used);  // all of one size
+int64_t bytes_per_pass(const Weights& weights, const Config& config, int rows) {
+  double unread = 0;
+  // `times` times, `used` of the matrices, which are of one size.
+  const auto add = [&unread](const std::vector<MatrixPtr>& matrices, int64_t used, int times) {
+    if (matrices.empty()) return;
+    double all = 0;
+    for (const MatrixPtr& m : matrices) all += static_cast<double>(m->bytes);
+    const double n = static_cast<double>(matrices.size());
+    unread += all * std::pow(1 - static_cast<double>(used) / n, times);
   };
   for (const LayerWeights& l : weights.layers)
     if (l.moe)
       for (const auto* experts : {&l.moe->gate, &l.moe->up, &l.moe->down})
-        add(*experts, config.experts_used);
-  add(weights.clusters, config.centroid_top_k);
-  return weights.matrix_bytes - unread;
+        add(*experts, config.experts_used, rows);
+  add(weights.clusters, config.centroid_top_k, 1);
+  return weights.matrix_bytes - std::llround(unread);
 }
 
 Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Storage& storage,

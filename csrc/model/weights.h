@@ -66,9 +66,12 @@ struct Weights {
   int64_t source_bytes = 0;  // of the file, that were read for them
 };
 
-/// Of matrix_bytes, what one row's pass reads: of the experts and of the clusters only those in
-/// use.
-int64_t bytes_per_token(const Weights& weights, const Config& config);
+/// Of matrix_bytes, what a pass over `rows` rows reads: of the experts only those in use, which
+/// rows choose independently of each other, of the clusters those of one row.
+int64_t bytes_per_pass(const Weights& weights, const Config& config, int rows);
+inline int64_t bytes_per_token(const Weights& weights, const Config& config) {
+  return bytes_per_pass(weights, config, 1);
+}
 
 /// The drafter's head: as the file has it, or plain even if the file has an ordered one.
 enum class HeadChoice { kOfFile, kPlain };
