@@ -263,3 +263,20 @@ def test_an_on_prompt_that_fails(model):
     assert list(stream) == []
     with pytest.raises(gemtp.ArgumentError, match="on_prompt is 3; it must be a function"):
         model.stream(PROMPT, on_prompt=3)
+
+
+# ---------------------------------------------------------------- opening
+
+
+def test_progress():
+    target, drafter = gemtp.demo_models()
+    seen = []
+    gemtp.Model(target, drafter=drafter, context=64, progress=seen.append)
+    assert seen == sorted(seen)
+    assert (seen[0], seen[-1]) == (0.0, 1.0)
+    with pytest.raises(gemtp.CancelledError, match="cancelled"):
+        gemtp.Model(target, drafter=drafter, context=64, progress=lambda done: done < 0.5)
+    with pytest.raises(ZeroDivisionError):
+        gemtp.Model(target, context=64, progress=lambda done: 1 // 0)
+    with pytest.raises(gemtp.ArgumentError, match="progress is 1; it must be a function"):
+        gemtp.Model(target, context=64, progress=1)

@@ -18,7 +18,7 @@ void bind_class(py::module_& m) {
   py::class_<Engine, std::shared_ptr<Engine>>(m, "Engine")
       .def(py::init([](const py::object& target, const py::object& drafter, int threads,
                        int64_t context, int64_t prefill_chunk, bool kv_f16, bool mmap,
-                       const std::string& isa, int64_t kv_budget) {
+                       const std::string& isa, int64_t kv_budget, const py::object& progress) {
              EngineOptions o;
              o.threads = threads;
              o.context = context;
@@ -27,6 +27,11 @@ void bind_class(py::module_& m) {
              o.mmap = mmap;
              o.isa = isa;
              o.kv_budget = kv_budget;
+             if (!progress.is_none())
+               o.progress = [&progress](double fraction) {
+                 const py::gil_scoped_acquire gil;
+                 return !progress(fraction).is(py::bool_(false));
+               };
              const std::string target_path = path_of(target);
              const std::string drafter_path = drafter.is_none() ? "" : path_of(drafter);
              if (!drafter.is_none() && drafter_path.empty())
@@ -36,7 +41,7 @@ void bind_class(py::module_& m) {
            }),
            py::arg("target"), py::arg("drafter"), py::arg("threads"), py::arg("context"),
            py::arg("prefill_chunk"), py::arg("kv_f16"), py::arg("mmap"), py::arg("isa"),
-           py::arg("kv_budget") = 0)
+           py::arg("kv_budget") = 0, py::arg("progress") = py::none())
       .def_property_readonly("has_drafter", &Engine::has_drafter)
       .def_property_readonly("context", &Engine::context)
       .def_property_readonly("vocab_size", [](const Engine& e) { return e.config().vocab; })

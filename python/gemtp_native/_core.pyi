@@ -94,6 +94,7 @@ class Engine:
         mmap: bool,
         isa: str,
         kv_budget: int = 0,
+        progress: Callable[[float], Any] | None = None,
     ) -> None: ...
     @property
     def kv_budget(self) -> int: ...

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -99,6 +100,8 @@ class Model:
         profile: False ignores what `gemtp tune` has saved for these files and threads, from which
             draft="auto" starts. A profile that does not fit is ignored with a warning through the
             logger "gemtp_native". It never changes the text.
+        progress: called while weights are loaded, with how much is done, from 0 to 1; False gives
+            up, with CancelledError.
 
     Raises FileError for a damaged file, ModelError for files that do not fit together, and
     OutOfMemoryError, before loading anything, for a model that does not fit into memory.
@@ -116,6 +119,7 @@ class Model:
         mmap: bool = True,
         profile: bool = True,
         kv_budget: int | None = None,
+        progress: Callable[[float], bool | None] | None = None,
     ):
         found, helper = _files(target, drafter)
         start = time.monotonic()
@@ -129,6 +133,7 @@ class Model:
             bool(mmap),
             "",
             0 if kv_budget is None else integer("kv_budget", kv_budget, 1),
+            callback("progress", progress),
         )
         self._chats: Chats | None = Chats(self._engine, os.fspath(found))
         self._streams: weakref.WeakSet[TextStream | Session] = weakref.WeakSet()
@@ -145,10 +150,11 @@ class Model:
     def close(self) -> None:
         """Gives the memory back. Streams that are under way end, those at work on other threads
         with CancelledError; sessions are closed, and any further use is an ArgumentError."""
-        for stream in list(self._streams):
-            stream.close()
         self._open_engine = None
         self._chats = None
+        while self._streams:
+            with contextlib.suppress(KeyError):
+                self._streams.pop().close()
 
     def __enter__(self) -> Model:
         return self

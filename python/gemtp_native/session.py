@@ -10,6 +10,7 @@ from . import _core
 from .arguments import (
     GenerationOptions,
     Prompt,
+    callback,
     checked_path,
     generation_params,
     integer,
@@ -83,6 +84,7 @@ class Session:
         not become part of it.
         """
         params = generation_params(options)
+        callback("on_prompt", on_prompt)
         timeline = self._timeline
         self._end_stream()
         before = len(timeline.tokens)

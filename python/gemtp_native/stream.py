@@ -82,7 +82,10 @@ class TextStream(Iterator[str], AsyncIterator[str]):
         try:
             with self._working:
                 generation = self._generation
-                if generation is None or generation.done:
+                if generation is None:
+                    return None
+                if generation.done:
+                    self._end(generation)
                     return None
                 try:
                     step = [
