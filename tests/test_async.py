@@ -64,14 +64,14 @@ def test_many_tasks_share_the_model(model):
         return await asyncio.gather(
             *(
                 model.agenerate(f"{PROMPT}# {i}\n", max_tokens=30, temperature=1.0, seed=i)
-                for i in range(12)
+                for i in range(24)
             )
         )
 
     together = asyncio.run(ask())
     alone = [
         model.generate(f"{PROMPT}# {i}\n", max_tokens=30, temperature=1.0, seed=i).text
-        for i in range(12)
+        for i in range(24)
     ]
     assert [out.text for out in together] == alone
 

@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -36,6 +37,7 @@ from .errors import ArgumentError
 from .find import drafter_path, model_path
 from .profile import use as use_profile
 from .results import DepthReport, Output, Stats, Token
+from .room import Room
 from .session import Session
 from .stream import OnPrompt, TextStream
 from .tokenizer import Tokenizer
@@ -96,7 +98,7 @@ class Model:
         mmap: False reads the file into memory, for files that may change while in use.
         kv_budget: bytes that keys and values of all sequences may take together, those at work and
             those kept for later prompts that begin alike; None: half of the memory that is free,
-            at most 16 full contexts.
+            at most 16 full contexts. generate and chat wait for one that ends when it is used up.
         profile: False ignores what `gemtp tune` has saved for these files and threads, from which
             draft="auto" starts. A profile that does not fit is ignored with a warning through the
             logger "gemtp_native". It never changes the text.
@@ -136,6 +138,7 @@ class Model:
             callback("progress", progress),
         )
         self._chats: Chats | None = Chats(self._engine, os.fspath(found))
+        self._room = Room()
         self._streams: weakref.WeakSet[TextStream | Session] = weakref.WeakSet()
         _log.info("%s", _opened(self, found, helper, kv_type, time.monotonic() - start))
         if profile and use_profile(self._engine, found, helper, kv_type):
@@ -185,7 +188,8 @@ class Model:
             on_prompt: called while a prompt is read, with its tokens that have been run and all.
             options: see :class:`GenerationOptions`.
         """
-        with self.stream(prompt, on_prompt=on_prompt, **options) as stream:
+        start = partial(self.stream, prompt, on_prompt=on_prompt, **options)
+        with self._room.stream(start) as stream:
             return stream.output("".join(stream))
 
     @takes_options
@@ -211,7 +215,8 @@ class Model:
         **options: Unpack[GenerationOptions],
     ) -> Output:
         """:meth:`generate` beside other tasks; cancelling the task stops the work."""
-        with self.stream(prompt, on_prompt=on_prompt, **options) as stream:
+        start = partial(self.stream, prompt, on_prompt=on_prompt, **options)
+        async with self._room.astream(start) as stream:
             return stream.output("".join([piece async for piece in stream]))
 
     @takes_options
@@ -242,7 +247,8 @@ class Model:
             on_prompt: as in :meth:`generate`.
             options: see :class:`GenerationOptions`.
         """
-        with self.chat_stream(
+        start = partial(
+            self.chat_stream,
             messages,
             tools=tools,
             thinking=thinking,
@@ -251,7 +257,8 @@ class Model:
             stop=stop,
             on_prompt=on_prompt,
             **options,
-        ) as stream:
+        )
+        with self._room.stream(start) as stream:
             for _ in stream:
                 pass
             return stream.reply
@@ -270,7 +277,8 @@ class Model:
         **options: Unpack[TokenOptions],
     ) -> Reply:
         """:meth:`chat` beside other tasks; cancelling the task stops the work."""
-        with self.chat_stream(
+        start = partial(
+            self.chat_stream,
             messages,
             tools=tools,
             thinking=thinking,
@@ -279,7 +287,8 @@ class Model:
             stop=stop,
             on_prompt=on_prompt,
             **options,
-        ) as stream:
+        )
+        async with self._room.astream(start) as stream:
             async for _ in stream:
                 pass
             return stream.reply

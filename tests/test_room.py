@@ -1,0 +1,101 @@
+"""More generations than the K/V budget has room for: whole ones wait for each other."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import gemtp_native as gemtp
+
+PROMPT = "def mean(values):\n    total = 0\n"
+TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
+ASK = [{"role": "user", "content": PROMPT}]
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    """Room for two sequences."""
+    target, drafter = gemtp.demo_models()
+    one = gemtp.memory_estimate(target, drafter, context=256)["kv"]
+    with gemtp.Model(target, drafter=drafter, context=256, kv_budget=2 * one) as model:
+        yield model
+
+
+def options(i: int):
+    return {"max_tokens": 20, "temperature": 1.0, "seed": i}
+
+
+@pytest.fixture(scope="module")
+def expected(narrow):
+    return [narrow.generate(PROMPT, **options(i)).text for i in range(12)]
+
+
+def test_threads(narrow, expected):
+    with ThreadPoolExecutor(12) as pool:
+        outs = list(pool.map(lambda i: narrow.generate(PROMPT, **options(i)), range(12)))
+    assert [out.text for out in outs] == expected
+
+
+def test_tasks(narrow):
+    def chat(i: int):
+        return narrow.chat(ASK, template=TEMPLATE, **options(i)).tokens
+
+    async def ask(i: int):
+        return (await narrow.achat(ASK, template=TEMPLATE, **options(i))).tokens
+
+    async def all_of_them():
+        return await asyncio.gather(*(ask(i) for i in range(12)))
+
+    assert asyncio.run(all_of_them()) == [chat(i) for i in range(12)]
+
+
+def test_tasks_and_threads(narrow, expected):
+    async def ask(i: int) -> str:
+        if i % 2:
+            return (await narrow.agenerate(PROMPT, **options(i))).text
+        return (await asyncio.to_thread(narrow.generate, PROMPT, **options(i))).text
+
+    async def all_of_them():
+        return await asyncio.gather(*(ask(i) for i in range(12)))
+
+    assert asyncio.run(all_of_them()) == expected
+
+
+def test_streams_do_not_wait(narrow):
+    """What a caller holds open may stay so for ever."""
+    streams = [narrow.stream(PROMPT, max_tokens=4) for _ in range(2)]
+    for stream in streams:
+        next(stream)
+    with pytest.raises(gemtp.OutOfMemoryError, match="close one"):
+        narrow.generate(PROMPT)
+    with pytest.raises(gemtp.OutOfMemoryError):
+        asyncio.run(narrow.agenerate(PROMPT))
+    streams[0].close()
+    assert narrow.generate(PROMPT, max_tokens=2).tokens
+    streams[1].close()
+
+
+def test_one_within_another_does_not_wait_for_it(narrow):
+    def on_prompt(done, total):
+        with narrow.stream(PROMPT) as other:
+            next(other)
+            narrow.generate(PROMPT)
+
+    with pytest.raises(gemtp.OutOfMemoryError):
+        narrow.generate(PROMPT, on_prompt=on_prompt)
+
+
+def test_a_waiting_task_can_be_cancelled(narrow):
+    async def run():
+        long = {"max_tokens": 200, "ignore_eos": True}
+        tasks = [asyncio.create_task(narrow.agenerate(PROMPT, **long)) for _ in range(5)]
+        await asyncio.sleep(0.01)
+        tasks[4].cancel()
+        tasks[0].cancel()
+        outs = await asyncio.gather(*tasks, return_exceptions=True)
+        return [type(out) for out in outs]
+
+    cancelled, made = asyncio.CancelledError, gemtp.Output
+    assert asyncio.run(run()) == [cancelled, made, made, made, cancelled]
