@@ -163,6 +163,7 @@ gemtp_stats CSession::stats() const {
   out.lookup_accepted = s.lookup_accepted;
   out.prompt_tokens = s.prompt_tokens;
   out.cached_tokens = s.cached_tokens;
+  out.prompt_done = std::min(timeline->cached(), s.prompt_tokens);
   out.tokens = s.tokens;
   out.prompt_seconds = s.prompt_seconds;
   out.decode_seconds = s.decode_seconds;

@@ -345,6 +345,7 @@ typedef struct gemtp_stats { /* of the latest generation */
   int64_t lookup_drafted, lookup_accepted; /* of those, the ones looked up in the text */
   int64_t prompt_tokens;
   int64_t cached_tokens; /* of the prompt, whose K/V was there already */
+  int64_t prompt_done;   /* of the prompt, with those */
   int64_t tokens;        /* generated */
   double prompt_seconds; /* until the first token */
   double decode_seconds; /* after it */
