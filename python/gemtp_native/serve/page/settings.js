@@ -45,7 +45,7 @@ export function openSettings(settings, props, { onsave, onclear }) {
     h("div", { class: "pair" },
       numberField("temperature", "Temperature", settings.temperature, String(usual.temperature ?? "server's"), "0 takes the likeliest token each time."),
       numberField("top_p", "Top p", settings.top_p, String(usual.top_p ?? "server's"), "The likeliest tokens whose shares add up to it."),
-      numberField("seed", "Seed", settings.seed, "a new one each time", "The same seed gives the same text."),
+      numberField("seed", "Seed", settings.seed, "new each time", "The same seed gives the same text."),
       numberField("max_tokens", "Tokens at most", settings.max_tokens, String(DEFAULTS.max_tokens), "Of one answer.")),
     chat && thinkingField(settings),
     textField("schema", "JSON schema of the answer", settings.schema, '{"type": "object", "properties": { … }}', {
@@ -58,7 +58,7 @@ export function openSettings(settings, props, { onsave, onclear }) {
     }),
     themeField(),
     h("div", { class: "row" },
-      h("button", { type: "button", class: "button danger", onclick: () => { dialog.close(); onclear(); } }, "Delete all conversations …"),
+      h("button", { type: "button", class: "button danger", onclick: () => { dialog.close(); onclear(); } }, "Delete all …"),
       h("span", { class: "gap" }),
       h("button", { type: "submit", class: "button strong" }, "Save")),
   );
