@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +14,9 @@ import gemtp_native
 from gemtp_native.cli import main
 from scripted_model import scripted_model
 from serving import Server, serving
+
+if TYPE_CHECKING:
+    from page_browser import Browser
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -76,6 +80,32 @@ def scripted_server(tmp_path_factory, no_saved_profiles, scripted) -> Iterator[S
     pytest.importorskip("uvicorn")
     with serving(tmp_path_factory.mktemp("serve"), scripted, "--context", 1024) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    from page_browser import CHROMIUM, DRIVER, Browser
+
+    if not CHROMIUM or not DRIVER:
+        pytest.skip(
+            "chromium and chromedriver are not installed (Debian: chromium chromium-driver)"
+        )
+    browser = Browser()
+    yield browser
+    browser.driver.quit()
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    """Afterwards: nothing was asked of others, and the browser had nothing to complain of but what
+    a test put into `expected`."""
+    chromium.complaints()
+    chromium.addresses()
+    chromium.expected = ()
+    yield chromium
+    own = ("http://127.0.0.1:", "blob:http://127.0.0.1:", "data:,")
+    assert not [a for a in chromium.addresses() if not a.startswith(own)]
+    assert not [c for c in chromium.complaints() if not any(e in c for e in chromium.expected)]
 
 
 def _lengthen_context(folder: Path, length: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,6 +24,9 @@ PATIENCE = 20.0  # seconds
 
 class Browser:
     """One window, and what the tests do in it."""
+
+    expected: tuple[str, ...] = ()
+    """Parts of complaints that a test provokes."""
 
     def __init__(self) -> None:
         options = webdriver.ChromeOptions()
@@ -148,12 +151,8 @@ class Browser:
         return found
 
 
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    if not CHROMIUM or not DRIVER:
-        pytest.skip(
-            "chromium and chromedriver are not installed (Debian: chromium chromium-driver)"
-        )
-    browser = Browser()
-    yield browser
-    browser.driver.quit()
+def shown(browser: Browser) -> str:
+    """The text of the latest answer."""
+    return browser.script(
+        "return [...document.querySelectorAll('.message.assistant > .body')].at(-1).textContent"
+    )

@@ -4,15 +4,12 @@ the real server."""
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from fake_gemtp_server import FakeServer, Script
-from page_browser import Browser, Keys, chromium  # noqa: F401
+from page_browser import Keys, shown
 
 LONG = "Some words that go on for a while, so that a test can look at them. " * 30
 MARKDOWN = """\
@@ -55,24 +52,6 @@ def serve() -> Iterator[Callable[..., FakeServer]]:
     yield start
     for server in servers:
         server.close()
-
-
-@pytest.fixture
-def browser(chromium: Browser) -> Iterator[Browser]:  # noqa: F811
-    """Afterwards: nothing was asked of others, and the browser had nothing to complain of."""
-    chromium.complaints(), chromium.addresses()
-    chromium.expected = ()
-    yield chromium
-    strange = [a for a in chromium.addresses() if not a.startswith(("http://127.0.0.1:", "data:,"))]
-    assert not [a for a in strange if not a.startswith("blob:http://127.0.0.1:")]
-    assert not [c for c in chromium.complaints() if not any(e in c for e in chromium.expected)]
-
-
-def shown(browser: Browser) -> str:
-    """The text of the latest answer."""
-    return browser.script(
-        "return [...document.querySelectorAll('.message.assistant > .body')].at(-1).textContent"
-    )
 
 
 # ---------------------------------------------------------------- answers
@@ -513,35 +492,3 @@ def test_reduced_motion_skips_the_replay(browser, serve):
     browser.click("dialog .row .button")
     assert browser.all(".verdict[data-equal]"), "at once"
     browser.press(Keys.ESCAPE)
-
-
-# ---------------------------------------------------------------- without a browser
-
-
-def test_pure_modules():
-    """Markdown, events, traces, conversations: tests/page/*.test.mjs."""
-    node = shutil.which("node")
-    if not node:
-        pytest.skip("node is not installed")
-    files = sorted(str(f) for f in (Path(__file__).parent / "page").glob("*.test.mjs"))
-    done = subprocess.run([node, "--test", *files], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-4000:]
-
-
-def test_nothing_comes_from_elsewhere():
-    """No address of others in the page's files, nothing inline, no text that becomes HTML."""
-    page = Path(__file__).parent.parent / "python" / "gemtp_native" / "serve" / "page"
-    for file in page.iterdir():
-        text = file.read_text(encoding="utf-8").replace('"http://www.w3.org/2000/svg"', "")
-        unwanted = (
-            "innerHTML",
-            "document.write",
-            "eval(",
-            " style=",
-            "onclick=",
-            "url(",
-            "@import",
-        )
-        assert not [word for word in unwanted if word in text], file
-        if file.suffix in (".html", ".css"):
-            assert "//" not in text, file

@@ -130,7 +130,7 @@ for (const HUGE of [19_000, 200_000]) for (const [name, source] of [
   test(`huge: ${name}, ${HUGE}`, () => {
     const began = performance.now();
     parse(source);
-    assert.ok(performance.now() - began < 2000, `${performance.now() - began} ms`);
+    assert.ok(performance.now() - began < 20_000, `${performance.now() - began} ms`);
   });
 }
 

@@ -25,7 +25,7 @@ export class Chat {
   }
 
   get mode() {
-    return this.app.props?.chat === false ? "completion" : "chat";
+    return this.app.settings.mode ?? (this.app.props?.chat === false ? "completion" : "chat");
   }
 
   open(conversation) {
@@ -225,7 +225,7 @@ export class Chat {
   // ------------------------------------------------------------ around the text
 
   /** Figures beside the message field while an answer is made. */
-  #live({ trace, timings, started }) {
+  #live({ trace, timings, stats, started }) {
     const live = byId("live");
     if (!started) {
       live.replaceChildren();
@@ -237,7 +237,7 @@ export class Chat {
     live.replaceChildren(
       sparkline(trace),
       figure(number(rate), "tokens/s"),
-      figure(number(trace.rounds.length), "rounds"),
+      figure(number(stats?.rounds ?? trace.rounds.length), "rounds"),
       accepted === null
         ? figure(number(trace.tokens.length / trace.rounds.length), "a round")
         : figure(percent(accepted), "accepted"),

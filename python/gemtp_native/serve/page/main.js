@@ -93,7 +93,7 @@ function refresh() {
   byId("model").textContent = app.props?.model ?? "";
   byId("open-export").hidden = empty;
   byId("welcome").hidden = !empty || !app.props;
-  if (empty && app.props) showWelcome(app.props, use);
+  if (empty && app.props) showWelcome(app.props, conversation.mode, { use, choose: chooseMode });
   const goesOn = conversation.mode === "completion" && !empty;
   const label = conversation.mode === "completion" ? (empty ? "Begin a text" : "Go on with the text, or just send") : "Message";
   prompt.placeholder = label;
@@ -105,6 +105,14 @@ function refresh() {
     send.setAttribute("aria-label", running ? "Stop" : "Send");
     send.title = running ? "Stop (Esc)" : "Send (Enter)";
   }
+}
+
+function chooseMode(mode) {
+  app.settings.mode = mode;
+  store.saveSettings(app.settings);
+  chat.conversation.mode = mode;
+  refresh();
+  byId("welcome").querySelector("[aria-pressed=true]").focus();
 }
 
 function use(text) {

@@ -10,6 +10,7 @@ export const DEFAULTS = {
   thinking: false,
   schema: "",
   tints: true,
+  mode: null, // of new conversations: "chat", "completion"; null: what the model was made for
 };
 
 /** The number in a field, or null for an empty one; throws a sentence for what is none. */

@@ -37,17 +37,16 @@ function textField(name, label, value, placeholder, { hint, rows = 3, ...more } 
 /** Opens the dialog; calls onsave with the new settings. */
 export function openSettings(settings, props, { onsave, onclear }) {
   const usual = props?.default_generation_settings ?? {};
-  const chat = props?.chat !== false;
   const form = h("form", { class: "settings", novalidate: true });
   const structured = props?.structured !== false;
   form.append(
-    chat && textField("system", "System prompt", settings.system, "You are …", { hint: "Stands before every conversation." }),
+    textField("system", "System prompt", settings.system, "You are …", { hint: "Stands before every chat." }),
     h("div", { class: "pair" },
       numberField("temperature", "Temperature", settings.temperature, String(usual.temperature ?? "server's"), "0 takes the likeliest token each time."),
       numberField("top_p", "Top p", settings.top_p, String(usual.top_p ?? "server's"), "The likeliest tokens whose shares add up to it."),
       numberField("seed", "Seed", settings.seed, "new each time", "The same seed gives the same text."),
       numberField("max_tokens", "Tokens at most", settings.max_tokens, String(DEFAULTS.max_tokens), "Of one answer.")),
-    chat && thinkingField(settings),
+    thinkingField(settings),
     textField("schema", "JSON schema of the answer", settings.schema, '{"type": "object", "properties": { … }}', {
       rows: 5,
       class: "code-field",
@@ -62,7 +61,6 @@ export function openSettings(settings, props, { onsave, onclear }) {
       h("span", { class: "gap" }),
       h("button", { type: "submit", class: "button strong" }, "Save")),
   );
-  for (const empty of [...form.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE)) empty.remove();
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const next = read(form, settings);
