@@ -53,6 +53,7 @@ class CSession {
 
   const std::unique_ptr<Timeline> timeline;
   std::vector<Emitted> emitted;  // by the latest step, with what was held back at the end
+  std::vector<std::vector<gemtp_logprob>> top;  // of each
 
  private:
   bool tell_prompt(const gemtp_generate_options& options, int64_t* told) const;
@@ -74,8 +75,15 @@ void CSession::step() {
   const Generation* generation = timeline->generation();
   const bool was_done = generation && generation->done();
   emitted = timeline->step();
-  if (!was_done && generation->done() && !generation->tail().empty())
-    emitted.push_back({-1, DraftSource::kNone, generation->tail()});
+  if (!was_done && generation->done() && !generation->tail().empty()) {
+    emitted.emplace_back();
+    emitted.back().text = generation->tail();
+  }
+  top.clear();
+  for (const Emitted& e : emitted) {
+    top.emplace_back();
+    for (const TokenLogprob& t : e.logprobs.top) top.back().push_back({t.logprob, t.id});
+  }
 }
 
 // False when the callback stops.
@@ -147,6 +155,9 @@ gemtp_token CSession::token(size_t index) const {
   t.id = e.id;
   t.source = source_of(e.source);
   t.depth = e.source == DraftSource::kNone ? 0 : static_cast<int32_t>(index) + 1;
+  t.logprob = e.logprobs.chosen;
+  t.top = top[index].empty() ? nullptr : top[index].data();
+  t.top_count = top[index].size();
   return t;
 }
 
@@ -188,6 +199,7 @@ gemtp_generate_options generate_defaults() {
   o.frequency_penalty = d.sampling.frequency_penalty;
   o.penalty_last_n = d.sampling.penalty_last_n;
   o.draft = GEMTP_DRAFT_AUTO;
+  o.logprobs = d.logprobs;
   return o;
 }
 
@@ -212,6 +224,13 @@ GenerationParams params_of(const gemtp_generate_options& o) {
     p.sampling.logit_bias.emplace_back(o.logit_bias[i].id, o.logit_bias[i].bias);
   p.draft = o.draft == GEMTP_DRAFT_AUTO ? kAutoDraft : o.draft;
   p.ignore_eos = o.ignore_eos != 0;
+  p.logprobs = o.logprobs;
+  if (o.on_logits)
+    p.logits_processor = [on_logits = o.on_logits, user = o.user](const std::vector<int32_t>& ids,
+                                                                  float* logits, int64_t vocab) {
+      if (on_logits(ids.data(), ids.size(), logits, static_cast<size_t>(vocab), user) != 0)
+        throw Error(ErrorKind::kCancelled, "on_logits stopped the generation");
+    };
   p.stop = strings_of(o.stop, o.stop_count, "stop");
   return p;
 }

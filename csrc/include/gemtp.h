@@ -259,6 +259,11 @@ typedef enum gemtp_source {
   GEMTP_SOURCE_LOOKUP = 2 /* found earlier in the text */
 } gemtp_source;
 
+typedef struct gemtp_logprob { /* does not grow */
+  double logprob;
+  int32_t id;
+} gemtp_logprob;
+
 typedef struct gemtp_token {
   size_t size;
   const char* text; /* what became certain with it: whole characters, possibly none. Not text that
@@ -267,6 +272,12 @@ typedef struct gemtp_token {
   int32_t id;     /* -1: no token, but text that was held back until the end */
   int32_t source; /* gemtp_source: whose guess it was */
   int32_t depth;  /* which draft of its round, from 1; 0: not drafted */
+  /* Where they were asked for, else NaN and none: the natural logarithm of its probability as the
+   * model has it, at temperature 1 before penalties, biases and filters; and the likeliest tokens
+   * in its place, likeliest first. */
+  double logprob;
+  const gemtp_logprob* top;
+  size_t top_count;
 } gemtp_token;
 
 typedef struct gemtp_logit_bias {
@@ -290,15 +301,21 @@ typedef struct gemtp_generate_options {
   int32_t penalty_last_n; /* tokens the penalties look back on; -1: all */
   int32_t draft;          /* tokens to draft a round: GEMTP_DRAFT_AUTO (what pays), 0 (off) to 15 */
   int32_t ignore_eos;     /* 1: go on after an end token */
+  int32_t logprobs;       /* 0: of each token, 1 to 20: and of so many of the likeliest; -1: none */
   const char* const* stop; /* 0-terminated strings that end the text and are not part of it */
   size_t stop_count;
   const gemtp_logit_bias* logit_bias;
   size_t logit_bias_count;
-  /* Of gemtp_session_generate(), each may be NULL. The token, and its text, are gone when on_token
-   * returns; if it stops, the session ends with that token. on_prompt is called as the prompt is
-   * worked on. */
+  /* Each may be NULL; on_token and on_prompt are gemtp_session_generate()'s alone. The token, and
+   * its text, are gone when on_token returns; if it stops, the session ends with that token.
+   * on_prompt is called as the prompt is worked on. */
   int (*on_token)(const gemtp_token* token, void* user);
   int (*on_prompt)(int64_t done, int64_t total, void* user);
+  /* Changes the logits that the next token is chosen from, before everything else; ids are all
+   * tokens so far. For the text to be a function of the options it has to be one of its arguments.
+   * Comes on the thread of whichever session's call runs the pass that is shared, and holds it up:
+   * it may call nothing that generates. Stopped, the call returns GEMTP_ERROR_CANCELLED. */
+  int (*on_logits)(const int32_t* ids, size_t count, float* logits, size_t vocab_size, void* user);
   void* user;
 } gemtp_generate_options;
 
@@ -324,10 +341,10 @@ typedef enum gemtp_finish {
   GEMTP_FINISH_CANCELLED = 4 /* gemtp_session_cancel(), or a callback */
 } gemtp_finish;
 
-/* The same a piece at a time, without callbacks: begin, step until *finish says so. A step is one
- * chunk of the prompt or one draft-verify round; *count is the number of its tokens, which
- * gemtp_session_emitted() tells one by one. Text in them is valid until the session's next step or
- * begin, or its close. */
+/* The same a piece at a time, without those two callbacks: begin, step until *finish says so. A
+ * step is one chunk of the prompt or one draft-verify round; *count is the number of its tokens,
+ * which gemtp_session_emitted() tells one by one. Text in them is valid until the session's next
+ * step or begin, or its close. */
 GEMTP_API gemtp_status gemtp_session_begin(gemtp_session* session,
                                            const gemtp_generate_options* options, char* error,
                                            size_t error_size);

@@ -150,6 +150,62 @@ static void same_bytes_with_and_without_drafter(gemtp_model* model) {
   }
 }
 
+/* Log-probabilities, and logits that a callback changes, are the same with drafts and without. */
+typedef struct Chosen {
+  Output out;
+  int32_t ids[kTokens];
+  double logprobs[kTokens];
+  int64_t asked, limit;
+} Chosen;
+
+static int note_logprob(const gemtp_token* token, void* user) {
+  Chosen* c = user;
+  REQUIRE(token->logprob <= 0 && token->top_count == 3);
+  REQUIRE(token->top[0].logprob >= token->top[1].logprob &&
+          token->top[1].logprob >= token->top[2].logprob &&
+          token->top[0].logprob >= token->logprob);
+  c->ids[c->out.tokens] = token->id;
+  c->logprobs[c->out.tokens] = token->logprob;
+  add(&c->out, token);
+  return 0;
+}
+
+static int no_even_tokens(const int32_t* ids, size_t count, float* logits, size_t vocab,
+                          void* user) {
+  Chosen* c = user;
+  size_t i;
+  REQUIRE(count > 0 && ids[count - 1] >= 0);
+  for (i = 0; i < vocab; i += 2) logits[i] = -1e30f;
+  return c->limit && ++c->asked > c->limit;
+}
+
+static void logits_are_seen_and_changed(gemtp_model* model) {
+  static Chosen runs[2];
+  int i;
+  for (i = 0; i < 2; ++i) {
+    gemtp_session* session = prompted(model);
+    gemtp_generate_options options = options_for(4 * i, 1, &runs[i].out);
+    options.on_token = note_logprob;
+    options.on_logits = no_even_tokens;
+    options.on_prompt = NULL;
+    options.logprobs = 3;
+    options.user = &runs[i];
+    OK(gemtp_session_generate(session, &options, ERR));
+    REQUIRE(runs[i].out.tokens == kTokens);
+    runs[i].limit = 5;
+    REQUIRE(gemtp_session_rewind(session, 4, ERR) == GEMTP_OK);
+    runs[i].out.tokens = 0;
+    REQUIRE(gemtp_session_generate(session, &options, ERR) == GEMTP_ERROR_CANCELLED);
+    REQUIRE(runs[i].out.tokens < 8);
+    options.logprobs = 21;
+    REQUIRE(gemtp_session_generate(session, &options, ERR) == GEMTP_ERROR_ARGUMENT);
+    gemtp_session_close(session);
+  }
+  REQUIRE(memcmp(runs[0].logprobs + 8, runs[1].logprobs + 8, sizeof(double) * (kTokens - 8)) == 0);
+  for (i = 8; i < kTokens; ++i) REQUIRE(runs[0].ids[i] % 2 == 1);
+  REQUIRE(runs[0].logprobs[9] != runs[0].logprobs[10]);
+}
+
 static void text_round_trips(gemtp_model* model) {
   int32_t ids[64];
   char text[128];
@@ -690,6 +746,7 @@ int main(int argc, char** argv) {
   text_round_trips(model);
   a_model_describes_itself(model, argv[1], argv[2]);
   same_bytes_with_and_without_drafter(model);
+  logits_are_seen_and_changed(model);
   sessions_go_on(model, argv[3]);
   chats_are_rendered_and_parsed(model);
   loading_can_be_cancelled(argv[1]);

@@ -310,6 +310,7 @@ void ChatWindow::send() {
   const std::string typed = prompt_.text();
   if (state_ != State::kReady || typed.empty()) return;
   prompt_.clear();
+  sent_ = typed;
   if (chat_) {
     transcript_.append(began_ ? "\n\nYou\n" : "You\n", Transcript::kSpeaker);
     transcript_.append(typed, Transcript::kUser);
@@ -426,6 +427,7 @@ void ChatWindow::receive(const Event& e) {
       break;
     case Event::kFailed:
       transcript_.append("\n" + e.text + ".\n", Transcript::kError);
+      if (prompt_.text().empty()) prompt_.text(sent_);  // to be shortened, or sent again
       enter(State::kReady);
       status_.say({"no answer"}, true);
       keep_transcript();

@@ -23,7 +23,8 @@ class Prompt : public Fl_Text_Editor {
   explicit Prompt(std::function<void()> send);
   ~Prompt() override { buffer(nullptr); }
   std::string text() const;
-  void clear() { text_.text(""); }
+  void clear() { text(""); }
+  void text(const std::string& text) { text_.text(text.c_str()); }
   /// Lines on the screen, as they are wrapped.
   int lines() const;
   void apply_theme();
@@ -101,6 +102,7 @@ class ChatWindow : public Fl_Double_Window {
   State state_ = State::kNoModel;
   bool chat_ = true;
   uint64_t job_ = 0;    // that is waited for
+  std::string sent_;    // the latest
   bool began_ = false;  // something was sent since the conversation began
   int text_size_;
   int bottom_ = 0;  // of the conversation's frame; its lines may end above it
