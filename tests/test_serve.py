@@ -99,6 +99,7 @@ def test_n_and_several_prompts(demo_server: Server, model):
         for choice in c["choices"]:
             texts[choice["index"]] += choice["text"]
     assert texts == expected
+    assert answer["timings"]["prompt_n"] <= usage["prompt_tokens"] + 4
     chat = demo_server.chat(ASK, n=2, seed=1, **options)
     assert [c["message"]["content"] for c in chat["choices"]] == [
         model.chat(ASK, seed=1 + i, **options).content for i in range(2)

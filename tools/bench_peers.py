@@ -353,7 +353,7 @@ def text(report: dict[str, Any]) -> str:
     """A table, at most 100 columns wide."""
     from gemtp_native.cli.text import percent, size_text, table
 
-    def shown(figure: dict[str, Any], side: str) -> str:
+    def cell(figure: dict[str, Any], side: str) -> str:
         value = figure[side]
         if value is None:
             return "-"
@@ -369,7 +369,7 @@ def text(report: dict[str, Any]) -> str:
     for f in report["figures"]:
         ratio = "-" if f["ratio"] is None else f"{f['ratio']:.2f}"
         name = f["figure"].ljust(width)
-        rows.append((name, f["unit"], shown(f, PEER), shown(f, OWN), ratio))
+        rows.append((name, f["unit"], cell(f, PEER), cell(f, OWN), ratio))
     machine, rounds = report["machine"], report["rounds"]
     lines = [
         f"machine    {machine['cpu']}, {report['threads']} threads, {machine['platform']}",

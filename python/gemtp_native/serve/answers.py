@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .requests import Work
-from .sequence import Begun, Ended, Event, PromptDone, Round, Shown
+from .sequence import Begun, Ended, Event, Primed, PromptDone, Round, Shown
 from .tokens import TokenTexts
 
 _FINISH = {"context": "length"}  # the rest is called the same here
@@ -56,6 +56,8 @@ class Answer:
             choice.begun = True
             if self._work.chat:
                 return [self._chunk(event.index, {"role": "assistant", "content": ""})]
+            return []
+        if isinstance(event, Primed):
             return []
         if isinstance(event, PromptDone):
             progress = {"done": event.done, "total": event.total}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import RequestError
 from .fields import Fields, shown
-from .sequence import Sequence
+from .sequence import OnPrompt, Prompt, Sequence
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -65,24 +64,14 @@ def chat_work(data: dict[str, Any], settings: Settings) -> Work:
     for name in ("audio", "web_search_options"):
         f.only(name, [], "it is not supported; leave it out")
 
-    def start(model: Model, seed: int, on_prompt: Callable[[int, int], None] | None) -> ReplyStream:
-        return model.chat_stream(
-            messages,
-            tools=tools,
-            thinking=thinking,
-            max_tokens=max_tokens,
-            seed=seed,
-            logprobs=logprobs,
-            on_prompt=on_prompt,
-            **options,
-        )
-
-    return _work(f, settings, [start], logprobs, chat=True, one_call=one_call)
+    options |= {"max_tokens": max_tokens, "logprobs": logprobs}
+    prompt = _Chat({"messages": messages, "tools": tools, "thinking": thinking}, options)
+    return _work(f, settings, [prompt], logprobs, chat=True, one_call=one_call)
 
 
 def completion_work(data: dict[str, Any], settings: Settings) -> Work:
     f = Fields(data)
-    prompts = _prompts(f)
+    texts = _prompts(f)
     options = _sampling(f, settings)
     options |= _constraint(f, "response_format")
     if "response_format" in options:
@@ -96,29 +85,47 @@ def completion_work(data: dict[str, Any], settings: Settings) -> Work:
     f.only("best_of", [1], "it is not supported; ask for n, and choose by logprobs")
     f.only("suffix", [""], "it is not supported: the models continue texts, they do not fill gaps")
 
-    def starting(prompt: Any) -> Any:
-        def start(
-            model: Model, seed: int, on_prompt: Callable[[int, int], None] | None
-        ) -> TextStream:
-            return model.stream(
-                prompt, seed=seed, logprobs=logprobs, on_prompt=on_prompt, **options
-            )
+    options["logprobs"] = logprobs
+    prompts: list[Prompt] = [_Text(text, options) for text in texts]
+    return _work(f, settings, prompts, logprobs, chat=False)
 
-        return start
 
-    return _work(f, settings, [starting(p) for p in prompts], logprobs, chat=False)
+@dataclass(frozen=True)
+class _Chat:
+    conversation: dict[str, Any]
+    options: dict[str, Any]
+
+    def ids(self, model: Model) -> list[int]:
+        return model.chat_prompt(**self.conversation)[1]
+
+    def start(self, model: Model, seed: int, on_prompt: OnPrompt | None) -> ReplyStream:
+        return model.chat_stream(
+            **self.conversation, seed=seed, on_prompt=on_prompt, **self.options
+        )
+
+
+@dataclass(frozen=True)
+class _Text:
+    text: str | list[int]
+    options: dict[str, Any]
+
+    def ids(self, model: Model) -> list[int]:
+        return model.tokenize(self.text) if isinstance(self.text, str) else self.text
+
+    def start(self, model: Model, seed: int, on_prompt: OnPrompt | None) -> TextStream:
+        return model.stream(self.text, seed=seed, on_prompt=on_prompt, **self.options)
 
 
 def _work(
     f: Fields,
     settings: Settings,
-    starts: list[Any],
+    prompts: list[Prompt],
     logprobs: int | None,
     chat: bool,
     one_call: bool = False,
 ) -> Work:
     n = f.integer("n", 1, settings.max_sequences) or 1
-    if n * len(starts) > settings.max_sequences:
+    if n * len(prompts) > settings.max_sequences:
         f.refuse("n", f"prompts times n must be at most {settings.max_sequences}")
     seed = _seed(f, settings)
     stream = f.boolean("stream") or False
@@ -136,11 +143,13 @@ def _work(
         Sequence(
             i,
             (seed + i % n) % 2**64,
-            starts[i // n],
+            prompts[i // n],
+            leader=i // n * n if n > 1 else None,
+            copies=min(n, settings.parallel) - 1,
             show_prompt=stream and return_tokens,
             one_call=one_call,
         )
-        for i in range(n * len(starts))
+        for i in range(n * len(prompts))
     ]
     return Work(chat, sequences, n, stream, include_usage, return_tokens, logprobs)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..chat.reply import ReplyPiece, ReplyStream, ToolCall
-from ..errors import CancelledError
+from ..errors import CancelledError, OutOfMemoryError
 from .channel import Channel, Closed
 from .errors import as_request_error
 
@@ -46,6 +46,13 @@ class Begun:
 
 
 @dataclass(frozen=True)
+class Primed:
+    """What others with the same prompt have been waiting for: its keys and values can be reused."""
+
+    index: int
+
+
+@dataclass(frozen=True)
 class PromptDone:
     index: int
     done: int
@@ -72,17 +79,29 @@ class Ended:
     """Until the first token, from the beginning of the computation."""
 
 
-Event = Begun | PromptDone | Round | Ended
+Event = Begun | Primed | PromptDone | Round | Ended
+OnPrompt = Callable[[int, int], None]
 
-Start = Callable[["Model", int, Callable[[int, int], None] | None], "TextStream | ReplyStream"]
-"""(model, seed, on_prompt) -> the stream of one sequence."""
+
+class Prompt(Protocol):
+    """Something to be continued."""
+
+    def ids(self, model: Model) -> list[int]: ...
+
+    def start(
+        self, model: Model, seed: int, on_prompt: OnPrompt | None
+    ) -> TextStream | ReplyStream: ...
 
 
 @dataclass
 class Sequence:
     index: int
     seed: int
-    start: Start
+    prompt: Prompt
+    leader: int | None = None
+    """The sequence that runs the same prompt first; its own index if others wait for it."""
+    copies: int = 0
+    """Of the keys and values of its prompt, to be made for others."""
     show_prompt: bool = False
     one_call: bool = False
     """End after the first call of a tool."""
@@ -119,13 +138,17 @@ class Sequence:
         def on_prompt(done: int, total: int) -> None:
             channel.put(PromptDone(self.index, done, total), 64)
 
-        self._stream = stream = self.start(
-            model, self.seed, on_prompt if self.show_prompt else None
-        )
+        shown = on_prompt if self.show_prompt else None
+        primed = None
+        if self.leader == self.index:
+            primed = self._prime(model, shown)
+            channel.put(Primed(self.index), 0)
+            shown = None
+        self._stream = stream = self.prompt.start(model, self.seed, shown)
         with stream:
+            if self._cancelled:  # while there was nothing yet to cancel
+                return
             try:
-                if self._cancelled:
-                    return
                 channel.put(Begun(self.index), 0)
                 first = None
                 calls = 0
@@ -137,10 +160,37 @@ class Sequence:
                     if self.one_call and calls:
                         break
             finally:
-                self.stats = stream.stats
+                self.stats = _with_prime(stream.stats, primed)
             reason = "tool_calls" if self.one_call and calls else stream.finish_reason
             waited = begin - self.arrived
-            channel.put(Ended(self.index, reason, stream.stats, self.seed, waited, first), 0)
+            channel.put(Ended(self.index, reason, self.stats, self.seed, waited, first), 0)
+
+    def _prime(self, model: Model, on_prompt: OnPrompt | None) -> Stats:
+        """Runs the prompt, and leaves its keys and values to be taken by those who have the same.
+        (One sequence goes on with those of another that has ended, or of a part of it, if these
+        are no longer in use.)"""
+        with model.session() as session, ExitStack() as copies:
+            ids = self.prompt.ids(model)
+            stream = session.stream(ids, max_tokens=1, on_prompt=on_prompt)
+            self._stream = stream
+            if not self._cancelled:  # while there was nothing yet to cancel
+                for _ in stream.steps():
+                    pass
+            with suppress(OutOfMemoryError):  # then they run it again, or wait
+                for _ in range(self.copies):
+                    copies.enter_context(session.fork())
+            return stream.stats
+
+
+def _with_prime(stats: Stats, primed: Stats | None) -> Stats:
+    """The prompt of a sequence that ran it in advance."""
+    if primed is None:
+        return stats
+    return replace(
+        stats,
+        cached_tokens=primed.cached_tokens,
+        prompt_seconds=primed.prompt_seconds + stats.prompt_seconds,
+    )
 
 
 def _rounds(stream: TextStream | ReplyStream, model: Model) -> Iterator[list[Shown]]:

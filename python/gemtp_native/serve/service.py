@@ -14,7 +14,7 @@ from .errors import RequestError, draining, timed_out
 from .http import Gone, Request
 from .metrics import Metrics
 from .requests import Work
-from .sequence import Ended, Event, Sequence
+from .sequence import Ended, Event, Primed, Sequence
 from .settings import Settings
 from .slots import Slots
 from .tokens import TokenTexts
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ..model import Model
 
 T = TypeVar("T")
+Gates = dict[int, asyncio.Event]
+"""By a leading sequence: that its prompt has been run."""
 
 
 class Service:
@@ -73,7 +75,8 @@ class Service:
         arrival = self.slots.arrive()
         for sequence in work.sequences:
             sequence.arrived = request.arrived
-        tasks = [asyncio.create_task(self._run(s, arrival, channel)) for s in work.sequences]
+        gates = {s.leader: asyncio.Event() for s in work.sequences if s.leader is not None}
+        tasks = [asyncio.create_task(self._run(s, arrival, channel, gates)) for s in work.sequences]
         watcher = asyncio.create_task(self._watch(request, channel))
         left = self.settings.timeout - (time.perf_counter() - request.arrived)
         timer = asyncio.get_running_loop().call_later(
@@ -81,7 +84,7 @@ class Service:
         )
         self._open.add(channel)
         try:
-            await self._send(request, work, channel)
+            await self._send(request, work, channel, gates)
             self.metrics.request_time.observe(time.perf_counter() - request.arrived)
         except Gone:
             self.metrics.cancelled.add()
@@ -95,7 +98,11 @@ class Service:
             await asyncio.gather(*tasks, watcher, return_exceptions=True)
             self._open.discard(channel)
 
-    async def _run(self, sequence: Sequence, arrival: int, channel: Channel[Event]) -> None:
+    async def _run(
+        self, sequence: Sequence, arrival: int, channel: Channel[Event], gates: Gates
+    ) -> None:
+        if sequence.leader not in (None, sequence.index):
+            await gates[sequence.leader].wait()
         await self.slots.acquire(arrival, sequence.index)
         work = asyncio.get_running_loop().run_in_executor(
             self._generators, sequence.run, self.model, channel
@@ -114,7 +121,9 @@ class Service:
         await request.until_gone()
         channel.end(Gone())
 
-    async def _send(self, request: Request, work: Work, channel: Channel[Event]) -> None:
+    async def _send(
+        self, request: Request, work: Work, channel: Channel[Event], gates: Gates
+    ) -> None:
         answer = Answer(work, self.settings.name, self._texts)
         wait = self.settings.send_timeout
         try:
@@ -122,6 +131,8 @@ class Service:
                 chunks: list[Any] = []
                 for event in await channel.get():
                     chunks += answer.take(event)
+                    if isinstance(event, Primed):
+                        gates[event.index].set()
                     if isinstance(event, Ended):
                         self._count(work.sequences[event.index])
                         self._count_end(event)
