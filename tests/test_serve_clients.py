@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -189,3 +191,24 @@ def test_curl(demo_server: Server, model):
     large = json.dumps({"prompt": "x" * 2_000_000})  # curl asks whether to go on first
     assert curl(*status, "--data-binary", large[:100_000], url) == "400"
     assert json.loads(curl(f"{demo_server.url}/health")) == {"status": "ok"}
+
+
+# ---------------------------------------------------------------- the manual
+
+
+def test_examples_of_the_manual(demo_server: Server, capsys):
+    text = (Path(__file__).parent.parent / "docs" / "serve.md").read_text("utf-8")
+    examples = re.findall(r"^```(sh|python)\n(.*?)^```", text, re.M | re.S)
+    ran = 0
+    for language, code in examples:
+        here = code.replace("http://localhost:8080", demo_server.url)
+        if here == code:
+            continue
+        ran += 1
+        if language == "python":
+            exec(here, {})  # our own text
+            assert capsys.readouterr().out
+        elif shutil.which("curl"):
+            done = subprocess.run(here, shell=True, capture_output=True, text=True, check=True)
+            assert '"choices"' in done.stdout
+    assert ran == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import resource
 import signal
 import socket
@@ -117,6 +118,19 @@ def test_wrong_options(gemtp_main, target, options, because):
     assert (code, out) == (1, "")
     assert because in err
     assert err.count("\n") == 1
+
+
+def test_more_sequences_than_there_is_memory_for(tmp_path, target):
+    with serving(tmp_path, target, "--parallel", 200, "--context", 2048) as server:
+        found = re.search(r"there is memory for (\d+) sequences", server.log.read_text())
+        assert found
+        assert server.ask("/props").json["parallel"] == int(found[1]) < 200
+        request = {"prompt": "def f(x):\n", "max_tokens": 40, "temperature": 1, "seed": 1}
+        answer = server.complete(**request, n=int(found[1]) * 2)
+        assert (
+            answer["choices"][1]["text"]
+            == server.complete(**{**request, "seed": 2})["choices"][0]["text"]
+        )
 
 
 def test_a_port_that_is_taken(gemtp_main, target):
@@ -274,9 +288,9 @@ def test_a_thousand_connections(demo_server: Server):
     demo_server.wait_for("gemtp_http_connections", 1)
 
 
-def test_a_thousand_requests_from_a_hundred_clients(demo_server: Server):
+def test_hundreds_of_requests_at_once(demo_server: Server):
     with ThreadPoolExecutor(100) as threads:
-        answers = list(threads.map(lambda _: demo_server.ask(COMPLETE, SHORT), range(1000)))
+        answers = list(threads.map(lambda _: demo_server.ask(COMPLETE, SHORT), range(400)))
     statuses = {a.status for a in answers}
     assert statuses <= {200, 503}
     texts = {a.json["choices"][0]["text"] for a in answers if a.status == 200}
@@ -356,11 +370,12 @@ def test_nobody_takes_all_turns():
             out.append(name)
             await asyncio.sleep(0)
             slots.release()
+            slots.leave()
 
-        greedy = slots.arrive()
+        greedy = slots.admit(6)
         tasks = [asyncio.create_task(client(f"greedy{i}", greedy, i)) for i in range(6)]
         for name in "abc":
-            tasks.append(asyncio.create_task(client(name, slots.arrive(), 0)))
+            tasks.append(asyncio.create_task(client(name, slots.admit(1), 0)))
         await asyncio.gather(*tasks)
         assert (slots.running, slots.waiting) == (0, 0)
         return out
@@ -370,20 +385,41 @@ def test_nobody_takes_all_turns():
     assert max(out.index(name) for name in "abc") < out.index("greedy3")
 
 
+def test_turns_of_many():
+    async def run() -> None:
+        slots = Slots(1, 100)
+        for _ in range(10):
+            arrival = slots.admit(3)
+            for nth in range(3):
+                asyncio.get_running_loop().create_task(slots.acquire(arrival, nth))
+        for _ in range(30):
+            await asyncio.sleep(0)
+            assert slots.running == 1
+            slots.release()
+            slots.leave()
+        assert (slots.running, slots.waiting) == (0, 0)
+
+    asyncio.run(run())
+
+
 def test_turns_are_not_lost():
     async def run() -> None:
         slots = Slots(1, 2)
-        await slots.acquire(slots.arrive(), 0)
-        waiting = [asyncio.create_task(slots.acquire(slots.arrive(), 0)) for _ in range(2)]
+        await slots.acquire(slots.admit(1), 0)
+        waiting = [asyncio.create_task(slots.acquire(slots.admit(1), 0)) for _ in range(2)]
         await asyncio.sleep(0)
-        with pytest.raises(RequestError, match="busy"):
-            slots.check(1)
+        assert slots.waiting == 2
+        with pytest.raises(RequestError, match="busy: 1 sequences run and 2 wait"):
+            slots.admit(1)
         waiting[0].cancel()
+        slots.leave()
         slots.release()  # goes to the one that is still there, whichever happens first
+        slots.leave()
         await asyncio.gather(*waiting, return_exceptions=True)
         assert (slots.running, slots.waiting) == (1, 0)
         slots.release()
-        slots.check(3)
+        slots.leave()
+        slots.admit(3)
 
     asyncio.run(run())
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from ..errors import ArgumentError, FileError
 from .options import add_model_options, add_pair_options, add_sampling_options, sampling_options
 
 if TYPE_CHECKING:
+    from ..model import Model
     from ..serve import Settings
 
 MODELS = ("target", "drafter")  # arguments that may name a model by where it comes from
@@ -102,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
             context=args.context,
             kv_type=args.kv_type,
         )
+        settings = _fitting(settings, args, model, say)
         if not is_loopback(settings.host) and not settings.keys:
             say(
                 f"note: whoever reaches {settings.host} may use this server; --api-key asks for one"
@@ -110,6 +114,23 @@ def run(args: argparse.Namespace) -> int:
     finally:
         sock.close()
     return 0
+
+
+def _fitting(
+    settings: Settings, args: argparse.Namespace, model: Model, say: Callable[[str], None]
+) -> Settings:
+    """No more sequences at once than there is memory for their keys and values."""
+    from ..model import memory_estimate
+
+    each = memory_estimate(args.target, None, model.context, args.kv_type)["kv"]
+    most = max(1, model._engine.kv_budget // each)
+    if settings.parallel <= most:
+        return settings
+    say(
+        f"note: there is memory for {most} sequences of {model.context} tokens at once, not "
+        f"{settings.parallel}; --context makes them smaller"
+    )
+    return replace(settings, parallel=most)
 
 
 def _settings(args: argparse.Namespace) -> Settings:

@@ -59,7 +59,9 @@ class Channel(Generic[T]):
         while True:
             with self._changed:
                 if self._end is not None:
-                    raise self._end
+                    # Raised, it refers to its callers, which refer to this: nothing would be freed.
+                    reason, self._end = self._end, Closed()
+                    raise reason
                 if self._items:
                     items, self._items = self._items, []
                     self._size = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +16,8 @@ from .errors import as_request_error
 
 if TYPE_CHECKING:
     from ..model import Model, Stats, TextStream, Token
+
+ROOM = 5.0  # seconds that a sequence waits for memory
 
 _log = logging.getLogger("gemtp_native.serve")
 
@@ -131,6 +133,8 @@ class Sequence:
                     _log.exception("a request failed")
                 with suppress(Closed):
                     channel.end(error)
+        finally:
+            self._stream = None
 
     def _run(self, model: Model, channel: Channel[Event]) -> None:
         begin = time.perf_counter()
@@ -144,7 +148,7 @@ class Sequence:
             primed = self._prime(model, shown)
             channel.put(Primed(self.index), 0)
             shown = None
-        self._stream = stream = self.prompt.start(model, self.seed, shown)
+        self._stream = stream = self._open(model, shown)
         with stream:
             if self._cancelled:  # while there was nothing yet to cancel
                 return
@@ -169,17 +173,29 @@ class Sequence:
         """Runs the prompt, and leaves its keys and values to be taken by those who have the same.
         (One sequence goes on with those of another that has ended, or of a part of it, if these
         are no longer in use.)"""
-        with model.session() as session, ExitStack() as copies:
-            ids = self.prompt.ids(model)
+        ids = self.prompt.ids(model)
+        with model.session() as session:
             stream = session.stream(ids, max_tokens=1, on_prompt=on_prompt)
             self._stream = stream
             if not self._cancelled:  # while there was nothing yet to cancel
                 for _ in stream.steps():
                     pass
-            with suppress(OutOfMemoryError):  # then they run it again, or wait
+            with suppress(OutOfMemoryError):  # then they run it again
                 for _ in range(self.copies):
-                    copies.enter_context(session.fork())
+                    session.fork().close()
             return stream.stats
+
+    def _open(self, model: Model, on_prompt: OnPrompt | None) -> TextStream | ReplyStream:
+        """Turns are given to no more sequences than the K/V budget holds, but copies for others may
+        fill it for a moment."""
+        deadline = time.monotonic() + ROOM
+        while True:
+            try:
+                return self.prompt.start(model, self.seed, on_prompt)
+            except OutOfMemoryError:
+                if self._cancelled or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
 
 
 def _with_prime(stats: Stats, primed: Stats | None) -> Stats:

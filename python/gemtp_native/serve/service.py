@@ -70,13 +70,14 @@ class Service:
         """Until it is answered or the client has gone."""
         if self.draining:
             raise draining()
-        self.slots.check(len(work.sequences))
+        arrival = self.slots.admit(len(work.sequences))
         channel: Channel[Event] = Channel(self.settings.buffer)
-        arrival = self.slots.arrive()
         for sequence in work.sequences:
             sequence.arrived = request.arrived
         gates = {s.leader: asyncio.Event() for s in work.sequences if s.leader is not None}
         tasks = [asyncio.create_task(self._run(s, arrival, channel, gates)) for s in work.sequences]
+        for task in tasks:
+            task.add_done_callback(lambda _: self.slots.leave())
         watcher = asyncio.create_task(self._watch(request, channel))
         left = self.settings.timeout - (time.perf_counter() - request.arrived)
         timer = asyncio.get_running_loop().call_later(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 from contextlib import suppress
 
 from .errors import busy
@@ -19,32 +20,36 @@ class Slots:
         self._count = count
         self._queue = queue
         self._arrivals = 0
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._queued: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._ties = itertools.count()
+        self._admitted = 0
         self.running = 0
 
     @property
     def waiting(self) -> int:
-        return sum(not turn.done() for _, _, turn in self._waiting)
+        return self._admitted - self.running
 
-    def check(self, sequences: int) -> None:
-        """RequestError if so many more cannot even wait."""
-        free = self._count - self.running + self._queue - self.waiting
-        if sequences > free:
+    def admit(self, sequences: int) -> int:
+        """The place of a new request in the order. RequestError if it cannot even wait; otherwise
+        leave() has to follow for each of its sequences."""
+        if self._admitted + sequences > self._count + self._queue:
             raise busy(
                 f"the server is busy: {self.running} sequences run and {self.waiting} wait; "
                 "try again later",
                 "overloaded",
             )
-
-    def arrive(self) -> int:
-        """The place of a new request in the order."""
+        self._admitted += sequences
         self._arrivals += 1
         return self._arrivals
+
+    def leave(self) -> None:
+        self._admitted -= 1
 
     async def acquire(self, arrival: int, nth: int) -> None:
         """Returns when it is the turn of a request's nth sequence; release() has to follow."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (arrival + nth * self._count, arrival + nth, turn))
+        place = (arrival + nth * self._count, next(self._ties), turn)
+        heapq.heappush(self._queued, place)
         self._next()
         try:
             await turn
@@ -59,8 +64,8 @@ class Slots:
         self._next()
 
     def _next(self) -> None:
-        while self.running < self._count and self._waiting:
-            _, _, turn = heapq.heappop(self._waiting)
+        while self.running < self._count and self._queued:
+            _, _, turn = heapq.heappop(self._queued)
             with suppress(asyncio.InvalidStateError):  # it has gone away
                 turn.set_result(None)
                 self.running += 1
