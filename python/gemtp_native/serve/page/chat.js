@@ -9,7 +9,7 @@ import { newSeed, options, request } from "./request.js";
 import { Conversation } from "./store.js";
 
 export class Chat {
-  /** @param app {store, settings, props, onchange, ontrouble, storageFull} */
+  /** @param app {store, settings, props, onchange, ontrouble, storageFull, isFixed, sayFixed} */
   constructor(app) {
     this.app = app;
     this.thread = byId("thread");
@@ -37,7 +37,7 @@ export class Chat {
 
   render() {
     const path = this.conversation.path();
-    this.latest = null;
+    byId("tip").hidden = true;
     const completion = this.conversation.mode === "completion";
     const items = [];
     path.forEach((node, k) => {
@@ -45,8 +45,7 @@ export class Chat {
         items.push(userMessage(node, this.conversation, this));
       } else if (node.role === "assistant") {
         const before = completion ? path[k - 1] : null;
-        this.latest = new AnswerMessage(node, this.conversation, this, before).finish();
-        items.push(this.latest.element);
+        items.push(new AnswerMessage(node, this.conversation, this, before).finish().element);
       }
     });
     this.thread.replaceChildren(...items);
@@ -82,6 +81,7 @@ export class Chat {
         byId("prompt").focus();
       },
     });
+    byId("tip").hidden = true;
     shown.replaceChildren(form);
     const field = form.querySelector("textarea");
     field.focus();
@@ -89,17 +89,14 @@ export class Chat {
   }
 
   editLatest() {
-    const user = this.conversation.path().findLast((node) => node.role === "user");
+    const user = this.conversation.path().findLast((node) => node.role === "user" && node.content !== "");
     if (user) this.edit(user);
   }
 
   /** Another answer beside this one: with a new seed, unless the user fixed it. */
   again(node) {
     if (this.running) return;
-    const { settings } = this.app;
-    if (settings.seed !== null || settings.temperature === 0) {
-      say("With the same seed or temperature 0 the text is the same again.");
-    }
+    if (this.app.isFixed()) this.app.sayFixed();
     this.#answer(this.conversation.nodes[node.parent]);
   }
 
@@ -185,7 +182,7 @@ export class Chat {
     this.#save(conversation);
     this.thread.removeAttribute("aria-busy");
     if (this.conversation === conversation) {
-      this.latest = view.finish();
+      view.finish();
       this.#live(answer);
       this.#keepUp();
     }
@@ -233,19 +230,21 @@ export class Chat {
     }
     const rate = timings?.predicted_per_second ?? trace.rate();
     const accepted = timings?.draft_n ? timings.draft_n_accepted / timings.draft_n : trace.acceptance();
+    const rounds = stats?.rounds ?? trace.rounds.length - trace.lead;
     const figure = (value, name) => h("span", { class: "figure" }, h("b", {}, value), ` ${name}`);
     live.replaceChildren(
       sparkline(trace),
       figure(number(rate), "tokens/s"),
-      figure(number(stats?.rounds ?? trace.rounds.length), "rounds"),
+      figure(number(rounds), "rounds"),
       accepted === null
-        ? figure(number(trace.tokens.length / trace.rounds.length), "a round")
+        ? figure(number(trace.tokens.length / Math.max(rounds, 1)), "a round")
         : figure(percent(accepted), "accepted"),
     );
   }
 
   #watchScroll() {
     const { scrollTop, scrollHeight, clientHeight } = this.scroller;
+    byId("tip").hidden = true;
     this.follow = scrollHeight - scrollTop - clientHeight < 60;
     byId("to-end").hidden = this.follow;
   }

@@ -39,7 +39,7 @@ export function summary(trace, { timings, usage, stats, finish }) {
   rows.push([number(tokens), tokens === 1 ? "token" : "tokens", "of the answer"]);
   const rate = timings?.predicted_per_second ?? trace.rate();
   if (rate) rows.push([number(rate), "tokens/s", "after the first token"]);
-  const rounds = stats?.rounds ?? trace.rounds.length;
+  const rounds = stats?.rounds ?? trace.rounds.length - trace.lead;
   if (rounds) {
     rows.push([number(rounds), rounds === 1 ? "round" : "rounds", "passes of the target: each verifies the drafts made for it"]);
     rows.push([number(tokens / rounds), "tokens a round", "1 without drafting"]);

@@ -9,14 +9,15 @@ const NAMES = {
   grammar: "forced by the grammar",
 };
 
-export function describe(token, rounds) {
+export function describe(token, { rounds, lead }) {
   const round = rounds[token.round - 1];
   const place = token.step ? `, place ${token.step} of its drafts` : "";
-  const gave = round ? ` (gave ${round.tokens} ${round.tokens === 1 ? "token" : "tokens"})` : "";
-  return [`${NAMES[token.source]}${place}`, `round ${token.round} of ${rounds.length}${gave}`];
+  if (token.round === lead) return [NAMES[token.source], "when the prompt had been read"];
+  const gave = `gave ${round.tokens} ${round.tokens === 1 ? "token" : "tokens"}`;
+  return [`${NAMES[token.source]}${place}`, `round ${token.round - lead} of ${rounds.length - lead} (${gave})`];
 }
 
-/** Watches the tokens inside of `root`; `of()` gives {list, rounds}. */
+/** Watches the tokens inside of `root`; `of()` gives {list, trace}. */
 export function inspect(root, of) {
   let marked = null;
   const mark = (span, loud) => {
@@ -26,11 +27,11 @@ export function inspect(root, of) {
       byId("tip").hidden = true;
       return;
     }
-    const { list, rounds } = of();
+    const { list, trace } = of();
     const token = list[Number(span.dataset.token)];
     if (!token) return;
     span.classList.add("marked");
-    const lines = describe(token, rounds);
+    const lines = describe(token, trace);
     showTip(span, token, lines);
     if (loud) say(`${JSON.stringify(token.text)}: ${lines.join("; ")}`);
   };

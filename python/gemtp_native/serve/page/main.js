@@ -25,6 +25,7 @@ function storage() {
 const store = new Store(storage());
 const prompt = byId("prompt");
 const send = byId("send");
+const byTouch = matchMedia("(pointer: coarse)");
 
 const app = {
   store,
@@ -34,6 +35,13 @@ const app = {
   ontrouble: (trouble) => {
     if (trouble.kind === "lost" || trouble.kind === "key") connection.handle(trouble);
   },
+  /** Whether another answer to the same messages would be the same text. */
+  isFixed: () => {
+    const temperature = app.settings.temperature ?? app.props?.default_generation_settings?.temperature;
+    return app.settings.seed !== null || temperature === 0;
+  },
+  sayFixed: () => notice("The text is the same again: the temperature is 0, or the seed is fixed.",
+    ["Settings", () => { clearNotice(); showSettings(); }], ["All right", clearNotice]),
   storageFull: () => notice("This browser has no room left for conversations: this one is lost when the page is closed. Export it, or delete others.",
     ["Export", () => openExport(chat.conversation)], ["Go on", clearNotice]),
 };
@@ -46,7 +54,7 @@ const connection = new Connection({
     prompt.disabled = false;
     if (!chat.conversation.path().length) chat.conversation.mode = chat.mode;
     refresh();
-    if (!document.querySelector("dialog[open]")) prompt.focus();
+    if (!document.querySelector("dialog[open]")) toPrompt();
   },
   onaway: () => refresh(),
 });
@@ -55,14 +63,14 @@ const connection = new Connection({
 
 function newConversation() {
   chat.open(new Conversation({ mode: chat.mode }));
-  prompt.focus();
+  toPrompt();
 }
 
 function openConversation(id) {
   const found = store.load(id);
   if (found) chat.open(found);
   else refresh();
-  prompt.focus();
+  toPrompt();
 }
 
 async function removeConversation(conversation) {
@@ -113,6 +121,11 @@ function chooseMode(mode) {
   chat.conversation.mode = mode;
   refresh();
   byId("welcome").querySelector("[aria-pressed=true]").focus();
+}
+
+/** By touch the focus would open the keyboard over the page. */
+function toPrompt() {
+  if (!byTouch.matches) prompt.focus();
 }
 
 function use(text) {
@@ -169,7 +182,8 @@ byId("composer").addEventListener("submit", (event) => {
 prompt.addEventListener("input", grow);
 prompt.addEventListener("keydown", (event) => {
   if (event.isComposing) return;
-  if (event.key === "Enter" && !event.shiftKey && !event.altKey) {
+  // A keyboard on glass has no Shift + Enter: there Enter is a new line, and the button sends.
+  if (event.key === "Enter" && !event.shiftKey && !event.altKey && !byTouch.matches) {
     event.preventDefault();
     if (!chat.running) submit();
   } else if (event.key === "ArrowUp" && prompt.value === "") {

@@ -64,7 +64,7 @@ export class AnswerMessage {
       "aria-label": "Answer. Arrow keys tell how each token came." });
     this.below = h("div", { class: "below" });
     this.#build(before);
-    inspect(this.body, () => ({ list: this.lists.content.list, rounds: this.trace.rounds }));
+    inspect(this.body, () => ({ list: this.lists.content.list, trace: this.trace }));
   }
 
   #build(before) {

@@ -53,9 +53,16 @@ class Lane {
 
   /** While it is measured. */
   live(run, total) {
+    if (this.run !== run) {
+      this.begin(run);
+      this.list.length = 0;
+    }
+    for (const token of run.trace.spelled("content").slice(this.list.length)) this.list.push(token);
+    this.view.update(run.content);
+    this.text.scrollTop = this.text.scrollHeight;
     const count = run.trace.tokens.length;
     this.bar.value = Math.min(count / total, 1);
-    this.clock.textContent = run.prompt ? "reading the prompt" : "measuring …";
+    this.clock.textContent = run.prompt ? "reading the prompt" : seconds(duration(run));
     this.rate.textContent = `${number(count)} of ${many(total, "token")}`;
   }
 

@@ -45,6 +45,11 @@ export class Trace {
     return counts;
   }
 
+  /** 1 if the first round is the prompt's own, which gives one token and verifies nothing; else 0. */
+  get lead() {
+    return this.rounds[0]?.tokens === 1 ? 1 : 0;
+  }
+
   /** Tokens per second after the first round, by the server's clock; null before there are two. */
   rate() {
     if (this.rounds.length < 2) return null;

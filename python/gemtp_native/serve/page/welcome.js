@@ -5,7 +5,7 @@ import { number } from "./figures.js";
 import { swatch } from "./legend.js";
 
 const CHAT = ["Explain speculative decoding to a ten-year-old", "A table of the planets with their diameters", "Write a haiku about patience", "Find the bug: for i in range(len(a)): a.pop(i)"];
-const COMPLETION = ["def fibonacci(n):", "class Stack:\n    def __init__(self):", "import json\n\ndef load(path):", "def is_prime(n):\n    "];
+const COMPLETION = ["def fibonacci(n):", "class Stack:\n    def __init__(self):", "import json\n\ndef load(path):", "def is_prime(n):"];
 
 /**
  * @param mode "chat" or "completion"
