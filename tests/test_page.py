@@ -200,6 +200,7 @@ def test_conversations_are_kept(browser, serve):
 
 def test_edited_messages_and_new_answers_are_branches(browser, serve):
     server = serve(text=lambda body: f"Answer to {body['messages'][-1]['content']}, {body['seed']}")
+    server.script.props["default_generation_settings"] = {"temperature": 1.0}
     browser.open(server.url)
     browser.send("one")
     first = shown(browser)
@@ -219,6 +220,17 @@ def test_edited_messages_and_new_answers_are_branches(browser, serve):
     assert server.bodies()[-1]["messages"] == [{"role": "user", "content": "two"}]
     browser.click(".user .branches [aria-label^=Earlier]")
     assert shown(browser) == first
+
+
+def test_an_answer_that_must_be_the_same_again(browser, serve):
+    browser.open(serve().url)
+    browser.send("one")
+    browser.click("[aria-label='Answer again']")
+    browser.answered()
+    assert "the temperature is 0" in browser.text("#notice")
+    browser.click("#notice .button")
+    assert browser.find("#set-temperature").is_displayed()
+    browser.press(Keys.ESCAPE)
 
 
 def test_settings_reach_the_request(browser, serve):
@@ -319,7 +331,7 @@ def test_a_connection_that_breaks(browser, serve):
     browser.answered()
     assert server.bodies()[-1]["seed"] == seed, "the same text"
     assert len(browser.all(".message.assistant")) == 1
-    browser.until(lambda: not browser.find("#notice").is_displayed(), "the end of the notice")
+    assert not browser.find("#notice").is_displayed(), "the server is there"
 
 
 def test_a_server_that_is_gone(browser, serve):
@@ -329,7 +341,7 @@ def test_a_server_that_is_gone(browser, serve):
     server.close()
     browser.send("Hello")
     assert "does not answer" in browser.text(".trouble")
-    assert "gemtp serve" in browser.text("#notice")
+    browser.until(lambda: "gemtp serve" in browser.text("#notice"), "a notice")
 
 
 def test_an_error_in_the_stream(browser, serve):
@@ -343,7 +355,8 @@ def test_a_server_without_room(browser, serve):
     server = serve(refuse=(503, "All 4 places are taken", {"Retry-After": "3"}))
     browser.open(server.url)
     browser.send("Hello")
-    assert "no room now. All 4 places are taken." in browser.text(".trouble")
+    sentence = "no room now. All 4 places are taken. Try again in 3 s."
+    assert sentence in browser.text(".trouble")
     server.script.refuse = None
     browser.click(".trouble .button")
     browser.until(lambda: shown(browser) == "Hello there.", "an answer")

@@ -142,7 +142,7 @@ def test_a_server_that_ends_and_comes_back(browser, tmp_path, scripted):
         port = server.port
     browser.send("Hello")
     assert "does not answer" in browser.text(".trouble")
-    assert browser.find("#notice").is_displayed()
+    browser.until(lambda: browser.find("#notice").is_displayed(), "a notice")
     with serving(tmp_path, scripted, "--context", 512, "--port", port):
         browser.until(lambda: not browser.find("#notice").is_displayed(), "the page found it")
         browser.click(".trouble .button")

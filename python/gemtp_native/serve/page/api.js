@@ -6,10 +6,9 @@ const KEY = "gemtp.key";
 
 /** What went wrong, as a sentence for the user. `kind`: "lost", "key", "busy" or "refused". */
 export class Trouble extends Error {
-  constructor(kind, sentence, retryAfter = null) {
+  constructor(kind, sentence) {
     super(sentence);
     this.kind = kind;
-    this.retryAfter = retryAfter; // seconds
   }
 }
 
@@ -60,7 +59,8 @@ async function refusal(response) {
   if (status === 401 || status === 403) return new Trouble("key", said || "The server asks for an API key.");
   if (status === 503 || status === 429) {
     const wait = Number(response.headers.get("Retry-After")) || null;
-    return new Trouble("busy", `The server has no room now. ${said}`.trim(), wait);
+    const when = wait ? `Try again in ${wait} s.` : "";
+    return new Trouble("busy", ["The server has no room now.", said, when].filter(Boolean).join(" "));
   }
   return new Trouble("refused", said || `The server refused this (HTTP status ${status}).`);
 }

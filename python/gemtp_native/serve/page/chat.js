@@ -18,6 +18,8 @@ export class Chat {
     this.running = null; // the Answer that is being made
     this.follow = true; // whether the newest text is kept in view
     this.scroller.addEventListener("scroll", () => this.#watchScroll());
+    // A notice that comes makes the space for messages smaller.
+    new ResizeObserver(() => this.#keepUp()).observe(this.scroller);
     byId("to-end").addEventListener("click", () => {
       this.follow = true;
       this.#keepUp();

@@ -42,12 +42,17 @@ export class Connection {
   }
 
   /** Says what went wrong, and offers a way on. */
-  handle(error) {
+  async handle(error) {
     if (!(error instanceof Trouble)) throw error;
     this.onaway();
     if (error.kind === "key") this.askKey(key.get() ? "The server refused this key." : null);
-    else if (error.kind === "lost") this.#lookAgain(error.message);
+    else if (error.kind === "lost") await this.#lookFor(error.message);
     else notice(error.message, ["Try again", () => this.open()]);
+  }
+
+  /** Only one connection may have been lost: no word about a server that is there. */
+  async #lookFor(sentence) {
+    if (!this.props || !(await isHealthy())) this.#lookAgain(sentence);
   }
 
   #lookAgain(sentence) {

@@ -32,7 +32,7 @@ export function svg(tag, attributes = {}, ...children) {
 // Drawn on a grid of 20 x 20, as strokes.
 const ICONS = {
   send: "M10 16V4M4.5 9.5 10 4l5.5 5.5",
-  stop: "M6 6h8v8H6z",
+  stop: "M5 5h10v10H5z",
   copy: "M7.5 7.5h9v9h-9zM12.5 7.5v-4h-9v9h4",
   done: "m4 10.5 4 4 8-9",
   edit: "M4 16l.8-3.6L13 4.2l2.8 2.8-8.2 8.2zM11 6.2 13.8 9",
