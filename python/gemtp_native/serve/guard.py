@@ -81,8 +81,10 @@ class Guard:
 
     def preflight(self, headers: dict[bytes, bytes]) -> list[Header]:
         asked = headers.get(b"access-control-request-headers", b"authorization, content-type")
+        private = headers.get(b"access-control-request-private-network") == b"true"
         return [
             *self.cors(headers),
+            *([(b"access-control-allow-private-network", b"true")] if private else []),
             (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
             (b"access-control-allow-headers", asked),
             (b"access-control-max-age", b"600"),
