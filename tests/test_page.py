@@ -314,6 +314,18 @@ def test_hostile_text_is_only_text(browser, serve):
     assert browser.script("return document.title").endswith("gemtp")
 
 
+def test_a_huge_line(browser, serve):
+    """Tens of thousands of tokens in one paragraph: time must not grow with their square."""
+    browser.open(serve(text="word " * 20_000).url)
+    browser.press(Keys.ALT, "s")
+    browser.find("#set-max_tokens").clear()
+    browser.find("#set-max_tokens").send_keys("100000")
+    browser.click(".settings .strong")
+    browser.send("Hello")
+    assert len(browser.text(".message.assistant > .body")) == 5 * 20_000 - 1
+    assert browser.sideways() <= 0
+
+
 # ---------------------------------------------------------------- what can go wrong
 
 

@@ -159,20 +159,24 @@ export class Chat {
     return request(this.conversation.mode, path, used, { ...node, model: this.app.props?.model });
   }
 
-  /** Draws what came, at most once a frame and never more than a third of the time. */
+  /** Draws what came, at most once a frame and, with what the browser makes of it, a third of the time. */
   #watch(answer, view) {
     let next = 0;
     let seen = -1;
-    const draw = (now) => {
+    let drawn = null; // when the latest drawing began, until it is on the screen
+    const draw = () => {
       this.frame = requestAnimationFrame(draw);
+      const now = performance.now();
+      if (drawn !== null) next = now + 2 * (now - drawn);
+      drawn = null;
       const state = answer.trace.rounds.length + (answer.prompt?.done ?? 0);
       if (now < next || state === seen) return;
       seen = state;
+      drawn = now;
       const finished = view.update(answer);
       this.#live(answer);
       this.#keepUp();
       for (const element of finished) say(element.textContent);
-      next = performance.now() + 2 * (performance.now() - now);
     };
     view.update(answer);
     this.#live(answer);
