@@ -125,4 +125,10 @@ AcceptanceModel lookup_acceptance() {
   return {prior, 0.4};
 }
 
+AcceptanceModel grammar_acceptance() {
+  std::array<double, AcceptanceModel::kBins> prior;
+  prior.fill(0.9);
+  return {prior, 0.9};
+}
+
 }  // namespace gemtp

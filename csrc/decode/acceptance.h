@@ -77,4 +77,7 @@ AcceptanceModel drafter_acceptance();
 double lookup_confidence(int match);
 AcceptanceModel lookup_acceptance();
 
+/// What a grammar forces, without a confidence: only how it is split into tokens is a guess.
+AcceptanceModel grammar_acceptance();
+
 }  // namespace gemtp

@@ -133,6 +133,7 @@ void TokenHistory::push(int32_t id) {
   tokens_.push_back(id);
   count(id);
   if (last_n_ >= 0 && size() > last_n_) uncount(tokens_[tokens_.size() - 1 - last_n_]);
+  if (constraint_) constraint_->push(id);
 }
 
 void TokenHistory::pop() {
@@ -140,6 +141,7 @@ void TokenHistory::pop() {
   if (last_n_ >= 0 && size() > last_n_) count(tokens_[tokens_.size() - 1 - last_n_]);
   uncount(tokens_.back());
   tokens_.pop_back();
+  if (constraint_) constraint_->pop();
 }
 
 double gumbel_noise(uint64_t seed, int64_t position, int32_t token) {
@@ -219,10 +221,13 @@ int32_t Chooser::choose_largest(int32_t id, float logit, int64_t position) const
   return id;
 }
 
-double Chooser::probability(const float* logits, const int32_t* ids, int64_t n,
-                            int32_t token) const {
-  const int64_t at = View{logits, ids, n, 0}.find(token);
+double Chooser::probability(const float* all_logits, const int32_t* all_ids, int64_t all,
+                            int32_t token, const TokenHistory& history) {
+  View view{all_logits, all_ids, all, 0};
+  if (ConstrainedText* text = history.constraint()) restrict(&view, text->mask());
+  const int64_t at = view.find(token), n = view.n;
   if (at < 0) return 0;
+  const float* logits = view.logits;
   float max = -kInfinity;
   for (int64_t begin = 0; begin < n; begin += kBlock)
     max = std::max(max, largest(logits + begin, std::min(kBlock, n - begin)).value);
@@ -233,10 +238,61 @@ double Chooser::probability(const float* logits, const int32_t* ids, int64_t n,
   return rough_exp_sum(logits + at, 1, max, scale) / sum;
 }
 
-int32_t Chooser::choose(const float* logits, const int32_t* ids, int64_t n, int64_t position,
-                        const TokenHistory& history) {
-  GEMTP_ASSERT(n > 0 && n <= kMaxVocab);
-  View view{logits, ids, n, -kInfinity};
+/// Leaves the tokens of the mask: few are gathered, many stay where they are.
+void Chooser::restrict(View* view, const uint32_t* mask) {
+  constexpr int64_t kWord = 32;
+  const float* x = view->logits;
+  int64_t left = 0;
+  if (view->ids) {
+    for (int64_t i = 0; i < view->n; ++i) left += in_mask(mask, view->ids[i]);
+  } else {
+    for (int64_t w = 0; w < (view->n + kWord - 1) / kWord; ++w) left += std::popcount(mask[w]);
+  }
+  if (!view->ids && left > view->n / 8) {
+    work_.resize(static_cast<size_t>(view->n));
+    for (int64_t i = 0; i < view->n; i += kWord) {
+      const uint32_t word = mask[i / kWord];
+      const int64_t count = std::min(kWord, view->n - i);
+      for (int64_t j = 0; j < count; ++j)
+        work_[static_cast<size_t>(i + j)] = word >> j & 1 ? x[i + j] : -kInfinity;
+    }
+    view->logits = work_.data();
+    return;
+  }
+  work_.resize(static_cast<size_t>(left));
+  work_ids_.resize(static_cast<size_t>(left));
+  size_t at = 0;
+  const auto take = [&](int32_t id, float logit) {
+    work_ids_[at] = id;
+    work_[at++] = logit;
+  };
+  if (view->ids) {
+    for (int64_t i = 0; i < view->n; ++i)
+      if (in_mask(mask, view->ids[i])) take(view->ids[i], x[i]);
+  } else {
+    for (int64_t i = 0; i < view->n; i += kWord)
+      for (uint32_t word = mask[i / kWord]; word; word &= word - 1) {
+        const auto id = static_cast<int32_t>(i + std::countr_zero(word));
+        take(id, x[id]);
+      }
+  }
+  *view = {work_.data(), work_ids_.data(), left, view->max};
+}
+
+int32_t Chooser::choose(const float* all_logits, const int32_t* all_ids, int64_t all,
+                        int64_t position, const TokenHistory& history) {
+  GEMTP_ASSERT(all > 0 && all <= kMaxVocab);
+  View view{all_logits, all_ids, all, -kInfinity};
+  if (ConstrainedText* text = history.constraint()) {
+    restrict(&view, text->mask());
+    if (view.n == 0)
+      throw Error(ErrorKind::kArgument,
+                  format("the grammar lets no token of the vocabulary come at position %lld: it "
+                         "asks for characters that no token can begin",
+                         static_cast<long long>(position)));
+  }
+  const float* logits = view.logits;
+  const int64_t n = view.n;
   block_max_.resize((n + kBlock - 1) / kBlock);
   for (int64_t begin = 0; begin < n; begin += kBlock) {
     const Largest block = largest(logits + begin, std::min(kBlock, n - begin));
@@ -248,6 +304,11 @@ int32_t Chooser::choose(const float* logits, const int32_t* ids, int64_t n, int6
   }
   const auto top = std::max_element(block_max_.begin(), block_max_.end());
   view.max = *top;
+  if (history.constraint() && view.max == -kInfinity)
+    throw Error(ErrorKind::kArgument,
+                format("of the tokens that the grammar lets come at position %lld every one has a "
+                       "logit of -infinity",
+                       static_cast<long long>(position)));
   const float* first = logits + (top - block_max_.begin()) * kBlock;
   const int32_t best =
       choose_largest(view.id(std::find(first, logits + n, view.max) - logits), view.max, position);
@@ -300,8 +361,10 @@ int32_t Chooser::choose_target(const float* logits, int64_t n, int64_t position,
 
 /// Suppression, penalties and bias, into a copy; each token's arithmetic in double, rounded once.
 void Chooser::adjust(View* view, const TokenHistory& history) {
-  work_.assign(view->logits, view->logits + view->n);
-  view->logits = work_.data();
+  if (view->logits != work_.data()) {
+    work_.assign(view->logits, view->logits + view->n);
+    view->logits = work_.data();
+  }
   touched_.clear();
   const auto change = [&](int32_t id, auto&& function) {
     const int64_t i = view->find(id);
@@ -336,9 +399,11 @@ void Chooser::adjust(View* view, const TokenHistory& history) {
   }
   view->max = *std::max_element(block_max_.begin(), block_max_.end());
   if (view->max == -kInfinity) {
-    throw Error(ErrorKind::kArgument,
-                "every token is banned by logit_bias, penalties and suppressed tokens: "
-                "leave at least one");
+    throw Error(ErrorKind::kArgument, history.constraint()
+                                          ? "every token that the grammar lets come is banned by "
+                                            "logit_bias, penalties and suppressed tokens: leave one"
+                                          : "every token is banned by logit_bias, penalties and "
+                                            "suppressed tokens: leave at least one");
   }
 }
 

@@ -3,11 +3,13 @@
 // by (seed, position, token id), so that verifying a draft is comparing two choices for equality.
 //
 // Order of operations, on the logits that the model gives:
-//   suppressed ids -> repetition, presence and frequency penalties -> logit bias -> temperature
-//   -> top-k -> top-p -> min-p -> argmax of (logit / temperature + Gumbel noise).
-// The Gumbel-max trick makes the last step an exact draw from the softmax of what is left
-// (Gumbel 1954; Maddison et al. 2014). temperature 0 is the argmax of the penalised, biased logits;
-// equal logits go to the smaller id everywhere.
+//   suppressed ids -> repetition, presence and frequency penalties -> logit bias -> mask of a
+//   constraint -> temperature -> top-k -> top-p -> min-p -> argmax of (logit / temperature + Gumbel
+//   noise).
+// What is masked does not exist for anything that follows. (It is taken out first: none of the
+// steps before looks at other tokens.) The Gumbel-max trick makes the last step an exact draw from
+// the softmax of what is left (Gumbel 1954; Maddison et al. 2014). temperature 0 is the argmax of
+// the penalised, biased logits; equal logits go to the smaller id everywhere.
 //
 // The same bits on every machine: float and double operations in one fixed order, no libm, and sums
 // of probabilities in integers, which no order changes.
@@ -19,6 +21,8 @@
 #include <unordered_map>
 #include <utility>
 #include <vector>
+
+#include "decode/constraint.h"
 
 namespace gemtp {
 
@@ -50,8 +54,9 @@ using LogitsProcessor =
 /// Error{kArgument} naming the first parameter outside its domain (NaN included) and the domain.
 void validate(const SamplingParams& params, int32_t vocab_size);
 
-/// The tokens the penalties look at: prompt and generated, kept as counts of a sliding window.
-/// Drafting pushes its guesses and pops them again.
+/// What choosing has to know of the tokens so far, prompt and generated: the counts that penalties
+/// look at, of a sliding window, and where a constraint stands. Drafting pushes its guesses and
+/// pops them again.
 class TokenHistory {
  public:
   explicit TokenHistory(int32_t last_n = -1) : last_n_(last_n) {}
@@ -61,6 +66,10 @@ class TokenHistory {
   const std::vector<int32_t>& tokens() const { return tokens_; }
   const std::unordered_map<int32_t, int32_t>& counts() const { return counts_; }
 
+  /// What is pushed from here on is written under the constraint.
+  void constrain(ConstrainedText* text) { constraint_ = text; }
+  ConstrainedText* constraint() const { return constraint_; }  // null: none
+
  private:
   void count(int32_t id);
   void uncount(int32_t id);
@@ -68,6 +77,7 @@ class TokenHistory {
   int32_t last_n_;
   std::vector<int32_t> tokens_;
   std::unordered_map<int32_t, int32_t> counts_;
+  ConstrainedText* constraint_ = nullptr;
 };
 
 class GumbelNoise;  // the noise of one (seed, position)
@@ -81,7 +91,7 @@ class Chooser {
   /// The token for `position` (absolute index in the sequence of the token being chosen).
   /// logits: [n] f32, read only. ids: [n] token ids, strictly ascending, or nullptr when logit i
   /// belongs to token i. Error{kModel} when a logit is NaN or +infinity or none is finite ("the
-  /// weights are damaged"), Error{kArgument} when suppression and bias leave no token.
+  /// weights are damaged"), Error{kArgument} when suppression, bias and constraint leave no token.
   /// Not thread-safe: keeps scratch between calls.
   int32_t choose(const float* logits, const int32_t* ids, int64_t n, int64_t position,
                  const TokenHistory& history);
@@ -99,9 +109,11 @@ class Chooser {
   /// +infinity.
   int32_t choose_largest(int32_t id, float logit, int64_t position) const;
 
-  /// Of a token among n logits (as for choose()), at the temperature (1 for greedy), before
-  /// penalties and filters: how sure a drafter is of its choice. Within 2e-5, relatively.
-  double probability(const float* logits, const int32_t* ids, int64_t n, int32_t token) const;
+  /// Of a token among n logits (as for choose()), at the temperature (1 for greedy), under the
+  /// constraint but before penalties and filters: how sure a drafter is of its choice. Within 2e-5,
+  /// relatively.
+  double probability(const float* logits, const int32_t* ids, int64_t n, int32_t token,
+                     const TokenHistory& history);
 
   const SamplingParams& params() const { return params_; }
 
@@ -112,7 +124,7 @@ class Chooser {
     uint64_t weight;  // its probability over the largest one's, fixed point; only top-p fills it in
   };
 
-  // The logits of one call after suppression, penalties and bias.
+  // The logits of one call, after what has been done to them.
   struct View {
     const float* logits;  // [n]
     const int32_t* ids;   // [n] or nullptr
@@ -124,6 +136,7 @@ class Chooser {
   };
 
   bool changes_logits() const;
+  void restrict(View* view, const uint32_t* mask);
   void adjust(View* view, const TokenHistory& history);
   bool collect(const View& view, float lowest, size_t limit);
   void keep_top_k(const View& view);
@@ -144,10 +157,11 @@ class Chooser {
   LogitsProcessor processor_;
   std::vector<float> processed_;  // [n] what it has made of the logits
   std::vector<Candidate> candidates_;
-  std::vector<float> work_;       // [n] adjusted logits
-  std::vector<float> block_max_;  // [ceil(n / 256)] largest adjusted logit of each block
-  std::vector<float> ranking_;    // block_max_, being partitioned
-  std::vector<int64_t> touched_;  // blocks whose maximum is out of date
+  std::vector<float> work_;        // [n] masked and adjusted logits
+  std::vector<int32_t> work_ids_;  // [n] of the tokens that a mask leaves, if those are few
+  std::vector<float> block_max_;   // [ceil(n / 256)] largest adjusted logit of each block
+  std::vector<float> ranking_;     // block_max_, being partitioned
+  std::vector<int64_t> touched_;   // blocks whose maximum is out of date
 };
 
 /// Gumbel(0, 1) noise in double, a function of the three keys alone and the same on every machine:

@@ -32,12 +32,14 @@ const char* draft_source_name(DraftSource source) {
       return "drafter";
     case DraftSource::kLookup:
       return "lookup";
+    case DraftSource::kGrammar:
+      return "grammar";
   }
   return "";
 }
 
 void DepthControl::begin(double context, int limit, int lookup_tokens, int lookup_match,
-                         const Company& company) {
+                         const Company& company, int forced_tokens) {
   const CostModel& costs = estimates_.costs;
   context_ = context + company.context;
   company_ = company;
@@ -48,6 +50,8 @@ void DepthControl::begin(double context, int limit, int lookup_tokens, int looku
   refresh_ = refresh_due();
   chances_.clear();
   confidences_.clear();
+  by_drafter_.clear();
+  steps_ = 0;
   verify_.clear();
   draft_.clear();
   expected_.clear();
@@ -59,14 +63,17 @@ void DepthControl::begin(double context, int limit, int lookup_tokens, int looku
     verify_.push_back(k ? std::max(cost, verify_.back()) : cost);  // more rows never cost less
     draft_.push_back(costs.draft(k));
   }
-  for (int j = 0; has_drafter_ && j < limit_; ++j)
+  const int forced = std::min(forced_tokens, limit_);
+  for (int j = 0; j < forced; ++j)
+    expected_.push_back(estimates_.grammar.predict(recent_grammar_, j, AcceptanceModel::kUnknown));
+  for (int j = forced; has_drafter_ && j < limit_; ++j)
     expected_.push_back(estimates_.drafter.predict(recent_drafter_, j, AcceptanceModel::kUnknown));
   for (int j = 0; j < std::min(lookup_tokens, limit_); ++j)
     lookup_chances_.push_back(
         estimates_.lookup.predict(recent_lookup_, j, lookup_confidence(lookup_match + j)));
 
   const double plain = (company.tokens + 1) / verify_[0];
-  const Plan drafter = best(expected_, true), lookup = best(lookup_chances_, false);
+  const Plan drafter = best(expected_, forced), lookup = best(lookup_chances_, limit_);
   rate_ = std::max({plain, drafter.rate, lookup.rate});
   if (lookup.depth > 0 && lookup.rate >= std::max(plain, drafter.rate)) {
     source_ = DraftSource::kLookup;
@@ -78,15 +85,16 @@ void DepthControl::begin(double context, int limit, int lookup_tokens, int looku
   more_ = drafter.rate > plain || peek_value_ > draft_[1] || since_peek_ + 1 >= peek_interval_;
 }
 
-// The depth of the most tokens per second.
-DepthControl::Plan DepthControl::best(const std::vector<double>& chances, bool drafting) const {
+// The depth of the most tokens per second, where the first `free` drafts need no draft steps.
+DepthControl::Plan DepthControl::best(const std::vector<double>& chances, int free) const {
   Plan plan;
   double tokens = company_.tokens + 1, all = 1;
   for (size_t k = 1; k <= chances.size(); ++k) {
     all *= chances[k - 1];
     tokens += all;
-    const double rate = tokens / (verify_[k] + (drafting ? draft_[k] : 0));
-    if (rate > plan.rate) plan = {rate, static_cast<int>(k)};
+    const auto depth = static_cast<int>(k);
+    const double rate = tokens / (verify_[k] + (depth > free ? draft_[k] : 0));
+    if (rate > plan.rate) plan = {rate, depth};
   }
   return plan;
 }
@@ -103,8 +111,21 @@ double DepthControl::tokens() const {
 
 void DepthControl::drafted(double probability) {
   const int position = static_cast<int>(chances_.size());
-  confidences_.push_back(drafter_confidence(probability));
-  chances_.push_back(estimates_.drafter.predict(recent_drafter_, position, confidences_.back()));
+  const double confidence = drafter_confidence(probability);
+  add(estimates_.drafter.predict(recent_drafter_, position, confidence), confidence, true);
+}
+
+void DepthControl::forced() {
+  const int position = static_cast<int>(chances_.size());
+  constexpr double kUnknown = AcceptanceModel::kUnknown;
+  add(estimates_.grammar.predict(recent_grammar_, position, kUnknown), kUnknown, false);
+}
+
+void DepthControl::add(double chance, double confidence, bool by_drafter) {
+  chances_.push_back(chance);
+  confidences_.push_back(confidence);
+  by_drafter_.push_back(by_drafter);
+  if (by_drafter) steps_ = static_cast<int>(chances_.size());
   decide();
 }
 
@@ -114,7 +135,7 @@ void DepthControl::decide() {
   // Tokens beyond those of a plain step, less what the time beyond it is worth.
   double all = 1, tokens = 0, verified = 0, further = 0;
   depth_ = 0;
-  for (int k = 1; k <= limit_; ++k) {
+  for (int k = 1; k <= limit_ && (k <= n || has_drafter_); ++k) {
     all *= k <= n ? chances_[k - 1] : expected_[k - 1];
     tokens += all;
     const double value = tokens - rate_ * (verify_[k] - verify_[0]);
@@ -124,11 +145,11 @@ void DepthControl::decide() {
         depth_ = k;
       }
     } else {
-      further = std::max(further, value - rate_ * (draft_[k] - draft_[n]));
+      further = std::max(further, value - rate_ * (draft_[k] - draft_[steps_]));
     }
   }
   more_ = further > verified;
-  if (n > 1) return;
+  if (n > 1 || !by_drafter_.back()) return;
   const double worth = std::max(verified, further) / rate_;
   peek_value_ += kPeekRate * (worth - peek_value_);
 }
@@ -150,13 +171,18 @@ void DepthControl::end(const RoundOutcome& outcome) {
   const int agreed =
       source_ == DraftSource::kLookup ? outcome.lookup_agreed : outcome.drafter_agreed;
   if (agreed >= verified) estimates_.deepest = std::max(estimates_.deepest, verified);
-  const auto steps = static_cast<int>(chances_.size());
+  const int steps = steps_;
   if (steps > 0) costs.observe_draft(steps, context_, outcome.draft_seconds);
 
   const int drafter_seen = outcome.drafter_agreed + outcome.drafter_missed;
-  GEMTP_ASSERT(drafter_seen <= steps);
-  for (int j = 0; j < drafter_seen; ++j)
-    estimates_.drafter.observe(recent_drafter_, j, confidences_[j], j < outcome.drafter_agreed);
+  GEMTP_ASSERT(drafter_seen <= static_cast<int>(chances_.size()));
+  for (int j = 0; j < drafter_seen; ++j) {
+    const bool accepted = j < outcome.drafter_agreed;
+    if (by_drafter_[static_cast<size_t>(j)])
+      estimates_.drafter.observe(recent_drafter_, j, confidences_[j], accepted);
+    else
+      estimates_.grammar.observe(recent_grammar_, j, confidences_[j], accepted);
+  }
   const int lookup_seen = outcome.lookup_agreed + outcome.lookup_missed;
   for (int j = 0; j < lookup_seen; ++j)
     estimates_.lookup.observe(recent_lookup_, j, lookup_confidence(lookup_match_ + j),

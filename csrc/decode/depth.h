@@ -9,7 +9,8 @@
 // verified as are worth it. When drafting does not pay, a single draft is made now and then and
 // compared with the token that comes, at the cost of a draft step: more rarely as long as it would
 // not have paid, at once again as soon as it does. Looking up costs nothing to propose, so its
-// guesses are compared in every round.
+// guesses are compared in every round. What a grammar forces costs nothing either and goes in front
+// of the drafter's tokens, between them and behind them: only their K needs draft steps.
 //
 // Times come from CostModel, chances from AcceptanceModel. A depth whose cost is in doubt is given
 // some of the benefit of it, so that a depth that might be better is tried before long. Nothing
@@ -25,7 +26,7 @@
 namespace gemtp {
 
 /// Who proposed a token.
-enum class DraftSource { kNone, kDrafter, kLookup };
+enum class DraftSource { kNone, kDrafter, kLookup, kGrammar };
 const char* draft_source_name(DraftSource source);
 
 /// What an engine has learned about its files and its machine; sequences share it.
@@ -35,6 +36,7 @@ struct DepthEstimates {
   CostModel costs;
   AcceptanceModel drafter = drafter_acceptance();
   AcceptanceModel lookup = lookup_acceptance();
+  AcceptanceModel grammar = grammar_acceptance();
   int deepest =
       1;  // most drafts accepted in a round so far: at most twice as many and one are tried
 };
@@ -53,14 +55,15 @@ struct RoundOutcome {
   int rows = 0;               // of that pass, those of others included
   // Of what each source proposed, verified or not, the leading tokens that the target chose too,
   // and whether the next one was seen not to be: rejected, or unlike the token chosen in its place.
+  // The grammar's tokens are among the drafter's.
   int drafter_agreed = 0;
   bool drafter_missed = false;
   int lookup_agreed = 0;
   bool lookup_missed = false;
 };
 
-/// Decides for one sequence. A round: begin(); while (more()) draft a token and call drafted();
-/// verify depth() tokens of source(); end().
+/// Decides for one sequence. A round: begin(); while (more()) draft a token and call drafted(), or
+/// forced() for one that the grammar gives; verify depth() tokens of source(); end().
 class DepthControl {
  public:
   DepthControl(DepthEstimates& estimates, bool has_drafter)
@@ -69,13 +72,18 @@ class DepthControl {
   /// context: as in CostModel. limit: most drafts that can become tokens. The look-up offers
   /// `lookup_tokens`, behind `lookup_match` tokens that agree with those before their model. With
   /// company it is the tokens of all that count, and the time of the pass that all share.
+  /// forced_tokens: of the grammar, as the first drafts; they are given to forced() next, unless
+  /// the look-up has been chosen.
   void begin(double context, int limit, int lookup_tokens, int lookup_match,
-             const Company& company = {});
+             const Company& company = {}, int forced_tokens = 0);
   /// Whether the drafter should propose a further token.
   bool more() const { return more_; }
   /// It did, with this probability. 0 to 1.
   void drafted(double probability);
+  /// The grammar gave one.
+  void forced();
 
+  /// kDrafter stands for the drafter's and the grammar's.
   DraftSource source() const { return depth() > 0 ? source_ : DraftSource::kNone; }
   int depth() const { return refresh_ ? depth_ / 2 : depth_; }
   void end(const RoundOutcome& outcome);
@@ -91,13 +99,14 @@ class DepthControl {
     int depth = 0;
   };
 
-  Plan best(const std::vector<double>& chances, bool drafting) const;
+  Plan best(const std::vector<double>& chances, int free) const;
+  void add(double chance, double confidence, bool by_drafter);
   void decide();
   bool refresh_due() const;
 
   DepthEstimates& estimates_;
   const bool has_drafter_;
-  RecentAcceptance recent_drafter_, recent_lookup_;
+  RecentAcceptance recent_drafter_, recent_lookup_, recent_grammar_;
 
   // The round.
   double context_ = 0;
@@ -113,6 +122,8 @@ class DepthControl {
   std::vector<double> expected_;     // [limit] chances of the drafter's tokens not drafted yet
   std::vector<double> chances_;      // of those drafted
   std::vector<double> confidences_;  // on the model's axis
+  std::vector<bool> by_drafter_;     // or the grammar's
+  int steps_ = 0;                    // draft steps made
   std::vector<double> lookup_chances_;
 
   int usual_ = 1;          // rows of the latest pass: what others are compared with

@@ -79,6 +79,10 @@ Generation::Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prom
     history_.push(id);
     speculation_.push(id);
   }
+  if (params_.constraint) {
+    text_ = std::make_unique<ConstrainedText>(params_.constraint, engine_->config().vocab);
+    history_.constrain(text_.get());
+  }
   stats_.prompt_tokens = static_cast<int64_t>(prompt_.size());
   if (params_.max_tokens == 0) {
     finish_ = FinishReason::kLength;
@@ -157,6 +161,7 @@ void Generation::complete(const Outputs& outputs, int64_t row, int64_t rows, dou
   pending_.hidden.assign(h, h + engine_->config().hidden);
   prefilled_ = true;
   round_.tokens = {pending_.token};
+  round_.complete = text_ && !is_end(pending_.token) && text_->complete();
   take_logprobs(outputs, row);
 }
 
@@ -171,18 +176,25 @@ void Generation::take_logprobs(const Outputs& outputs, int64_t row) {
 
 void Generation::count(const Round& round) {
   ++stats_.rounds;
-  stats_.drafted += round.drafted;
+  stats_.drafted += round.drafted();
   stats_.accepted += round.accepted;
-  if (round.source == DraftSource::kLookup) {
-    stats_.lookup_drafted += round.drafted;
-    stats_.lookup_accepted += round.accepted;
+  for (int i = 0; i < round.drafted(); ++i) {
+    const DraftSource source = round.drafts[static_cast<size_t>(i)];
+    const bool accepted = i < round.accepted;
+    if (source == DraftSource::kLookup) {
+      ++stats_.lookup_drafted;
+      stats_.lookup_accepted += accepted;
+    } else if (source == DraftSource::kGrammar) {
+      ++stats_.grammar_drafted;
+      stats_.grammar_accepted += accepted;
+    }
   }
   const auto add = [](std::vector<int64_t>& v, int i) {
     if (v.size() <= static_cast<size_t>(i)) v.resize(static_cast<size_t>(i) + 1);
     ++v[static_cast<size_t>(i)];
   };
-  add(stats_.depth_histogram, round.drafted);
-  for (int i = 0; i < round.drafted; ++i) add(stats_.drafted_at, i);
+  add(stats_.depth_histogram, round.drafted());
+  for (int i = 0; i < round.drafted(); ++i) add(stats_.drafted_at, i);
   for (int i = 0; i < round.accepted; ++i) add(stats_.accepted_at, i);
   stats_.accepted_at.resize(stats_.drafted_at.size());
 }
@@ -212,18 +224,20 @@ int Generation::draft_limit() const {
 void Generation::emit(const Round& round, std::vector<Emitted>& out) {
   for (size_t i = 0; i < round.tokens.size() && !done(); ++i) {
     const int32_t id = round.tokens[i];
-    if (std::binary_search(ends_.begin(), ends_.end(), id)) {
+    if (is_end(id)) {
       finish_ = FinishReason::kStop;
       break;
     }
     ++stats_.tokens;
     const bool drafted = static_cast<int>(i) < round.accepted;
-    Emitted e{id, drafted ? round.source : DraftSource::kNone, "", {}};
+    Emitted e{id, drafted ? round.drafts[i] : DraftSource::kNone, "", {}};
     if (!logprobs_.empty()) e.logprobs = logprobs_[i];
     if (decoder_) e.text = release_text(decoder_->push(id));
     out.push_back(std::move(e));
     if (done()) return;  // a stop string: what it held back is dropped
-    if (stats_.tokens == params_.max_tokens)
+    if (round.complete && i + 1 == round.tokens.size())
+      finish_ = FinishReason::kStop;
+    else if (stats_.tokens == params_.max_tokens)
       finish_ = FinishReason::kLength;
     else if (stats_.prompt_tokens + stats_.tokens == engine_->context())
       finish_ = FinishReason::kContext;
@@ -232,6 +246,10 @@ void Generation::emit(const Round& round, std::vector<Emitted>& out) {
   std::string rest = release_text(decoder_->finish());
   rest += stop_.finish();
   (out.empty() ? tail_ : out.back().text) += rest;
+}
+
+bool Generation::is_end(int32_t token) const {
+  return std::binary_search(ends_.begin(), ends_.end(), token);
 }
 
 // What of the text, with this piece, can be shown; a stop string ends the generation.

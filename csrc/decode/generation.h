@@ -23,13 +23,15 @@ struct GenerationParams {
   bool ignore_eos = false;        // end tokens are tokens like any other
   int logprobs = -1;  // of each token, and of so many of the likeliest in its place; -1: none
   LogitsProcessor logits_processor;  // empty: none
+  std::shared_ptr<Constraint> constraint;  // what may be generated, for this generation alone
 };
 
 struct GenerationStats {
-  int64_t rounds = 0;                               // verify passes
-  int64_t drafted = 0;                              // drafts verified
-  int64_t accepted = 0;                             // drafts that became tokens
-  int64_t lookup_drafted = 0, lookup_accepted = 0;  // of those, the ones looked up in the text
+  int64_t rounds = 0;                                 // verify passes
+  int64_t drafted = 0;                                // drafts verified
+  int64_t accepted = 0;                               // drafts that became tokens
+  int64_t lookup_drafted = 0, lookup_accepted = 0;    // of those, the ones looked up in the text
+  int64_t grammar_drafted = 0, grammar_accepted = 0;  // and the ones that the constraint forced
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;             // of the prompt, taken from an earlier call's K/V
   double prompt_seconds = 0;             // until the first token
@@ -98,7 +100,7 @@ class Generation : private Participant {
  private:
   bool prefilling() const override { return !prefilled_; }
   HeadOutput head() const override {
-    return params_.logprobs >= 0 ? HeadOutput::kLogits : head_output(chooser_);
+    return params_.logprobs >= 0 ? HeadOutput::kLogits : head_output(chooser_, text_ != nullptr);
   }
   SequenceRows prepare(const Share& share) override;
   double expected_tokens() const override {
@@ -111,12 +113,14 @@ class Generation : private Participant {
   void emit(const Round& round, std::vector<Emitted>& out);
   std::string release_text(const std::string& piece);
   int draft_limit() const;
+  bool is_end(int32_t token) const;
 
   std::shared_ptr<Engine> engine_;
   std::unique_ptr<Session> session_;
   std::vector<int32_t> prompt_;
   GenerationParams params_;
   Chooser chooser_;
+  std::unique_ptr<ConstrainedText> text_;  // null: free
   TokenHistory history_;
   std::vector<int32_t> ends_;
   StopStrings stop_;

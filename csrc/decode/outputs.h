@@ -11,9 +11,10 @@
 
 namespace gemtp {
 
-/// What the chooser needs of the head.
-inline HeadOutput head_output(const Chooser& chooser) {
-  return chooser.takes_largest() ? HeadOutput::kBest : HeadOutput::kLogits;
+/// What the chooser needs of the head. Under a constraint the largest logit may be of a token that
+/// cannot come.
+inline HeadOutput head_output(const Chooser& chooser, bool constrained = false) {
+  return chooser.takes_largest() && !constrained ? HeadOutput::kBest : HeadOutput::kLogits;
 }
 
 class Outputs {
@@ -47,7 +48,8 @@ class Outputs {
                  const TokenHistory& history) const {
     if (chooser.takes_largest()) {
       const BestLogit& best = best_[static_cast<size_t>(row)];
-      return chooser.choose_largest(best.index, best.logit, position);
+      const int32_t id = chooser.choose_largest(best.index, best.logit, position);
+      if (!history.constraint() || history.constraint()->allows(id)) return id;
     }
     return chooser.choose_target(logits(row), vocab_, position, history);
   }

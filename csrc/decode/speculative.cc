@@ -22,8 +22,6 @@ bool missed(const std::vector<int32_t>& proposed, const std::vector<int32_t>& ch
 
 }  // namespace
 
-const Lookup::Draft Speculation::kNothing;
-
 Speculation::Speculation(Engine& engine, int draft, std::vector<int32_t> ends)
     : engine_(engine),
       draft_(draft),
@@ -39,57 +37,100 @@ bool Speculation::is_end(int32_t token) const {
   return std::binary_search(ends_.begin(), ends_.end(), token);
 }
 
-// Drafts tokens after pending.token, chosen exactly as the target will choose: same function,
-// same noise, same history. `limit` of them, or as many as the control asks for; fewer when nothing
-// can follow: after an end token, and when the candidates of an ordered head are all banned, by
-// bias or suppression (the target, which sees the whole vocabulary, may well have a choice).
+// Drafts tokens after pending.token: what the grammar forces, and otherwise the drafter's, chosen
+// exactly as the target will choose: same function, same noise, same history. `limit` of them, or
+// as many as the control asks for; fewer when nothing can follow: after an end, and when the
+// candidates of an ordered head are all banned, by bias, suppression or grammar (the target, which
+// sees the whole vocabulary, may well have a choice).
 void Speculation::draft(const Session& session, const Pending& pending, Chooser& chooser,
                         TokenHistory& history, int limit) {
-  const int64_t p = session.length();
-  Drafter& drafter = engine_.drafter();
-  std::vector<float> h = pending.hidden;
-  int32_t token = pending.token;
-  drafter.begin_round(session.kv(), p);
-  while (static_cast<int>(drafts_.size()) < limit && (!automatic() || control_.more())) {
-    drafter.step(token, h.data(), h.data());
-    const auto position = p + 1 + static_cast<int64_t>(drafts_.size());
-    const int64_t n = drafter.candidate_count();
+  ConstrainedText* text = history.constraint();
+  const auto add = [&](int32_t token, DraftSource source) {
+    history.push(token);
+    drafts_.push_back(token);
+    made_by_.push_back(source);
+  };
+  const auto full = [&] { return static_cast<int>(drafts_.size()) >= limit; };
+  for (bool first = true; !full(); first = false) {
+    if (text) {
+      for (const int32_t token : first ? forced_ : text->forced()) {
+        if (full()) break;
+        add(token, DraftSource::kGrammar);
+        if (automatic()) control_.forced();
+      }
+      if (full() || text->complete()) break;
+    }
+    if (!engine_.has_drafter() || (automatic() && !control_.more())) break;
+    int32_t token;
     try {
-      token = chooser.choose(drafter.logits(), drafter.candidates(), n, position, history);
+      token = draft_step(session, pending, chooser, history);
     } catch (const Error& e) {
       if (e.kind() != ErrorKind::kArgument) throw;
       break;
     }
-    history.push(token);
-    drafts_.push_back(token);
-    if (automatic())
-      control_.drafted(chooser.probability(drafter.logits(), drafter.candidates(), n, token));
+    if (automatic()) {
+      Drafter& drafter = engine_.drafter();
+      control_.drafted(chooser.probability(drafter.logits(), drafter.candidates(),
+                                           drafter.candidate_count(), token, history));
+    }
+    add(token, DraftSource::kDrafter);
     if (is_end(token)) break;
   }
   for (size_t i = 0; i < drafts_.size(); ++i) history.pop();
 }
 
+// The drafter's next token. It is given those first that it has not made itself.
+int32_t Speculation::draft_step(const Session& session, const Pending& pending, Chooser& chooser,
+                                const TokenHistory& history) {
+  Drafter& drafter = engine_.drafter();
+  const auto drafted = static_cast<int>(drafts_.size());
+  if (steps_ == 0) {
+    draft_hidden_ = pending.hidden;
+    drafter.begin_round(session.kv(), session.length());
+  }
+  for (; steps_ <= drafted; ++steps_) {
+    const int32_t token = steps_ ? drafts_[static_cast<size_t>(steps_ - 1)] : pending.token;
+    drafter.step(token, draft_hidden_.data(), draft_hidden_.data());
+  }
+  return chooser.choose(drafter.logits(), drafter.candidates(), drafter.candidate_count(),
+                        session.length() + 1 + drafted, history);
+}
+
+void Speculation::look_up(int limit, ConstrainedText* text) {
+  found_ = lookup_.draft(limit);
+  if (text) found_.tokens.resize(static_cast<size_t>(text->allowed(found_.tokens)));
+}
+
 void Speculation::propose(const Session& session, const Pending& pending, Chooser& chooser,
                           TokenHistory& history, int limit, const Company& company) {
   const double start = monotonic_seconds();
-  found_ = &kNothing;
+  drafts_.clear();
+  made_by_.clear();
+  forced_.clear();
+  found_ = {};
+  steps_ = 0;
+  ConstrainedText* text = draft_ != 0 && limit > 0 ? history.constraint() : nullptr;
+  if (text) forced_ = text->forced();
   if (automatic()) {
-    found_ = &lookup_.draft(limit);
+    look_up(limit, text);
     engine_.depth_estimates().costs.pass_time(start - idle_since_);
     control_.begin(engine_.kv_share(session.length()), limit,
-                   static_cast<int>(found_->tokens.size()), found_->match, company);
+                   static_cast<int>(found_.tokens.size()), found_.match, company,
+                   static_cast<int>(forced_.size()));
   }
-  drafts_.clear();
-  const bool drafting = automatic() ? control_.more() : draft_ > 0;
+  const double looked_up = monotonic_seconds();
+  const bool drafting = automatic() ? control_.source() != DraftSource::kLookup &&
+                                          (control_.more() || !forced_.empty())
+                                    : draft_ > 0;
   if (drafting)
     draft(session, pending, chooser, history, automatic() ? limit : std::min(draft_, limit));
   idle_since_ = monotonic_seconds();
-  draft_seconds_ = idle_since_ - start;
+  draft_seconds_ = idle_since_ - (text ? looked_up : start);
 
   source_ = automatic()       ? control_.source()
             : drafts_.empty() ? DraftSource::kNone
                               : DraftSource::kDrafter;
-  const std::vector<int32_t>& source = source_ == DraftSource::kLookup ? found_->tokens : drafts_;
+  const std::vector<int32_t>& source = source_ == DraftSource::kLookup ? found_.tokens : drafts_;
   const int n = automatic() ? control_.depth() : static_cast<int>(drafts_.size());
   rows_ = {pending.token};
   rows_.insert(rows_.end(), source.begin(), source.begin() + n);
@@ -102,8 +143,10 @@ Round Speculation::accept(const Outputs& outputs, int64_t row, Session& session,
   const auto m = static_cast<int64_t>(rows_.size());
   const int64_t p = session.length() - m;
   Round round;
-  round.source = source_;
-  round.drafted = static_cast<int>(m) - 1;
+  if (source_ == DraftSource::kLookup)
+    round.drafts.assign(static_cast<size_t>(m - 1), source_);
+  else
+    round.drafts.assign(made_by_.begin(), made_by_.begin() + (m - 1));
   int64_t last = 0;
   for (;; ++last) {
     const int32_t choice = outputs.choose(row + last, chooser, p + 1 + last, history);
@@ -112,7 +155,9 @@ Round Speculation::accept(const Outputs& outputs, int64_t row, Session& session,
     round.tokens.push_back(choice);
     const bool agreed = last + 1 < m && choice == rows_[static_cast<size_t>(last + 1)];
     round.accepted += agreed;
-    if (!agreed || is_end(choice)) break;
+    if (is_end(choice)) break;
+    round.complete = history.constraint() && history.constraint()->complete();
+    if (!agreed || round.complete) break;
   }
   // Row `last` was the last one run on true tokens; what lies behind it was rejected.
   session.truncate(p + last + 1);
@@ -128,8 +173,8 @@ Round Speculation::accept(const Outputs& outputs, int64_t row, Session& session,
     outcome.rows = static_cast<int>(pass_rows);
     outcome.drafter_agreed = agreement(drafts_, round.tokens);
     outcome.drafter_missed = missed(drafts_, round.tokens, outcome.drafter_agreed);
-    outcome.lookup_agreed = agreement(found_->tokens, round.tokens);
-    outcome.lookup_missed = missed(found_->tokens, round.tokens, outcome.lookup_agreed);
+    outcome.lookup_agreed = agreement(found_.tokens, round.tokens);
+    outcome.lookup_missed = missed(found_.tokens, round.tokens, outcome.lookup_agreed);
     control_.end(outcome);
   }
   return round;

@@ -24,9 +24,11 @@ struct Pending {
 struct Round {
   std::vector<int32_t>
       tokens;  // chosen by the target, in order; the last one is the new pending token
-  DraftSource source = DraftSource::kNone;  // of the drafts that were verified
-  int drafted = 0;                          // verified
-  int accepted = 0;  // drafts that were the target's choice: tokens[0 .. accepted)
+  std::vector<DraftSource> drafts;  // who proposed each of those that were verified
+  int accepted = 0;                 // drafts that were the target's choice: tokens[0 .. accepted)
+  bool complete = false;            // the constraint lets nothing but an end follow
+
+  int drafted() const { return static_cast<int>(drafts.size()); }
 };
 
 constexpr int kAutoDraft = -1;
@@ -36,7 +38,8 @@ constexpr int kAutoDraft = -1;
 class Speculation {
  public:
   /// draft: tokens that the drafter proposes in every round, or kAutoDraft: as many as pay off,
-  /// from the drafter, if there is one, or looked up in the text. tokens in `ends` end a round.
+  /// from the drafter, if there is one, or looked up in the text. What the history's constraint
+  /// forces is proposed before the drafter is asked. tokens in `ends` end a round.
   Speculation(Engine& engine, int draft, std::vector<int32_t> ends);
 
   /// Of the text, as it becomes certain outside rounds: the prompt and the first token.
@@ -64,6 +67,9 @@ class Speculation {
   bool automatic() const { return draft_ == kAutoDraft; }
   void draft(const Session& session, const Pending& pending, Chooser& chooser,
              TokenHistory& history, int limit);
+  int32_t draft_step(const Session& session, const Pending& pending, Chooser& chooser,
+                     const TokenHistory& history);
+  void look_up(int limit, ConstrainedText* text);
   bool is_end(int32_t token) const;
 
   Engine& engine_;
@@ -73,10 +79,13 @@ class Speculation {
   Lookup lookup_;
   double idle_since_;
   // The round.
-  std::vector<int32_t> drafts_;             // the drafter's
-  const Lookup::Draft* found_ = &kNothing;  // looked up
-  static const Lookup::Draft kNothing;
-  DraftSource source_ = DraftSource::kNone;
+  std::vector<int32_t> drafts_;              // the drafter's and the grammar's
+  std::vector<DraftSource> made_by_;         // each of them
+  std::vector<int32_t> forced_;              // by the grammar, after pending.token
+  int steps_ = 0;                            // of the drafter: tokens that it has been given
+  std::vector<float> draft_hidden_;          // what the latest handed on
+  Lookup::Draft found_;                      // looked up
+  DraftSource source_ = DraftSource::kNone;  // of all rows, but for the grammar's
   std::vector<int32_t> rows_;
   double draft_seconds_ = 0;
 };

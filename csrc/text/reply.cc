@@ -194,16 +194,17 @@ class CallReader {
   int depth_ = 0;
 };
 
-/// Whether the latest turn of a prompt ends inside a channel.
-bool opens_channel(const std::vector<int32_t>& prompt, int32_t open, int32_t close, int32_t turn) {
+}  // namespace
+
+bool opens_thought(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt) {
+  const int32_t open = tokenizer.find("<|channel>"), close = tokenizer.find("<channel|>"),
+                turn = tokenizer.find("<|turn>");
   for (size_t i = prompt.size(); i-- > 0;) {
     if (prompt[i] == open) return open >= 0;
     if (prompt[i] == close || prompt[i] == turn) return false;
   }
   return false;
 }
-
-}  // namespace
 
 const char* reply_part_name(ReplyPart part) {
   switch (part) {
@@ -233,7 +234,7 @@ ReplyParser::ReplyParser(const Tokenizer& tokenizer, const std::vector<int32_t>&
       quote_(tokenizer.find("<|\"|>")),
       stop_(std::move(stop)),
       decoder_(tokenizer) {
-  if (opens_channel(prompt, open_channel_, close_channel_, tokenizer.find("<|turn>")))
+  if (opens_thought(tokenizer, prompt))
     state_ = State::kThinking;  // the prompt has written its label too
 }
 

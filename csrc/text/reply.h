@@ -62,6 +62,9 @@ class ReplyParser {
   bool quoted_ = false;  // inside a string of the call
 };
 
+/// Whether the latest turn of a prompt ends inside a thought.
+bool opens_thought(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt);
+
 /// The call that "call:name{...}" spells, with byte 0xFF for each quote token. False if it does not
 /// follow the format.
 bool parse_tool_call(const std::string& text, ToolCall* call);

@@ -1,0 +1,113 @@
+// Constraints that Python objects keep the state of: the matchers of llguidance.
+#include "api/python_constraint.h"
+
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <string>
+
+#include "base/error.h"
+#include "decode/constraint.h"
+#include "decode/reply_constraint.h"
+#include "text/tokenizer.h"
+
+namespace py = pybind11;
+
+namespace gemtp {
+namespace {
+
+/// An llguidance.LLMatcher. Whichever thread runs the pass calls it and takes the GIL for that;
+/// nobody who holds the GIL may wait for a pass. The matcher never raises for what it is given, it
+/// says so when it is asked.
+class Matcher : public Constraint {
+ public:
+  explicit Matcher(const py::object& matcher)
+      : matcher_(matcher),
+        consume_(matcher.attr("consume_tokens")),
+        rollback_(matcher.attr("rollback")),
+        fill_mask_(matcher.attr("unsafe_compute_mask_ptr")),
+        validate_(matcher.attr("validate_tokens")),
+        forced_(matcher.attr("compute_ff_tokens")),
+        is_stopped_(matcher.attr("is_stopped")),
+        is_error_(matcher.attr("is_error")) {}
+  Matcher(const Matcher&) = delete;
+  Matcher& operator=(const Matcher&) = delete;
+  ~Matcher() override {
+    const py::gil_scoped_acquire gil;
+    for (py::object* o : {&matcher_, &consume_, &rollback_, &fill_mask_, &validate_, &forced_,
+                          &is_stopped_, &is_error_})
+      *o = py::object();
+  }
+
+  void push(const int32_t* tokens, int64_t n) override {
+    const py::gil_scoped_acquire gil;
+    if (!consume_(list(tokens, n)).cast<bool>()) fail();
+  }
+  void pop(int64_t n) override {
+    const py::gil_scoped_acquire gil;
+    if (!rollback_(n).cast<bool>()) fail();
+  }
+  void mask(uint32_t* words, int64_t n) override {
+    const py::gil_scoped_acquire gil;
+    fill_mask_(reinterpret_cast<uintptr_t>(words), n * int64_t{4});
+    check();
+  }
+  int64_t allowed(const int32_t* tokens, int64_t n) override {
+    const py::gil_scoped_acquire gil;
+    const auto count = validate_(list(tokens, n)).cast<int64_t>();
+    check();
+    return count;
+  }
+  std::vector<int32_t> forced() override {
+    const py::gil_scoped_acquire gil;
+    return forced_().cast<std::vector<int32_t>>();
+  }
+  bool complete() override {
+    const py::gil_scoped_acquire gil;
+    if (!is_stopped_().cast<bool>()) return false;
+    check();
+    return true;
+  }
+
+ private:
+  static py::list list(const int32_t* tokens, int64_t n) {
+    py::list out(static_cast<py::ssize_t>(n));
+    for (int64_t i = 0; i < n; ++i) out[static_cast<size_t>(i)] = py::int_(tokens[i]);
+    return out;
+  }
+  void check() const {
+    if (is_error_().cast<bool>()) fail();
+  }
+  [[noreturn]] void fail() const {
+    const auto why = matcher_.attr("get_error")().cast<std::string>();
+    throw Error(ErrorKind::kArgument,
+                "the text cannot go on under its grammar: " + why.substr(0, why.find('\n')));
+  }
+
+  py::object matcher_, consume_, rollback_, fill_mask_, validate_, forced_, is_stopped_, is_error_;
+};
+
+}  // namespace
+
+void bind_constraint(py::module_& m) {
+  py::class_<Constraint, std::shared_ptr<Constraint>>(m, "Constraint");
+  m.def(
+      "matcher_constraint",
+      [](const py::object& matcher) -> std::shared_ptr<Constraint> {
+        return std::make_shared<Matcher>(matcher);
+      },
+      py::arg("matcher"), "Of an llguidance.LLMatcher, for one generation.");
+  m.def(
+      "reply_constraint",
+      [](const Tokenizer& tokenizer, const std::vector<int32_t>& prompt,
+         std::shared_ptr<Constraint> answer, bool thoughts,
+         bool calls) -> std::shared_ptr<Constraint> {
+        return std::make_shared<ReplyConstraint>(tokenizer, prompt, std::move(answer), thoughts,
+                                                 calls);
+      },
+      py::arg("tokenizer"), py::arg("prompt"), py::arg("answer"), py::arg("thoughts"),
+      py::arg("calls"), py::keep_alive<0, 1>(),
+      "Of the answer in a reply, but not of the thoughts and calls that are allowed before it.");
+}
+
+}  // namespace gemtp
