@@ -1,14 +1,12 @@
 // Constraints that Python objects keep the state of: the matchers of llguidance.
-#include "api/python_constraint.h"
-
-#include <pybind11/stl.h>
-
 #include <memory>
 #include <string>
 
+#include "api/python_parts.h"
 #include "base/error.h"
 #include "decode/constraint.h"
 #include "decode/reply_constraint.h"
+#include "text/reply.h"
 #include "text/tokenizer.h"
 
 namespace py = pybind11;
@@ -87,9 +85,24 @@ class Matcher : public Constraint {
   py::object matcher_, consume_, rollback_, fill_mask_, validate_, forced_, is_stopped_, is_error_;
 };
 
+// (bytes of each token, ids of those that are no text)
+py::tuple grammar_vocabulary(const Tokenizer& t) {
+  py::list bytes;
+  std::vector<int32_t> special;
+  for (int32_t id = 0; id < t.vocab_size(); ++id) {
+    if (t.token_type(id) == TokenType::kControl || t.token_type(id) == TokenType::kUnknown)
+      special.push_back(id);
+    bytes.append(py::bytes(t.token_bytes(id, true)));
+  }
+  for (const int32_t id : reply_marks(t))
+    if (t.token_type(id) != TokenType::kControl) special.push_back(id);
+  return py::make_tuple(bytes, special);
+}
+
 }  // namespace
 
 void bind_constraint(py::module_& m) {
+  m.def("grammar_vocabulary", &grammar_vocabulary, py::arg("tokenizer"));
   py::class_<Constraint, std::shared_ptr<Constraint>>(m, "Constraint");
   m.def(
       "matcher_constraint",
@@ -106,7 +119,7 @@ void bind_constraint(py::module_& m) {
                                                  calls);
       },
       py::arg("tokenizer"), py::arg("prompt"), py::arg("answer"), py::arg("thoughts"),
-      py::arg("calls"), py::keep_alive<0, 1>(),
+      py::arg("calls"),
       "Of the answer in a reply, but not of the thoughts and calls that are allowed before it.");
 }
 

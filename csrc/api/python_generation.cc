@@ -18,9 +18,10 @@ namespace {
 py::dict stats_dict(const GenerationStats& s) {
   return py::dict("rounds"_a = s.rounds, "drafted"_a = s.drafted, "accepted"_a = s.accepted,
                   "lookup_drafted"_a = s.lookup_drafted, "lookup_accepted"_a = s.lookup_accepted,
-                  "prompt_tokens"_a = s.prompt_tokens, "cached_tokens"_a = s.cached_tokens,
-                  "prompt_seconds"_a = s.prompt_seconds, "tokens"_a = s.tokens,
-                  "decode_seconds"_a = s.decode_seconds,
+                  "grammar_drafted"_a = s.grammar_drafted,
+                  "grammar_accepted"_a = s.grammar_accepted, "prompt_tokens"_a = s.prompt_tokens,
+                  "cached_tokens"_a = s.cached_tokens, "prompt_seconds"_a = s.prompt_seconds,
+                  "tokens"_a = s.tokens, "decode_seconds"_a = s.decode_seconds,
                   "tokens_per_second"_a = s.tokens_per_second(),
                   "depth_histogram"_a = s.depth_histogram, "drafted_at"_a = s.drafted_at,
                   "accepted_at"_a = s.accepted_at);
@@ -212,6 +213,7 @@ void bind_params(py::module_& m) {
       .def_readwrite("draft", &PythonParams::draft)
       .def_readwrite("ignore_eos", &PythonParams::ignore_eos)
       .def_readwrite("logprobs", &PythonParams::logprobs)
+      .def_readwrite("constraint", &PythonParams::constraint)
       .def_readwrite("logits_processor", &PythonParams::processor);
 }
 

@@ -141,6 +141,7 @@ PYBIND11_MODULE(_core, m) {
   bind_files(m);
   bind_tokenizer(m);
   bind_engine(m);
+  bind_constraint(m);
   bind_generation(m);
   bind_quantize(m);
   bind_chat(m);

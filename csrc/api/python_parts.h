@@ -14,6 +14,7 @@ namespace gemtp {
 
 void bind_files(pybind11::module_& m);
 void bind_tokenizer(pybind11::module_& m);
+void bind_constraint(pybind11::module_& m);
 void bind_engine(pybind11::module_& m);
 void bind_generation(pybind11::module_& m);
 void bind_quantize(pybind11::module_& m);

@@ -196,6 +196,13 @@ class CallReader {
 
 }  // namespace
 
+std::vector<int32_t> reply_marks(const Tokenizer& tokenizer) {
+  std::vector<int32_t> out;
+  for (const char* mark : {"<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|\"|>"})
+    if (const int32_t id = tokenizer.find(mark); id >= 0) out.push_back(id);
+  return out;
+}
+
 bool opens_thought(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt) {
   const int32_t open = tokenizer.find("<|channel>"), close = tokenizer.find("<channel|>"),
                 turn = tokenizer.find("<|turn>");

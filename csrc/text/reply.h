@@ -62,6 +62,9 @@ class ReplyParser {
   bool quoted_ = false;  // inside a string of the call
 };
 
+/// The tokens that take a reply apart, and are no text in it.
+std::vector<int32_t> reply_marks(const Tokenizer& tokenizer);
+
 /// Whether the latest turn of a prompt ends inside a thought.
 bool opens_thought(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt);
 

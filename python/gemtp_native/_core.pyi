@@ -140,6 +140,8 @@ class _Stats(TypedDict):
     accepted: int
     lookup_drafted: int
     lookup_accepted: int
+    grammar_drafted: int
+    grammar_accepted: int
     prompt_tokens: int
     cached_tokens: int
     prompt_seconds: float
@@ -158,6 +160,14 @@ class _DepthReport(TypedDict):
     lookup_acceptance: float
     expected_tokens_per_second: float
 
+class Constraint: ...
+
+def grammar_vocabulary(tokenizer: Tokenizer) -> tuple[list[bytes], list[int]]: ...
+def matcher_constraint(matcher: object) -> Constraint: ...
+def reply_constraint(
+    tokenizer: Tokenizer, prompt: Sequence[int], answer: Constraint, thoughts: bool, calls: bool
+) -> Constraint: ...
+
 class GenerationParams:
     sampling: SamplingParams
     max_tokens: int
@@ -165,6 +175,7 @@ class GenerationParams:
     draft: int
     ignore_eos: bool
     logprobs: int
+    constraint: Constraint | None
     logits_processor: Callable[[list[int], NDArray[np.float32]], NDArray[Any] | None] | None
     def __init__(self) -> None: ...
 

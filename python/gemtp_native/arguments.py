@@ -53,6 +53,13 @@ class TokenOptions(TypedDict, total=False):
     (none) to 15 (by the drafter). Never changes the text."""
     ignore_eos: bool
     """Go on after an end token."""
+    json_schema: Mapping[str, Any] | str | None
+    """The text is JSON that follows this schema; of this, ``regex`` and ``grammar`` at most one. In
+    a chat the answer is, whatever thoughts and calls of tools come before it."""
+    regex: str | None
+    """The text as a whole matches this regular expression (of Rust's crate regex)."""
+    grammar: str | None
+    """The text follows this grammar, in llguidance's variant of Lark."""
     logprobs: int | None
     """Give each token's log-probability, and those of so many of the likeliest in its place, 0 to
     20; None: neither. They are the model's own, at temperature 1, before penalties and filters."""
@@ -87,6 +94,9 @@ DEFAULTS: GenerationOptions = {
     "stop": (),
     "draft": "auto",
     "ignore_eos": False,
+    "json_schema": None,
+    "regex": None,
+    "grammar": None,
     "logprobs": None,
     "logits_processor": None,
 }

@@ -35,6 +35,7 @@ from .chat.prompt import Chats
 from .chat.reply import Reply, ReplyStream
 from .errors import ArgumentError
 from .find import drafter_path, model_path
+from .grammar import Grammars, schema_of, source_of
 from .profile import use as use_profile
 from .results import DepthReport, Output, Stats, Token
 from .room import Room
@@ -61,6 +62,7 @@ __all__ = [
     "system_info",
 ]
 
+_Params = _core.GenerationParams
 S = TypeVar("S", TextStream, Session)
 
 _log = logging.getLogger("gemtp_native.model")
@@ -139,6 +141,7 @@ class Model:
         )
         self._chats: Chats | None = Chats(self._engine, os.fspath(found))
         self._room = Room()
+        self._grammars = Grammars()
         self._streams: weakref.WeakSet[TextStream | Session] = weakref.WeakSet()
         _log.info("%s", _opened(self, found, helper, kv_type, time.monotonic() - start))
         if profile and use_profile(self._engine, found, helper, kv_type):
@@ -155,6 +158,7 @@ class Model:
         with CancelledError; sessions are closed, and any further use is an ArgumentError."""
         self._open_engine = None
         self._chats = None
+        self._grammars = Grammars()
         while self._streams:
             with contextlib.suppress(KeyError):
                 self._streams.pop().close()
@@ -201,10 +205,23 @@ class Model:
         **options: Unpack[GenerationOptions],
     ) -> TextStream:
         """Like :meth:`generate`, but gives pieces of text as they become certain."""
+        return self._stream(self._ids_of(prompt), self._params_of(options), on_prompt)
+
+    def _params_of(self, options: GenerationOptions, reply_schema: Any = None) -> _Params:
         params = generation_params(options)
+        schema = options.get("json_schema")
+        if reply_schema is not None:
+            if schema is not None:
+                raise ArgumentError("response_format and json_schema exclude each other")
+            schema = reply_schema
+        params.constraint = self._grammars.constraint(
+            self._engine, source_of(schema, options.get("regex"), options.get("grammar"))
+        )
+        return params
+
+    def _stream(self, ids: list[int], params: _Params, on_prompt: OnPrompt | None) -> TextStream:
         callback("on_prompt", on_prompt)
-        generation = _core.Generation(self._engine, self._ids_of(prompt), params)
-        return self._keep(TextStream(generation, on_prompt))
+        return self._keep(TextStream(_core.Generation(self._engine, ids, params), on_prompt))
 
     @takes_options
     async def agenerate(
@@ -226,6 +243,7 @@ class Model:
         *,
         tools: Iterable[Mapping[str, Any]] | None = None,
         thinking: bool = False,
+        response_format: Mapping[str, Any] | None = None,
         template: str | None = None,
         max_tokens: int | None = None,
         stop: str | bytes | Sequence[str | bytes] = (),
@@ -241,6 +259,8 @@ class Model:
                 "tool_call_id" of a tool's answer.
             tools: declarations of functions: "name", "description", "parameters" (JSON schema).
             thinking: let the model think first.
+            response_format: of the answer, as OpenAI's: {"type": "json_schema", "json_schema":
+                {"name": ..., "schema": {...}}}, {"type": "json_object"} or {"type": "text"}.
             template: a Jinja template instead of the file's.
             max_tokens: the most tokens of thoughts and answer; None: what the context holds.
             stop: strings that end the answer; thoughts and calls are not searched for them.
@@ -252,6 +272,7 @@ class Model:
             messages,
             tools=tools,
             thinking=thinking,
+            response_format=response_format,
             template=template,
             max_tokens=max_tokens,
             stop=stop,
@@ -270,6 +291,7 @@ class Model:
         *,
         tools: Iterable[Mapping[str, Any]] | None = None,
         thinking: bool = False,
+        response_format: Mapping[str, Any] | None = None,
         template: str | None = None,
         max_tokens: int | None = None,
         stop: str | bytes | Sequence[str | bytes] = (),
@@ -282,6 +304,7 @@ class Model:
             messages,
             tools=tools,
             thinking=thinking,
+            response_format=response_format,
             template=template,
             max_tokens=max_tokens,
             stop=stop,
@@ -300,6 +323,7 @@ class Model:
         *,
         tools: Iterable[Mapping[str, Any]] | None = None,
         thinking: bool = False,
+        response_format: Mapping[str, Any] | None = None,
         template: str | None = None,
         max_tokens: int | None = None,
         stop: str | bytes | Sequence[str | bytes] = (),
@@ -312,8 +336,12 @@ class Model:
         tokenizer = self._engine.tokenizer
         parser = _core.ReplyParser(tokenizer, ids, [utf8_text(s) for s in stop_strings(stop)])
         limit = self.context if max_tokens is None else max_tokens
-        stream = self.stream(ids, max_tokens=limit, on_prompt=on_prompt, **options)
-        return ReplyStream(stream, parser, tokenizer)
+        params = self._params_of({**options, "max_tokens": limit}, schema_of(response_format))
+        if params.constraint is not None:
+            params.constraint = _core.reply_constraint(
+                tokenizer, ids, params.constraint, thinking, bool(tools)
+            )
+        return ReplyStream(self._stream(ids, params, on_prompt), parser, tokenizer)
 
     def session(self) -> Session:
         """An empty :class:`Session`: a text to append to and to generate at, again and again."""
@@ -325,7 +353,7 @@ class Model:
         return self._session(_core.Timeline.restore(self._engine, checked_path("file", path)))
 
     def _session(self, timeline: _core.Timeline) -> Session:
-        return self._keep(Session(timeline, self._ids_of, self._keep))
+        return self._keep(Session(timeline, self._ids_of, self._params_of, self._keep))
 
     def chat_prompt(
         self,

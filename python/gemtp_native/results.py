@@ -39,6 +39,9 @@ class Stats:
     lookup_drafted: int
     """Of drafted, those that were looked up in the text rather than made by the drafter."""
     lookup_accepted: int
+    grammar_drafted: int
+    """Of drafted, those that the grammar forces."""
+    grammar_accepted: int
     prompt_tokens: int
     cached_tokens: int
     """Prompt tokens whose K/V an earlier call had left in the cache."""

@@ -12,7 +12,6 @@ from .arguments import (
     Prompt,
     callback,
     checked_path,
-    generation_params,
     integer,
     takes_options,
 )
@@ -37,10 +36,12 @@ class Session:
         self,
         timeline: _core.Timeline,
         ids_of: Callable[[Prompt, bool], list[int]],
+        params_of: Callable[[GenerationOptions], _core.GenerationParams],
         keep: Callable[[Session], Session],
     ):
         self._open: _core.Timeline | None = timeline
         self._ids_of = ids_of
+        self._params_of = params_of
         self._keep = keep
         self._stream: TextStream | None = None  # the latest
 
@@ -83,7 +84,7 @@ class Session:
         generated stays part of the session, also if the stream is ended early. An end token does
         not become part of it.
         """
-        params = generation_params(options)
+        params = self._params_of(options)
         callback("on_prompt", on_prompt)
         timeline = self._timeline
         self._end_stream()
@@ -118,7 +119,7 @@ class Session:
 
     def fork(self) -> Session:
         """A second session with the same past; also while a stream is read."""
-        return self._keep(Session(self._timeline.fork(), self._ids_of, self._keep))
+        return self._keep(Session(self._timeline.fork(), self._ids_of, self._params_of, self._keep))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Keeps tokens, keys and values in a file; :meth:`Model.restore` goes on from there. The

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Error, FileError
 from . import INTERRUPTED
-from .options import add_model_options, add_pair_options, add_sampling_options, sampling_options
+from .options import (
+    add_model_options,
+    add_pair_options,
+    add_sampling_options,
+    add_structure_options,
+    sampling_options,
+    structure_options,
+)
 from .text import acceptance_table, statistics
 
 if TYPE_CHECKING:
@@ -59,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lines", action="store_true", help="a message or command a line, also from a pipe"
     )
     add_sampling_options(parser)
+    add_structure_options(parser)
     add_model_options(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--stats", action="store_true", help="statistics after every answer")
@@ -70,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     template = _read(args.template) if args.template else None
+    structure = structure_options(args)
     from ..model import Model
     from .conversation import Conversation
 
@@ -80,7 +89,12 @@ def run(args: argparse.Namespace) -> int:
         context=args.context,
         kv_type=args.kv_type,
     )
-    options = {**sampling_options(args), "draft": args.draft, "max_tokens": args.max_tokens}
+    options = {
+        **sampling_options(args),
+        **structure,
+        "draft": args.draft,
+        "max_tokens": args.max_tokens,
+    }
     conversation = Conversation(model, args.system, args.think, template, options)
     if args.load:
         conversation.load(args.load)

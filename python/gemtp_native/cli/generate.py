@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import INTERRUPTED
-from .options import add_model_options, add_pair_options, add_sampling_options, sampling_options
+from .options import (
+    add_model_options,
+    add_pair_options,
+    add_sampling_options,
+    add_structure_options,
+    sampling_options,
+    structure_options,
+)
 from .text import acceptance_table, depth_lines, statistics
 
 if TYPE_CHECKING:
@@ -36,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="control tokens spelled out in the prompt count as such; not for text of others",
     )
     add_sampling_options(parser)
+    add_structure_options(parser)
     add_model_options(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--stats", action="store_true", help="statistics on standard error")
@@ -48,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     prompt = _prompt(args)
+    structure = structure_options(args)
     from ..model import Model
 
     model = Model(
@@ -64,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         draft=args.draft,
         ignore_eos=args.ignore_eos,
         **sampling_options(args),
+        **structure,
     )
     interrupted = False
     pieces: list[str] = []

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import FileError
+from ..errors import ArgumentError, FileError
 
 _SAMPLING = {
     "temperature": (float, 0.0, "0 is greedy (default)"),
@@ -54,6 +55,39 @@ def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
     options["logit_bias"] = dict(args.logit_bias)
     options["suppress_tokens"] = args.suppress
     return options
+
+
+def add_structure_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("structure (needs the grammar extra: llguidance)")
+    one = group.add_mutually_exclusive_group()
+    one.add_argument(
+        "--json-schema",
+        metavar="FILE|TEXT",
+        help="answer in JSON that follows this schema, a file or, from its { on, itself",
+    )
+    one.add_argument("--regex", metavar="TEXT", help="answer in what this expression matches")
+    one.add_argument("--grammar", metavar="FILE", help="follow this grammar, in Lark's notation")
+
+
+def structure_options(args: argparse.Namespace) -> dict[str, Any]:
+    """As keywords of Model.generate."""
+    schema = args.json_schema
+    if schema is not None and not schema.lstrip().startswith("{"):
+        schema = _text_of(Path(schema))
+    return {
+        "json_schema": schema,
+        "regex": args.regex,
+        "grammar": None if args.grammar is None else _text_of(Path(args.grammar)),
+    }
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except OSError as e:
+        raise FileError(f"{file} cannot be read: {os.strerror(e.errno or 0)}") from None
+    except UnicodeDecodeError:
+        raise ArgumentError(f"{file} is not valid UTF-8") from None
 
 
 def add_pair_options(parser: argparse.ArgumentParser) -> None:

@@ -40,6 +40,11 @@ def statistics(stats: Stats) -> str:
             f"look-up  drafted {stats.lookup_drafted} of these, accepted {stats.lookup_accepted} "
             f"({percent(stats.lookup_accepted, stats.lookup_drafted)})"
         )
+    if stats.grammar_drafted:
+        lines.append(
+            f"grammar  forced {stats.grammar_drafted} of these, accepted {stats.grammar_accepted} "
+            f"({percent(stats.grammar_accepted, stats.grammar_drafted)})"
+        )
     return "\n".join(lines)
 
 
