@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 import gemtp_native as gemtp
+from gemtp_native import _core
 
 pytest.importorskip("llguidance")
 
@@ -255,7 +256,8 @@ def test_deep_schemas_are_refused(model):
 
 
 def test_a_mask_that_leaves_nothing_is_an_error_with_and_without_drafting(model):
-    digits = [model.tokenize(d, add_bos=False)[0] for d in "0123456789"]
+    bytes_of_tokens, _ = _core.grammar_vocabulary(model._engine.tokenizer)
+    digits = [i for i, b in enumerate(bytes_of_tokens) if re.fullmatch(b"[0-9]", b)]
     for draft in (0, "auto", 3):
         with pytest.raises(gemtp.ArgumentError, match="every token that the grammar lets come"):
             model.generate("x = ", regex="[0-9]", suppress_tokens=digits, draft=draft)
@@ -334,13 +336,15 @@ def test_calls_of_tools_are_free(model):
     if model._engine.tokenizer.find("<|tool_call>") < 0:
         pytest.skip("the model knows no tools")
     tools = [{"name": "f", "description": "f", "parameters": {"type": "object", "properties": {}}}]
-    prompt = model.chat_prompt(ASK, tools=tools)[1]
+    template = "{{ messages[0].content }}{{ tools }}"
+    prompt = model.chat_prompt(ASK, tools=tools, template=template)[1]
     end = model.detokenize([model._engine.tokenizer.end_tokens[-1]], special=True)
     for draft in (0, "auto"):
         processor, _ = scripted(model, "<|tool_call>call:f{n:1}<tool_call|>" + end, len(prompt))
         reply = model.chat(
             ASK,
             tools=tools,
+            template=template,
             response_format=FORMAT,
             max_tokens=400,
             logits_processor=processor,
@@ -352,7 +356,8 @@ def test_calls_of_tools_are_free(model):
         assert reply.content == ""
         assert reply.finish_reason == "tool_calls"
     # Or an answer instead.
-    check(model.chat(ASK, tools=tools, response_format=FORMAT, max_tokens=300).content, PERSON)
+    reply = model.chat(ASK, tools=tools, template=template, response_format=FORMAT, max_tokens=300)
+    check(reply.content, PERSON)
 
 
 @pytest.mark.parametrize(

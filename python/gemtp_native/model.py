@@ -336,7 +336,9 @@ class Model:
         tokenizer = self._engine.tokenizer
         parser = _core.ReplyParser(tokenizer, ids, [utf8_text(s) for s in stop_strings(stop)])
         limit = self.context if max_tokens is None else max_tokens
-        params = self._params_of({**options, "max_tokens": limit}, schema_of(response_format))
+        all_options: GenerationOptions = {"max_tokens": limit}
+        all_options.update(options)
+        params = self._params_of(all_options, schema_of(response_format))
         if params.constraint is not None:
             params.constraint = _core.reply_constraint(
                 tokenizer, ids, params.constraint, thinking, bool(tools)

@@ -30,10 +30,10 @@ class Source:
         from llguidance import LLMatcher
 
         if self.kind == "regex":
-            return LLMatcher.grammar_from_regex(self.text)
+            return str(LLMatcher.grammar_from_regex(self.text))
         if self.kind == "grammar":
-            return LLMatcher.grammar_from_lark(self.text)
-        return LLMatcher.grammar_from_json_schema(self.text, defaults=_JSON_STYLE)
+            return str(LLMatcher.grammar_from_lark(self.text))
+        return str(LLMatcher.grammar_from_json_schema(self.text, defaults=_JSON_STYLE))
 
 
 def source_of(json_schema: Any = None, regex: Any = None, grammar: Any = None) -> Source | None:
