@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
 
@@ -336,8 +336,7 @@ class Model:
         tokenizer = self._engine.tokenizer
         parser = _core.ReplyParser(tokenizer, ids, [utf8_text(s) for s in stop_strings(stop)])
         limit = self.context if max_tokens is None else max_tokens
-        all_options: GenerationOptions = {"max_tokens": limit}
-        all_options.update(options)
+        all_options = cast(GenerationOptions, {**options, "max_tokens": limit})
         params = self._params_of(all_options, schema_of(response_format))
         if params.constraint is not None:
             params.constraint = _core.reply_constraint(
