@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import gemtp_native
@@ -58,6 +60,7 @@ def test_a_text_is_what_python_says(texts, model):
     found = counts(texts)
     assert sum(found.values()) == expected.stats.tokens
     assert found["drafter"] > 0
+    assert "accepted" in texts.text("#live")
     figures = texts.text(".figures")
     assert f"{expected.stats.tokens} tokens" in figures
     assert "of drafts accepted" in figures
@@ -101,6 +104,16 @@ def test_a_race_ends_with_equal_texts(texts):
     assert not texts.all(".lane.plain .token:not(.target)")
     assert texts.all(".lane.drafted .token.drafter")
     texts.press(Keys.ESCAPE)
+
+
+def test_a_schema(texts):
+    pytest.importorskip("llguidance")
+    properties = {"answer": {"const": "a long word"}}
+    schema = {"type": "object", "properties": properties, "required": ["answer"]}
+    set_settings(texts, schema=json.dumps(schema))
+    texts.send("def f(")
+    assert '"answer"' in shown(texts)
+    assert counts(texts)["grammar"] > 3
 
 
 def test_a_refusal_is_the_servers_sentence(texts):

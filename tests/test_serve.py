@@ -223,6 +223,8 @@ def test_tokens_of_a_stream(demo_server: Server):
     accepted = sum(t["source"] == "drafter" for t in tokens)
     # The round that reaches max_tokens may have more.
     assert 0 < accepted <= chunks[-1]["timings"]["draft_n_accepted"]
+    drafted = sum(c["gemtp"]["drafted"] for c in rounds)
+    assert drafted == chunks[-1]["timings"]["draft_n"]
     whole = demo_server.complete(**request)
     assert whole["choices"][0]["gemtp"]["tokens"][3]["id"] == tokens[3]["id"]
 

@@ -124,6 +124,7 @@ class Answer:
             chunk["gemtp"] = {
                 "tokens": self._tokens(event.tokens),
                 "round": event.round,
+                "drafted": event.drafted,
                 "t": round(event.seconds, 6),
             }
         return [chunk]

@@ -66,6 +66,8 @@ class Round:
     index: int
     tokens: list[Shown]
     round: int
+    drafted: int
+    """Tokens that were proposed in it."""
     seconds: float
     """Since the computation of the sequence began."""
 
@@ -156,11 +158,14 @@ class Sequence:
                 channel.put(Begun(self.index), 0)
                 first = None
                 calls = 0
+                drafted = 0
                 for number, tokens in enumerate(_rounds(stream, model), 1):
                     now = time.perf_counter() - begin
                     first = now if first is None else first
                     calls += sum(len(t.calls) for t in tokens)
-                    channel.put(Round(self.index, tokens, number, now), 256 * len(tokens))
+                    before, drafted = drafted, stream.stats.drafted
+                    event = Round(self.index, tokens, number, drafted - before, now)
+                    channel.put(event, 256 * len(tokens))
                     if self.one_call and calls:
                         break
             finally:

@@ -72,8 +72,8 @@ export function sparkline(trace) {
     const height = (24 * round.tokens) / top;
     const own = (24 * Math.min(1, round.tokens)) / top;
     drawing.append(
-      svg("rect", { class: "drafts", x: i * 3, y: 24 - height, width: 2, height: Math.max(height - own, 0) }),
-      svg("rect", { class: "own", x: i * 3, y: 24 - own, width: 2, height: own }),
+      svg("rect", { class: "drafts", x: (BARS - last.length + i) * 3, y: 24 - height, width: 2, height: Math.max(height - own, 0) }),
+      svg("rect", { class: "own", x: (BARS - last.length + i) * 3, y: 24 - own, width: 2, height: own }),
     );
   });
   return drawing;
