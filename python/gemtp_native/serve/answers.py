@@ -235,7 +235,7 @@ class Answer:
             "rounds": sum(s.rounds for s in stats),
             "lookup_drafted": sum(s.lookup_drafted for s in stats),
             "lookup_accepted": sum(s.lookup_accepted for s in stats),
-            "grammar_forced": sum(getattr(s, "grammar_accepted", 0) for s in stats),
+            "grammar_forced": sum(s.grammar_accepted for s in stats),
             "depth_histogram": _added([s.depth_histogram for s in stats]),
             "drafted_at": _added([s.drafted_at for s in stats]),
             "accepted_at": _added([s.accepted_at for s in stats]),
