@@ -378,3 +378,35 @@ def test_wrong_response_formats_are_refused(model, wrong):
         model.chat(ASK, response_format=wrong)
     with pytest.raises(gemtp.ArgumentError, match="exclude each other"):
         model.chat(ASK, response_format=FORMAT, json_schema={})
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def test_the_command_line(gemtp_main, tmp_path):
+    target, drafter = gemtp.demo_models()
+    common = ["generate", target, "data = ", "--drafter", drafter, "--threads", 1]
+    file = tmp_path / "person.json"
+    file.write_text(json.dumps(PERSON))
+    code, out, err = gemtp_main(*common, "--json-schema", file, "--max-tokens", 300, "--stats")
+    assert code == 0
+    check(out, PERSON)
+    assert "grammar  forced" in err
+    assert gemtp_main(*common, "--json-schema", json.dumps(PERSON), "--max-tokens", 300)[1] == out
+    code, out, _ = gemtp_main(*common, "--regex", "[0-9]{4}")
+    assert code == 0
+    assert re.fullmatch("[0-9]{4}\n", out)
+    lark = tmp_path / "answer.lark"
+    lark.write_text('start: "yes" | "no"')
+    code, out, _ = gemtp_main(*common, "--grammar", lark)
+    assert (code, out.strip() in ("yes", "no")) == (0, True)
+    for options, words in [
+        (["--json-schema", tmp_path / "missing"], "missing cannot be read: No such file"),
+        (["--json-schema", lark], "json_schema is not JSON"),
+        (["--regex", "a(b"], "regex cannot be compiled"),
+        (["--regex", "a", "--grammar", lark], "not allowed with argument"),
+    ]:
+        code, out, err = gemtp_main(*common, *options)
+        assert code != 0
+        assert out == ""
+        assert words in err
