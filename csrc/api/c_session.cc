@@ -122,6 +122,8 @@ int32_t source_of(DraftSource source) {
       return GEMTP_SOURCE_DRAFTER;
     case DraftSource::kLookup:
       return GEMTP_SOURCE_LOOKUP;
+    case DraftSource::kGrammar:
+      return GEMTP_SOURCE_GRAMMAR;
   }
   return GEMTP_SOURCE_TARGET;
 }

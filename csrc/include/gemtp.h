@@ -256,7 +256,8 @@ GEMTP_API gemtp_status gemtp_session_restore(gemtp_model* model, const char* pat
 typedef enum gemtp_source {
   GEMTP_SOURCE_TARGET = 0, /* not drafted */
   GEMTP_SOURCE_DRAFTER = 1,
-  GEMTP_SOURCE_LOOKUP = 2 /* found earlier in the text */
+  GEMTP_SOURCE_LOOKUP = 2, /* found earlier in the text */
+  GEMTP_SOURCE_GRAMMAR = 3 /* the only one that a constraint left */
 } gemtp_source;
 
 typedef struct gemtp_logprob { /* does not grow */
