@@ -68,6 +68,12 @@ def test_the_extension_is_baseline(tool, capsys):
 
 
 @needs_binutils
+@pytest.mark.skipif("GEMTP_C_BUILD" not in os.environ, reason="GEMTP_C_BUILD names no build")
+def test_the_c_library_is_baseline(tool):
+    assert tool.main([str(Path(os.environ["GEMTP_C_BUILD"]) / "libgemtp.so")]) == 0
+
+
+@needs_binutils
 @needs_compiler
 @pytest.mark.parametrize(
     ("flag", "source"),
@@ -91,12 +97,14 @@ def test_newer_instructions_are_found(tool, capsys, tmp_path, flag, source):
 
 @needs_binutils
 @needs_compiler
-def test_only_what_is_local_to_a_table_may_be_newer(tool, capsys, tmp_path):
+@pytest.mark.parametrize("visibility", ["default", "hidden"])
+def test_only_what_is_local_to_a_table_may_be_newer(tool, capsys, tmp_path, visibility):
     plain = ("-msse2", f'extern "C" {SUM}')
-    good = library(tmp_path, {"avx2.cc": ("-mbmi", TABLE), "plain.cc": plain})
+    table = f"#pragma GCC visibility push({visibility})\n{TABLE}\n"
+    good = library(tmp_path, {"avx2.cc": ("-mbmi", table), "plain.cc": plain})
     assert tool.main([str(good)]) == 0
     # An inline function of a table's file may be the one that everybody else calls.
-    leak = TABLE + "inline int g(int a, int b) { return a & ~b; } int (*other)(int, int) = g;"
+    leak = table + "inline int g(int a, int b) { return a & ~b; } int (*other)(int, int) = g;"
     bad = library(tmp_path, {"avx2.cc": ("-mbmi", leak), "plain.cc": plain})
     capsys.readouterr()
     assert tool.main([str(bad)]) == 1

@@ -60,6 +60,17 @@ def test_importing_the_package_is_cheap():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_a_text_takes_few_modules():
+    """numpy alone doubles the time to the first token."""
+    code = (
+        "import sys, gemtp_native as gemtp\n"
+        "gemtp.Model(*gemtp.demo_models()).generate('def f(', max_tokens=2)\n"
+        "print(*sorted({'numpy', 'asyncio', 'jinja2', 'tqdm', 'urllib.request'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
 def test_sdist_holds_the_checkout_and_nothing_else(tmp_path):
     backend = f"import scikit_build_core.build as b; b.build_sdist({str(tmp_path)!r})"

@@ -97,12 +97,14 @@ def build(out: Path, glibc: str) -> tuple[Path, Path]:
 
 def _compilers(work: Path, target: str) -> dict[str, str]:
     """The environment in which CMake finds compilers that link for old systems."""
+    import ziglang
+
+    zig = Path(ziglang.__file__).parent / "zig"  # pip hides installed packages from what it builds
     environment = {}
     for variable, command in (("CC", "cc"), ("CXX", "c++")):
         script = work / f"zig-{command}"
         script.write_text(
-            f'#!/bin/sh\nexec "{sys.executable}" -m ziglang {command} -target {target} "$@"\n',
-            encoding="utf-8",
+            f'#!/bin/sh\nexec "{zig}" {command} -target {target} "$@"\n', encoding="utf-8"
         )
         script.chmod(0o755)
         environment[variable] = str(script)

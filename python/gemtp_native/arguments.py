@@ -5,16 +5,17 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypedDict, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from . import _core
 from .errors import ArgumentError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 Prompt = str | bytes | Sequence[int]
 Draft = Literal["auto"] | int
-LogitsProcessor = Callable[[Sequence[int], np.ndarray], "np.ndarray | None"]
+LogitsProcessor = Callable[[Sequence[int], "np.ndarray"], "np.ndarray | None"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_LOGPROBS = 20

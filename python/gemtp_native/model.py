@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-import numpy as np
-
 from . import __version__, _core
 from .arguments import (
     GenerationOptions,
@@ -44,6 +42,7 @@ from .stream import OnPrompt, TextStream
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    import numpy as np
     from typing_extensions import Unpack
 
 __all__ = [

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from . import _core
 from .results import DepthReport, Output, Stats, Token
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 OnPrompt = Callable[[int, int], Any]
 
@@ -63,6 +64,9 @@ class TextStream(Iterator[str], AsyncIterator[str]):
 
     async def anext_step(self) -> list[Token] | None:
         """:meth:`next_step`, awaited; cancelling the task stops the generation."""
+        import asyncio  # whoever awaits has it; the others start sooner without
+        from concurrent.futures import ThreadPoolExecutor
+
         if self._generation is None:
             return None
         if self._worker is None:
