@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -43,6 +42,8 @@ class Room:
 
     @asynccontextmanager
     async def astream(self, start: Callable[[], S]) -> AsyncIterator[S]:
+        import asyncio  # whoever awaits has it; the others start sooner without
+
         thread = threading.get_ident()
         left = asyncio.Event()
         loop = asyncio.get_running_loop()
