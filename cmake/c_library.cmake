@@ -4,6 +4,7 @@ option(BUILD_SHARED_LIBS "Build the C library as a shared one" ON)
 set(api csrc/api)
 add_library(gemtp
   ${api}/c_boundary.cc
+  ${api}/c_constraint.cc
   ${api}/c_model.cc
   ${api}/c_session.cc
   ${api}/c_text.cc

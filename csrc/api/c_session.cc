@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "api/c_boundary.h"
+#include "api/c_constraint.h"
 #include "api/c_handles.h"
 #include "api/c_text.h"
 #include "decode/engine.h"
@@ -174,6 +175,8 @@ gemtp_stats CSession::stats() const {
   out.accepted = s.accepted;
   out.lookup_drafted = s.lookup_drafted;
   out.lookup_accepted = s.lookup_accepted;
+  out.grammar_drafted = s.grammar_drafted;
+  out.grammar_accepted = s.grammar_accepted;
   out.prompt_tokens = s.prompt_tokens;
   out.cached_tokens = s.cached_tokens;
   out.prompt_done = std::min(timeline->cached(), s.prompt_tokens);
@@ -209,7 +212,7 @@ gemtp_generate_options with_defaults(const gemtp_generate_options* options) {
   return complete(options, generate_defaults(), "gemtp_generate_options");
 }
 
-GenerationParams params_of(const gemtp_generate_options& o) {
+GenerationParams params_of(const gemtp_generate_options& o, const Engine& engine) {
   GenerationParams p;
   p.max_tokens = o.max_tokens;
   p.sampling.temperature = o.temperature;
@@ -227,6 +230,7 @@ GenerationParams params_of(const gemtp_generate_options& o) {
   p.draft = o.draft == GEMTP_DRAFT_AUTO ? kAutoDraft : o.draft;
   p.ignore_eos = o.ignore_eos != 0;
   p.logprobs = o.logprobs;
+  p.constraint = constraint_of(o.constraint, engine.config().vocab);
   if (o.on_logits)
     p.logits_processor = [on_logits = o.on_logits, user = o.user](const std::vector<int32_t>& ids,
                                                                   float* logits, int64_t vocab) {
@@ -347,7 +351,7 @@ gemtp_status gemtp_session_generate(gemtp_session* session, const gemtp_generate
                                     char* error, size_t error_size) {
   return guarded_call(session, error, error_size, [&](CSession& s) {
     const gemtp_generate_options o = with_defaults(options);
-    s.begin(params_of(o));
+    s.begin(params_of(o, *s.timeline->engine()));
     s.generate(o);
   });
 }
@@ -358,8 +362,9 @@ gemtp_status gemtp_session_cancel(gemtp_session* session, char* error, size_t er
 
 gemtp_status gemtp_session_begin(gemtp_session* session, const gemtp_generate_options* options,
                                  char* error, size_t error_size) {
-  return guarded_call(session, error, error_size,
-                      [&](CSession& s) { s.begin(params_of(with_defaults(options))); });
+  return guarded_call(session, error, error_size, [&](CSession& s) {
+    s.begin(params_of(with_defaults(options), *s.timeline->engine()));
+  });
 }
 
 gemtp_status gemtp_session_step(gemtp_session* session, size_t* count, gemtp_finish* finish,

@@ -286,6 +286,26 @@ typedef struct gemtp_logit_bias {
   float bias; /* is added; -INFINITY bans the token */
 } gemtp_logit_bias;
 
+/* What may be generated. It is the state of one text, which goes forward and, with drafts that were
+ * wrong, back; `user` belongs to one generation, until the session begins another or is closed.
+ * Comes on threads as on_logits does, one call at a time. Functions that return a status give 0,
+ * or end the generation as cancelled. The tokens are the same with drafts and without. */
+typedef struct gemtp_constraint {
+  size_t size;
+  /* Goes on by tokens that may come next, or takes back the latest n. */
+  int (*push)(const int32_t* ids, size_t n, void* user);
+  int (*pop)(size_t n, void* user);
+  /* The tokens that may come next: bit id % 32 of word id / 32. All n words are 0 before. End
+   * tokens are among them where the text may end. */
+  int (*mask)(uint32_t* words, size_t n, void* user);
+  /* May be NULL. Tokens that are the only ones to come, at most `capacity`; their number is
+   * returned. They are verified as drafts are, but cost nothing to make. */
+  size_t (*forced)(int32_t* ids, size_t capacity, void* user);
+  /* May be NULL. 1: nothing but an end may come, and the generation ends with GEMTP_FINISH_STOP. */
+  int (*complete)(void* user);
+  void* user;
+} gemtp_constraint;
+
 enum { GEMTP_DRAFT_AUTO = -1 };
 
 typedef struct gemtp_generate_options {
@@ -318,6 +338,7 @@ typedef struct gemtp_generate_options {
    * it may call nothing that generates. Stopped, the call returns GEMTP_ERROR_CANCELLED. */
   int (*on_logits)(const int32_t* ids, size_t count, float* logits, size_t vocab_size, void* user);
   void* user;
+  const gemtp_constraint* constraint; /* NULL: none */
 } gemtp_generate_options;
 
 GEMTP_API gemtp_status gemtp_generate_options_init(gemtp_generate_options* options, size_t size);
@@ -356,11 +377,12 @@ GEMTP_API gemtp_status gemtp_session_emitted(gemtp_session* session, size_t inde
 
 typedef struct gemtp_stats { /* of the latest generation */
   size_t size;
-  int32_t finish;                          /* gemtp_finish */
-  int64_t rounds;                          /* verify passes */
-  int64_t drafted;                         /* drafts verified */
-  int64_t accepted;                        /* drafts that became tokens */
-  int64_t lookup_drafted, lookup_accepted; /* of those, the ones looked up in the text */
+  int32_t finish;                            /* gemtp_finish */
+  int64_t rounds;                            /* verify passes */
+  int64_t drafted;                           /* drafts verified */
+  int64_t accepted;                          /* drafts that became tokens */
+  int64_t lookup_drafted, lookup_accepted;   /* of those, the ones looked up in the text */
+  int64_t grammar_drafted, grammar_accepted; /* and the ones that a constraint forced */
   int64_t prompt_tokens;
   int64_t cached_tokens; /* of the prompt, whose K/V was there already */
   int64_t prompt_done;   /* of the prompt, with those */

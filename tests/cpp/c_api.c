@@ -206,6 +206,83 @@ static void logits_are_seen_and_changed(gemtp_model* model) {
   REQUIRE(runs[0].logprobs[9] != runs[0].logprobs[10]);
 }
 
+/* A constraint: the n-th token generated is n % 5 behind a multiple of 5, and every fourth is
+ * certain. */
+typedef struct Rule {
+  int64_t n, pushed, popped;
+  int fail;
+} Rule;
+
+static int rule_push(const int32_t* ids, size_t n, void* user) {
+  Rule* r = user;
+  size_t i;
+  for (i = 0; i < n; ++i) REQUIRE(ids[i] % 5 == (r->n + (int64_t)i) % 5);
+  r->n += (int64_t)n;
+  r->pushed += (int64_t)n;
+  return 0;
+}
+
+static int rule_pop(size_t n, void* user) {
+  Rule* r = user;
+  REQUIRE((int64_t)n <= r->n);
+  r->n -= (int64_t)n;
+  r->popped += (int64_t)n;
+  return 0;
+}
+
+static int rule_mask(uint32_t* words, size_t n, void* user) {
+  const Rule* r = user;
+  const int32_t only = (int32_t)(300 + r->n % 5);
+  size_t id;
+  if (r->n % 4 == 3)
+    words[only / 32] |= (uint32_t)1 << only % 32;
+  else
+    for (id = (size_t)(r->n % 5); id < 32 * n; id += 5) words[id / 32] |= (uint32_t)1 << id % 32;
+  return r->fail && r->n >= r->fail;
+}
+
+static size_t rule_forced(int32_t* ids, size_t capacity, void* user) {
+  const Rule* r = user;
+  REQUIRE(capacity > 0);
+  if (r->n % 4 != 3) return 0;
+  ids[0] = (int32_t)(300 + r->n % 5);
+  return 1;
+}
+
+static void constraints_are_kept(gemtp_model* model) {
+  static Output free_of_drafts, drafted;
+  Rule rules[2];
+  gemtp_constraint constraint = {sizeof constraint, rule_push, rule_pop, rule_mask,
+                                 rule_forced,       NULL,      NULL};
+  int i;
+  memset(rules, 0, sizeof rules);
+  for (i = 0; i < 2; ++i) {
+    Output* out = i ? &drafted : &free_of_drafts;
+    gemtp_session* session = prompted(model);
+    const size_t prompt = tokens_of(session);
+    gemtp_generate_options options = options_for(5 * i, 1, out);
+    int32_t ids[128];
+    size_t count, at;
+    constraint.user = &rules[i];
+    options.constraint = &constraint;
+    OK(gemtp_session_generate(session, &options, ERR));
+    OK(gemtp_session_tokens(session, ids, 128, &count, ERR));
+    REQUIRE(count == prompt + kTokens);
+    if (i) REQUIRE(stats_of(session).grammar_accepted > 0);
+    for (at = 0; at < kTokens; ++at) REQUIRE(ids[prompt + at] % 5 == (int32_t)(at % 5));
+    rules[i].n = 0;
+    rules[i].fail = 10;
+    REQUIRE(gemtp_session_generate(session, &options, ERR) == GEMTP_ERROR_CANCELLED);
+    REQUIRE(strstr(error, "constraint") != NULL);
+    constraint.mask = NULL;
+    REQUIRE(gemtp_session_generate(session, &options, ERR) == GEMTP_ERROR_ARGUMENT);
+    constraint.mask = rule_mask;
+    gemtp_session_close(session);
+  }
+  same_text(&free_of_drafts, &drafted);
+  REQUIRE(rules[1].popped > 0);
+}
+
 static void text_round_trips(gemtp_model* model) {
   int32_t ids[64];
   char text[128];
@@ -747,6 +824,7 @@ int main(int argc, char** argv) {
   a_model_describes_itself(model, argv[1], argv[2]);
   same_bytes_with_and_without_drafter(model);
   logits_are_seen_and_changed(model);
+  constraints_are_kept(model);
   sessions_go_on(model, argv[3]);
   chats_are_rendered_and_parsed(model);
   loading_can_be_cancelled(argv[1]);

@@ -14,12 +14,12 @@ namespace {
 
 constexpr Fl_Color rgb(unsigned hex) { return static_cast<Fl_Color>(hex << 8); }
 
-const Theme kLight{false,         rgb(0xf6f3ec), rgb(0xfffdf8), rgb(0xffffff),
-                   rgb(0x20212f), rgb(0x62626f), rgb(0xded8ca), rgb(0x474bc9),
-                   rgb(0xffffff), rgb(0xb3261e), rgb(0x5a5fe0), rgb(0x0f8a73)};
-const Theme kDark{true,          rgb(0x14151d), rgb(0x1b1d28), rgb(0x232634),
-                  rgb(0xe9e7f0), rgb(0xa3a3b5), rgb(0x333748), rgb(0xa2a9ff),
-                  rgb(0x14151d), rgb(0xff8f85), rgb(0x8d95ff), rgb(0x4fd0b4)};
+const Theme kLight{false,         rgb(0xf6f3ec), rgb(0xfffdf8), rgb(0xffffff), rgb(0x20212f),
+                   rgb(0x62626f), rgb(0xded8ca), rgb(0x474bc9), rgb(0xffffff), rgb(0xb3261e),
+                   rgb(0x5a5fe0), rgb(0x0f8a73), rgb(0xb86e00)};
+const Theme kDark{true,          rgb(0x14151d), rgb(0x1b1d28), rgb(0x232634), rgb(0xe9e7f0),
+                  rgb(0xa3a3b5), rgb(0x333748), rgb(0xa2a9ff), rgb(0x14151d), rgb(0xff8f85),
+                  rgb(0x8d95ff), rgb(0x4fd0b4), rgb(0xf0b050)};
 
 const Theme* current = &kLight;
 double scale = 1;

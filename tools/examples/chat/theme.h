@@ -7,7 +7,8 @@
 
 struct Theme {
   bool dark;
-  Fl_Color ground, surface, raised, ink, soft, line, accent, on_accent, danger, drafter, lookup;
+  Fl_Color ground, surface, raised, ink, soft, line, accent, on_accent, danger, drafter, lookup,
+      grammar;
 };
 
 const Theme& theme();

@@ -55,10 +55,15 @@ void Transcript::apply_theme() {
   const Fl_Font font = code_ ? FL_COURIER : FL_HELVETICA;
   const int small = size_ - px(2);
   const Style_Table_Entry table[] = {
-      {t.ink, font, size_, 0},           {t.drafter, font, size_, 0},
-      {t.lookup, font, size_, 0},        {t.soft, FL_HELVETICA_ITALIC, size_, 0},
-      {t.ink, font | FL_BOLD, size_, 0}, {t.accent, FL_HELVETICA_BOLD, small, 0},
-      {t.soft, FL_HELVETICA, size_, 0},  {t.danger, FL_HELVETICA, size_, 0},
+      {t.ink, font, size_, 0},
+      {t.drafter, font, size_, 0},
+      {t.lookup, font, size_, 0},
+      {t.grammar, font, size_, 0},
+      {t.soft, FL_HELVETICA_ITALIC, size_, 0},
+      {t.ink, font | FL_BOLD, size_, 0},
+      {t.accent, FL_HELVETICA_BOLD, small, 0},
+      {t.soft, FL_HELVETICA, size_, 0},
+      {t.danger, FL_HELVETICA, size_, 0},
   };
   std::copy(std::begin(table), std::end(table), table_);
   color(t.surface);
@@ -66,7 +71,7 @@ void Transcript::apply_theme() {
   textfont(font);
   textsize(size_);
   selection_color(fl_color_average(t.accent, t.surface, 0.35f));
-  highlight_data(&styles_, table_, 8, kTarget, nullptr, nullptr);
+  highlight_data(&styles_, table_, 9, kTarget, nullptr, nullptr);
   redraw();
 }
 

@@ -13,6 +13,7 @@ class Transcript : public Fl_Text_Display {
     kTarget = 'A',
     kDrafter,
     kLookup,
+    kGrammar,
     kThought,
     kUser,
     kSpeaker,  // who says what follows
@@ -41,7 +42,7 @@ class Transcript : public Fl_Text_Display {
 
   Fl_Text_Buffer text_, styles_;
   std::string more_, more_styles_;  // not shown yet
-  Style_Table_Entry table_[8];
+  Style_Table_Entry table_[9];
   bool code_ = false;
   int size_, widest_ = 0, spare_ = 0;
 };

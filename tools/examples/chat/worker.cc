@@ -60,6 +60,7 @@ class Worker::ReplyText {
 static_assert(static_cast<int>(Origin::kTarget) == GEMTP_SOURCE_TARGET);
 static_assert(static_cast<int>(Origin::kDrafter) == GEMTP_SOURCE_DRAFTER);
 static_assert(static_cast<int>(Origin::kLookup) == GEMTP_SOURCE_LOOKUP);
+static_assert(static_cast<int>(Origin::kGrammar) == GEMTP_SOURCE_GRAMMAR);
 
 Worker::Worker(std::function<void(Event)> tell)
     : tell_(std::move(tell)), thread_([this] { run(); }) {}

@@ -14,7 +14,7 @@
 #include <thread>
 #include <vector>
 
-enum class Origin { kTarget, kDrafter, kLookup, kThought };
+enum class Origin { kTarget, kDrafter, kLookup, kGrammar, kThought };
 
 struct Piece {
   std::string text;
