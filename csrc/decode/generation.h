@@ -22,7 +22,7 @@ struct GenerationParams {
   int draft = kAutoDraft;         // tokens to draft a round; 0: none; kAutoDraft: what pays off
   bool ignore_eos = false;        // end tokens are tokens like any other
   int logprobs = -1;  // of each token, and of so many of the likeliest in its place; -1: none
-  LogitsProcessor logits_processor;  // empty: none
+  LogitsProcessor logits_processor;        // empty: none
   std::shared_ptr<Constraint> constraint;  // what may be generated, for this generation alone
 };
 
