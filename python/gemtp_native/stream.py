@@ -181,8 +181,9 @@ class TextStream(Iterator[str], AsyncIterator[str]):
         self._generation = None
         if self._worker is not None:
             self._worker.shutdown(wait=False)
-        if self._on_close is not None:
-            self._on_close()
+        on_close, self._on_close = self._on_close, None  # it may keep a session alive
+        if on_close is not None:
+            on_close()
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("%s", _summary(self._stats, self._finish_reason))
 
