@@ -77,7 +77,7 @@ class Token:
     """Natural logarithm of its probability in the target's own distribution: at temperature 1,
     before processors, penalties, masks and filters. None unless the option
     ``logprobs`` asks for it."""
-    top_logprobs: TopLogprobs = field(default_factory=list)
+    top_logprobs: TopLogprobs = field(default_factory=list, hash=False)
     """(id, logprob) of the likeliest tokens in its place, likeliest first."""
 
     @property

@@ -84,9 +84,9 @@ class Session:
         generated stays part of the session, also if the stream is ended early. An end token does
         not become part of it.
         """
+        timeline = self._timeline
         params = self._params_of(options)
         callback("on_prompt", on_prompt)
-        timeline = self._timeline
         self._end_stream()
         before = len(timeline.tokens)
         if text is not None:
