@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -70,6 +71,9 @@ def _check_system() -> None:
             [sys.executable, "-c", f"import {module}"], capture_output=True
         ).returncode:
             raise Problem(f"{module} is missing; pip install '.[wheel]' brings all that this needs")
+    for tool in ("strip", "objdump"):
+        if shutil.which(tool) is None:
+            raise Problem(f"{tool} is missing; Debian has it in binutils")
 
 
 def build(out: Path, glibc: str) -> tuple[Path, Path]:
@@ -80,9 +84,13 @@ def build(out: Path, glibc: str) -> tuple[Path, Path]:
         _python("-m", "build", "--sdist", "--outdir", work, ROOT)
         (sdist,) = work.glob("*.tar.gz")
         environment = _compilers(work, f"{platform.machine()}-linux-gnu.{glibc}")
+        # zig's C++ library has debug information: ten times the size. Names of functions stay.
+        strip = _script(work / "strip", "strip --strip-debug --keep-file-symbols")
+        settings = ("install.strip=true", f"cmake.define.CMAKE_STRIP={strip}")
         # pip takes nothing from the checkout: the sdist has to have all of it.
         _python(
             *("-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", work / "built", sdist),
+            *(f"--config-settings={setting}" for setting in settings),
             environment=environment,
             directory=work,
         )
@@ -100,15 +108,16 @@ def _compilers(work: Path, target: str) -> dict[str, str]:
     import ziglang
 
     zig = Path(ziglang.__file__).parent / "zig"  # pip hides installed packages from what it builds
-    environment = {}
-    for variable, command in (("CC", "cc"), ("CXX", "c++")):
-        script = work / f"zig-{command}"
-        script.write_text(
-            f'#!/bin/sh\nexec "{zig}" {command} -target {target} "$@"\n', encoding="utf-8"
-        )
-        script.chmod(0o755)
-        environment[variable] = str(script)
-    return environment
+    return {
+        "CC": str(_script(work / "zig-cc", f'"{zig}" cc -target {target}')),
+        "CXX": str(_script(work / "zig-c++", f'"{zig}" c++ -target {target}')),
+    }
+
+
+def _script(path: Path, command: str) -> Path:
+    path.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
+    path.chmod(0o755)
+    return path
 
 
 def _repair(wheel: Path, tag: str, folder: Path) -> None:
