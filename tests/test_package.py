@@ -81,8 +81,9 @@ def test_sdist_holds_the_checkout_and_nothing_else(tmp_path):
     with tarfile.open(sdist) as archive:
         found = {member.name.removeprefix(f"{top}/") for member in archive.getmembers()}
     listing = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
+    listing += ["--cached", "--others", "--exclude-standard"]
     out = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    tracked = {name for name in out.split("\0") if name and (ROOT / name).is_file()}
-    only_here = {name for name in tracked if name.startswith(".")}
-    assert found == tracked - only_here | {"PKG-INFO"}
+    ours = {name for name in out.split("\0") if name and (ROOT / name).is_file()}
+    only_here = {name for name in ours if name.startswith(".")}
+    assert found == ours - only_here | {"PKG-INFO"}
     assert "LICENSE" in found

@@ -13,6 +13,7 @@ cibuildwheel, as pyproject.toml sets it up; this needs no containers.)
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import platform
 import shutil
@@ -67,9 +68,7 @@ def _check_system() -> None:
     if sys.platform != "linux":
         raise Problem("this builds for glibc, on Linux")
     for module in NEEDED:
-        if subprocess.run(
-            [sys.executable, "-c", f"import {module}"], capture_output=True
-        ).returncode:
+        if importlib.util.find_spec(module) is None:
             raise Problem(f"{module} is missing; pip install '.[wheel]' brings all that this needs")
     for tool in ("strip", "objdump"):
         if shutil.which(tool) is None:
