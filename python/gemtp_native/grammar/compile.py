@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ArgumentError
 
 # As json.dumps writes: what lies between two values is certain then, and costs no choice.
-_JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_JSON_STYLE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 # Nested deeper, recursive compilers are out of their depth.
 _MAX_NESTING = 100
