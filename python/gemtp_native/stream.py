@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _core
+from .closing import Closing
 from .results import DepthReport, Output, Stats, Token
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ OnPrompt = Callable[[int, int], Any]
 _log = logging.getLogger("gemtp_native.model")
 
 
-class TextStream(Iterator[str], AsyncIterator[str]):
+class TextStream(Closing, Iterator[str], AsyncIterator[str]):
     """Pieces of text as they become certain, each valid UTF-8, for ``for`` and ``async for``.
 
     Work happens only while a piece is asked for; ``close()`` (or leaving a ``with`` block) ends it.
@@ -186,18 +187,6 @@ class TextStream(Iterator[str], AsyncIterator[str]):
             on_close()
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("%s", _summary(self._stats, self._finish_reason))
-
-    def __enter__(self) -> TextStream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> TextStream:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
 
     # ---------------------------------------------------------------- what it has given
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from ..closing import Closing
 from ..results import Stats, Token, TopLogprobs
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class _Parts:
             self.malformed.append(piece.text)
 
 
-class ReplyStream(Iterator[ReplyPiece], AsyncIterator[ReplyPiece]):
+class ReplyStream(Closing, Iterator[ReplyPiece], AsyncIterator[ReplyPiece]):
     """Pieces of a reply as they become certain, for ``for`` and ``async for``.
 
     Work happens only while a piece is asked for; ``close()`` (or leaving a ``with`` block) ends it.
@@ -176,18 +177,6 @@ class ReplyStream(Iterator[ReplyPiece], AsyncIterator[ReplyPiece]):
         """Stops the generation and hands its K/V cache back to the model."""
         self._ended = True
         self._stream.close()
-
-    def __enter__(self) -> ReplyStream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> ReplyStream:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
 
     # ---------------------------------------------------------------- what it has given
 
