@@ -1,7 +1,8 @@
 """Corpus and tokenizer of the demo pair.
 
-The corpus is the Python standard library of the interpreter that runs this file. The tokenizer is a
-SentencePiece BPE model in Gemma's style, written in the two forms a Gemma folder has
+The corpus is the Python standard library of the interpreter that runs this file, and the sources of
+any packages that are given as wheels; only the library is held out in part and measured on. The
+tokenizer is a SentencePiece BPE model in Gemma's style, written in the two forms a Gemma folder has
 (`tokenizer.model` and `tokenizer.json`).
 """
 
@@ -9,7 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import sysconfig
+import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +24,8 @@ SKIPPED_DIRS = {"site-packages", "dist-packages", "__pycache__", "encodings", "p
 # Written at build time: it holds the paths of the machine that built the interpreter.
 SKIPPED_PREFIXES = ("_sysconfigdata", "_sysconfig_vars")
 HELD_OUT_PERCENT = 3
+PACKAGES = "packages/"  # what the names of files from wheels begin with
+MAX_FILE = 200_000  # characters; longer files of packages are tables
 
 RESERVED = ["<pad>", "<eos>", "<bos>", "<unk>"]  # ids 0, 1, 2, 3
 CONTROL = [
@@ -64,12 +70,14 @@ CHAT_TEMPLATE = """\
 class Document:
     """One source file."""
 
-    name: str  # path relative to the library's root, with forward slashes
+    name: str  # path relative to the library's root, or PACKAGES and the path in a wheel
     text: str
 
     @property
     def held_out(self) -> bool:
-        """True for about 3% of the files: a hash of the name decides, not the order."""
+        """True for about 3% of the library's files: a hash of the name decides, not the order."""
+        if self.name.startswith(PACKAGES):
+            return False
         digest = hashlib.sha256(self.name.encode()).digest()
         return int.from_bytes(digest[:4], "big") % 100 < HELD_OUT_PERCENT
 
@@ -89,17 +97,67 @@ def read_corpus(root: Path | None = None) -> list[Document]:
             continue
         if any(part in SKIPPED_DIRS or part.startswith("config-") for part in relative.parts[:-1]):
             continue
-        try:
-            text = path.read_bytes().decode("utf-8")
-        except (UnicodeDecodeError, OSError):
-            continue
-        ascii_share = sum(c < "\x80" for c in text) / max(1, len(text))
-        if "\r" in text or "\0" in text or not text.strip() or ascii_share < 0.95:
-            continue
-        documents.append(Document(relative.as_posix(), text))
+        text = plain_text(path.read_bytes())
+        if text is not None:
+            documents.append(Document(relative.as_posix(), text))
     if not documents:
         raise SystemExit(f"No Python sources found in {root}: the demo is trained on them.")
     return documents
+
+
+def plain_text(content: bytes) -> str | None:
+    """The text of a source file, or None if it isn't plain, mostly ASCII text."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    ascii_share = sum(c < "\x80" for c in text) / max(1, len(text))
+    if "\r" in text or "\0" in text or not text.strip() or ascii_share < 0.95:
+        return None
+    return text
+
+
+def read_packages(wheels: Iterable[Path], library: list[Document]) -> list[Document]:
+    """The sources in wheels, without their tests, duplicates, and copies of held-out files.
+
+    A file counts as a copy if more than a fifth of its longer lines stand in held-out files too:
+    packages carry backports of the library's modules.
+    """
+
+    def long_lines(text: str) -> list[str]:
+        return [line for raw in text.split("\n") if len(line := raw.strip()) > 30]
+
+    held_out = {line for d in library if d.held_out for line in long_lines(d.text)}
+    seen, documents = set(), []
+    for wheel in sorted(wheels):
+        with zipfile.ZipFile(wheel) as archive:
+            for name in sorted(archive.namelist()):
+                document = Document(PACKAGES + name, "")
+                if not name.endswith(".py") or document.is_test:
+                    continue
+                text = plain_text(archive.read(name))
+                if text is None or len(text) > MAX_FILE or text in seen:
+                    continue
+                lines = long_lines(text)
+                if 5 * sum(line in held_out for line in lines) > len(lines):
+                    continue
+                seen.add(text)
+                documents.append(Document(document.name, text))
+    return documents
+
+
+def save_corpus(documents: list[Document], path: Path) -> None:
+    """Write the corpus to one file, for stages that run elsewhere."""
+    temporary = path.with_suffix(".tmp")
+    with lzma.open(temporary, "wt", encoding="utf-8", preset=4) as file:
+        json.dump([[d.name, d.text] for d in documents], file, ensure_ascii=False)
+    temporary.replace(path)
+
+
+def load_corpus(path: Path) -> list[Document]:
+    """Read what `save_corpus` wrote."""
+    with lzma.open(path, "rt", encoding="utf-8") as file:
+        return [Document(name, text) for name, text in json.load(file)]
 
 
 def corpus_digest(documents: list[Document]) -> str:
@@ -118,7 +176,7 @@ def train_sentencepiece(documents: list[Document], vocab_size: int, prefix: Path
     lines = [
         line
         for document in documents
-        if not document.held_out
+        if not (document.held_out or document.name.startswith(PACKAGES))
         for line in document.text.split("\n")
         if line.strip()
     ]
@@ -270,9 +328,10 @@ def encode_stream(documents: list[Document], folder: Path) -> TokenStream:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     newlines = [tokenizer.token_to_id("\n" * n) for n in range(1, 9)]
     parts = []
-    for document in documents:
-        ids = tokenizer.encode(document.text, add_special_tokens=False).ids
-        parts.append(np.asarray([*ids, 1], dtype=np.int64))
+    for first in range(0, len(documents), 256):
+        texts = [d.text for d in documents[first : first + 256]]
+        encoded = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        parts += [np.asarray([*e.ids, 1], dtype=np.int64) for e in encoded]
     ids = np.concatenate(parts)
     begins_line = np.isin(ids, [*newlines, 1])
     starts = np.concatenate([[0], np.flatnonzero(begins_line)[:-1] + 1])
@@ -280,9 +339,10 @@ def encode_stream(documents: list[Document], folder: Path) -> TokenStream:
 
 
 def training_stream(documents: list[Document], folder: Path) -> TokenStream:
-    """Training files: the library's modules twice, its tests once, so that tests don't rule."""
+    """Training files: the library's modules twice, so that its tests don't rule; the rest once."""
     train = [d for d in documents if not d.held_out]
-    return encode_stream(train + [d for d in train if not d.is_test], folder)
+    modules = [d for d in train if not (d.is_test or d.name.startswith(PACKAGES))]
+    return encode_stream(train + modules, folder)
 
 
 def held_out_stream(documents: list[Document], folder: Path) -> TokenStream:

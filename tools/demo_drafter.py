@@ -25,6 +25,7 @@ from demo_target import (
     initialise,
     learning_rate_factor,
     make_optimizers,
+    mixed_precision,
     save_checkpoint,
     set_learning_rate,
     softcapped_logits,
@@ -195,7 +196,8 @@ def mixed_cross_entropy(logits: Tensor, probabilities: Tensor, choice: Tensor) -
 
     -sum(q log softmax(z)) = logsumexp(z) - sum(q z) for any distribution q; one pass for both.
     """
-    soft = torch.einsum("bnc,bnc->bn", probabilities, logits)
+    logits = logits.float()
+    soft = (probabilities * logits).sum(dim=-1)
     hard = logits.gather(-1, choice[..., None]).squeeze(-1)
     return logits.logsumexp(dim=-1) - 0.5 * (soft + hard)
 
@@ -460,13 +462,14 @@ def train_drafter(
             clusters = clusters_of(drafter)
         set_learning_rate(optimizers, learning_rate_factor(step, schedule.steps))
         ids = next(batches).to(device)
-        loss = distillation_loss(target, drafter, ids, masks, recurrent_steps, clusters)
+        with mixed_precision(device):
+            loss = distillation_loss(target, drafter, ids, masks, recurrent_steps, clusters)
         loss.backward()
         nn.utils.clip_grad_norm_(drafter.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        average = loss.item() if average is None else 0.95 * average + 0.05 * loss.item()
+        average = loss.detach() if average is None else average.lerp(loss.detach(), 0.05)
         done = step + 1
         if done % schedule.report_every == 0 or done == schedule.steps:
             outcome = measure_acceptance(
@@ -475,7 +478,7 @@ def train_drafter(
             shares = " ".join(f"{row['accepted']:.3f}" for row in outcome.table())
             rate = (done - first) * schedule.batch_tokens / (time.monotonic() - started)
             log(
-                f"drafter: step {done}/{schedule.steps} loss {average:.4f} "
+                f"drafter: step {done}/{schedule.steps} loss {average.item():.4f} "
                 f"accepted at 1..{recurrent_steps}: {shares} ({outcome.rounds} rounds) "
                 f"{rate:.0f} tokens/s"
             )

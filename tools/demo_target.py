@@ -108,7 +108,12 @@ def causal_masks(length: int, window: int, device: torch.device) -> dict[str, Te
 def softcapped_logits(model: nn.Module, hidden: Tensor) -> Tensor:
     """Head of the target: hidden [..., hidden] after the final norm -> logits [..., vocab]."""
     cap = model.config.final_logit_softcapping
-    return cap * torch.tanh(F.linear(hidden, model.lm_head.weight) / cap)
+    return cap * torch.tanh(F.linear(hidden, model.lm_head.weight).float() / cap)
+
+
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """What training runs under: bfloat16 products on a GPU, float32 everywhere on a CPU."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
 
 
 class Muon(torch.optim.Optimizer):
@@ -120,30 +125,39 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable | None = None) -> None:
         for group in self.param_groups:
+            same_shape: dict[torch.Size, list[nn.Parameter]] = {}
             for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                average = state["momentum"]
-                average.lerp_(parameter.grad, 1 - group["momentum"])
-                update = orthogonalise(parameter.grad.lerp(average, group["momentum"]))
-                rows, columns = parameter.shape
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+                if parameter.grad is not None:
+                    same_shape.setdefault(parameter.shape, []).append(parameter)
+            for shape, parameters in same_shape.items():  # in one go: small matrices are many
+                gradients = torch.stack([p.grad for p in parameters])
+                averages = torch.stack([self._average(p) for p in parameters])
+                averages.lerp_(gradients, 1 - group["momentum"])
+                for parameter, average in zip(parameters, averages, strict=True):
+                    self.state[parameter]["momentum"].copy_(average)
+                updates = orthogonalise(gradients.lerp(averages, group["momentum"]))
+                scale = max(1.0, shape[0] / shape[1]) ** 0.5
+                for parameter, update in zip(parameters, updates, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(update, alpha=-group["lr"] * scale)
+
+    def _average(self, parameter: nn.Parameter) -> Tensor:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        return state["momentum"]
 
 
-def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Push all singular values of a matrix towards 1 by a quintic Newton-Schulz iteration."""
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Push all singular values of matrices [n, rows, columns] towards 1: quintic Newton-Schulz."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x / (x.norm() + 1e-7)
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    return x.mT if tall else x
 
 
 def make_optimizers(
@@ -284,19 +298,20 @@ def train_target(
             masks = causal_masks(length, model.config.sliding_window, device)
             validation = held_out_batch(held_out, 8192 // length, length)
         set_learning_rate(optimizers, learning_rate_factor(step, schedule.steps))
-        loss = target_loss(model, body, next(batches).to(device), masks)
+        with mixed_precision(device):
+            loss = target_loss(model, body, next(batches).to(device), masks)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        average = loss.item() if average is None else 0.98 * average + 0.02 * loss.item()
+        average = loss.detach() if average is None else average.lerp(loss.detach(), 0.02)
         done = step + 1
         if done % schedule.report_every == 0 or done == schedule.steps:
             loss_value = held_out_loss(model, body, validation, masks)
             rate = (done - first) * schedule.batch_tokens / (time.monotonic() - started)
             log(
-                f"target: step {done}/{schedule.steps} loss {average:.4f} "
+                f"target: step {done}/{schedule.steps} loss {average.item():.4f} "
                 f"held-out {loss_value:.4f} {rate:.0f} tokens/s"
             )
             save_checkpoint(

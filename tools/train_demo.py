@@ -2,8 +2,9 @@
 
     python tools/train_demo.py --out build/demo
 
-Six stages, each of which picks up where an earlier run stopped:
+Seven stages, each of which picks up where an earlier run stopped:
 
+    corpus      the standard library's sources, and those in the wheels given with --packages
     tokenizer   SentencePiece BPE over the standard library's sources
     target      train the target, save it as a Hugging Face folder
     drafter     write the target's own continuations, distil the drafter, save it likewise
@@ -11,9 +12,8 @@ Six stages, each of which picks up where an earlier run stopped:
     convert     the two folders to GGUF (Q8_0)
     runtime     acceptance again with gemtp_native and the GGUF files, greedy and sampled
 
-Needs torch, transformers (5.22.2), sentencepiece and tokenizers besides the package itself. The
-default figures made the shipped pair on two cores in about two hours; with a GPU the larger preset
-is chosen. See docs/demo-models.md.
+Needs torch, transformers (5.22.2), sentencepiece and tokenizers besides the package itself. With a
+GPU the larger preset is chosen, of which the shipped pair is. See docs/demo-models.md.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -39,7 +41,10 @@ from demo_corpus import (
     compare_tokenizers,
     corpus_digest,
     held_out_stream,
+    load_corpus,
     read_corpus,
+    read_packages,
+    save_corpus,
     training_stream,
 )
 from demo_drafter import (
@@ -62,7 +67,7 @@ from demo_target import (
     training_batches,
 )
 
-STAGES = ("tokenizer", "target", "drafter", "evaluate", "convert", "runtime")
+STAGES = ("corpus", "tokenizer", "target", "drafter", "evaluate", "convert", "runtime")
 END_TOKENS = ("<eos>", "<turn|>", "<|tool_response>")
 TOKENIZER_FILES = (
     "tokenizer.model",
@@ -92,11 +97,13 @@ PRESETS = {
         own_rows=256,
     ),
     "large": Preset(
-        target=TargetSize(hidden=320, layers=10, pattern=5, kv_shared=5, ffn=640, head_dim=64),
-        drafter=DrafterSize(hidden=128, ffn=512),
-        target_schedule=Schedule(steps=12000, batch_tokens=32768, report_every=200),
-        drafter_schedule=Schedule(steps=6000, batch_tokens=16384, length=384, report_every=200),
-        own_rows=16384,
+        target=TargetSize(hidden=256, ffn=768, head_dim=64, global_head_dim=128),
+        drafter=DrafterSize(),
+        target_schedule=Schedule(
+            steps=12000, batch_tokens=32768, length=512, long_length=1024, report_every=500
+        ),
+        drafter_schedule=Schedule(steps=6000, batch_tokens=24576, length=384, report_every=500),
+        own_rows=4096,
     ),
 }
 
@@ -122,7 +129,8 @@ class Job:
         self.drafter_dir = self.out / "drafter"
         self.checkpoints = self.out / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        self.documents: list[Document] = read_corpus()
+        self.corpus = self.out / "corpus.json.xz"
+        self.packages: list[Path] = options.packages
 
     def log(self, line: str) -> None:
         """Print with the time of day, and keep a copy beside the results."""
@@ -131,13 +139,23 @@ class Job:
         with (self.out / "log.txt").open("a") as file:
             file.write(line + "\n")
 
+    @cached_property
+    def documents(self) -> list[Document]:
+        """The corpus."""
+        self.require(self.corpus, "corpus")
+        return load_corpus(self.corpus)
+
     def streams(self) -> tuple[TokenStream, TokenStream]:
         """Training and held-out tokens."""
         self.require(self.tokenizer_dir / "tokenizer.json", "tokenizer")
-        return (
-            training_stream(self.documents, self.tokenizer_dir),
-            held_out_stream(self.documents, self.tokenizer_dir),
-        )
+        path = self.checkpoints / "tokens.npz"
+        if not path.exists():
+            train = training_stream(self.documents, self.tokenizer_dir)
+            held_out = held_out_stream(self.documents, self.tokenizer_dir)
+            np.savez(path, t=train.ids, ts=train.starts, h=held_out.ids, hs=held_out.starts)
+            return train, held_out
+        saved = np.load(path)
+        return TokenStream(saved["t"], saved["ts"]), TokenStream(saved["h"], saved["hs"])
 
     def require(self, path: Path, stage: str) -> None:
         """Stop with a sentence where an earlier stage's result is missing."""
@@ -160,8 +178,8 @@ def adjusted(schedule: Schedule, steps: int | None, seed: int) -> Schedule:
 
 
 def save_folder(model: nn.Module, folder: Path, tokenizer_dir: Path) -> None:
-    """Write a Hugging Face folder: config, safetensors, tokenizer, chat template."""
-    model.save_pretrained(folder)
+    """Write a Hugging Face folder: config, safetensors in bfloat16, tokenizer, chat template."""
+    model.bfloat16().save_pretrained(folder)
     for name in TOKENIZER_FILES:
         shutil.copyfile(tokenizer_dir / name, folder / name)
 
@@ -171,7 +189,8 @@ def load_target(job: Job) -> nn.Module:
     from transformers import Gemma4ForCausalLM
 
     job.require(job.target_dir / "model.safetensors", "target")
-    return Gemma4ForCausalLM.from_pretrained(job.target_dir).to(job.device).requires_grad_(False)
+    target = Gemma4ForCausalLM.from_pretrained(job.target_dir, dtype=torch.float32)
+    return target.to(job.device).requires_grad_(False)
 
 
 def load_drafter(job: Job) -> nn.Module:
@@ -179,17 +198,26 @@ def load_drafter(job: Job) -> nn.Module:
     from transformers import Gemma4AssistantForCausalLM
 
     job.require(job.drafter_dir / "model.safetensors", "drafter")
-    drafter = Gemma4AssistantForCausalLM.from_pretrained(job.drafter_dir)
+    drafter = Gemma4AssistantForCausalLM.from_pretrained(job.drafter_dir, dtype=torch.float32)
     return drafter.to(job.device).requires_grad_(False)
+
+
+def run_corpus(job: Job) -> None:
+    """Collect the sources into one file, so that later stages may run on another machine."""
+    if job.corpus.exists():
+        job.log(f"corpus: {job.corpus} is there already")
+        return
+    library = read_corpus()
+    packages = read_packages(job.packages, library)
+    save_corpus(library + packages, job.corpus)
+    for label, documents in (("library", library), ("packages", packages)):
+        size = sum(len(d.text) for d in documents)
+        job.log(f"corpus: {label}: {len(documents)} files, {size / 1e6:.1f} MB")
+    job.log(f"corpus: {sys.version.split()[0]}, fingerprint {corpus_digest(job.documents)}")
 
 
 def run_tokenizer(job: Job) -> None:
     """Train the tokenizer and say how far its two forms agree."""
-    size = sum(len(d.text) for d in job.documents)
-    job.log(
-        f"corpus: {len(job.documents)} files, {size / 1e6:.1f} MB, {sys.version.split()[0]}, "
-        f"fingerprint {corpus_digest(job.documents)}"
-    )
     build_tokenizer(job.documents, job.preset.target.vocab, job.tokenizer_dir)
     job.log(f"tokenizer: {compare_tokenizers(job.documents, job.tokenizer_dir)}")
 
@@ -226,7 +254,7 @@ def own_text(job: Job, target: nn.Module, train: TokenStream) -> Tensor | None:
     path = job.checkpoints / "own_text.pt"
     if path.exists():
         return torch.load(path)
-    length, batch = job.preset.drafter_schedule.length, 256
+    length, batch = job.preset.drafter_schedule.length, min(2048, job.preset.own_rows)
     prompt = length // 2
     batches = training_batches(train, batch, prompt - 1, job.seed + 1, 0)
     parts, done = [], 0
@@ -396,6 +424,9 @@ def parse_options() -> argparse.Namespace:
         "--own-rows", type=int, help="continuations by the target for distillation (0: none)"
     )
     parser.add_argument("--compile", action="store_true", help="torch.compile the target")
+    parser.add_argument(
+        "--packages", type=Path, nargs="+", default=[], metavar="WHEEL", help="more to train on"
+    )
     parser.add_argument("--outtype", default="q8_0", help="type of the GGUF files (default q8_0)")
     options = parser.parse_args()
     for name in ("threads", "target_steps", "drafter_steps"):
@@ -412,6 +443,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     job = Job(options)
     stages = {
+        "corpus": run_corpus,
         "tokenizer": run_tokenizer,
         "target": run_target,
         "drafter": run_drafter,
