@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 import gemtp_native as gemtp
+import shipped
 import tiny_files
 from gemtp_native import _core
 from gemtp_native.quantize import plan, quantize, read_imatrix, write_imatrix
 from gemtp_native.quantize.imatrix import Sums
 
-TARGET, DRAFTER = gemtp.demo_models()
+TARGET, DRAFTER = shipped.in_q8_0()
 TEXT = "def mean(values):\n    return sum(values) / len(values)\n\n\n" * 40
 
 
@@ -132,7 +133,7 @@ def test_what_is_written_reads_back(call, text, tmp_path):
     assert fields["imatrix.datasets"] == [str(text)]
     assert (fields["imatrix.chunk_count"], fields["imatrix.chunk_size"]) == (3, 128)
     tensors = {t.name: t for t in reader.tensors}
-    assert tensors["blk.0.ffn_down.weight.in_sum2"].shape.tolist() == [384, 1]
+    assert tensors["blk.0.ffn_down.weight.in_sum2"].shape.tolist() == [768, 1]
     assert tensors["blk.0.ffn_down.weight.counts"].shape.tolist() == [1, 1]
     assert list(tensors) == sorted(tensors, key=lambda n: (n.rpartition(".")[0], n[-1] != "2"))
     # The sums are those of the core.
@@ -236,8 +237,8 @@ def test_importance_of_use(text, call, tmp_path):
     assert call(TARGET, text, "-o", matrix, "--context", 128, "--quiet") == (0, "", "")
     plain, weighted = tmp_path / "plain.gguf", tmp_path / "weighted.gguf"
     options = {"allow_requantize": True, "progress": False}
-    quantize(TARGET, plain, "q4_0", **options)
-    made = quantize(TARGET, weighted, "q4_0", imatrix=read_imatrix(matrix), **options)
+    quantize(TARGET, plain, "q3_k_m", **options)
+    made = quantize(TARGET, weighted, "q3_k_m", imatrix=read_imatrix(matrix), **options)
     assert made.weighted > 0
     exact = gemtp.Model(TARGET, context=256)
     ids = exact.tokenize(TEXT)[:200]

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 import gemtp_native as gemtp
+import shipped
 import tiny_files
 from gemtp_native import evaluate
 from gemtp_native.quantize import quantize
 
-TARGET, DRAFTER = gemtp.demo_models()
+TARGET, DRAFTER = shipped.in_q8_0()
 TEXT = """\
 def mean(values):
     \"\"\"The arithmetic mean of some numbers.\"\"\"

@@ -12,6 +12,7 @@ import pytest
 
 import checkpoints
 import gemtp_native as gemtp
+import shipped
 import tiny_files
 from convert_folders import CONFIGS, make_folder
 from gemtp_native import _core
@@ -22,6 +23,7 @@ from gemtp_native.convert.types import (
     FILE_TYPES,
     Rules,
     TensorType,
+    encoded_size,
     file_type,
     fitting,
     is_matrix,
@@ -30,48 +32,15 @@ from gemtp_native.convert.types import (
 from gemtp_native.quantize import ImportanceMatrix, has_type, plan, quantize
 from gemtp_native.quantize.imatrix import Sums
 
-TARGET, DRAFTER = gemtp.demo_models()
+TARGET, _ = shipped.in_q8_0()
 Q4_K, Q5_K, Q6_K = TensorType.Q4_K, TensorType.Q5_K, TensorType.Q6_K
 F32, BF16 = TensorType.F32, TensorType.BF16
 
 
 @pytest.fixture(scope="module")
-def originals(tmp_path_factory) -> tuple[Path, Path]:
-    """The shipped pair in F32 (from Q8_0, whose values it holds)."""
-    folder = tmp_path_factory.mktemp("f32")
-    made = []
-    for source in (TARGET, DRAFTER):
-        g = _all_f32(source)
-        path = folder / Path(source).name
-        path.write_bytes(g)
-        made.append(path)
-    return made[0], made[1]
-
-
-def _all_f32(source: str | Path) -> bytes:
-    from gemtp_native.convert.encode import decode
-    from gemtp_native.convert.gguf_file import Layout
-
-    contents = read_contents(Path(source))
-    layout = Layout()
-    data = Path(source).read_bytes()
-    parts = []
-    for t in contents.tensors:
-        kind = TensorType(t.kind)
-        size = _size(t.count, kind)
-        raw = np.frombuffer(data, np.uint8, size, t.offset)
-        parts.append(decode(raw, kind).astype("<f4").tobytes())
-        layout.add(t.name, t.shape, F32)
-    out = layout.header(contents.metadata)
-    for part in parts:
-        out += part + bytes(-len(part) % 32)
-    return out
-
-
-def _size(count: int, kind: TensorType) -> int:
-    from gemtp_native.convert.types import encoded_size
-
-    return encoded_size(count, kind)
+def originals() -> tuple[Path, Path]:
+    """The shipped pair in F32."""
+    return shipped.in_f32()
 
 
 def kinds_of(path: str | Path) -> dict[str, str]:
@@ -195,7 +164,7 @@ def test_what_is_written(originals, tmp_path):
             assert (was.name, was.shape) == (now.name, now.shape)
             kind = TensorType(now.kind)
             values = np.frombuffer(old, "<f4", was.count, was.offset)
-            data = new[now.offset : now.offset + _size(now.count, kind)]
+            data = new[now.offset : now.offset + encoded_size(now.count, kind)]
             assert data == encode(values, kind).tobytes()
             if was.name in made.tensors:
                 assert made.tensors[was.name] == kind.name
@@ -203,14 +172,15 @@ def test_what_is_written(originals, tmp_path):
 
 
 def test_the_shipped_pair_in_a_mix(originals, tmp_path):
-    """Its rows are narrow: what each matrix falls back to, and the pair still agrees."""
+    """Its rows are narrow, or not of 256: what each matrix falls back to."""
     target, drafter = (
         quantize(path, tmp_path / path.name, "q4_k_m", progress=False) for path in originals
     )
     kinds = kinds_of(target.path)
     assert kinds["per_layer_token_embd.weight"] == "Q6_K"  # 512 values
-    assert kinds["token_embd.weight"] == "Q8_0"
-    assert kinds["blk.0.attn_q.weight"] == "Q5_0"
+    assert kinds["token_embd.weight"] == "Q6_K"
+    assert kinds["blk.0.attn_q.weight"] == "Q4_K"
+    assert kinds["blk.0.proj.weight"] == "Q5_0"  # 64
     assert kinds["blk.0.attn_norm.weight"] == "F32"
     assert kinds["per_layer_model_proj.weight"] == "F32"
     assert any("as Q5_0, because their rows" in note for note in target.notes)
@@ -260,7 +230,7 @@ def test_threads_do_not_change_bytes(originals, tmp_path):
 def test_importance_reaches_its_columns(originals, tmp_path):
     name = "blk.0.ffn_down.weight"
     random = np.random.default_rng(1)
-    sums = Sums(random.lognormal(0, 2, (1, 384)).astype(np.float32), np.float32([7]))
+    sums = Sums(random.lognormal(0, 2, (1, 768)).astype(np.float32), np.float32([7]))
     matrix = ImportanceMatrix(Path("some.gguf"), {name: sums}, ["text"], 3)
     made = quantize(originals[0], tmp_path / "w.gguf", "q4_0", imatrix=matrix, progress=False)
     assert made.weighted == 1
@@ -270,7 +240,7 @@ def test_importance_reaches_its_columns(originals, tmp_path):
     assert contents.values["quantize.imatrix.chunks_count"] == 3
     (source,) = [t for t in read_contents(originals[0]).tensors if t.name == name]
     values = np.frombuffer(originals[0].read_bytes(), "<f4", source.count, source.offset)
-    weights = np.tile(sums.squares[0] / np.float32(7), 192)
+    weights = np.tile(sums.squares[0] / np.float32(7), 256)
     expected = encode(values, TensorType.Q4_0, weights).tobytes()
     (tensor,) = [t for t in contents.tensors if t.name == name]
     data = made.path.read_bytes()[tensor.offset :][: len(expected)]
@@ -404,7 +374,7 @@ def test_an_importance_matrix_of_another_model(originals, tmp_path):
     one = np.float32([1])
     refused("has no entry for any matrix", {"blk.99.attn_q.weight": Sums(one[None], one)})
     refused(
-        "attn_q.weight has 1 x 7 values, the model needs 1 x 192",
+        "attn_q.weight has 1 x 7 values, the model needs 1 x 256",
         {"blk.0.attn_q.weight": Sums(np.ones((1, 7), np.float32), one)},
     )
 

@@ -13,7 +13,7 @@ from scripted_model import ANSWER
 from serving import Server, serving
 
 PROMPT = "def read_lines(path):\n"
-ASK = [{"role": "user", "content": "def f(x):"}]
+ASK = [{"role": "user", "content": "def read_lines(path):"}]
 SAMPLED = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "seed": 11}
 ADD = {
     "type": "function",
@@ -62,7 +62,7 @@ def test_a_chat_is_what_python_says(demo_server: Server, model, options):
     expected = model.chat(ASK, max_tokens=40, **options)
     choice = answer["choices"][0]
     assert choice["message"]["content"] == expected.content
-    assert choice["finish_reason"] == "length"
+    assert choice["finish_reason"] == expected.finish_reason
     chunks = demo_server.stream("/v1/chat/completions", messages=ASK, max_tokens=40, **options)
     deltas = [c["choices"][0]["delta"] for c in chunks]
     assert deltas[0] == {"role": "assistant", "content": ""}

@@ -19,6 +19,7 @@ import pytest
 
 import checkpoints
 import gemtp_native as gemtp
+import shipped
 import tiny_files
 from gemtp_native import _core, evaluate, sweep
 from gemtp_native.convert import convert
@@ -29,7 +30,7 @@ from gemtp_native.sweep import measure
 from gemtp_native.sweep.render import csv_columns
 from gemtp_native.sweep.report import acceptance
 
-TARGET, DRAFTER = gemtp.demo_models()
+TARGET, DRAFTER = shipped.in_q8_0()
 SMALL = ("--prompts", 3, "--prompt-tokens", 24, "--tokens", 12, "--runs", 1, "--context", 64)
 SMALL = (*SMALL, "--chunks", 2, "--depth", 3)
 

@@ -9,7 +9,7 @@ Seven stages, each of which picks up where an earlier run stopped:
     target      train the target, save it as a Hugging Face folder
     drafter     write the target's own continuations, distil the drafter, save it likewise
     evaluate    held-out loss, and acceptance per draft position in greedy rounds
-    convert     the two folders to GGUF (Q8_0)
+    convert     the two folders to GGUF (Q4_0)
     runtime     acceptance again with gemtp_native and the GGUF files, greedy and sampled
 
 Needs torch, transformers (5.22.2), sentencepiece and tokenizers besides the package itself. With a
@@ -100,9 +100,9 @@ PRESETS = {
         target=TargetSize(hidden=256, ffn=768, head_dim=64, global_head_dim=128),
         drafter=DrafterSize(),
         target_schedule=Schedule(
-            steps=12000, batch_tokens=32768, length=512, long_length=1024, report_every=500
+            steps=3700, batch_tokens=32768, length=512, long_length=1024, report_every=500
         ),
-        drafter_schedule=Schedule(steps=6000, batch_tokens=24576, length=384, report_every=500),
+        drafter_schedule=Schedule(steps=1250, batch_tokens=24576, length=384, report_every=500),
         own_rows=4096,
     ),
 }
@@ -427,7 +427,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--packages", type=Path, nargs="+", default=[], metavar="WHEEL", help="more to train on"
     )
-    parser.add_argument("--outtype", default="q8_0", help="type of the GGUF files (default q8_0)")
+    parser.add_argument("--outtype", default="q4_0", help="type of the GGUF files (default q4_0)")
     options = parser.parse_args()
     for name in ("threads", "target_steps", "drafter_steps"):
         value = getattr(options, name)

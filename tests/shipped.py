@@ -1,0 +1,54 @@
+"""The shipped pair in types that it does not come in, made once."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+import gemtp_native as gemtp
+from gemtp_native.convert.encode import decode
+from gemtp_native.convert.gguf_file import Layout, read_contents
+from gemtp_native.convert.types import TensorType, encoded_size
+from gemtp_native.quantize import quantize
+
+
+@cache
+def in_f32() -> tuple[Path, Path]:
+    """Target and drafter, their very values."""
+    return _pair("f32", lambda source, path: path.write_bytes(_all_f32(source)))
+
+
+@cache
+def in_q8_0() -> tuple[Path, Path]:
+    """Target and drafter, which can be quantized further."""
+    wide = dict(zip(gemtp.demo_models(), in_f32(), strict=True))
+    return _pair("q8_0", lambda source, path: quantize(wide[source], path, "q8_0", progress=False))
+
+
+def _pair(name: str, make) -> tuple[Path, Path]:
+    folder = Path(tempfile.mkdtemp(prefix=f"shipped-{name}-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    target, drafter = gemtp.demo_models()
+    for source in (target, drafter):
+        make(source, folder / Path(source).name)
+    return folder / Path(target).name, folder / Path(drafter).name
+
+
+def _all_f32(source: str | Path) -> bytes:
+    contents = read_contents(Path(source))
+    data = Path(source).read_bytes()
+    layout, parts = Layout(), []
+    for t in contents.tensors:
+        kind = TensorType(t.kind)
+        raw = np.frombuffer(data, np.uint8, encoded_size(t.count, kind), t.offset)
+        parts.append(decode(raw, kind).astype("<f4").tobytes())
+        layout.add(t.name, t.shape, TensorType.F32)
+    out = layout.header(contents.metadata)
+    for part in parts:
+        out += part + bytes(-len(part) % 32)
+    return out
