@@ -18,31 +18,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
-#include "decode/constraint.h"
+#include "decode/sampling_params.h"
+#include "decode/token_history.h"
 
 namespace gemtp {
-
-struct SamplingParams {
-  float temperature = 0.0f;         // 0: greedy; otherwise > 0
-  int32_t top_k = 0;                // 0: off
-  float top_p = 1.0f;               // (0, 1]; 1: off
-  float min_p = 0.0f;               // [0, 1); 0: off
-  float repetition_penalty = 1.0f;  // > 0; logits > 0 are divided by it, others multiplied
-  float presence_penalty = 0.0f;    // finite; subtracted once from every token seen
-  float frequency_penalty = 0.0f;   // finite; subtracted times the count
-  int32_t penalty_last_n = -1;  // how many latest tokens the penalties look at; -1: all, 0: none
-  uint64_t seed = 0;
-  std::vector<std::pair<int32_t, float>> logit_bias;  // id -> added; -inf bans
-  std::vector<int32_t> suppress_tokens;               // never chosen
-
-  bool penalises() const {
-    return repetition_penalty != 1.0f || presence_penalty != 0.0f || frequency_penalty != 0.0f;
-  }
-};
 
 /// What a caller does to the target's logits [vocab] before everything else. tokens: the prompt and
 /// all that has been chosen since. Called once for each token, in order, by the thread that runs
@@ -50,35 +32,6 @@ struct SamplingParams {
 /// arguments. May throw, which ends the generation.
 using LogitsProcessor =
     std::function<void(const std::vector<int32_t>& tokens, float* logits, int64_t vocab)>;
-
-/// Error{kArgument} naming the first parameter outside its domain (NaN included) and the domain.
-void validate(const SamplingParams& params, int32_t vocab_size);
-
-/// What choosing has to know of the tokens so far, prompt and generated: the counts that penalties
-/// look at, of a sliding window, and where a constraint stands. Drafting pushes its guesses and
-/// pops them again.
-class TokenHistory {
- public:
-  explicit TokenHistory(int32_t last_n = -1) : last_n_(last_n) {}
-  void push(int32_t id);
-  void pop();  // undoes the latest push
-  int64_t size() const { return static_cast<int64_t>(tokens_.size()); }
-  const std::vector<int32_t>& tokens() const { return tokens_; }
-  const std::unordered_map<int32_t, int32_t>& counts() const { return counts_; }
-
-  /// What is pushed from here on is written under the constraint.
-  void constrain(ConstrainedText* text) { constraint_ = text; }
-  ConstrainedText* constraint() const { return constraint_; }  // null: none
-
- private:
-  void count(int32_t id);
-  void uncount(int32_t id);
-
-  int32_t last_n_;
-  std::vector<int32_t> tokens_;
-  std::unordered_map<int32_t, int32_t> counts_;
-  ConstrainedText* constraint_ = nullptr;
-};
 
 class GumbelNoise;  // the noise of one (seed, position)
 

@@ -28,11 +28,11 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
 
     def __init__(
         self,
-        generation: _core.Generation | _core.Timeline,
+        generation: _core.Work,
         on_prompt: OnPrompt | None = None,
         on_close: Callable[[], None] | None = None,
     ):
-        self._generation: _core.Generation | _core.Timeline | None = generation
+        self._generation: _core.Work | None = generation
         self._on_prompt = on_prompt
         self._on_close = on_close
         self._working = threading.Lock()  # held by whoever lets the generation work
@@ -103,17 +103,20 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
                 self._tokens += step
                 if generation.done and generation.tail and not step:
                     step = [Token(-1, "target", generation.tail)]
-                self._record(generation)
+                self._follow(generation)
                 return step
         finally:
             if self._closed:
                 self.close()
 
-    def _record(self, generation: _core.Generation | _core.Timeline) -> None:
-        self._stats = generation.stats
-        self._depth = generation.depth_report
+    def _follow(self, generation: _core.Work) -> None:
         self._finish_reason = generation.finish_reason
         self._prompt_done = generation.prompt_done
+
+    def _record(self, generation: _core.Work) -> None:
+        self._follow(generation)
+        self._stats = generation.stats
+        self._depth = generation.depth_report
 
     def _show_prompt(self) -> None:
         done = self._prompt_done
@@ -177,7 +180,7 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
             finally:
                 self._working.release()
 
-    def _end(self, generation: _core.Generation | _core.Timeline) -> None:
+    def _end(self, generation: _core.Work) -> None:
         self._record(generation)
         self._generation = None
         if self._worker is not None:
@@ -202,6 +205,15 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
 
     @property
     def stats(self) -> Stats:
+        """So far. While another thread lets it work: as of when they were last read."""
+        if self._generation is not None and self._working.acquire(blocking=False):
+            try:
+                if self._generation is not None:
+                    self._record(self._generation)
+            finally:
+                self._working.release()
+            if self._closed:
+                self.close()
         depth = None if self._depth is None else DepthReport(**self._depth)
         return Stats(**self._stats, depth=depth)
 

@@ -1,0 +1,32 @@
+// The knobs of choose(): what each does is said in decode/choose.h, and to users in
+// docs/sampling.md.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+namespace gemtp {
+
+struct SamplingParams {
+  float temperature = 0.0f;         // 0: greedy; otherwise > 0
+  int32_t top_k = 0;                // 0: off
+  float top_p = 1.0f;               // (0, 1]; 1: off
+  float min_p = 0.0f;               // [0, 1); 0: off
+  float repetition_penalty = 1.0f;  // > 0; logits > 0 are divided by it, others multiplied
+  float presence_penalty = 0.0f;    // finite; subtracted once from every token seen
+  float frequency_penalty = 0.0f;   // finite; subtracted times the count
+  int32_t penalty_last_n = -1;  // how many latest tokens the penalties look at; -1: all, 0: none
+  uint64_t seed = 0;
+  std::vector<std::pair<int32_t, float>> logit_bias;  // id -> added; -inf bans
+  std::vector<int32_t> suppress_tokens;               // never chosen
+
+  bool penalises() const {
+    return repetition_penalty != 1.0f || presence_penalty != 0.0f || frequency_penalty != 0.0f;
+  }
+};
+
+/// Error{kArgument} naming the first parameter outside its domain (NaN included) and the domain.
+void validate(const SamplingParams& params, int32_t vocab_size);
+
+}  // namespace gemtp
