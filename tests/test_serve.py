@@ -304,9 +304,18 @@ def test_tool_choice(scripted_server: Server):
     one = scripted_server.chat(ASK, tools=[ADD], parallel_tool_calls=False, max_tokens=9)
     assert one["choices"][0]["finish_reason"] == "tool_calls"
     for choice in ("required", {"type": "function", "function": {"name": "add"}}):
-        answer = scripted_server.ask(
-            "/v1/chat/completions", {"messages": ASK, "tools": [ADD], "tool_choice": choice}
-        )
+        asked = {"messages": ASK, "tools": [ADD], "tool_choice": choice, "max_tokens": 9}
+        (answer,) = scripted_server.ask("/v1/chat/completions", asked).json["choices"]
+        assert answer["finish_reason"] == "tool_calls"
+        (call,) = answer["message"]["tool_calls"]
+        assert json.loads(call["function"]["arguments"]) == {"a": 2, "b": 3}
+    for choice, tools in (
+        ("required", None),
+        ("always", [ADD]),
+        ({"type": "function", "function": {"name": "subtract"}}, [ADD]),
+    ):
+        asked = {"messages": ASK, "tools": tools, "tool_choice": choice}
+        answer = scripted_server.ask("/v1/chat/completions", asked)
         assert answer.status == 400
         assert answer.error["param"] == "tool_choice"
 

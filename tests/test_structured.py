@@ -360,6 +360,90 @@ def test_calls_of_tools_are_free(model):
     check(reply.content, PERSON)
 
 
+TOOLS = [
+    {"name": name, "description": name, "parameters": {"type": "object", "properties": {}}}
+    for name in ("get_weather", "get_time", "f", "größe")
+]
+NAMED = {"type": "function", "function": {"name": "get_time"}}
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED], ids=["any", "one"])
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_a_call_that_has_to_come(model, choice, temperature):
+    """Whatever the model would rather do: the text begins a call of one of the functions."""
+    if model._engine.tokenizer.find("<|tool_call>") < 0:
+        pytest.skip("the model knows no tools")
+    options = {"tools": TOOLS, "tool_choice": choice, "template": "{{ messages[0].content }}"}
+    options["template"] += "{{ tools }}"
+    allowed = ["get_time"] if choice is NAMED else [t["name"] for t in TOOLS]
+    called = set()
+    for seed in range(6 if temperature else 1):
+        options |= {"max_tokens": 24, "temperature": temperature, "seed": seed}
+        texts = {model.chat(ASK, draft=draft, **options).text for draft in (0, "auto", 4)}
+        # And a format of the answer, which will not come, is no reason to refuse.
+        texts.add(model.chat(ASK, response_format=FORMAT, **options).text)
+        (text,) = texts
+        assert text.startswith(tuple(f"<|tool_call>call:{name}{{" for name in allowed))
+        called.add(text.partition("{")[0])
+    assert len(called) > 1 or choice is NAMED or not temperature
+
+
+def test_a_required_call_ends_and_others_may_follow(model):
+    if model._engine.tokenizer.find("<|tool_call>") < 0:
+        pytest.skip("the model knows no tools")
+    template = "{{ messages[0].content }}{{ tools }}"
+    after = len(model.chat_prompt(ASK, tools=TOOLS, template=template)[1])
+    end = model.detokenize([model._engine.tokenizer.end_tokens[-1]], special=True)
+    calls = "<|tool_call>call:f{n:1}<tool_call|><|tool_call>call:get_time{}<tool_call|>"
+    options = {"tools": TOOLS, "template": template, "max_tokens": 60, "tool_choice": "required"}
+    processor, _ = scripted(model, calls + end, after)
+    reply = model.chat(ASK, logits_processor=processor, **options)
+    assert [(c.name, c.arguments) for c in reply.tool_calls] == [("f", {"n": 1}), ("get_time", {})]
+    assert reply.finish_reason == "tool_calls"
+    # An answer and a function that nobody declared are no calls.
+    for text in ("Hello", "<|tool_call>call:get_money{}<tool_call|>"):
+        processor, _ = scripted(model, text, after)
+        with pytest.raises(gemtp.ArgumentError, match="the grammar lets come"):
+            model.chat(ASK, logits_processor=processor, **options)
+
+
+def test_thoughts_before_a_required_call(model):
+    if model._engine.tokenizer.find("<|tool_call>") < 0:
+        pytest.skip("the model knows no tools")
+    options = {"tools": TOOLS, "template": "{{ messages[0].content }}{{ tools }}"}
+    after = len(model.chat_prompt(ASK, thinking=True, **options)[1])
+    processor, _ = scripted(model, "<|channel>thought\nthe time?<channel|>", after)
+    reply = model.chat(
+        ASK, tool_choice=NAMED, thinking=True, logits_processor=processor, max_tokens=40, **options
+    )
+    assert reply.thinking == "the time?"
+    assert "<channel|><|tool_call>call:get_time{" in reply.text
+
+
+def test_no_tools_are_shown_to_a_model_that_may_call_none(model):
+    none = model.chat(ASK, tools=TOOLS, tool_choice="none", max_tokens=9)
+    assert none.text == model.chat(ASK, max_tokens=9).text
+
+
+@pytest.mark.parametrize(
+    ("choice", "tools", "why"),
+    [
+        ("required", None, "no tools"),
+        ("required", [], "no tools"),
+        (NAMED, None, "no tools"),
+        (NAMED, TOOLS[:1], "names 'get_time', but the tools are 'get_weather'"),
+        ("always", TOOLS, "must be"),
+        (1, TOOLS, "must be"),
+        ({"type": "function"}, TOOLS, "must be"),
+        ({"function": {"name": "f"}}, TOOLS, "must be"),
+        ({"type": "function", "function": {"name": 3}}, TOOLS, "must be"),
+    ],
+)
+def test_wrong_tool_choices_are_refused(model, choice, tools, why):
+    with pytest.raises(gemtp.ArgumentError, match=why):
+        model.chat(ASK, tools=tools, tool_choice=choice)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

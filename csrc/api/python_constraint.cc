@@ -121,6 +121,14 @@ void bind_constraint(py::module_& m) {
       py::arg("tokenizer"), py::arg("prompt"), py::arg("answer"), py::arg("thoughts"),
       py::arg("calls"),
       "Of the answer in a reply, but not of the thoughts and calls that are allowed before it.");
+  m.def(
+      "call_constraint",
+      [](const Tokenizer& tokenizer, const std::vector<int32_t>& prompt,
+         const std::vector<std::string>& functions, bool thoughts) -> std::shared_ptr<Constraint> {
+        return std::make_shared<ReplyConstraint>(tokenizer, prompt, functions, thoughts);
+      },
+      py::arg("tokenizer"), py::arg("prompt"), py::arg("functions"), py::arg("thoughts"),
+      "Of a reply that has to call one of the functions, behind thoughts if those are allowed.");
 }
 
 }  // namespace gemtp

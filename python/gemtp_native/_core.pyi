@@ -167,6 +167,9 @@ def matcher_constraint(matcher: object) -> Constraint: ...
 def reply_constraint(
     tokenizer: Tokenizer, prompt: Sequence[int], answer: Constraint, thoughts: bool, calls: bool
 ) -> Constraint: ...
+def call_constraint(
+    tokenizer: Tokenizer, prompt: Sequence[int], functions: Sequence[str], thoughts: bool
+) -> Constraint: ...
 
 class GenerationParams:
     sampling: SamplingParams

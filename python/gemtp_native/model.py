@@ -29,8 +29,10 @@ from .arguments import (
     takes_options,
     utf8_text,
 )
+from .chat.messages import prepared_tools
 from .chat.prompt import Chats
 from .chat.reply import Reply, ReplyStream
+from .chat.tool_choice import required_functions
 from .errors import ArgumentError
 from .find import drafter_path, model_path
 from .grammar import Grammars, schema_of, source_of
@@ -241,6 +243,7 @@ class Model:
         messages: Iterable[Mapping[str, Any]],
         *,
         tools: Iterable[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
         thinking: bool = False,
         response_format: Mapping[str, Any] | None = None,
         template: str | None = None,
@@ -257,6 +260,9 @@ class Model:
                 control tokens. Further members: "tool_calls" of the assistant's, and "name" or
                 "tool_call_id" of a tool's answer.
             tools: declarations of functions: "name", "description", "parameters" (JSON schema).
+            tool_choice: as OpenAI's: "auto" (the model decides), "none" (it is shown no tools),
+                "required" (it has to call one) or {"type": "function", "function": {"name": ...}}
+                (it has to call this one). A call that has to come takes the answer's place.
             thinking: let the model think first.
             response_format: of the answer, as OpenAI's: {"type": "json_schema", "json_schema":
                 {"name": ..., "schema": {...}}}, {"type": "json_object"} or {"type": "text"}.
@@ -270,6 +276,7 @@ class Model:
             self.chat_stream,
             messages,
             tools=tools,
+            tool_choice=tool_choice,
             thinking=thinking,
             response_format=response_format,
             template=template,
@@ -289,6 +296,7 @@ class Model:
         messages: Iterable[Mapping[str, Any]],
         *,
         tools: Iterable[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
         thinking: bool = False,
         response_format: Mapping[str, Any] | None = None,
         template: str | None = None,
@@ -302,6 +310,7 @@ class Model:
             self.chat_stream,
             messages,
             tools=tools,
+            tool_choice=tool_choice,
             thinking=thinking,
             response_format=response_format,
             template=template,
@@ -321,6 +330,7 @@ class Model:
         messages: Iterable[Mapping[str, Any]],
         *,
         tools: Iterable[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
         thinking: bool = False,
         response_format: Mapping[str, Any] | None = None,
         template: str | None = None,
@@ -331,15 +341,19 @@ class Model:
     ) -> ReplyStream:
         """Like :meth:`chat`, but gives pieces of thoughts, answer and calls as they become
         certain. ``reply`` is what has been read so far."""
-        _, ids = self.chat_prompt(messages, tools=tools, thinking=thinking, template=template)
+        declared = prepared_tools(None if tool_choice == "none" else tools)
+        functions = required_functions(tool_choice, declared)
+        _, ids = self.chat_prompt(messages, tools=declared, thinking=thinking, template=template)
         tokenizer = self._engine.tokenizer
         parser = _core.ReplyParser(tokenizer, ids, [utf8_text(s) for s in stop_strings(stop)])
         limit = self.context if max_tokens is None else max_tokens
         all_options = cast(GenerationOptions, {**options, "max_tokens": limit})
         params = self._params_of(all_options, schema_of(response_format))
-        if params.constraint is not None:
+        if functions is not None:
+            params.constraint = _core.call_constraint(tokenizer, ids, functions, thinking)
+        elif params.constraint is not None:
             params.constraint = _core.reply_constraint(
-                tokenizer, ids, params.constraint, thinking, bool(tools)
+                tokenizer, ids, params.constraint, thinking, bool(declared)
             )
         return ReplyStream(self._stream(ids, params, on_prompt), parser, tokenizer)
 

@@ -6,6 +6,9 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..chat.messages import prepared_tools
+from ..chat.tool_choice import required_functions
+from ..errors import ArgumentError
 from .errors import RequestError
 from .fields import Fields, shown
 from .sequence import OnPrompt, Prompt, Sequence
@@ -56,7 +59,8 @@ def chat_work(data: dict[str, Any], settings: Settings) -> Work:
     if top is not None and not wanted:
         f.refuse("top_logprobs", "it needs logprobs to be true")
     logprobs = (top or 0) if wanted else None
-    tools, one_call = _tools(f)
+    tools, tool_options, one_call = _tools(f)
+    options |= tool_options
     thinking = _thinking(f)
     f.only("modalities", [["text"]], 'only ["text"] is supported')
     for name in ("functions", "function_call"):
@@ -276,8 +280,8 @@ def _schema(f: Fields, response_format: dict[str, Any]) -> Any:
     return response_format["json_schema"]["schema"]
 
 
-def _tools(f: Fields) -> tuple[list[Any] | None, bool]:
-    """Declarations, and whether one call is all that is wanted."""
+def _tools(f: Fields) -> tuple[list[Any] | None, dict[str, Any], bool]:
+    """Declarations, what is said about them, and whether one call is all that is wanted."""
     tools = f.list("tools")
     for i, tool in enumerate(tools or []):
         if not isinstance(tool, dict) or tool.get("type") != "function":
@@ -286,17 +290,20 @@ def _tools(f: Fields) -> tuple[list[Any] | None, bool]:
                 "tools",
                 "invalid_value",
             )
+    try:
+        declared = prepared_tools(tools)
+    except ArgumentError as e:
+        raise RequestError(str(e), "tools", "invalid_value") from None
     choice = f.take("tool_choice")
-    if choice is not None and choice not in ("auto", "none"):
-        f.refuse(
-            "tool_choice",
-            '"auto" and "none" are supported; say in a message which tool is to be called',
-            "unsupported_value",
-        )
     if choice == "auto" and not tools:
         f.refuse("tool_choice", "it needs tools")
+    try:
+        required_functions(choice, declared)
+    except ArgumentError as e:
+        raise RequestError(str(e), "tool_choice", "invalid_value") from None
+    options = {} if choice is None else {"tool_choice": choice}
     one_call = f.boolean("parallel_tool_calls") is False
-    return (tools or None) if choice != "none" else None, one_call
+    return (tools or None) if choice != "none" else None, options, one_call
 
 
 def _thinking(f: Fields) -> bool:
