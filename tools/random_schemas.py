@@ -87,7 +87,7 @@ _PATTERNS = (
     r"^#[0-9a-f]{6}$",
     r"^[a-z]{1,8}@[a-z]{1,8}\.(com|org)$",
 )
-_FORMATS = ("date", "time", "ipv4", "uuid")
+_FORMATS = ("date", "ipv4", "uuid")
 
 
 class SchemaMaker:
