@@ -9,8 +9,7 @@ namespace gemtp {
 
 ReplyConstraint::ReplyConstraint(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt,
                                  std::shared_ptr<Constraint> answer, bool thoughts, bool calls)
-    : vocab_(tokenizer.vocab_size()),
-      ends_(tokenizer.end_tokens()),
+    : ends_(tokenizer.end_tokens()),
       answer_(std::move(answer)),
       open_channel_(thoughts ? tokenizer.find("<|channel>") : -1),
       close_channel_(tokenizer.find("<channel|>")),

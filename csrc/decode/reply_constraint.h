@@ -55,7 +55,6 @@ class ReplyConstraint : public Constraint {
   bool free(State state) const;  // anything but an end
   bool is_end(int32_t token) const;
 
-  const int32_t vocab_;
   const std::vector<int32_t> ends_;           // ascending
   const std::shared_ptr<Constraint> answer_;  // null: a call has to come
   const int32_t open_channel_, close_channel_, open_call_, close_call_, quote_;  // -1: none, or not
