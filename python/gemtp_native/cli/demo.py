@@ -7,6 +7,7 @@ import json
 import os
 import statistics
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ class Queue:
 
     def __init__(self, maxsize=0):
 '''
+
+FEWEST_RUNS, MOST_RUNS, SECONDS = 5, 40, 2.0  # of each kind, where no number is asked for
 
 _GREEN, _PLAIN = "\x1b[32m", "\x1b[0m"
 _OPEN, _CLOSE = "‹", "›"
@@ -46,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="(default: 1)")
     parser.add_argument(
-        "--runs", type=_positive, default=5, metavar="N", help="of each kind (default: 5)"
+        "--runs", type=_positive, metavar="N", help="of each kind (default: 2 seconds' worth)"
     )
     parser.add_argument(
         "--draft", type=draft_depth, default="auto", metavar="auto|0..15", help="(default: auto)"
@@ -95,7 +98,9 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         _show_completion(model, prompt, draft=args.draft, **options)
     plain, drafted = Runs(), Runs()
-    for _ in range(args.runs):  # interleaved, so that a busy moment of the machine meets both
+    begin = time.monotonic()
+    while not _enough(args.runs, len(plain.outputs), time.monotonic() - begin):
+        # Interleaved, so that a busy moment of the machine meets both.
         plain.outputs.append(generate(0))
         drafted.outputs.append(generate(args.draft))
     identical = len({(o.text, *o.tokens) for o in plain.outputs + drafted.outputs}) == 1
@@ -104,6 +109,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_figures(plain, drafted, identical, options)
     return 0 if identical else 1
+
+
+def _enough(wanted: int | None, runs: int, seconds: float) -> bool:
+    if wanted is not None:
+        return runs >= wanted
+    return runs >= MOST_RUNS or (runs >= FEWEST_RUNS and seconds >= SECONDS)
 
 
 def _files(args: argparse.Namespace) -> tuple[Path, Path]:
@@ -178,13 +189,21 @@ def _pooled(runs: Runs) -> Stats:
     return runs.outputs[-1].stats
 
 
+def _speedup(plain: Runs, drafted: Runs) -> float | None:
+    """Median of the ratios of neighbouring runs: those met the machine in the same mood."""
+    if not all(plain.rates):
+        return None
+    return statistics.median(b / a for a, b in zip(plain.rates, drafted.rates, strict=True))
+
+
 def _print_figures(plain: Runs, drafted: Runs, identical: bool, options: dict[str, Any]) -> None:
     stats = _pooled(drafted)
     count = len(plain.outputs)
     how = f"temperature {options['temperature']:g}, seed {options['seed']}"
-    print(f"{stats.tokens} tokens at {how}; median of {count} interleaved runs:")
+    print(f"{stats.tokens} tokens at {how}; medians of {count} interleaved runs:")
     print(f"  plain    {plain.rate:8.1f} tokens/s")
-    ratio = f"   {drafted.rate / plain.rate:.2f} times plain" if plain.rate else ""
+    speedup = _speedup(plain, drafted)
+    ratio = "" if speedup is None else f"   {speedup:.2f} times plain"
     print(f"  drafted  {drafted.rate:8.1f} tokens/s{ratio}")
     if stats.drafted:
         print(f"\n{acceptance_table(stats)}")
@@ -201,7 +220,7 @@ def _as_json(model: Model, plain: Runs, drafted: Runs, identical: bool) -> dict[
         "tokens": stats.tokens,
         "plain": plain.as_json(),
         "drafted": drafted.as_json(),
-        "speedup": drafted.rate / plain.rate if plain.rate else None,
+        "speedup": _speedup(plain, drafted),
         "rounds": stats.rounds,
         "acceptance": [
             {"draft": depth, "proposed": proposed, "accepted": accepted}
