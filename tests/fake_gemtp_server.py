@@ -32,6 +32,7 @@ PROPS = {
     "drafter": True,
     "version": "0",
     "chat": True,
+    "mode": "chat",
     "structured": True,
     "auth": False,
     "default_generation_settings": {"temperature": 0.0, "top_p": 1.0},

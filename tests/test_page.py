@@ -403,7 +403,7 @@ def test_a_key(browser, serve):
 
 def test_a_model_without_chat_template(browser, serve):
     server = serve(text="\n    return x")
-    server.script.props["chat"] = False
+    server.script.props |= {"chat": False, "mode": "completion"}
     browser.open(server.url)
     browser.send("def f(x):")
     (body,) = server.bodies()

@@ -338,6 +338,7 @@ def test_health_and_props(demo_server: Server):
     assert props["context"] == 2048
     assert props["drafter"] is True
     assert props["chat"] is True
+    assert props["mode"] == "completion"  # what the page offers first
     assert props["auth"] is False
     assert props["version"] == gemtp.__version__
     assert props["default_generation_settings"]["temperature"] == 0

@@ -140,6 +140,7 @@ class Model:
             0 if kv_budget is None else integer("kv_budget", kv_budget, 1),
             callback("progress", progress),
         )
+        self._target = Path(os.fsdecode(found))
         self._chats: Chats | None = Chats(self._engine, os.fspath(found))
         self._room = Room()
         self._grammars = Grammars()
@@ -424,6 +425,11 @@ class Model:
         (-inf for tokens out of an ordered head's running), and the hidden state that it hands to
         the next step, float32 [k, hidden of the target]."""
         return self._engine.draft(id_list(ids), integer("k", k))
+
+    @property
+    def target(self) -> Path:
+        """The file that was opened; of several parts, the first."""
+        return self._target
 
     @property
     def has_drafter(self) -> bool:

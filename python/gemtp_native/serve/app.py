@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..model import demo_models
 from . import metrics
 from .errors import RequestError, as_request_error
 from .fields import Fields, parse_json
@@ -40,6 +41,9 @@ class App:
         self._files = page_files()
         self._created = int(time.time())
         self._chat = model._engine.chat_template is not None
+        # The shipped pair has a template to try chats with, but all it has learned is code.
+        completes = not self._chat or model.target == demo_models()[0]
+        self._mode = "completion" if completes else "chat"
         self._open: dict[tuple[str, str], Handler] = {("GET", "/health"): self._health}
         for path in self._files:
             self._open["GET", path] = self._page
@@ -165,6 +169,7 @@ class App:
                 "drafter": self._model.has_drafter,
                 "version": __version__,
                 "chat": self._chat,
+                "mode": self._mode,
                 "structured": importlib.util.find_spec("llguidance") is not None,
                 "auth": bool(s.keys),
                 "parallel": s.parallel,

@@ -27,7 +27,7 @@ export class Chat {
   }
 
   get mode() {
-    return this.app.settings.mode ?? (this.app.props?.chat === false ? "completion" : "chat");
+    return this.app.settings.mode ?? this.app.props?.mode ?? "chat";
   }
 
   open(conversation) {
