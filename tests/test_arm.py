@@ -42,7 +42,7 @@ def emulate(cpu: str, program: str, *args: object) -> str:
     env = {k: v for k, v in os.environ.items() if k != "GEMTP_ISA"}
     command = [QEMU, "-cpu", cpu, Path(BUILD) / "tests" / "cpp" / program, *args]
     run = subprocess.run(
-        list(map(str, command)), env=env, capture_output=True, text=True, timeout=300
+        list(map(str, command)), env=env, capture_output=True, text=True, timeout=900
     )
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr
     return run.stdout
@@ -102,8 +102,8 @@ def test_kernels_equal_the_scalar_ones(cpu):
     assert f"runnable here: {names}\n" in output
 
 
-@pytest.mark.parametrize("cpu", CPUS)
-def test_c_abi(cpu, tmp_path):
+def test_c_abi(tmp_path):
+    """On one of them: what the tables differ in is compared above."""
     data = Path(gemtp.__file__).parent / "data"
     files = (data / "target.gguf", data / "drafter.gguf", tmp_path / "session")
-    assert emulate(cpu, "gemtp_c_test", *files) == "C ABI: ok\n"
+    assert emulate("cortex-a76", "gemtp_c_test", *files) == "C ABI: ok\n"
