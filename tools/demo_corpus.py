@@ -97,7 +97,10 @@ def read_corpus(root: Path | None = None) -> list[Document]:
             continue
         if any(part in SKIPPED_DIRS or part.startswith("config-") for part in relative.parts[:-1]):
             continue
-        text = plain_text(path.read_bytes())
+        try:
+            text = plain_text(path.read_bytes())
+        except OSError:
+            continue
         if text is not None:
             documents.append(Document(relative.as_posix(), text))
     if not documents:

@@ -172,11 +172,14 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
         if self._generation is None:
             return
         self.cancel()
-        # A thread that is at work does the rest.
+        self._unless_at_work(self._end)  # then that thread does the rest
+
+    def _unless_at_work(self, act: Callable[[_core.Work], None]) -> None:
+        """``act``, unless a thread lets the generation work or it has ended."""
         if self._working.acquire(blocking=False):
             try:
                 if self._generation is not None:
-                    self._end(self._generation)
+                    act(self._generation)
             finally:
                 self._working.release()
 
@@ -206,14 +209,9 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
     @property
     def stats(self) -> Stats:
         """So far. While another thread lets it work: as of when they were last read."""
-        if self._generation is not None and self._working.acquire(blocking=False):
-            try:
-                if self._generation is not None:
-                    self._record(self._generation)
-            finally:
-                self._working.release()
-            if self._closed:
-                self.close()
+        self._unless_at_work(self._record)
+        if self._closed:  # by another thread, meanwhile
+            self.close()
         depth = None if self._depth is None else DepthReport(**self._depth)
         return Stats(**self._stats, depth=depth)
 
