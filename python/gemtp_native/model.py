@@ -346,7 +346,9 @@ class Model:
         functions = required_functions(tool_choice, declared)
         _, ids = self.chat_prompt(messages, tools=declared, thinking=thinking, template=template)
         tokenizer = self._engine.tokenizer
-        parser = _core.ReplyParser(tokenizer, ids, [utf8_text(s) for s in stop_strings(stop)])
+        stops = [utf8_text(s) for s in stop_strings(stop)]
+        names = [declaration["function"]["name"] for declaration in declared]
+        parser = _core.ReplyParser(tokenizer, ids, stops, names)
         limit = self.context if max_tokens is None else max_tokens
         all_options = cast(GenerationOptions, {**options, "max_tokens": limit})
         params = self._params_of(all_options, schema_of(response_format))
