@@ -144,10 +144,12 @@ def test_messages_that_spell_control_tokens(model):
         ([{"role": "user", "content": b"x"}], "pass what JSON can hold"),
         ([{"role": "user", "content": [{"type": "image"}]}], "without images"),
         ([{"role": "user", "content": "\ud800"}], "lone surrogate"),
+        ([{"role": "user", "content": "?", "images": ["iVBO"]}], "without images"),
+        ([{"role": "user", "content": "?", "n": 10**9999}], "thousands of digits"),
         ([{"role": "user", "content": "x", "n": object()}], "pass what JSON can hold"),
         ([{"role": "assistant", "tool_calls": 3}], "must be a list"),
         ([{"role": "assistant", "tool_calls": [{}]}], "has no name"),
-        ([{"role": "assistant", "tool_calls": [{"name": "f", "arguments": "x"}]}], "JSON"),
+        ([{"role": "assistant", "tool_calls": [{"name": "f", "arguments": [1]}]}], "JSON"),
         ([{"role": "assistant", "tool_responses": 3}], "tool_responses"),
     ],
 )
@@ -155,6 +157,45 @@ def test_wrong_messages(model, messages, because):
     with pytest.raises(gemtp.ArgumentError, match=because) as error:
         model.chat(messages)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("role", ["system", "user", "assistant", "tool"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBO"}},
+        {"type": "input_audio", "input_audio": {"data": "UklG", "format": "wav"}},
+        {"type": "file", "file": {"file_data": "JVBE"}},
+        {"type": "document", "source": {"type": "base64", "data": "JVBE"}},
+        {"type": "image", "image": "iVBO"},
+        {"type": "hologram", "data": "?"},
+    ],
+    ids=lambda part: part["type"],
+)
+def test_content_that_is_no_text(model, role, part):
+    call = {"role": "assistant", "tool_calls": [{"name": "f"}]}
+    messages = [*ASK, call, {"role": role, "content": [{"type": "text", "text": "?"}, part]}]
+    with pytest.raises(gemtp.ArgumentError, match="without images or sound") as error:
+        model.chat_prompt(messages)
+    assert part["type"] in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"content": [{"type": "image", "data": "iVBO", "mimeType": "image/png"}]},
+        {"shot": "data:image/png;base64,iVBO"},
+        {"found": [{"type": "resource", "resource": {"blob": "AAAA"}}]},
+        "data:image/png;base64,iVBO",
+    ],
+)
+def test_answers_of_tools_that_hold_no_text(model, content):
+    call = {"role": "assistant", "tool_calls": [{"name": "f"}]}
+    with pytest.raises(gemtp.ArgumentError, match="without images or sound"):
+        model.chat_prompt([*ASK, call, {"role": "tool", "content": content}])
+    with pytest.raises(gemtp.ArgumentError, match="without images or sound"):
+        model.chat_prompt([*ASK, {**call, "tool_responses": [{"name": "f", "response": content}]}])
 
 
 def test_wrong_arguments(model):
@@ -268,6 +309,115 @@ def test_what_was_called_can_be_called_again():
         ids = tokenizer.encode_chat(text, literal)
         calls = [e for i in ids for e in parser.push(i) if e[0] == "tool_call"]
         assert [c[3] for c in calls] == [arguments], text
+
+
+def read_call(text: str) -> list[tuple[str, object]]:
+    """What becomes of a marked call: kind, and arguments or text."""
+    tokenizer = _core.Tokenizer(gemtp.demo_models()[0])
+    parser = _core.ReplyParser(tokenizer, [], [])
+    ids = tokenizer.encode(f"<|tool_call>call:f{text}<tool_call|>", special=True)
+    events = [e for i in ids for e in parser.push(i)] + parser.finish()
+    return [(e[0], e[3] if e[0] == "tool_call" else e[1]) for e in events]
+
+
+def json_value(random: np.random.Generator, depth: int = 0) -> object:
+    texts = ["", "b, c", '"q"', "it's", "{a:[1]}", "é\n\t\\", "🙂", "null", "01", "True", "\x07"]
+    numbers = [0, -7, 2**63, -(10**40), 0.1, -1.5e-7, 1e22, 5e-324, 12345678901.125]
+    kind = int(random.integers(0, 6 if depth < 3 else 4))
+    if kind == 0:
+        return str(random.choice(texts))
+    if kind == 1:
+        return numbers[int(random.integers(0, len(numbers)))]
+    if kind < 4:
+        return (None, True, False)[int(random.integers(0, 3))]
+    items = [json_value(random, depth + 1) for _ in range(int(random.integers(0, 4)))]
+    if kind == 4:
+        return items
+    return {f"k{i}": item for i, item in enumerate(items)}
+
+
+def spelled(value: object) -> str:
+    """As the format has it."""
+    if isinstance(value, str):
+        return f'<|"|>{value}<|"|>'
+    if isinstance(value, list):
+        return "[" + ",".join(map(spelled, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{k}:{spelled(v)}" for k, v in value.items()) + "}"
+    return json.dumps(value)
+
+
+def test_all_spellings_of_arguments_are_one():
+    """Of the format, of JSON and of Python: exact to the last digit."""
+    random = np.random.default_rng(12)
+    for _ in range(200):
+        value = {"a": json_value(random), "b": json_value(random)}
+        for text in (spelled(value), json.dumps(value), json.dumps(value, ensure_ascii=False),
+                     json.dumps(value, indent=1), repr(value)):  # fmt: skip
+            ((kind, arguments),) = read_call(text)
+            assert (kind, arguments) == ("tool_call", value), text
+            assert json.dumps(arguments) == json.dumps(value)
+
+
+@pytest.mark.parametrize("text", ['{a:"b}', "{a:NaN}", '{a:b "c, d"}', "{a:1e999}"])
+def test_arguments_that_cannot_be_read(text):
+    (event,) = read_call(text)
+    assert event == ("malformed_call", f"<|tool_call>call:f{text}<tool_call|>")
+
+
+def test_a_call_without_its_mark_however_its_text_is_cut():
+    tokenizer = _core.Tokenizer(gemtp.demo_models()[0])
+
+    def parsed(ids: list[int]) -> list[list[object]]:
+        parser = _core.ReplyParser(tokenizer, [], [], ["f"])
+        out: list[list[object]] = []
+        for kind, text, name, arguments in [e for i in ids for e in parser.push(i)] + (
+            parser.finish()
+        ):
+            if out and out[-1][0] == kind == "content":
+                out[-1][1] += text  # type: ignore[operator]
+            else:
+                out.append([kind, text, name, arguments])
+        return out
+
+    call = 'call:f{city:<|"|>Köln, }<|"|>}'
+    for answer, expected in (
+        (call, [["tool_call", call, "f", {"city": "Köln, }"}]]),
+        (call + " is it", [["content", call + " is it", "", None]]),
+        ("so call:f{}", [["content", "so call:f{}", "", None]]),
+        ("call:g{}", [["content", "call:g{}", "", None]]),
+    ):
+        marks = '<|"|>'
+        for cut in range(len(answer) + 1):
+            ids = tokenizer.encode("<|channel>thought\n<channel|>", special=True)
+            # Cut into two texts that are tokens of their own, as models do not spell them.
+            for part in (answer[:cut], answer[cut:]):
+                if marks in answer and marks not in part and marks[0] + "|" in answer:
+                    whole = answer[:cut].count(marks) + answer[cut:].count(marks)
+                    if whole < answer.count(marks):
+                        break  # the cut went through a mark
+                ids += tokenizer.encode(part, special=True)
+            else:
+                assert parsed(ids) == expected, (answer, cut)
+
+
+def test_a_chat_reads_a_call_without_its_mark(model):
+    from test_structured import scripted
+
+    tools = [{"name": "f", "description": "f"}]
+    template = "{{ messages[0].content }}{{ tools }}"
+    options = {"tools": tools, "template": template, "thinking": True, "max_tokens": 40}
+    after = len(model.chat_prompt(ASK, tools=tools, template=template, thinking=True)[1])
+    end = model.detokenize([model._engine.tokenizer.end_tokens[-1]], special=True)
+    script = "<|channel>thought\nhm<channel|>call:f{n:1}<tool_call|>" + end
+    processor, _ = scripted(model, script, after)
+    reply = model.chat(ASK, logits_processor=processor, **options)
+    assert (reply.tool_calls, reply.content) == ([gemtp.ToolCall("f", {"n": 1})], "")
+    assert reply.finish_reason == "tool_calls"
+    after = len(model.chat_prompt(ASK, template=template, thinking=True)[1])
+    processor, _ = scripted(model, script, after)
+    reply = model.chat(ASK, logits_processor=processor, tool_choice="none", **options)
+    assert (reply.tool_calls, reply.content) == ([], "call:f{n:1}<tool_call|>")
 
 
 # ---------------------------------------------------------------- files
