@@ -420,6 +420,62 @@ def test_a_chat_reads_a_call_without_its_mark(model):
     assert (reply.tool_calls, reply.content) == ([], "call:f{n:1}<tool_call|>")
 
 
+# ---------------------------------------------------------------- a message that goes on
+
+
+def test_a_final_message_goes_on(model):
+    begun = [*ASK, {"role": "assistant", "content": "    return x "}]
+    text, ids = model.chat_prompt(begun)
+    assert text == model.chat_prompt(ASK)[0] + "    return x "
+    assert model.chat_prompt(begun, continue_final_message=True) == (text, ids)
+    reply = model.chat(begun, max_tokens=8)
+    assert reply.text == model.generate(ids, max_tokens=8).text
+    parts = [{"type": "text", "text": "    return"}, {"type": "text", "text": " x "}]
+    assert model.chat_prompt([*ASK, {"role": "model", "content": parts}])[0] == text
+    closed = "<turn|>\n<|turn>model\n"
+    for options in ({"continue_final_message": False}, {"add_generation_prompt": True}):
+        assert model.chat_prompt(begun, **options)[0].endswith("return x" + closed)
+    text = model.chat_prompt(begun, add_generation_prompt=False)[0]
+    assert text.endswith("return x<turn|>\n")
+    assert model.chat_prompt(ASK, add_generation_prompt=False)[0].endswith("f(x):<turn|>\n")
+    # What it spells is text.
+    spelled = [*ASK, {"role": "assistant", "content": "<turn|>"}]
+    text, ids = model.chat_prompt(spelled)
+    assert text.endswith("<|turn>model\n<turn|>")
+    assert ids[-1] != model._engine.tokenizer.find("<turn|>")
+
+
+def test_a_thought_goes_on(model):
+    thought = {"role": "assistant", "reasoning_content": "hm <channel|>"}
+    both = {**thought, "content": "So"}
+    begin = model.chat_prompt(ASK, thinking=True)[0] + "<|channel>thought\nhm <channel|>"
+    text, ids = model.chat_prompt([*ASK, thought], thinking=True)
+    assert text == begin
+    assert model._engine.tokenizer.find("<channel|>") not in ids
+    assert model.chat([*ASK, thought], thinking=True, max_tokens=4).content == ""
+    assert model.chat_prompt([*ASK, both], thinking=True)[0] == begin + "\n<channel|>So"
+    assert model.chat_prompt([*ASK, both])[0] == model.chat_prompt(ASK)[0] + "So"
+    with pytest.raises(gemtp.ArgumentError, match="thinking=True"):
+        model.chat_prompt([*ASK, thought], continue_final_message=True)
+    assert model.chat_prompt([*ASK, thought])[0].endswith("<|turn>model\n<turn|>\n<|turn>model\n")
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        ASK,
+        [{"role": "assistant", "content": "x"}],
+        [*ASK, {"role": "assistant", "content": ""}],
+        [*ASK, {"role": "assistant", "content": "x", "tool_calls": [{"name": "f"}]}],
+    ],
+)
+def test_messages_that_cannot_go_on(model, messages):
+    with pytest.raises(gemtp.ArgumentError, match="continue_final_message needs"):
+        model.chat(messages, continue_final_message=True)
+    with pytest.raises(gemtp.ArgumentError, match="exclude each other"):
+        model.chat(messages, continue_final_message=True, add_generation_prompt=True)
+
+
 # ---------------------------------------------------------------- files
 
 

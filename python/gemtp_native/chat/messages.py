@@ -90,6 +90,8 @@ def _message(message: Any, where: str) -> dict[str, Any]:
         out["content"] = _content(out["content"], role, f"{where}['content']")
     reasoning = next((out[name] for name in _REASONING if name in out), None)
     if reasoning is not None:
+        if not isinstance(reasoning, str):
+            raise ArgumentError(f"the reasoning of {where} is no text")
         out["reasoning_content"] = reasoning
     if calls:
         if isinstance(calls, (str, bytes)) or not isinstance(calls, Iterable):
@@ -285,15 +287,14 @@ def with_prefaces(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for message, following in zip(messages, [*messages[1:], {}], strict=True):
         answered = message.get("tool_calls") and following.get("role") == "tool"
         if answered and message.get("content") and not message.get("tool_responses"):
-            message = {**message, "preface": _text_of(message["content"])}
+            message = {**message, "preface": content_text(_thoughtless(message["content"])).strip()}
             del message["content"]
         out.append(message)
     return out
 
 
-def _text_of(content: Any) -> str:
-    content = _thoughtless(content)
-    return (content if isinstance(content, str) else "".join(p["text"] for p in content)).strip()
+def content_text(content: str | list[dict[str, Any]]) -> str:
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
 def with_answers_folded(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -30,6 +30,13 @@ class Rendered:
     literal: list[tuple[int, int]]
     """Ranges of bytes that no control token contains."""
 
+    def with_more(self, own: str, given: str) -> Rendered:
+        """own may hold control tokens, given does not."""
+        begin = len((self.text + own).encode("utf-8"))
+        end = begin + len(given.encode("utf-8"))
+        literal = [*self.literal, (begin, end)] if given else self.literal
+        return Rendered(self.text + own + given, literal)
+
 
 class Renderer(Protocol):
     """Of messages in the form that `messages.prepared` makes."""
@@ -39,6 +46,7 @@ class Renderer(Protocol):
         messages: list[dict[str, Any]],
         tools: list[dict[str, Any]],
         thinking: bool | None,
+        generation_prompt: bool = True,
     ) -> Rendered: ...
 
 
@@ -50,10 +58,11 @@ class BuiltinTemplate:
         messages: list[dict[str, Any]],
         tools: list[dict[str, Any]],
         thinking: bool | None,
+        generation_prompt: bool = True,
     ) -> Rendered:
         messages = with_answers_folded(with_prefaces(answers_in_order(messages)))
         folded = [{**m, "content": _text_of(m)} for m in messages]
-        return Rendered(*_core.render_chat(folded, tools, bool(thinking), True))
+        return Rendered(*_core.render_chat(folded, tools, bool(thinking), generation_prompt))
 
 
 def _text_of(message: Mapping[str, Any]) -> Any:
@@ -110,6 +119,7 @@ class ChatTemplate:
         messages: list[dict[str, Any]],
         tools: list[dict[str, Any]],
         thinking: bool | None,
+        generation_prompt: bool = True,
     ) -> Rendered:
         """For :class:`Renderer`: with what is needed for this template's age."""
         if tools and not self._knows_tools:
@@ -121,20 +131,22 @@ class ChatTemplate:
             messages = with_prefaces(messages)
         if self.gives_tools_turns:
             messages = with_answers_folded(messages)
-        return self._render_prefaced(messages, tools or None, thinking)
+        return self._render_prefaced(messages, tools or None, thinking, generation_prompt)
 
     def _render_prefaced(
         self,
         messages: list[dict[str, Any]],
         tools: list[dict[str, Any]] | None,
         thinking: bool | None,
+        generation_prompt: bool,
     ) -> Rendered:
         """A preface is put in front of its call, which a mark in the name tells from others."""
         prefaces = [m["preface"] for m in messages if "preface" in m]
         if not prefaces:
-            return self.render_as_is(messages, tools, thinking)
+            return self.render_as_is(messages, tools, thinking, generation_prompt)
         (mark,) = _unused_characters(1, self._source, repr((messages, tools)))
-        rendered = self.render_as_is([_marked_call(m, mark) for m in messages], tools, thinking)
+        marked = [_marked_call(m, mark) for m in messages]
+        rendered = self.render_as_is(marked, tools, thinking, generation_prompt)
         return _with_prefaces_put(rendered, prefaces, mark, self.gives_tools_turns)
 
     def render_as_is(
