@@ -479,6 +479,10 @@ def test_the_turn_goes_on_behind_text_and_calls(tokenizer):
         assert tokenizer.decode(ids, special=True).endswith(rendered.text)
         names = [tokenizer.token_text(i) for i in ids]
         turns = [n for n in names if n in ("<|turn>", "<turn|>", "<|tool_call>")]
+        private = [TALK[0], {**TALK[1], "content": "\ue000\ue001"}, TALK[2]]
+        assert (
+            "\ue000\ue001<|tool_call>call:f{" in template.render(prepared(private), [], True).text
+        )
         assert turns[-4:] == ["<|turn>", "<turn|>", "<|turn>", "<|tool_call>"]
     text = BuiltinTemplate().render(prepared([*TALK, *MORE]), [], True).text
     assert text.partition("?<turn|>\n")[2] == GOES_ON + "<|turn>model\n"

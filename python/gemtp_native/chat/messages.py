@@ -19,9 +19,7 @@ _MOST_BITS = 14000  # of a whole number that Python prints
 _MEDIA = re.compile(
     "((input_)?(image|audio|video|file|media)|(image|audio|video|file)_url|document|resource)"
 )
-_PAYLOADS = {"data", "source", "url", "blob", "base64", "b64_json", "file_data", "file_id", "file"}
-_PAYLOADS |= {"image", "image_url", "audio", "input_audio", "audio_url", "video", "video_url"}
-_PAYLOADS |= {"resource"}
+_PAYLOADS = {"data", "blob", "base64", "b64_json", "bytes", "file_data"}
 _DATA_URL = re.compile(r"\s*data:[^,\s]{0,200};base64,")
 _TEXT_ONLY = "models are run as text models, without images or sound"
 
@@ -121,8 +119,9 @@ def _content(content: Any, role: str, where: str) -> Any:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind != "text" or not isinstance(part.get("text"), str):
             found = f"is of the type {kind[:40]!r}" if isinstance(kind, str) else "is no text"
+            data = " (a list that is data goes into a dict)" if role == "tool" else ""
             raise ArgumentError(
-                f'{where}[{i}] {found}, not {{"type": "text", "text": "..."}}; {_TEXT_ONLY}'
+                f'{where}[{i}] {found}, not {{"type": "text", "text": "..."}}; {_TEXT_ONLY}{data}'
             )
     if role in ("system", "developer"):
         return "\n".join(part["text"].strip() for part in content)
@@ -149,7 +148,12 @@ def _refuse_media(value: Any, where: str) -> None:
     """Images and the like inside of data would be read as what their bytes are spelled with."""
     if isinstance(value, dict):
         kind = value.get("type")
-        if isinstance(kind, str) and _MEDIA.fullmatch(kind) and not _PAYLOADS.isdisjoint(value):
+        inner = [value, *(item for item in value.values() if isinstance(item, dict))]
+        if (
+            isinstance(kind, str)
+            and _MEDIA.fullmatch(kind)
+            and any(isinstance(part.get(name), str) for part in inner for name in _PAYLOADS)
+        ):
             raise ArgumentError(f"{where} is of the type {kind!r}, no text; {_TEXT_ONLY}")
         for key, item in value.items():
             _refuse_media(item, f"{where}[{key[:40]!r}]")

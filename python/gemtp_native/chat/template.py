@@ -11,6 +11,7 @@ the text is always what the template makes of the messages, byte for byte.
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -144,7 +145,7 @@ class ChatTemplate:
         prefaces = [m["preface"] for m in messages if "preface" in m]
         if not prefaces:
             return self.render_as_is(messages, tools, thinking, generation_prompt)
-        (mark,) = _unused_characters(1, self._source, repr((messages, tools)))
+        (mark,) = _unused_characters(1, self._source, _all_text(messages, tools))
         marked = [_marked_call(m, mark) for m in messages]
         rendered = self.render_as_is(marked, tools, thinking, generation_prompt)
         return _with_prefaces_put(rendered, prefaces, mark, self.gives_tools_turns)
@@ -169,7 +170,7 @@ class ChatTemplate:
         edges = [c for c in self._edges if c in text]
         if not any(_holds(part, edges) for part in (messages, tools)):
             return Rendered(text, [])
-        marks = _unused_characters(len(edges), text, self._source, repr((messages, tools)))
+        marks = _unused_characters(len(edges), text, self._source, _all_text(messages, tools))
         marked = str.maketrans(dict(zip(edges, marks, strict=True)))
         unmarked = str.maketrans(dict(zip(marks, edges, strict=True)))
         first = None
@@ -343,6 +344,10 @@ def _replaced_key(key: str, table: dict[int, str]) -> str:
     out = _Key(changed)
     out.original = key
     return out
+
+
+def _all_text(*values: Any) -> str:
+    return json.dumps(values, ensure_ascii=False)
 
 
 def _unused_characters(count: int, *texts: str) -> list[str]:
