@@ -373,40 +373,60 @@ def test_arguments_that_cannot_be_read(text):
     assert event == ("malformed_call", f"<|tool_call>call:f{text}<tool_call|>")
 
 
-def test_a_call_without_its_mark_however_its_text_is_cut():
+MARKS = ["<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", '<|"|>']
+BITS = ["call:f{", "call:", "f", "{", "}", "a:", "1", ",", '"', "'", " ", "thought\n", "é", "END"]
+
+
+def events_of(ids: list[int], stop: list[str], tokenizer: _core.Tokenizer) -> list[list[object]]:
+    """Neighbours joined."""
+    parser = _core.ReplyParser(tokenizer, [], stop, ["f"])
+    out: list[list] = []
+    for event in [e for i in ids for e in parser.push(i)] + parser.finish():
+        if out and out[-1][0] == event[0] and event[0] in ("content", "thinking"):
+            out[-1][1] += event[1]
+        else:
+            out.append(list(event))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("answer", "call"),
+    [
+        ('call:f{city:<|"|>Köln, }<|"|>}', {"city": "Köln, }"}),
+        ("\ncall:f{'city': \"Köln\"}<tool_call|>", {"city": "Köln"}),
+        ("call:f{} is it", None),
+        ("so call:f{}", None),
+        ("call:g{}", None),
+    ],
+)
+def test_a_call_without_its_mark(answer, call):
     tokenizer = _core.Tokenizer(gemtp.demo_models()[0])
+    ids = tokenizer.encode("<|channel>thought\n<channel|>" + answer, special=True)
+    (event,) = events_of(ids, [], tokenizer)
+    expected = ["content", answer, "", None] if call is None else ["tool_call", answer, "f", call]
+    assert event == expected
 
-    def parsed(ids: list[int]) -> list[list[object]]:
-        parser = _core.ReplyParser(tokenizer, [], [], ["f"])
-        out: list[list[object]] = []
-        for kind, text, name, arguments in [e for i in ids for e in parser.push(i)] + (
-            parser.finish()
-        ):
-            if out and out[-1][0] == kind == "content":
-                out[-1][1] += text  # type: ignore[operator]
-            else:
-                out.append([kind, text, name, arguments])
-        return out
 
-    call = 'call:f{city:<|"|>Köln, }<|"|>}'
-    for answer, expected in (
-        (call, [["tool_call", call, "f", {"city": "Köln, }"}]]),
-        (call + " is it", [["content", call + " is it", "", None]]),
-        ("so call:f{}", [["content", "so call:f{}", "", None]]),
-        ("call:g{}", [["content", "call:g{}", "", None]]),
-    ):
-        marks = '<|"|>'
-        for cut in range(len(answer) + 1):
-            ids = tokenizer.encode("<|channel>thought\n<channel|>", special=True)
-            # Cut into two texts that are tokens of their own, as models do not spell them.
-            for part in (answer[:cut], answer[cut:]):
-                if marks in answer and marks not in part and marks[0] + "|" in answer:
-                    whole = answer[:cut].count(marks) + answer[cut:].count(marks)
-                    if whole < answer.count(marks):
-                        break  # the cut went through a mark
-                ids += tokenizer.encode(part, special=True)
-            else:
-                assert parsed(ids) == expected, (answer, cut)
+def test_a_reply_is_the_same_however_its_text_is_cut_into_tokens():
+    tokenizer = _core.Tokenizer(gemtp.demo_models()[0])
+    random = np.random.default_rng(6)
+    calls = 0
+    for _ in range(2000):
+        bits = [str(random.choice(MARKS if random.random() < 0.3 else BITS)) for _ in range(10)]
+        if random.random() < 0.5:
+            bits = ["<|channel>", "<channel|>", "call:f{", *bits[: int(random.integers(0, 7))]]
+        stop = [[], ["END"], ["}"]][int(random.integers(0, 3))]
+        cuts: list[list[int]] = []
+        for cut in (lambda text: [text], lambda text: text):  # as a whole, and by character
+            texts = [[bit] if bit in MARKS else cut(bit) for bit in bits]
+            cuts.append(
+                [i for t in texts for text in t for i in tokenizer.encode(text, special=True)]
+            )
+        cuts.append(tokenizer.encode("".join(bits), special=True))  # across the bits
+        seen = [events_of(ids, stop, tokenizer) for ids in cuts]
+        assert seen[0] == seen[1] == seen[2], (bits, stop)
+        calls += any(event[0] == "tool_call" for event in seen[0])
+    assert calls > 10
 
 
 def test_a_chat_reads_a_call_without_its_mark(model):

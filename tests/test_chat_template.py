@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
 import jinja2
+import numpy as np
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -557,6 +559,60 @@ def test_declarations_in_the_form_that_templates_can_write(real):
         f'type:<|"|>OBJECT<|"|>}}}}<tool|><|tool>declaration:g{empty}}}<tool|>'
         f"<|tool>declaration:h{empty}}}<tool|>"
     ) in text
+
+
+def random_schema(random: np.random.Generator, depth: int = 0) -> dict[str, object]:
+    """All that JSON schema has, in all forms that are met."""
+
+    def pick(*values: object) -> object:
+        return values[int(random.integers(0, len(values)))]
+
+    def some(chance: float) -> bool:
+        return bool(random.random() < chance)
+
+    out: dict[str, object] = {}
+    if some(0.7):
+        out["type"] = pick("string", "integer", "object", "array", ["string", "null"], [], None)
+    members = {
+        "description": pick("d", None, 5, ["x"]),
+        "title": pick("T", None),
+        "default": pick(None, {"a": None}, [None, True], 1.5),
+        "enum": pick(["a", "b"], ["a", 1, None, True], [None], [], [{"a": None}]),
+        "const": pick("x", None, 3),
+        "nullable": pick(True, False, None, "x"),
+        "required": pick(["a"], True, None, []),
+        "additionalProperties": pick(True, False, None),
+        "$ref": pick("#/$defs/A", "#/$defs/B", "#"),
+        "minimum": pick(1, None, 2.5),
+    }
+    out |= {name: value for name, value in members.items() if some(0.2)}
+    if depth < 3:
+        below = [random_schema(random, depth + 1) for _ in range(int(random.integers(0, 3)))]
+        if some(0.4):
+            out["properties"] = pick({f"p{i}": s for i, s in enumerate(below)}, [], None)
+        if some(0.4):
+            out["items"] = pick(random_schema(random, depth + 1), True, None, below)
+        for name in ("anyOf", "oneOf", "allOf"):
+            if some(0.15):
+                out[name] = [*below, {"type": "null"}]
+    return out
+
+
+def test_no_declaration_is_written_as_python_prints_it(real):
+    tokenizer, source = real
+    template = chat_template(source, tokenizer)
+    random = np.random.default_rng(13)
+    for _ in range(200):
+        schema = random_schema(random)
+        schema["$defs"] = {"A": random_schema(random, 1), "B": random_schema(random, 1)}
+        tools = prepared_tools([{"name": "f", "description": None, "parameters": schema}])
+        text = template.render(prepared(TALK), tools, False).text
+        assert text == BuiltinTemplate().render(prepared(TALK), tools, False).text
+        declared = re.sub(r'<\|"\|>.*?<\|"\|>', "S", text.partition("<tool|>")[0])
+        assert not re.search("None|True|False|'", declared), schema
+        assert declared.count("{") == declared.count("}"), schema
+        written = _core.writable_declaration(tools[0])
+        assert _core.writable_declaration(written) == written
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 #include "text/tool_schema.h"
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <cstdlib>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -125,7 +125,10 @@ class Declaration {
     if (!given.object()) refuse_schema("are no object; pass a JSON schema");
     root_ = &given;
     Object written = given.object()->empty() ? Object() : schema(given, Place::kParameter);
-    if (!written.empty() && !find(&written, "type")) put(&written, "type", ChatValue("object"));
+    if (!written.empty() && !find(&written, "type")) {
+      put(&written, "type", ChatValue("object"));
+      add_type(Place::kParameter, &written);
+    }
     out->emplace_back("parameters", ChatValue(std::move(written)));
   }
 
