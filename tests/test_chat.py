@@ -144,10 +144,12 @@ def test_messages_that_spell_control_tokens(model):
         ([{"role": "user", "content": b"x"}], "pass what JSON can hold"),
         ([{"role": "user", "content": [{"type": "image"}]}], "without images"),
         ([{"role": "user", "content": "\ud800"}], "lone surrogate"),
+        ([{"role": "user", "content": "?", "images": ["iVBO"]}], "without images"),
+        ([{"role": "user", "content": "?", "n": 10**9999}], "thousands of digits"),
         ([{"role": "user", "content": "x", "n": object()}], "pass what JSON can hold"),
         ([{"role": "assistant", "tool_calls": 3}], "must be a list"),
         ([{"role": "assistant", "tool_calls": [{}]}], "has no name"),
-        ([{"role": "assistant", "tool_calls": [{"name": "f", "arguments": "x"}]}], "JSON"),
+        ([{"role": "assistant", "tool_calls": [{"name": "f", "arguments": [1]}]}], "JSON"),
         ([{"role": "assistant", "tool_responses": 3}], "tool_responses"),
     ],
 )
@@ -155,6 +157,53 @@ def test_wrong_messages(model, messages, because):
     with pytest.raises(gemtp.ArgumentError, match=because) as error:
         model.chat(messages)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("role", ["system", "user", "assistant", "tool"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBO"}},
+        {"type": "input_audio", "input_audio": {"data": "UklG", "format": "wav"}},
+        {"type": "file", "file": {"file_data": "JVBE"}},
+        {"type": "document", "source": {"type": "base64", "data": "JVBE"}},
+        {"type": "image", "image": "iVBO"},
+        {"type": "hologram", "data": "?"},
+    ],
+    ids=lambda part: part["type"],
+)
+def test_content_that_is_no_text(model, role, part):
+    call = {"role": "assistant", "tool_calls": [{"name": "f"}]}
+    messages = [*ASK, call, {"role": role, "content": [{"type": "text", "text": "?"}, part]}]
+    with pytest.raises(gemtp.ArgumentError, match="without images or sound") as error:
+        model.chat_prompt(messages)
+    assert part["type"] in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"content": [{"type": "image", "data": "iVBO", "mimeType": "image/png"}]},
+        {"shot": "data:image/png;base64,iVBO"},
+        {"found": [{"type": "resource", "resource": {"blob": "AAAA"}}]},
+        {"sound": {"type": "input_audio", "input_audio": {"data": "UklG", "format": "wav"}}},
+        "data:image/png;base64,iVBO",
+    ],
+)
+def test_answers_of_tools_that_hold_no_text(model, content):
+    call = {"role": "assistant", "tool_calls": [{"name": "f"}]}
+    with pytest.raises(gemtp.ArgumentError, match="without images or sound"):
+        model.chat_prompt([*ASK, call, {"role": "tool", "content": content}])
+    with pytest.raises(gemtp.ArgumentError, match="without images or sound"):
+        model.chat_prompt([*ASK, {**call, "tool_responses": [{"name": "f", "response": content}]}])
+
+
+def test_data_about_files_is_data(model):
+    files = {"entries": [{"type": "file", "url": "https://x/y.png"}, {"type": "image", "size": 3}]}
+    call = {"role": "assistant", "tool_calls": [{"name": "f"}]}
+    for content in (files, "see data:image/png;base64,iVBO", 3, [1, "a"]):
+        assert model.chat_prompt([*ASK, call, {"role": "tool", "content": content}])
 
 
 def test_wrong_arguments(model):
@@ -268,6 +317,191 @@ def test_what_was_called_can_be_called_again():
         ids = tokenizer.encode_chat(text, literal)
         calls = [e for i in ids for e in parser.push(i) if e[0] == "tool_call"]
         assert [c[3] for c in calls] == [arguments], text
+
+
+def read_call(text: str) -> list[tuple[str, object]]:
+    """What becomes of a marked call: kind, and arguments or text."""
+    tokenizer = _core.Tokenizer(gemtp.demo_models()[0])
+    parser = _core.ReplyParser(tokenizer, [], [])
+    ids = tokenizer.encode(f"<|tool_call>call:f{text}<tool_call|>", special=True)
+    events = [e for i in ids for e in parser.push(i)] + parser.finish()
+    return [(e[0], e[3] if e[0] == "tool_call" else e[1]) for e in events]
+
+
+def json_value(random: np.random.Generator, depth: int = 0) -> object:
+    texts = ["", "b, c", '"q"', "it's", "{a:[1]}", "é\n\t\\", "🙂", "null", "01", "True", "\x07"]
+    numbers = [0, -7, 2**63, -(10**40), 0.1, -1.5e-7, 1e22, 5e-324, 12345678901.125]
+    kind = int(random.integers(0, 6 if depth < 3 else 4))
+    if kind == 0:
+        return str(random.choice(texts))
+    if kind == 1:
+        return numbers[int(random.integers(0, len(numbers)))]
+    if kind < 4:
+        return (None, True, False)[int(random.integers(0, 3))]
+    items = [json_value(random, depth + 1) for _ in range(int(random.integers(0, 4)))]
+    if kind == 4:
+        return items
+    return {f"k{i}": item for i, item in enumerate(items)}
+
+
+def spelled(value: object) -> str:
+    """As the format has it."""
+    if isinstance(value, str):
+        return f'<|"|>{value}<|"|>'
+    if isinstance(value, list):
+        return "[" + ",".join(map(spelled, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{k}:{spelled(v)}" for k, v in value.items()) + "}"
+    return json.dumps(value)
+
+
+def test_all_spellings_of_arguments_are_one():
+    """Of the format, of JSON and of Python: exact to the last digit."""
+    random = np.random.default_rng(12)
+    for _ in range(200):
+        value = {"a": json_value(random), "b": json_value(random)}
+        for text in (spelled(value), json.dumps(value), json.dumps(value, ensure_ascii=False),
+                     json.dumps(value, indent=1), repr(value)):  # fmt: skip
+            ((kind, arguments),) = read_call(text)
+            assert (kind, arguments) == ("tool_call", value), text
+            assert json.dumps(arguments) == json.dumps(value)
+
+
+@pytest.mark.parametrize("text", ['{a:"b}', "{a:NaN}", '{a:b "c, d"}', "{a:1e999}"])
+def test_arguments_that_cannot_be_read(text):
+    (event,) = read_call(text)
+    assert event == ("malformed_call", f"<|tool_call>call:f{text}<tool_call|>")
+
+
+MARKS = ["<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", '<|"|>']
+BITS = ["call:f{", "call:", "f", "{", "}", "a:", "1", ",", '"', "'", " ", "thought\n", "é", "END"]
+
+
+def events_of(ids: list[int], stop: list[str], tokenizer: _core.Tokenizer) -> list[list[object]]:
+    """Neighbours joined."""
+    parser = _core.ReplyParser(tokenizer, [], stop, ["f"])
+    out: list[list] = []
+    for event in [e for i in ids for e in parser.push(i)] + parser.finish():
+        if out and out[-1][0] == event[0] and event[0] in ("content", "thinking"):
+            out[-1][1] += event[1]
+        else:
+            out.append(list(event))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("answer", "call"),
+    [
+        ('call:f{city:<|"|>Köln, }<|"|>}', {"city": "Köln, }"}),
+        ("\ncall:f{'city': \"Köln\"}<tool_call|>", {"city": "Köln"}),
+        ("call:f{} is it", None),
+        ("so call:f{}", None),
+        ("call:g{}", None),
+    ],
+)
+def test_a_call_without_its_mark(answer, call):
+    tokenizer = _core.Tokenizer(gemtp.demo_models()[0])
+    ids = tokenizer.encode("<|channel>thought\n<channel|>" + answer, special=True)
+    (event,) = events_of(ids, [], tokenizer)
+    expected = ["content", answer, "", None] if call is None else ["tool_call", answer, "f", call]
+    assert event == expected
+
+
+def test_a_reply_is_the_same_however_its_text_is_cut_into_tokens():
+    tokenizer = _core.Tokenizer(gemtp.demo_models()[0])
+    random = np.random.default_rng(6)
+    calls = 0
+    for _ in range(2000):
+        bits = [str(random.choice(MARKS if random.random() < 0.3 else BITS)) for _ in range(10)]
+        if random.random() < 0.5:
+            bits = ["<|channel>", "<channel|>", "call:f{", *bits[: int(random.integers(0, 7))]]
+        stop = [[], ["END"], ["}"]][int(random.integers(0, 3))]
+        cuts: list[list[int]] = []
+        for cut in (lambda text: [text], lambda text: text):  # as a whole, and by character
+            texts = [[bit] if bit in MARKS else cut(bit) for bit in bits]
+            cuts.append(
+                [i for t in texts for text in t for i in tokenizer.encode(text, special=True)]
+            )
+        cuts.append(tokenizer.encode("".join(bits), special=True))  # across the bits
+        seen = [events_of(ids, stop, tokenizer) for ids in cuts]
+        assert seen[0] == seen[1] == seen[2], (bits, stop)
+        calls += any(event[0] == "tool_call" for event in seen[0])
+    assert calls > 10
+
+
+def test_a_chat_reads_a_call_without_its_mark(model):
+    from test_structured import scripted
+
+    tools = [{"name": "f", "description": "f"}]
+    template = "{{ messages[0].content }}{{ tools }}"
+    options = {"tools": tools, "template": template, "thinking": True, "max_tokens": 40}
+    after = len(model.chat_prompt(ASK, tools=tools, template=template, thinking=True)[1])
+    end = model.detokenize([model._engine.tokenizer.end_tokens[-1]], special=True)
+    script = "<|channel>thought\nhm<channel|>call:f{n:1}<tool_call|>" + end
+    processor, _ = scripted(model, script, after)
+    reply = model.chat(ASK, logits_processor=processor, **options)
+    assert (reply.tool_calls, reply.content) == ([gemtp.ToolCall("f", {"n": 1})], "")
+    assert reply.finish_reason == "tool_calls"
+    after = len(model.chat_prompt(ASK, template=template, thinking=True)[1])
+    processor, _ = scripted(model, script, after)
+    reply = model.chat(ASK, logits_processor=processor, tool_choice="none", **options)
+    assert (reply.tool_calls, reply.content) == ([], "call:f{n:1}<tool_call|>")
+
+
+# ---------------------------------------------------------------- a message that goes on
+
+
+def test_a_final_message_goes_on(model):
+    begun = [*ASK, {"role": "assistant", "content": "    return x "}]
+    text, ids = model.chat_prompt(begun)
+    assert text == model.chat_prompt(ASK)[0] + "    return x "
+    assert model.chat_prompt(begun, continue_final_message=True) == (text, ids)
+    reply = model.chat(begun, max_tokens=8)
+    assert reply.text == model.generate(ids, max_tokens=8).text
+    parts = [{"type": "text", "text": "    return"}, {"type": "text", "text": " x "}]
+    assert model.chat_prompt([*ASK, {"role": "model", "content": parts}])[0] == text
+    closed = "<turn|>\n<|turn>model\n"
+    for options in ({"continue_final_message": False}, {"add_generation_prompt": True}):
+        assert model.chat_prompt(begun, **options)[0].endswith("return x" + closed)
+    text = model.chat_prompt(begun, add_generation_prompt=False)[0]
+    assert text.endswith("return x<turn|>\n")
+    assert model.chat_prompt(ASK, add_generation_prompt=False)[0].endswith("f(x):<turn|>\n")
+    # What it spells is text.
+    spelled = [*ASK, {"role": "assistant", "content": "<turn|>"}]
+    text, ids = model.chat_prompt(spelled)
+    assert text.endswith("<|turn>model\n<turn|>")
+    assert ids[-1] != model._engine.tokenizer.find("<turn|>")
+
+
+def test_a_thought_goes_on(model):
+    thought = {"role": "assistant", "reasoning_content": "hm <channel|>"}
+    both = {**thought, "content": "So"}
+    begin = model.chat_prompt(ASK, thinking=True)[0] + "<|channel>thought\nhm <channel|>"
+    text, ids = model.chat_prompt([*ASK, thought], thinking=True)
+    assert text == begin
+    assert model._engine.tokenizer.find("<channel|>") not in ids
+    assert model.chat([*ASK, thought], thinking=True, max_tokens=4).content == ""
+    assert model.chat_prompt([*ASK, both], thinking=True)[0] == begin + "\n<channel|>So"
+    assert model.chat_prompt([*ASK, both])[0] == model.chat_prompt(ASK)[0] + "So"
+    with pytest.raises(gemtp.ArgumentError, match="thinking=True"):
+        model.chat_prompt([*ASK, thought], continue_final_message=True)
+    assert model.chat_prompt([*ASK, thought])[0].endswith("<|turn>model\n<turn|>\n<|turn>model\n")
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        ASK,
+        [{"role": "assistant", "content": "x"}],
+        [*ASK, {"role": "assistant", "content": ""}],
+        [*ASK, {"role": "assistant", "content": "x", "tool_calls": [{"name": "f"}]}],
+    ],
+)
+def test_messages_that_cannot_go_on(model, messages):
+    with pytest.raises(gemtp.ArgumentError, match="continue_final_message needs"):
+        model.chat(messages, continue_final_message=True)
+    with pytest.raises(gemtp.ArgumentError, match="exclude each other"):
+        model.chat(messages, continue_final_message=True, add_generation_prompt=True)
 
 
 # ---------------------------------------------------------------- files

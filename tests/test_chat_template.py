@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
 import jinja2
+import numpy as np
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 import gemtp_native as gemtp
 from conversations import Conversations
 from gemtp_native import _core
-from gemtp_native.chat.messages import prepared, prepared_tools, with_answers_folded
+from gemtp_native.chat.messages import (
+    answers_in_order,
+    prepared,
+    prepared_tools,
+    with_answers_folded,
+)
 from gemtp_native.chat.sandbox import Template
-from gemtp_native.chat.template import ChatTemplate
+from gemtp_native.chat.template import BuiltinTemplate, ChatTemplate
 
 # A format of our own with Gemma's tokens; takes thoughts out of answers, as Gemma's template does.
 SMALL = """\
@@ -107,9 +114,11 @@ def test_the_real_template(real, hostile):
     spelled = 0
     for _ in range(500):
         c = conversations.make()
+        tools = c["tools"] or []
+        native, literal = _core.render_chat(c["messages"], tools, c["thinking"], True)
+        c["tools"] = [_core.writable_declaration(tool) for tool in tools] or None
         expected = render_plainly(plainly, c)
         rendered = ours.render_as_is(c["messages"], c["tools"], c["thinking"])
-        native, literal = _core.render_chat(c["messages"], c["tools"] or [], c["thinking"], True)
         assert rendered.text == expected
         assert native == expected
         ids = tokenizer.encode_chat(expected, rendered.literal)
@@ -349,6 +358,285 @@ def test_answers_of_tools_go_where_old_templates_look():
         {"name": "h", "response": "three"},
     ]
     assert out[1]["content"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("", {}),
+        (" \n", {}),
+        ("null", {}),
+        (None, {}),
+        ("{}", {}),
+        ("{", "{"),
+        ('{"a": NaN}', '{"a": NaN}'),
+        ('{"a": 1e999}', '{"a": 1e999}'),
+        ("[" * 100_000, "[" * 100_000),
+        ("[1]", "[1]"),
+        ('{"a": ' + "9" * 30 + "}", {"a": int("9" * 30)}),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_arguments_of_earlier_calls(tokenizer, arguments, expected):
+    """A conversation goes on, whatever was once called."""
+    calls = [{"function": {"name": "f", "arguments": arguments}}]
+    (message,) = prepared([{"role": "assistant", "tool_calls": calls}])
+    assert message["tool_calls"][0]["function"]["arguments"] == expected
+    text = BuiltinTemplate().render([message], [], False).text
+    inside = expected if isinstance(expected, str) else "".join(f"a:{v}" for v in expected.values())
+    assert f"<|tool_call>call:f{{{inside}}}<tool_call|>" in text
+
+
+def test_odd_messages_of_tools():
+    calls = [{"name": "f"}, {"name": "g"}]
+    out = prepared(
+        [
+            {"role": "assistant", "content": None},
+            {"role": "assistant", "tool_calls": calls},
+            {"role": "tool", "content": None},
+            {"role": "tool", "content": [{"type": "text", "text": t} for t in "ab"]},
+            {"role": "tool", "content": [1, {"a": 2}]},
+        ]
+    )  # fmt: skip
+    assert out[0]["content"] == ""
+    assert [m["content"] for m in out[2:]] == ["", "ab", [1, {"a": 2}]]
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([("b", None, 2), ("a", None, 1)], [("f", 1), ("g", 2)]),
+        ([(None, None, 1), (None, None, 2)], [("f", 1), ("g", 2)]),
+        ([(None, "g", 2), (None, "f", 1)], [("f", 1), ("g", 2)]),
+        ([("x", None, 1), ("b", None, 2)], [("f", 1), ("g", 2)]),
+        ([("x", "h", 3), ("a", None, 1)], [("f", 1), ("h", 3)]),
+        ([("a", None, 1), ("a", None, 4), ("b", None, 2)], [("f", 1), ("f", 4), ("g", 2)]),
+        ([("b", None, 2), (None, None, 1), (None, None, 3)], [("f", 1), ("g", 2), ("unknown", 3)]),
+    ],
+)
+def test_answers_belong_to_their_calls(answers, expected):
+    calls = [{"id": i, "name": n} for i, n in (("a", "f"), ("b", "g"))]
+    messages = [{"role": "assistant", "tool_calls": calls}]
+    messages += [
+        {"role": "tool", "tool_call_id": i, "name": n, "content": c} for i, n, c in answers
+    ]
+    out = answers_in_order(prepared(messages))
+    assert [(m["name"], m["content"]) for m in out[1:]] == expected
+    assert answers_in_order(out) == out
+
+
+TALK = [
+    {"role": "user", "content": "?"},
+    {
+        "role": "assistant",
+        "content": " See <turn|>. ",
+        "tool_calls": [{"id": "1", "name": "f", "arguments": '{"a": "<|turn>"}'}],
+    },
+    {"role": "tool", "tool_call_id": "1", "content": "x"},
+]
+MORE = [
+    {"role": "assistant", "content": "B", "tool_calls": [{"id": "2", "name": "g"}]},
+    {"role": "tool", "tool_call_id": "2", "content": "y"},
+    {"role": "assistant", "content": "C"},
+    {"role": "user", "content": "!"},
+]
+TURN = (
+    '<|turn>model\nSee <turn|>.<|tool_call>call:f{a:<|"|><|turn><|"|>}<tool_call|>'
+    '<|tool_response>response:f{value:<|"|>x<|"|>}<tool_response|>'
+)
+GOES_ON = (
+    TURN + "B<|tool_call>call:g{}<tool_call|>"
+    '<|tool_response>response:g{value:<|"|>y<|"|>}<tool_response|>C<turn|>\n<|turn>user\n!<turn|>\n'
+)
+# Writes content behind the answers, which it looks for in the messages that follow.
+SCANS = """\
+{%- for m in messages -%}
+    {%- if m.role != 'tool' -%}
+        {{- '<|turn>' ~ ('model' if m.role == 'assistant' else m.role) ~ '\\n'
+            if not (ns is defined and loop.index0 > 1 and messages[loop.index0 - 1].role == 'tool') -}}
+        {%- for c in m.tool_calls or [] -%}
+            <|tool_call>call:{{ c.function.name }}{a:<|"|>{{ c.function.arguments.a }}<|"|>}<tool_call|>
+        {%- endfor -%}
+        {%- for t in messages[loop.index0 + 1:] if t.role == 'tool' and m.tool_calls -%}
+            {%- for c in m.tool_calls if c.id == t.tool_call_id -%}
+                <|tool_response>response:{{ c.function.name }}{value:<|"|>{{ t.content }}<|"|>}<tool_response|>
+            {%- endfor -%}
+        {%- endfor -%}
+        {{- m.content | default('') | trim -}}
+        {%- if m.content or not m.tool_calls -%}<turn|>{{ '\\n' }}{%- endif -%}
+    {%- endif -%}
+{%- endfor -%}
+"""  # noqa: E501
+
+
+def test_the_turn_goes_on_behind_text_and_calls(tokenizer):
+    """Built in, and with a template that writes the text elsewhere: nothing of it is a token."""
+    scanning = chat_template(SCANS, tokenizer)
+    assert scanning._ends_turns_at_calls
+    assert not scanning.gives_tools_turns
+    for template in (BuiltinTemplate(), scanning):
+        rendered = template.render(prepared(TALK), [], True)
+        assert rendered.text.endswith("?<turn|>\n" + TURN)
+        ids = tokenizer.encode_chat(rendered.text, rendered.literal)
+        assert tokenizer.decode(ids, special=True).endswith(rendered.text)
+        names = [tokenizer.token_text(i) for i in ids]
+        turns = [n for n in names if n in ("<|turn>", "<turn|>", "<|tool_call>")]
+        private = [TALK[0], {**TALK[1], "content": "\ue000\ue001"}, TALK[2]]
+        assert (
+            "\ue000\ue001<|tool_call>call:f{" in template.render(prepared(private), [], True).text
+        )
+        assert turns[-4:] == ["<|turn>", "<turn|>", "<|turn>", "<|tool_call>"]
+    text = BuiltinTemplate().render(prepared([*TALK, *MORE]), [], True).text
+    assert text.partition("?<turn|>\n")[2] == GOES_ON + "<|turn>model\n"
+
+
+def test_the_turn_goes_on_in_the_real_template(real):
+    tokenizer, source = real
+    template = chat_template(source, tokenizer)
+    for messages, turn in ((TALK, TURN), ([*TALK, *MORE], GOES_ON + "<|turn>model\n")):
+        rendered = template.render(prepared(messages), [], True)
+        native = BuiltinTemplate().render(prepared(messages), [], True)
+        assert rendered.text.partition("?<turn|>\n")[2] == turn
+        assert rendered.text == native.text
+        ids = tokenizer.encode_chat(rendered.text, rendered.literal)
+        assert ids == tokenizer.encode_chat(native.text, native.literal)
+
+
+SCHEMA = {
+    "$defs": {
+        "E": {"enum": ["a", "b"], "title": "E"},
+        "C": {"properties": {"x": {"$ref": "#/$defs/E"}, "c": {"$ref": "#/$defs/C"}}},
+    },
+    "properties": {
+        "a": {"type": ["string", "null"], "description": None, "default": None},
+        "b": {"anyOf": [{"$ref": "#/$defs/E"}, {"type": "null"}], "description": "B"},
+        "c": {"oneOf": [{"const": "x"}, {"const": 1}]},
+        "d": {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "null"}]}},
+        "e": {"allOf": [{"$ref": "#/$defs/C"}]},
+        "f": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
+        "g": {"type": "object", "additionalProperties": False},
+        "h": {"enum": ["a", 1, None]},
+        "i": {"type": "array", "items": {"type": "array", "items": {"$ref": "#/$defs/E"}}},
+        "j": {},
+    },
+}  # fmt: skip
+WRITTEN = [
+    'a:{nullable:true,type:<|"|>STRING<|"|>}',
+    'b:{description:<|"|>B<|"|>,nullable:true,enum:[<|"|>a<|"|>,<|"|>b<|"|>],type:<|"|>STRING<|"|>}',
+    'c:{enum:[<|"|>x<|"|>,1],type:<|"|>STRING<|"|>}',
+    'd:{,items:{nullable:true,type:<|"|>STRING<|"|>}type:<|"|>ARRAY<|"|>}',
+    'e:{,properties:{c:{,properties:{}type:<|"|>OBJECT<|"|>},x:{enum:[<|"|>a<|"|>,<|"|>b<|"|>],'
+    'type:<|"|>STRING<|"|>}}type:<|"|>OBJECT<|"|>}',
+    'f:{type:<|"|>INTEGER<|"|>}',
+    'g:{,properties:{}type:<|"|>OBJECT<|"|>}',
+    'h:{nullable:true,enum:[<|"|>a<|"|>,1],type:<|"|>STRING<|"|>}',
+    'i:{,items:{items:{<|"|>enum<|"|>:[<|"|>a<|"|>,<|"|>b<|"|>],<|"|>title<|"|>:<|"|>E<|"|>,'
+    '<|"|>type<|"|>:<|"|>string<|"|>},type:<|"|>ARRAY<|"|>}type:<|"|>ARRAY<|"|>}',
+    'j:{type:<|"|><|"|>}',
+]
+
+
+def test_declarations_in_the_form_that_templates_can_write(real):
+    tokenizer, source = real
+    tools = prepared_tools(
+        [
+            {"name": "f", "description": None, "parameters": SCHEMA},
+            {"name": "g", "parameters": {}},
+            {"name": "h", "parameters": None},
+        ]
+    )
+    before = json.dumps(tools)
+    texts = {
+        t.render(prepared(TALK), tools, False).text
+        for t in (BuiltinTemplate(), chat_template(source, tokenizer))
+    }
+    assert json.dumps(tools) == before
+    (text,) = texts
+    empty = '{description:<|"|><|"|>'
+    parameters = ",".join(WRITTEN)
+    assert (
+        f"<|tool>declaration:f{empty},parameters:{{properties:{{{parameters}}},"
+        f'type:<|"|>OBJECT<|"|>}}}}<tool|><|tool>declaration:g{empty}}}<tool|>'
+        f"<|tool>declaration:h{empty}}}<tool|>"
+    ) in text
+
+
+def random_schema(random: np.random.Generator, depth: int = 0) -> dict[str, object]:
+    """All that JSON schema has, in all forms that are met."""
+
+    def pick(*values: object) -> object:
+        return values[int(random.integers(0, len(values)))]
+
+    def some(chance: float) -> bool:
+        return bool(random.random() < chance)
+
+    out: dict[str, object] = {}
+    if some(0.7):
+        out["type"] = pick("string", "integer", "object", "array", ["string", "null"], [], None)
+    members = {
+        "description": pick("d", None, 5, ["x"]),
+        "title": pick("T", None),
+        "default": pick(None, {"a": None}, [None, True], 1.5),
+        "enum": pick(["a", "b"], ["a", 1, None, True], [None], [], [{"a": None}]),
+        "const": pick("x", None, 3),
+        "nullable": pick(True, False, None, "x"),
+        "required": pick(["a"], True, None, []),
+        "additionalProperties": pick(True, False, None),
+        "$ref": pick("#/$defs/A", "#/$defs/B", "#"),
+        "minimum": pick(1, None, 2.5),
+    }
+    out |= {name: value for name, value in members.items() if some(0.2)}
+    if depth < 3:
+        below = [random_schema(random, depth + 1) for _ in range(int(random.integers(0, 3)))]
+        if some(0.4):
+            out["properties"] = pick({f"p{i}": s for i, s in enumerate(below)}, [], None)
+        if some(0.4):
+            out["items"] = pick(random_schema(random, depth + 1), True, None, below)
+        for name in ("anyOf", "oneOf", "allOf"):
+            if some(0.15):
+                out[name] = [*below, {"type": "null"}]
+    return out
+
+
+def test_no_declaration_is_written_as_python_prints_it(real):
+    tokenizer, source = real
+    template = chat_template(source, tokenizer)
+    random = np.random.default_rng(13)
+    for _ in range(200):
+        schema = random_schema(random)
+        schema["$defs"] = {"A": random_schema(random, 1), "B": random_schema(random, 1)}
+        tools = prepared_tools([{"name": "f", "description": None, "parameters": schema}])
+        text = template.render(prepared(TALK), tools, False).text
+        assert text == BuiltinTemplate().render(prepared(TALK), tools, False).text
+        declared = re.sub(r'<\|"\|>.*?<\|"\|>', "S", text.partition("<tool|>")[0])
+        assert not re.search("None|True|False|'", declared), schema
+        assert declared.count("{") == declared.count("}"), schema
+        written = _core.writable_declaration(tools[0])
+        assert _core.writable_declaration(written) == written
+
+
+@pytest.mark.parametrize(
+    ("parameters", "because"),
+    [
+        ("x", "are no object"),
+        ({"properties": {"a": {"$ref": "#/$defs/nope"}}}, "'#/[$]defs/nope', which is not among"),
+        ({"properties": {"a": {"$ref": "https://x/y"}}}, "not among them"),
+        ({"properties": "x"}, "no object"),
+        ({"properties": {"a": "x"}}, "where a schema has to be"),
+        ({"properties": {"a": {"type": {}}}}, "have a type that is no name"),
+        ({"required": "a"}, "no list of names"),
+        (
+            {f"d{i}": {"allOf": [{"$ref": f"#/d{i + 1}"}] * 9} for i in range(9)}
+            | {"d9": {}, "$ref": "#/d0"},
+            "simplify them",
+        ),
+    ],
+)
+def test_declarations_that_are_none(parameters, because):
+    tools = prepared_tools([{"name": "f", "parameters": parameters}])
+    with pytest.raises(gemtp.ArgumentError, match=because) as error:
+        BuiltinTemplate().render(prepared(TALK), tools, False)
+    assert "the tool 'f'" in str(error.value)
 
 
 def test_ages_of_templates(tokenizer):

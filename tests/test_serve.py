@@ -237,6 +237,25 @@ def test_seeds_that_nobody_names_differ(demo_server: Server):
     assert again["choices"][0]["text"] == answers[0]["choices"][0]["text"]
 
 
+def test_a_final_message_goes_on(demo_server: Server):
+    begun = [*ASK, {"role": "assistant", "content": "    return"}]
+    request = {"max_tokens": 8, "temperature": 0, "seed": 1}
+
+    def said(messages: list[dict], **more: object) -> tuple[str, int]:
+        answer = demo_server.chat(messages=messages, **request, **more)
+        return answer["choices"][0]["message"]["content"], answer["usage"]["prompt_tokens"]
+
+    goes_on, length = said(begun)
+    assert said(begun, continue_final_message=True, add_generation_prompt=False)[0] == goes_on
+    assert said(ASK)[1] < length < said(begun, continue_final_message=False)[1]
+    answer = demo_server.ask(
+        "/v1/chat/completions",
+        {"messages": begun, "continue_final_message": True, "add_generation_prompt": True},
+    )
+    assert answer.status == 400
+    assert "excludes add_generation_prompt" in answer.error["message"]
+
+
 # ---------------------------------------------------------------- thoughts and tools
 
 

@@ -114,6 +114,11 @@ WRONG_CHATS = [
     ("messages", v)
     for v in (None, [], "x", {}, [3], [{}], [{"role": "x"}], [{"role": "user", "content": 3}])
 ]
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBO"}}
+CALL = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": ""}}]}
+WRONG_CHATS += [("messages", [{"role": "user", "content": [IMAGE]}])]
+WRONG_CHATS += [("messages", [CALL, {"role": "tool", "content": [IMAGE]}])]
+WRONG_CHATS += [("continue_final_message", v) for v in (True, 1, "yes")]
 WRONG_CHATS += [("tools", v) for v in (3, [3], [{}], [{"type": "function"}], [{"type": "web"}])]
 WRONG_CHATS += [("tool_choice", v) for v in (3, "any", "auto")]
 WRONG_CHATS += [("top_logprobs", v) for v in (3, 21, "x")]

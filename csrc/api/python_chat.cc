@@ -4,6 +4,7 @@
 #include "decode/engine.h"
 #include "text/chat.h"
 #include "text/reply.h"
+#include "text/tool_schema.h"
 
 namespace py = pybind11;
 
@@ -23,8 +24,7 @@ ChatValue value_of(const py::handle& o, int depth = 0) {
   if (py::isinstance<py::int_>(o)) {
     int overflow = 0;
     const long long i = PyLong_AsLongLongAndOverflow(o.ptr(), &overflow);
-    if (overflow != 0)
-      throw Error(ErrorKind::kArgument, "a whole number does not fit 64 bits; pass it as text");
+    if (overflow != 0) return ChatValue(BigInteger{py::str(o).cast<std::string>()});
     return ChatValue(static_cast<int64_t>(i));
   }
   if (py::isinstance<py::float_>(o)) return ChatValue(o.cast<double>());
@@ -47,6 +47,11 @@ ChatValue value_of(const py::handle& o, int depth = 0) {
 py::object object_of(const ChatValue& v) {
   if (const bool* b = v.boolean()) return py::bool_(*b);
   if (const int64_t* i = v.integer()) return py::int_(*i);
+  if (const BigInteger* i = v.big_integer()) {
+    PyObject* number = PyLong_FromString(i->digits.c_str(), nullptr, 10);
+    if (!number) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(number);
+  }
   if (const double* d = v.real()) return py::float_(*d);
   if (const std::string* s = v.string()) return py::str(*s);
   if (const ChatValue::Array* a = v.array()) {
@@ -83,6 +88,8 @@ ChatMessage message_of(const py::handle& o) {
     for (const py::handle part : content) parts.push_back(member(part, "text").cast<std::string>());
     m.content = std::move(parts);
   }
+  if (const py::object preface = member(o, "preface"); !preface.is_none())
+    m.preface = preface.cast<std::string>();
   const py::object calls = member(o, "tool_calls");
   if (!calls.is_none()) {
     for (const py::handle call : calls) {
@@ -125,9 +132,15 @@ void bind_chat(py::module_& m) {
       },
       py::arg("messages"), py::arg("tools"), py::arg("thinking"), py::arg("generation_prompt"),
       "Gemma 4's own format: the text, and the byte ranges of what is not the format's.");
+  m.def(
+      "writable_declaration",
+      [](const py::dict& tool) { return object_of(writable_declaration(value_of(tool))); },
+      py::arg("tool"), "The declaration of a tool in the form that Gemma's templates can write.");
   py::class_<ReplyParser>(m, "ReplyParser")
-      .def(py::init<const Tokenizer&, const std::vector<int32_t>&, std::vector<std::string>>(),
-           py::arg("tokenizer"), py::arg("prompt"), py::arg("stop"), py::keep_alive<1, 2>())
+      .def(py::init<const Tokenizer&, const std::vector<int32_t>&, std::vector<std::string>,
+                    const std::vector<std::string>&>(),
+           py::arg("tokenizer"), py::arg("prompt"), py::arg("stop"),
+           py::arg("functions") = std::vector<std::string>(), py::keep_alive<1, 2>())
       .def("push", [](ReplyParser& p, int32_t id) { return events(p.push(id)); })
       .def("finish", [](ReplyParser& p) { return events(p.finish()); })
       .def_property_readonly("stopped", &ReplyParser::stopped);

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 namespace gemtp {
 
@@ -39,6 +40,26 @@ inline Utf8Step utf8_step(const uint8_t* p, size_t size) {
     low = 0x80, high = 0xBF;
   }
   return {Utf8Status::kValid, length, code};
+}
+
+/// A code point, which no surrogate is.
+inline void append_utf8(uint32_t code, std::string* out) {
+  const auto put = [&](uint32_t byte) { out->push_back(static_cast<char>(byte)); };
+  if (code < 0x80) {
+    put(code);
+  } else if (code < 0x800) {
+    put(0xC0 | code >> 6);
+    put(0x80 | (code & 0x3F));
+  } else if (code < 0x10000) {
+    put(0xE0 | code >> 12);
+    put(0x80 | (code >> 6 & 0x3F));
+    put(0x80 | (code & 0x3F));
+  } else {
+    put(0xF0 | code >> 18);
+    put(0x80 | (code >> 12 & 0x3F));
+    put(0x80 | (code >> 6 & 0x3F));
+    put(0x80 | (code & 0x3F));
+  }
 }
 
 }  // namespace gemtp

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/utf8.h"
 #include "text/lower_case.h"
+#include "text/tool_schema.h"
 
 namespace gemtp {
 namespace {
@@ -163,6 +164,7 @@ std::string plain_text(const ChatValue* v, int depth = 0) {
   if (const std::string* s = v->string()) return depth > 0 ? quoted_text(*s) : *s;
   if (const bool* b = v->boolean()) return *b ? "True" : "False";
   if (const int64_t* i = v->integer()) return std::to_string(*i);
+  if (const BigInteger* i = v->big_integer()) return i->digits;
   if (const double* d = v->real()) return real_text(*d);
   if (depth > kMaxNesting)
     refuse(format("a value is nested more than %d deep; simplify it", kMaxNesting));
@@ -193,6 +195,7 @@ bool holds(const ChatValue* v) {
   if (!v || v->is_null()) return false;
   if (const bool* b = v->boolean()) return *b;
   if (const int64_t* i = v->integer()) return *i != 0;
+  if (v->big_integer()) return true;
   if (const double* d = v->real()) return *d != 0;
   if (const std::string* s = v->string()) return !s->empty();
   if (const ChatValue::Array* a = v->array()) return !a->empty();
@@ -254,10 +257,9 @@ class ToolWriter {
     }
   }
 
-  void declaration(const ChatValue& tool) {
+  void declaration(const ChatValue& given) {
+    const ChatValue tool = writable_declaration(given);
     const ChatValue* function = tool.find("function");
-    if (!function || !function->object())
-      refuse("a tool must be an object with the member \"function\", which is an object");
     out_.own("declaration:");
     out_.given(plain_text(function->find("name")));
     out_.own("{description:");
@@ -307,11 +309,9 @@ class ToolWriter {
   };
 
   void required_list(const ChatValue& required) {
-    const ChatValue::Array* names = required.array();
-    if (!names) refuse("\"required\" in the declaration of a tool must be a list of names");
     out_.own("required:[");
     Comma comma(&out_);
-    for (const ChatValue& name : *names) {
+    for (const ChatValue& name : *required.array()) {
       comma();
       out_.quoted(plain_text(&name));
     }
@@ -321,7 +321,6 @@ class ToolWriter {
   // A parameter that is called like one of the schema's own words is lost, as in the template.
   void properties(const ChatValue& given) {
     const Nesting nesting(this);
-    if (!given.object()) refuse("\"properties\" in the declaration of a tool must be an object");
     constexpr std::array<std::string_view, 5> kWords = {"description", "type", "properties",
                                                         "required", "nullable"};
     Comma comma(&out_);
@@ -356,8 +355,7 @@ class ToolWriter {
     } else if (type == "OBJECT") {
       // The template's comma stands here whatever is before it, and counts for nothing behind it.
       out_.own(",properties:{");
-      const ChatValue* inner = v.find("properties");
-      properties(inner && inner->object() ? *inner : v);
+      properties(*v.find("properties"));
       out_.own("}");
       if (const ChatValue* required = v.find("required"); holds(required)) {
         out_.own(",");
@@ -383,7 +381,7 @@ class ToolWriter {
       comma();
       if (key == "properties") {
         out_.own("properties:{");
-        if (value.object()) properties(value);
+        properties(value);
         out_.own("}");
       } else if (key == "required") {
         required_list(value);
@@ -400,10 +398,8 @@ class ToolWriter {
 
   static ChatValue upper_types(const ChatValue& type) {
     if (type.string()) return ChatValue(upper_case(&type));
-    const ChatValue::Array* types = type.array();
-    if (!types) refuse("the type of items in the declaration of a tool must be a name or a list");
     ChatValue::Array upper;
-    for (const ChatValue& t : *types) upper.emplace_back(upper_case(&t));
+    for (const ChatValue& t : *type.array()) upper.emplace_back(upper_case(&t));
     return ChatValue(std::move(upper));
   }
 
@@ -432,7 +428,7 @@ class ChatWriter {
       }
       out_.own("<turn|>\n");
     }
-    bool answered_tool = false;  // is what comes last the response of a tool?
+    bool answered_tool = false;  // does a tool respond in the message before?
     for (size_t i = first; i < request.messages.size(); ++i) {
       message(request.messages[i]);
       answered_tool = !request.messages[i].tool_responses.empty();
@@ -451,9 +447,12 @@ class ChatWriter {
 
   void message(const ChatMessage& m) {
     const bool model = m.role == "assistant" || m.role == "model";
-    out_.own("<|turn>");
-    out_.given(model ? "model" : m.role);
-    out_.own("\n");
+    if (!model || !m.preface || !turn_is_open_) {
+      out_.own("<|turn>");
+      out_.given(model ? "model" : m.role);
+      out_.own("\n");
+    }
+    if (m.preface) out_.given(*m.preface);
     for (const ToolCall& call : m.tool_calls) {
       out_.own("<|tool_call>call:");
       out_.given(call.name);
@@ -477,7 +476,8 @@ class ChatWriter {
       for (const std::string& part : *parts) write(part);
     }
     // Behind a tool's response the model goes on in the same turn.
-    if (m.tool_responses.empty() || !empty) out_.own("<turn|>\n");
+    turn_is_open_ = !m.tool_responses.empty() && empty;
+    if (!turn_is_open_) out_.own("<turn|>\n");
   }
 
   void response(const ToolResponse& r) {
@@ -495,6 +495,7 @@ class ChatWriter {
 
   Writer out_;
   ToolWriter tools_;
+  bool turn_is_open_ = false;
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -13,13 +14,9 @@
 
 #include "text/chat_value.h"
 #include "text/tokenizer.h"
+#include "text/tool_call.h"
 
 namespace gemtp {
-
-struct ToolCall {
-  std::string name;
-  ChatValue arguments;  // an object; a string is written as it is
-};
 
 struct ToolResponse {
   std::string name = "unknown";
@@ -32,6 +29,9 @@ struct ChatMessage {
   std::variant<std::monostate, std::string, std::vector<std::string>> content;
   std::vector<ToolCall> tool_calls;
   std::vector<ToolResponse> tool_responses;  // to the calls of the same message
+  // What was said before the calls; content comes behind the responses. With one, be it empty, a
+  // message of the model goes on with the turn in which a tool has responded.
+  std::optional<std::string> preface{};
 };
 
 struct ChatRequest {
@@ -52,8 +52,8 @@ struct RenderedChat {
 /// Whether the vocabulary has the tokens of the format.
 bool speaks_chat(const Tokenizer& tokenizer);
 
-/// Error{kArgument} without messages, and for tools declared in a way that the format has no words
-/// for ("the type of ... must be a string").
+/// Tools are declared as writable_declaration() has them. Error{kArgument} without messages, and
+/// for what is no declaration.
 RenderedChat render_chat(const ChatRequest& request);
 
 }  // namespace gemtp

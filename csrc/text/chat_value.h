@@ -11,6 +11,12 @@
 
 namespace gemtp {
 
+/// A whole number beyond 64 bits, as its digits.
+struct BigInteger {
+  std::string digits;  // with a "-" in front where it is negative
+  bool operator==(const BigInteger&) const = default;
+};
+
 class ChatValue {
  public:
   using Array = std::vector<ChatValue>;
@@ -19,6 +25,7 @@ class ChatValue {
   ChatValue() = default;  // null
   explicit ChatValue(bool b) : data_(b) {}
   explicit ChatValue(int64_t i) : data_(i) {}
+  explicit ChatValue(BigInteger i) : data_(std::move(i)) {}
   explicit ChatValue(double d) : data_(d) {}
   explicit ChatValue(std::string s) : data_(std::move(s)) {}
   explicit ChatValue(const char* s) : data_(std::string(s)) {}
@@ -29,6 +36,7 @@ class ChatValue {
   // Null unless the value is of that kind.
   const bool* boolean() const { return std::get_if<bool>(&data_); }
   const int64_t* integer() const { return std::get_if<int64_t>(&data_); }
+  const BigInteger* big_integer() const { return std::get_if<BigInteger>(&data_); }
   const double* real() const { return std::get_if<double>(&data_); }
   const std::string* string() const { return std::get_if<std::string>(&data_); }
   const Array* array() const { return std::get_if<Array>(&data_); }
@@ -46,7 +54,7 @@ class ChatValue {
   bool operator==(const ChatValue&) const = default;
 
  private:
-  std::variant<std::monostate, bool, int64_t, double, std::string, Array, Object> data_;
+  std::variant<std::monostate, bool, int64_t, BigInteger, double, std::string, Array, Object> data_;
 };
 
 }  // namespace gemtp

@@ -47,6 +47,7 @@ void append(const ChatValue& v, std::string* out) {
   if (v.is_null()) *out += "null";
   if (const bool* b = v.boolean()) *out += *b ? "true" : "false";
   if (const int64_t* i = v.integer()) *out += std::to_string(*i);
+  if (const BigInteger* i = v.big_integer()) *out += i->digits;
   if (const double* d = v.real()) append_real(*d, out);
   if (const std::string* s = v.string()) append_string(*s, out);
   if (const ChatValue::Array* a = v.array()) {

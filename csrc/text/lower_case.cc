@@ -88,25 +88,6 @@ uint32_t lower(uint32_t code) {
   return static_cast<uint32_t>(static_cast<int32_t>(code) + run->delta);
 }
 
-void append_utf8(uint32_t code, std::string* out) {
-  const auto put = [&](uint32_t byte) { out->push_back(static_cast<char>(byte)); };
-  if (code < 0x80) {
-    put(code);
-  } else if (code < 0x800) {
-    put(0xC0 | code >> 6);
-    put(0x80 | (code & 0x3F));
-  } else if (code < 0x10000) {
-    put(0xE0 | code >> 12);
-    put(0x80 | (code >> 6 & 0x3F));
-    put(0x80 | (code & 0x3F));
-  } else {
-    put(0xF0 | code >> 18);
-    put(0x80 | (code >> 12 & 0x3F));
-    put(0x80 | (code >> 6 & 0x3F));
-    put(0x80 | (code & 0x3F));
-  }
-}
-
 }  // namespace
 
 std::string lower_case(std::string_view text) {

@@ -3,15 +3,18 @@
 //   <|channel>thought\n...<channel|>   <|tool_call>call:name{key:<|"|>text<|"|>,n:1}<tool_call|>
 //
 // The marks are recognised by token, never by their text, which the model may as well write about.
+// One exception: models that have thought forget the first mark of a call. Directly behind a
+// thought, "call:name{...}" is a call if a function of that name was declared and nothing but the
+// end of the call, or of the answer, follows.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "text/chat.h"
 #include "text/stop_strings.h"
 #include "text/tokenizer.h"
+#include "text/tool_call.h"
 
 namespace gemtp {
 
@@ -32,9 +35,10 @@ struct ReplyEvent {
 class ReplyParser {
  public:
   /// prompt: what the reply follows; it may have opened a thought. stop: strings that end the
-  /// answer; in thoughts and calls they do not. Keeps a reference to the tokenizer.
+  /// answer; in thoughts and calls they do not. functions: the names that were declared. Keeps a
+  /// reference to the tokenizer.
   ReplyParser(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt,
-              std::vector<std::string> stop);
+              std::vector<std::string> stop, const std::vector<std::string>& functions = {});
 
   /// What became certain with one token. Never throws for what a model may generate.
   std::vector<ReplyEvent> push(int32_t id);
@@ -44,22 +48,29 @@ class ReplyParser {
   bool stopped() const { return stop_.found(); }
 
  private:
-  enum class State { kContent, kThinking, kCall };
+  // kBehindThought: what may become a call without its mark.
+  enum class State { kContent, kThinking, kBehindThought, kCall };
+  void decoded(const std::string& text, std::vector<ReplyEvent>* out);
   void content(const std::string& text, std::vector<ReplyEvent>* out);
   void thinking(const std::string& text, std::vector<ReplyEvent>* out);
-  void end_call(bool complete, std::vector<ReplyEvent>* out);
+  void behind_thought(std::vector<ReplyEvent>* out);
+  void check_unmarked(std::vector<ReplyEvent>* out);
   void end_thinking(std::vector<ReplyEvent>* out);
-  void decoded(const std::string& text, std::vector<ReplyEvent>* out);
+  void end_call(bool complete, std::vector<ReplyEvent>* out);
+  void end_part(std::vector<ReplyEvent>* out);
+  std::string taken_call();
 
   const Tokenizer& tokenizer_;
   int32_t open_channel_, close_channel_, open_call_, close_call_, quote_;  // ids, -1: none
   StopStrings stop_;
   StreamDecoder decoder_;
   State state_ = State::kContent;
-  bool label_ = false;   // still in the line that names the channel
-  std::string held_;     // of a thought: its label, or newlines that may be its end
-  std::string call_;     // kQuoteMark for the quote token
-  bool quoted_ = false;  // inside a string of the call
+  bool label_ = false;               // still in the line that names the channel
+  std::string held_;                 // of a thought: its label, or newlines that may be its end
+  std::vector<std::string> begins_;  // of calls: "call:name{"
+  std::string call_;                 // kQuoteMark for the quote token
+  bool marked_ = true;               // the call has its mark
+  bool quoted_ = false;              // inside a string of the call
 };
 
 /// The tokens that take a reply apart, and are no text in it.
@@ -67,9 +78,5 @@ std::vector<int32_t> reply_marks(const Tokenizer& tokenizer);
 
 /// Whether the latest turn of a prompt ends inside a thought.
 bool opens_thought(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt);
-
-/// The call that "call:name{...}" spells, with byte 0xFF for each quote token. False if it does not
-/// follow the format.
-bool parse_tool_call(const std::string& text, ToolCall* call);
 
 }  // namespace gemtp

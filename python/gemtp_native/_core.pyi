@@ -262,10 +262,15 @@ def render_chat(
     thinking: bool,
     generation_prompt: bool,
 ) -> tuple[str, list[tuple[int, int]]]: ...
+def writable_declaration(tool: dict[str, Any]) -> dict[str, Any]: ...
 
 class ReplyParser:
     def __init__(
-        self, tokenizer: Tokenizer, prompt: Sequence[int], stop: Sequence[str]
+        self,
+        tokenizer: Tokenizer,
+        prompt: Sequence[int],
+        stop: Sequence[str],
+        functions: Sequence[str] = (),
     ) -> None: ...
     def push(self, id: int) -> list[tuple[str, str, str, Any]]: ...
     def finish(self) -> list[tuple[str, str, str, Any]]: ...

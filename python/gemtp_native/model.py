@@ -248,6 +248,8 @@ class Model:
         thinking: bool = False,
         response_format: Mapping[str, Any] | None = None,
         template: str | None = None,
+        continue_final_message: bool | None = None,
+        add_generation_prompt: bool | None = None,
         max_tokens: int | None = None,
         stop: str | bytes | Sequence[str | bytes] = (),
         on_prompt: OnPrompt | None = None,
@@ -268,6 +270,11 @@ class Model:
             response_format: of the answer, as OpenAI's: {"type": "json_schema", "json_schema":
                 {"name": ..., "schema": {...}}}, {"type": "json_object"} or {"type": "text"}.
             template: a Jinja template instead of the file's.
+            continue_final_message: let the model go on with a final message of the assistant's,
+                rather than begin another one; the reply is what comes behind it. None: wherever
+                there is such a message (text or reasoning, and no calls).
+            add_generation_prompt: True begins the model's turn behind such a message too; False
+                begins none.
             max_tokens: the most tokens of thoughts and answer; None: what the context holds.
             stop: strings that end the answer; thoughts and calls are not searched for them.
             on_prompt: as in :meth:`generate`.
@@ -281,6 +288,8 @@ class Model:
             thinking=thinking,
             response_format=response_format,
             template=template,
+            continue_final_message=continue_final_message,
+            add_generation_prompt=add_generation_prompt,
             max_tokens=max_tokens,
             stop=stop,
             on_prompt=on_prompt,
@@ -301,6 +310,8 @@ class Model:
         thinking: bool = False,
         response_format: Mapping[str, Any] | None = None,
         template: str | None = None,
+        continue_final_message: bool | None = None,
+        add_generation_prompt: bool | None = None,
         max_tokens: int | None = None,
         stop: str | bytes | Sequence[str | bytes] = (),
         on_prompt: OnPrompt | None = None,
@@ -315,6 +326,8 @@ class Model:
             thinking=thinking,
             response_format=response_format,
             template=template,
+            continue_final_message=continue_final_message,
+            add_generation_prompt=add_generation_prompt,
             max_tokens=max_tokens,
             stop=stop,
             on_prompt=on_prompt,
@@ -335,6 +348,8 @@ class Model:
         thinking: bool = False,
         response_format: Mapping[str, Any] | None = None,
         template: str | None = None,
+        continue_final_message: bool | None = None,
+        add_generation_prompt: bool | None = None,
         max_tokens: int | None = None,
         stop: str | bytes | Sequence[str | bytes] = (),
         on_prompt: OnPrompt | None = None,
@@ -344,9 +359,18 @@ class Model:
         certain. ``reply`` is what has been read so far."""
         declared = prepared_tools(None if tool_choice == "none" else tools)
         functions = required_functions(tool_choice, declared)
-        _, ids = self.chat_prompt(messages, tools=declared, thinking=thinking, template=template)
+        _, ids = self.chat_prompt(
+            messages,
+            tools=declared,
+            thinking=thinking,
+            template=template,
+            continue_final_message=continue_final_message,
+            add_generation_prompt=add_generation_prompt,
+        )
         tokenizer = self._engine.tokenizer
-        parser = _core.ReplyParser(tokenizer, ids, [utf8_text(s) for s in stop_strings(stop)])
+        stops = [utf8_text(s) for s in stop_strings(stop)]
+        names = [declaration["function"]["name"] for declaration in declared]
+        parser = _core.ReplyParser(tokenizer, ids, stops, names)
         limit = self.context if max_tokens is None else max_tokens
         all_options = cast(GenerationOptions, {**options, "max_tokens": limit})
         params = self._params_of(all_options, schema_of(response_format))
@@ -377,11 +401,15 @@ class Model:
         tools: Iterable[Mapping[str, Any]] | None = None,
         thinking: bool = False,
         template: str | None = None,
+        continue_final_message: bool | None = None,
+        add_generation_prompt: bool | None = None,
     ) -> tuple[str, list[int]]:
         """What :meth:`chat` lets the model continue: the text, and the tokens it is read as."""
         chats = self._chats if self._engine else None
         assert chats is not None
-        return chats.prompt(messages, tools, thinking, template)
+        return chats.prompt(
+            messages, tools, thinking, template, continue_final_message, add_generation_prompt
+        )
 
     def tokenize(self, text: str | bytes, add_bos: bool = True, special: bool = False) -> list[int]:
         """Ids of ``text``; see :meth:`Tokenizer.encode`."""

@@ -6,9 +6,11 @@
 #include "base/error.h"
 #include "gguf_builder.h"
 #include "text/chat.h"
+#include "text/json.h"
 #include "text/lower_case.h"
 #include "text/reply.h"
 #include "text/stop_strings.h"
+#include "text/tool_schema.h"
 
 using namespace gemtp;
 using gemtp::testing::GgufBuilder;
@@ -236,7 +238,8 @@ TEST_CASE("calls: names and arguments") {
   CHECK(call.arguments.find("l")->array()->size() == 3);
   CHECK(*call.arguments.find("o")->find("q k")->integer() == 0);
   CHECK(call_of(" call: g { a : 1 , b : [ ] } ").arguments.object()->size() == 2);
-  CHECK(call_of("call:f{n:99999999999999999999}").arguments.find("n")->real());
+  CHECK(call_of("call:f{n:99999999999999999999}").arguments.find("n")->big_integer()->digits ==
+        "99999999999999999999");
   CHECK(*call_of("call:f{n:1.}").arguments.find("n")->string() == "1.");
   for (const char* text : {"", "call:", "call:{}", "call:f", "call:f{", "call:f{a}", "call:f{a:}",
                            "call:f{a:1", "call:f{a:1,}", "call:f{:1}", "call:f{a:1}x", "call:f[1]x",
@@ -250,4 +253,128 @@ TEST_CASE("calls: names and arguments") {
 TEST_CASE("lower case") {
   CHECK(lower_case("aZ09\xC3\x84\xC3\x9F\xCE\xA3\xC4\xB0\xE1\xBA\x9E\xF0\x90\x90\x80\xFF") ==
         "az09\xC3\xA4\xC3\x9F\xCF\x83i\xCC\x87\xC3\x9F\xF0\x90\x90\xA8\xFF");
+}
+
+namespace {
+
+/// The arguments of "call:f{...}" as JSON; "malformed" where they cannot be read. ~ is a quote
+/// token.
+std::string arguments_of(std::string text) {
+  for (size_t at; (at = text.find('~')) != text.npos;) text[at] = '\xFF';
+  ToolCall call;
+  return parse_tool_call("call:f{" + text + "}", &call) ? to_json(call.arguments) : "malformed";
+}
+
+}  // namespace
+
+TEST_CASE("calls: spellings of JSON and Python are read as what they are") {
+  const std::pair<const char*, const char*> kRead[] = {
+      {R"(refs:["ds_1","b, c"])", R"({"refs":["ds_1","b, c"]})"},
+      {R"("city": "Paris", 'land': 'it\'s "F"')", R"({"city":"Paris","land":"it's \"F\""})"},
+      {R"(a:{"b}": "{,]:", ~c~:~"d\n~})", R"({"a":{"b}":"{,]:","c":"\"d\\n"}})"},
+      {R"(s:"\u00e9\ud83d\ude42\n\/\\\"", t:'\x41\U0001F642')",
+       "{\"s\":\"\xC3\xA9\xF0\x9F\x99\x82\\n/\\\\\\\"\",\"t\":\"A\xF0\x9F\x99\x82\"}"},
+      {R"(r:"\d+\w")", R"({"r":"\\d+\\w"})"},
+      {"a:True,b:False,c:None,d:true,e:null", R"({"a":true,"b":false,"c":null,"d":true,"e":null})"},
+      {"zip:01234,z:-01,o:0,m:-0.5,p:00.5",
+       R"({"zip":"01234","z":"-01","o":0,"m":-0.5,"p":"00.5"})"},
+      {"n:123456789012345678901234567890,m:-9223372036854775809,i:-9223372036854775808",
+       R"({"n":123456789012345678901234567890,"m":-9223372036854775809,"i":-9223372036854775808})"},
+      {"a:0.1,b:1.0,c:1e22,d:5e-324,e:1e-999", R"({"a":0.1,"b":1.0,"c":1e+22,"d":5e-324,"e":0.0})"},
+      {"w:don't stop,u:http://x.y/z", R"({"w":"don't stop","u":"http://x.y/z"})"},
+      {"1:2,t: :-D", R"({"1":2,"t":":-D"})"},
+      {R"("":'')", R"({"":""})"},
+  };
+  for (const auto& [text, json] : kRead) {
+    INFO(text);
+    CHECK(arguments_of(text) == json);
+  }
+  for (const char* text :
+       {"a:NaN", "a:[Infinity]", "a:-Infinity", "a:nan", "a:-inf", "a:1e999", "a:\"b", "a:'b",
+        "a:\"b\"c", "a:b\"c", "a:[\"b\" \"c\"]", "a:\"\\ud800\"", "a:\"\\u12\"", "a:\"~\"", "\"a:1",
+        "\"a\"b:1", "a:'x','a':1", "a:\"b\\"}) {
+    INFO(text);
+    CHECK(arguments_of(text) == "malformed");
+  }
+  CHECK(arguments_of("n:" + std::string(5000, '1')) == "malformed");
+}
+
+TEST_CASE("reply: a call behind a thought needs no mark") {
+  const Tokenizer t = load();
+  const auto behind = [&](const std::string& reply, const char* prompt = "",
+                          const std::vector<std::string>& stop = {}) {
+    ReplyParser parser(t, t.encode(prompt, false, true), stop, {"f", "g.h"});
+    std::string out;
+    const auto add = [&](const std::vector<ReplyEvent>& events) {
+      for (const ReplyEvent& e : events) {
+        if (e.part == ReplyPart::kContent) out += e.text;
+        if (e.part == ReplyPart::kToolCall)
+          out += "[" + e.call.name + to_json(e.call.arguments) + "]";
+        if (e.part == ReplyPart::kMalformedCall) out += "{" + e.text + "}";
+      }
+    };
+    for (const int32_t id : t.encode(reply, false, true)) add(parser.push(id));
+    add(parser.finish());
+    return out;
+  };
+  const std::string thought = "<|channel>thought\nhm\n<channel|>";
+  CHECK(behind(thought + "call:f{a:<|\"|>}b<|\"|>}<tool_call|>") == "[f{\"a\":\"}b\"}]");
+  CHECK(behind(thought + "\ncall:f{}\n") == "[f{}]");
+  CHECK(behind(thought + "call:f{a:'}'}") == "[f{\"a\":\"}\"}]");
+  CHECK(behind(thought + "call:g.h{}<tool_call|>x<|tool_call>call:f{}<tool_call|>") ==
+        "[g.h{}]x[f{}]");
+  CHECK(behind(thought + "call:f{}<|channel>more<channel|>call:f{}") == "[f{}][f{}]");
+  CHECK(behind("call:f{}", "<|turn>model\n<|channel>thought\n<channel|>") == "[f{}]");
+  CHECK(behind("x<channel|>call:f{}", "<|turn>model\n<|channel>thought\n") == "[f{}]");
+  // What is text: without a thought, of another name, in a sentence, or not to be read.
+  for (const char* text : {"call:f{}\nis", "call:f{}}", "call:e{}", "call:f\n{}", "Use\ncall:f{}",
+                           "call:f{a", "call:f{a}<tool_call|>", "call:", "\n\n", "call:f{}<|\"|>",
+                           "call:f{a:<|\"|>b", "call:f{}<channel|>"}) {
+    INFO(text);
+    CHECK(behind(thought + text) == text);
+  }
+  CHECK(behind("call:f{}") == "call:f{}");
+  CHECK(behind("call:f{}", "<|turn>model\n") == "call:f{}");
+  CHECK(parsed(t, thought + "call:f{}") == "(hm)call:f{}");  // no function was declared
+  // Stop strings are for text.
+  CHECK(behind(thought + "call:f{a:END}", "", {"END"}) == "[f{\"a\":\"END\"}]");
+  CHECK(behind(thought + "call:f{a:END} so", "", {"END"}) == "call:f{a:");
+}
+
+TEST_CASE("chat: declarations in the form that templates can write") {
+  const auto written = [](Object parameters) {
+    const ChatValue tool = writable_declaration(ChatValue(
+        Object{{"function", ChatValue(Object{{"name", ChatValue("f")},
+                                             {"description", ChatValue()},
+                                             {"parameters", ChatValue(std::move(parameters))}})}}));
+    CHECK(writable_declaration(tool) == tool);
+    const ChatValue* function = tool.find("function");
+    CHECK(!function->find("description"));
+    return to_json(*function->find("parameters"));
+  };
+  const auto types = [](std::initializer_list<const char*> names) {
+    ChatValue::Array out;
+    for (const char* name : names) out.emplace_back(name);
+    return ChatValue(std::move(out));
+  };
+  const auto property = [&](Object schema) {
+    return written({{"properties", ChatValue(Object{{"p", ChatValue(std::move(schema))}})}});
+  };
+  CHECK(written({}) == "{}");
+  CHECK(property({{"type", types({"string", "null"})}, {"description", ChatValue()}}) ==
+        R"({"properties":{"p":{"nullable":true,"type":"string"}},"type":"object"})");
+  CHECK(property({{"const", ChatValue(int64_t{3})}}) ==
+        R"({"properties":{"p":{"enum":[3],"type":"integer"}},"type":"object"})");
+  CHECK(property({{"type", ChatValue("object")}, {"additionalProperties", ChatValue(false)}}) ==
+        R"({"properties":{"p":{"type":"object","additionalProperties":false,"properties":{}}},)"
+        R"("type":"object"})");
+  Object itself{
+      {"properties", ChatValue(Object{{"p", ChatValue(Object{{"$ref", ChatValue("#")}})}})}};
+  CHECK(written(itself) ==
+        R"({"properties":{"p":{"properties":{"p":{"type":"object","properties":{}}},)"
+        R"("type":"object"}},"type":"object"})");
+  CHECK_THROWS_AS(property({{"$ref", ChatValue("#/$defs/x")}}), Error);
+  CHECK_THROWS_AS(property({{"$ref", ChatValue("http://x/y")}}), Error);
+  CHECK_THROWS_AS(property({{"type", ChatValue(int64_t{3})}}), Error);
+  CHECK_THROWS_AS(property({{"required", ChatValue("x")}}), Error);
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +14,14 @@ from .reply import ToolCall
 _ROLES = ("system", "developer", "user", "assistant", "model", "tool")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _MAX_NESTING = 64
+_MOST_BITS = 14000  # of a whole number that Python prints
+
+_MEDIA = re.compile(
+    "((input_)?(image|audio|video|file|media)|(image|audio|video|file)_url|document|resource)"
+)
+_PAYLOADS = {"data", "blob", "base64", "b64_json", "bytes", "file_data"}
+_DATA_URL = re.compile(r"\s*data:[^,\s]{0,200};base64,")
+_TEXT_ONLY = "models are run as text models, without images or sound"
 
 
 def plain(value: Any, where: str, depth: int = 0) -> Any:
@@ -28,6 +38,8 @@ def plain(value: Any, where: str, depth: int = 0) -> Any:
             )
         return text
     if isinstance(value, int):
+        if value.bit_length() > _MOST_BITS:
+            raise ArgumentError(f"{where} is a number of thousands of digits; pass it as text")
         return int.__int__(value)
     if isinstance(value, float):
         return float.__float__(value)
@@ -68,10 +80,16 @@ def _message(message: Any, where: str) -> dict[str, Any]:
         raise ArgumentError(f"{where}['role'] is {role!r}; it must be one of {', '.join(_ROLES)}")
     if role == "model":
         out["role"] = "assistant"
-    if "content" in out and role != "tool":
+    if out.get("images"):
+        raise ArgumentError(f"{where}['images'] is no text; {_TEXT_ONLY}")
+    if role == "tool":
+        out["content"] = _answer(out.get("content", ""), f"{where}['content']")
+    elif "content" in out:
         out["content"] = _content(out["content"], role, f"{where}['content']")
     reasoning = next((out[name] for name in _REASONING if name in out), None)
     if reasoning is not None:
+        if not isinstance(reasoning, str):
+            raise ArgumentError(f"the reasoning of {where} is no text")
         out["reasoning_content"] = reasoning
     if calls:
         if isinstance(calls, (str, bytes)) or not isinstance(calls, Iterable):
@@ -84,6 +102,11 @@ def _message(message: Any, where: str) -> dict[str, Any]:
         isinstance(responses, list) and all(isinstance(r, dict) for r in responses)
     ):
         raise ArgumentError(f"{where}['tool_responses'] must be a list of dicts")
+    for i, response in enumerate(responses or []):
+        at = f"{where}['tool_responses'][{i}]['response']"
+        response["response"] = _answer(response.get("response", ""), at)
+    if role in ("assistant", "model") and not (calls or responses):
+        out.setdefault("content", "")
     return out
 
 
@@ -95,13 +118,50 @@ def _content(content: Any, role: str, where: str) -> Any:
     for i, part in enumerate(content):
         kind = part.get("type") if isinstance(part, dict) else None
         if kind != "text" or not isinstance(part.get("text"), str):
+            found = f"is of the type {kind[:40]!r}" if isinstance(kind, str) else "is no text"
+            data = " (a list that is data goes into a dict)" if role == "tool" else ""
             raise ArgumentError(
-                f'{where}[{i}] is not of the form {{"type": "text", "text": "..."}}; '
-                "models are run as text models, without images or sound"
+                f'{where}[{i}] {found}, not {{"type": "text", "text": "..."}}; {_TEXT_ONLY}{data}'
             )
     if role in ("system", "developer"):
         return "\n".join(part["text"].strip() for part in content)
     return content
+
+
+def _answer(content: Any, where: str) -> Any:
+    """What a tool has answered: data, or text where it is given as text in parts."""
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, dict)]
+        if any(isinstance(part.get("type"), str) for part in parts):
+            return "".join(part["text"] for part in _content(content, "tool", where))
+        if (
+            content
+            and all(isinstance(part.get("text"), str) for part in parts)
+            and (len(parts) == len(content))
+        ):
+            return "".join(part["text"] for part in parts)
+    _refuse_media(content, where)
+    return content
+
+
+def _refuse_media(value: Any, where: str) -> None:
+    """Images and the like inside of data would be read as what their bytes are spelled with."""
+    if isinstance(value, dict):
+        kind = value.get("type")
+        inner = [value, *(item for item in value.values() if isinstance(item, dict))]
+        if (
+            isinstance(kind, str)
+            and _MEDIA.fullmatch(kind)
+            and any(isinstance(part.get(name), str) for part in inner for name in _PAYLOADS)
+        ):
+            raise ArgumentError(f"{where} is of the type {kind!r}, no text; {_TEXT_ONLY}")
+        for key, item in value.items():
+            _refuse_media(item, f"{where}[{key[:40]!r}]")
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            _refuse_media(item, f"{where}[{i}]")
+    elif isinstance(value, str) and _DATA_URL.match(value):
+        raise ArgumentError(f"{where} is a data: URL, no text; {_TEXT_ONLY}")
 
 
 def _call(call: Any, where: str) -> dict[str, Any]:
@@ -115,18 +175,35 @@ def _call(call: Any, where: str) -> dict[str, Any]:
         raise ArgumentError(f"{where} has no name; it must hold a function's name and arguments")
     arguments = function.get("arguments")
     if isinstance(arguments, str):
-        try:
-            arguments = plain(json.loads(arguments), where)
-        except ValueError:
-            arguments = None
-    if arguments is None and function.get("arguments") is None:
+        arguments = _read_arguments(arguments)
+    if arguments is None:
         arguments = {}
-    if not isinstance(arguments, dict):
+    if not isinstance(arguments, (dict, str)):
         raise ArgumentError(f"the arguments of {where} must be a dict, or JSON text of one")
     function["arguments"] = arguments
     out["function"] = function
     out.setdefault("type", "function")
     return out
+
+
+def _read_arguments(text: str) -> dict[str, Any] | str | None:
+    """What a model has once written need not be JSON; it then stands as it is."""
+    if not text.strip():
+        return None
+    try:
+        arguments = plain(
+            json.loads(text, parse_constant=_finite, parse_float=_finite), "the arguments"
+        )
+    except (ValueError, RecursionError):
+        return text
+    return arguments if arguments is None or isinstance(arguments, dict) else text
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(number)
+    return value
 
 
 def prepared_tools(tools: Any) -> list[dict[str, Any]]:
@@ -150,45 +227,101 @@ def prepared_tools(tools: Any) -> list[dict[str, Any]]:
     return out
 
 
+def answers_in_order(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with answers of tools in the order of the calls, each with its call's name and id:
+    Gemma's format tells them apart by nothing else."""
+    out: list[dict[str, Any]] = []
+    at = 0
+    while at < len(messages):
+        caller = messages[at]
+        at += 1
+        out.append(caller)
+        if not caller.get("tool_calls"):
+            continue
+        end = at
+        while end < len(messages) and messages[end]["role"] == "tool":
+            end += 1
+        if end > at:
+            out[-1:] = _matched(caller, messages[at:end])
+        at = end
+    return out
+
+
+def _matched(caller: dict[str, Any], answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    calls = [{**c, "id": c.get("id") or f"call_{i}"} for i, c in enumerate(caller["tool_calls"])]
+    names = [call["function"]["name"] for call in calls]
+    ids = [call["id"] for call in calls]
+    free = list(range(len(calls)))
+    places: dict[int, int] = {}  # of answers: the call that they belong to
+
+    def place(i: int, candidates: list[int]) -> None:
+        if candidates:
+            places[i] = candidates[0]
+            if candidates[0] in free:
+                free.remove(candidates[0])
+
+    for i, answer in enumerate(answers):
+        wanted = answer.get("tool_call_id")
+        place(
+            i, sorted((n for n, id in enumerate(ids) if id == wanted), key=lambda n: n not in free)
+        )
+    for i, answer in enumerate(answers):  # those that name no id, or one that nobody has heard of
+        if i not in places:
+            place(i, [n for n in free if _name_of(answer) in (None, names[n])])
+    return [
+        {**caller, "tool_calls": calls},
+        *(
+            {**answers[i], "name": names[places[i]], "tool_call_id": ids[places[i]]}
+            if i in places
+            else {**answers[i], "name": _name_of(answers[i]) or "unknown"}
+            for i in sorted(range(len(answers)), key=lambda i: places.get(i, len(calls)))
+        ),
+    ]
+
+
+def _name_of(answer: Mapping[str, Any]) -> str | None:
+    name = answer.get("name")
+    return name if isinstance(name, str) else None
+
+
+def with_prefaces(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the model said before its calls as their `preface`, where they have been answered:
+    templates write content behind the answers, and end the turn there."""
+    out = []
+    for message, following in zip(messages, [*messages[1:], {}], strict=True):
+        answered = message.get("tool_calls") and following.get("role") == "tool"
+        if answered and message.get("content") and not message.get("tool_responses"):
+            message = {**message, "preface": content_text(_thoughtless(message["content"])).strip()}
+            del message["content"]
+        out.append(message)
+    return out
+
+
+def content_text(content: str | list[dict[str, Any]]) -> str:
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
 def with_answers_folded(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Messages of tools as `tool_responses` of the message that made the calls, and what the model
     then answered as its content: for templates that know no messages of tools."""
     out: list[dict[str, Any]] = []
-    for message in messages:
+    for message in answers_in_order(messages):
         last = out[-1] if out else {}
         if message["role"] == "tool" and last.get("tool_calls") and not last.get("content"):
-            response = {"name": _name_of(message, last), "response": message.get("content", "")}
-            if isinstance(response["response"], list):
-                response["response"] = _joined_parts(response["response"])
+            response = {"name": message["name"], "response": message.get("content", "")}
             out[-1] = {**last, "tool_responses": [*last.get("tool_responses", []), response]}
         elif (
             message["role"] == last.get("role") == "assistant"
             and last.get("tool_responses")
             and not last.get("content")
-            and not message.get("tool_calls")
         ):
-            out[-1] = {**last, **message}
+            if message.get("tool_calls"):  # the model's turn goes on with further calls
+                out.append({"preface": "", **message})
+            else:
+                out[-1] = {**last, **message}
         else:
             out.append(message)
     return out
-
-
-def _name_of(answer: Mapping[str, Any], caller: Mapping[str, Any]) -> str:
-    calls = caller["tool_calls"]
-    wanted = answer.get("tool_call_id")
-    for call in calls:
-        if wanted is not None and call.get("id") == wanted:
-            return str(call["function"]["name"])
-    if isinstance(answer.get("name"), str):
-        return str(answer["name"])
-    nth = len(caller.get("tool_responses", []))
-    return str(calls[nth]["function"]["name"]) if nth < len(calls) else "unknown"
-
-
-def _joined_parts(parts: list[Any]) -> Any:
-    if parts and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in parts):
-        return "".join(p["text"] for p in parts)
-    return parts
 
 
 def without_thoughts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,15 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from ..errors import ArgumentError, ModelError
-from .messages import prepared, prepared_tools
+from .messages import content_text, prepared, prepared_tools
 
 if TYPE_CHECKING:
-    from .template import ChatTemplate, Renderer
+    from .template import ChatTemplate, Rendered, Renderer
 
 _log = logging.getLogger("gemtp_native")
 
 # Keys as templates call them -> what vocabularies call the tokens.
 _NAMED = {"eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
+
+
+def _can_go_on(message: dict[str, Any]) -> bool:
+    """Whether it is something that the assistant has begun to say."""
+    if message["role"] != "assistant" or message.get("tool_calls"):
+        return False
+    if message.get("tool_responses"):
+        return False
+    return bool(content_text(message["content"]) or message.get("reasoning_content"))
 
 
 class Chats:
@@ -28,17 +37,64 @@ class Chats:
         self._templates: dict[str | None, Renderer] = {}
 
     def prompt(
-        self, messages: Any, tools: Any, thinking: bool, template: str | None
+        self,
+        messages: Any,
+        tools: Any,
+        thinking: bool,
+        template: str | None,
+        continue_final_message: bool | None = None,
+        add_generation_prompt: bool | None = None,
     ) -> tuple[str, list[int]]:
         """Text and tokens."""
         if template is not None and not isinstance(template, str):
             raise ArgumentError(f"the template is a {type(template).__name__}; it must be text")
         given = prepared(messages)
         declared = prepared_tools(tools)
+        if continue_final_message and add_generation_prompt:
+            raise ArgumentError(
+                "continue_final_message and add_generation_prompt exclude each other; a message "
+                "that goes on needs no beginning"
+            )
+        final = given[-1]
+        if continue_final_message is None:
+            continue_final_message = (
+                add_generation_prompt is None
+                and len(given) > 1
+                and _can_go_on(final)
+                and bool(thinking or content_text(final["content"]))
+            )
+        elif continue_final_message and not (len(given) > 1 and _can_go_on(final)):
+            raise ArgumentError(
+                "continue_final_message needs a conversation that ends with text or reasoning of "
+                "the assistant, without calls of tools, behind another message"
+            )
+        if continue_final_message:
+            given.pop()
         if template not in self._templates:
             self._templates[template] = self._load(template)
-        rendered = self._templates[template].render(given, declared, bool(thinking))
+        rendered = self._templates[template].render(
+            given,
+            declared,
+            bool(thinking),
+            continue_final_message or add_generation_prompt is not False,
+        )
+        if continue_final_message:
+            rendered = self._continued(rendered, final, bool(thinking))
         return rendered.text, self._engine.tokenizer.encode_chat(rendered.text, rendered.literal)
+
+    def _continued(self, rendered: Rendered, begun: dict[str, Any], thinking: bool) -> Rendered:
+        """The model's turn as far as it has been given: what it would have said itself."""
+        thought, text = begun.get("reasoning_content", ""), content_text(begun["content"])
+        thinks = thinking and self._engine.tokenizer.find("<|channel>") >= 0
+        if not thinks and not text:
+            raise ArgumentError(
+                "the final message holds reasoning alone, and goes on only where the model may "
+                "think; pass thinking=True"
+            )
+        if thinks and thought:
+            rendered = rendered.with_more("<|channel>thought\n", thought)
+            rendered = rendered.with_more("\n<channel|>" if text else "", "")
+        return rendered.with_more("", text)
 
     def _load(self, source: str | None) -> Renderer:
         from .template import BuiltinTemplate

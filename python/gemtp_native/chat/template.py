@@ -11,7 +11,9 @@ the text is always what the template makes of the messages, byte for byte.
 
 from __future__ import annotations
 
+import json
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +21,7 @@ from typing import Any, Protocol
 
 from .. import _core
 from ..errors import ArgumentError, Error
-from .messages import with_answers_folded, without_thoughts
+from .messages import answers_in_order, with_answers_folded, with_prefaces, without_thoughts
 from .sandbox import SECONDS, Template
 
 
@@ -28,6 +30,13 @@ class Rendered:
     text: str
     literal: list[tuple[int, int]]
     """Ranges of bytes that no control token contains."""
+
+    def with_more(self, own: str, given: str) -> Rendered:
+        """own may hold control tokens, given does not."""
+        begin = len((self.text + own).encode("utf-8"))
+        end = begin + len(given.encode("utf-8"))
+        literal = [*self.literal, (begin, end)] if given else self.literal
+        return Rendered(self.text + own + given, literal)
 
 
 class Renderer(Protocol):
@@ -38,6 +47,7 @@ class Renderer(Protocol):
         messages: list[dict[str, Any]],
         tools: list[dict[str, Any]],
         thinking: bool | None,
+        generation_prompt: bool = True,
     ) -> Rendered: ...
 
 
@@ -49,9 +59,11 @@ class BuiltinTemplate:
         messages: list[dict[str, Any]],
         tools: list[dict[str, Any]],
         thinking: bool | None,
+        generation_prompt: bool = True,
     ) -> Rendered:
-        folded = [{**m, "content": _text_of(m)} for m in with_answers_folded(messages)]
-        return Rendered(*_core.render_chat(folded, tools, bool(thinking), True))
+        messages = with_answers_folded(with_prefaces(answers_in_order(messages)))
+        folded = [{**m, "content": _text_of(m)} for m in messages]
+        return Rendered(*_core.render_chat(folded, tools, bool(thinking), generation_prompt))
 
 
 def _text_of(message: Mapping[str, Any]) -> Any:
@@ -108,13 +120,35 @@ class ChatTemplate:
         messages: list[dict[str, Any]],
         tools: list[dict[str, Any]],
         thinking: bool | None,
+        generation_prompt: bool = True,
     ) -> Rendered:
         """For :class:`Renderer`: with what is needed for this template's age."""
-        if self.gives_tools_turns:
-            messages = with_answers_folded(messages)
         if tools and not self._knows_tools:
             raise ArgumentError(f"{self.name} has no place for tools; leave them out")
-        return self.render_as_is(messages, tools or None, thinking)
+        if self._declares_tools:
+            tools = [_core.writable_declaration(tool) for tool in tools]
+        messages = answers_in_order(messages)
+        if self._ends_turns_at_calls:
+            messages = with_prefaces(messages)
+        if self.gives_tools_turns:
+            messages = with_answers_folded(messages)
+        return self._render_prefaced(messages, tools or None, thinking, generation_prompt)
+
+    def _render_prefaced(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        thinking: bool | None,
+        generation_prompt: bool,
+    ) -> Rendered:
+        """A preface is put in front of its call, which a mark in the name tells from others."""
+        prefaces = [m["preface"] for m in messages if "preface" in m]
+        if not prefaces:
+            return self.render_as_is(messages, tools, thinking, generation_prompt)
+        (mark,) = _unused_characters(1, self._source, _all_text(messages, tools))
+        marked = [_marked_call(m, mark) for m in messages]
+        rendered = self.render_as_is(marked, tools, thinking, generation_prompt)
+        return _with_prefaces_put(rendered, prefaces, mark, self.gives_tools_turns)
 
     def render_as_is(
         self,
@@ -136,7 +170,7 @@ class ChatTemplate:
         edges = [c for c in self._edges if c in text]
         if not any(_holds(part, edges) for part in (messages, tools)):
             return Rendered(text, [])
-        marks = _unused_characters(len(edges), text, self._source, repr((messages, tools)))
+        marks = _unused_characters(len(edges), text, self._source, _all_text(messages, tools))
         marked = str.maketrans(dict(zip(edges, marks, strict=True)))
         unmarked = str.maketrans(dict(zip(marks, edges, strict=True)))
         first = None
@@ -186,6 +220,14 @@ class ChatTemplate:
         return "probe" in self._probe(tools=[{"type": "function", "function": function}])
 
     @cached_property
+    def _declares_tools(self) -> bool:
+        """Whether declarations are written as Gemma 4's are."""
+        function = {"name": "probe", "description": "", "parameters": {}}
+        return "declaration:probe{" in self._probe(
+            tools=[{"type": "function", "function": function}]
+        )
+
+    @cached_property
     def _calls_tools(self) -> bool:
         call = {"role": "assistant", "content": "", "tool_calls": [self._CALL]}
         return "<|tool_call>call:probe{" in self._probe(call)
@@ -196,6 +238,16 @@ class ChatTemplate:
         call = {"role": "assistant", "content": "", "tool_calls": [self._CALL]}
         return self._calls_tools and "<|turn>tool" in self._probe(
             call, {"role": "tool", "name": "probe", "content": "!"}
+        )
+
+    @cached_property
+    def _ends_turns_at_calls(self) -> bool:
+        """Whether the turn of a message with text and calls does not go on behind the answers."""
+        call = {"role": "assistant", "content": "!", "tool_calls": [{**self._CALL, "id": "a"}]}
+        answer = {"role": "tool", "name": "probe", "tool_call_id": "a", "content": "?"}
+        turn = self._probe(call, answer).rpartition("<|turn>model")[2].strip()
+        return self._calls_tools and not (
+            turn.startswith("!") and turn.endswith("<tool_response|>")
         )
 
     @cached_property
@@ -216,6 +268,55 @@ class ChatTemplate:
             .partition("<|turn>user")[0],
         }
         return [what for what, missing in checks.items() if missing]
+
+
+_CALL = "<|tool_call>call:"
+_ANSWERED = "<tool_response|>"
+_TURN = "<|turn>model\n"
+
+
+def _marked_call(message: dict[str, Any], mark: str) -> dict[str, Any]:
+    if "preface" not in message:
+        return message
+    first, *others = message["tool_calls"]
+    function = {**first["function"], "name": mark + first["function"]["name"]}
+    out = {**message, "tool_calls": [{**first, "function": function}, *others]}
+    del out["preface"]
+    return out
+
+
+def _with_prefaces_put(rendered: Rendered, prefaces: list[str], mark: str, joins: bool) -> Rendered:
+    """joins: a turn that begins directly behind the answer of a tool is the one that it stands in.
+    Marks elsewhere, as where an answer has the name of its call, are taken out."""
+    if rendered.text.count(_CALL + mark) != len(prefaces):
+        raise ArgumentError(
+            "the template does not write a call where a message has one; leave the text beside "
+            "calls of tools out"
+        )
+    wanted = iter(prefaces)
+    text, at, size = "", 0, 0  # at and size: bytes of what was rendered, and of what is returned
+    literal: list[tuple[int, int]] = []
+    ends, shifts = [], []  # where a piece ends, and how far it has moved
+    turn = f"(?:(?<={re.escape(_ANSWERED)}){re.escape(_TURN)})?" if joins else ""
+    last = 0
+    for cut in [*re.finditer(f"{turn}({re.escape(_CALL)})?{mark}", rendered.text), None]:
+        piece = rendered.text[last : cut.start()] if cut else rendered.text[last:]
+        ends.append(at + len(piece.encode("utf-8")))
+        shifts.append(size - at)
+        size += len(piece.encode("utf-8"))
+        text += piece
+        if cut is None:
+            break
+        if call := cut[1]:
+            preface = next(wanted)
+            length = len(preface.encode("utf-8"))
+            literal += [(size, size + length)] if preface else []
+            text += preface + call
+            size += length + len(call)
+        last = cut.end()
+        at = ends[-1] + len(cut[0].encode("utf-8"))
+    moved = ((b, e, shifts[bisect_left(ends, e)]) for b, e in rendered.literal)
+    return Rendered(text, sorted([*literal, *((b + by, e + by) for b, e, by in moved)]))
 
 
 def _holds(value: Any, characters: Sequence[str]) -> bool:
@@ -243,6 +344,10 @@ def _replaced_key(key: str, table: dict[int, str]) -> str:
     out = _Key(changed)
     out.original = key
     return out
+
+
+def _all_text(*values: Any) -> str:
+    return json.dumps(values, ensure_ascii=False)
 
 
 def _unused_characters(count: int, *texts: str) -> list[str]:

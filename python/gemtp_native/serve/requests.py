@@ -69,7 +69,9 @@ def chat_work(data: dict[str, Any], settings: Settings) -> Work:
         f.only(name, [], "it is not supported; leave it out")
 
     options |= {"max_tokens": max_tokens, "logprobs": logprobs}
-    prompt = _Chat({"messages": messages, "tools": tools, "thinking": thinking}, options)
+    conversation = {"messages": messages, "tools": tools, "thinking": thinking}
+    conversation |= _final_message(f)
+    prompt = _Chat(conversation, options)
     return _work(f, settings, [prompt], logprobs, chat=True, one_call=one_call)
 
 
@@ -319,6 +321,15 @@ def _thinking(f: Fields) -> bool:
     if thinking is None:
         return effort not in (None, "none", "minimal")
     return thinking
+
+
+def _final_message(f: Fields) -> dict[str, Any]:
+    """Whether a final message of the assistant's goes on, by the names that vLLM has for it."""
+    goes_on = f.boolean("continue_final_message")
+    begins = f.boolean("add_generation_prompt")
+    if goes_on and begins:
+        f.refuse("continue_final_message", "it excludes add_generation_prompt; leave one out")
+    return {"continue_final_message": goes_on, "add_generation_prompt": begins}
 
 
 def _prompts(f: Fields) -> list[Any]:

@@ -1,0 +1,281 @@
+#include "text/tool_call.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <cstdint>
+#include <locale>
+#include <sstream>
+#include <utility>
+
+#include "base/utf8.h"
+
+namespace gemtp {
+namespace {
+
+constexpr int kMaxNesting = 64;
+constexpr size_t kMostDigits = 4300;  // of a whole number that Python reads
+
+/// Takes digits from the front of a word.
+size_t take_digits(std::string_view* word) {
+  const size_t count = std::min(word->find_first_not_of("0123456789"), word->size());
+  word->remove_prefix(count);
+  return count;
+}
+
+enum class Spelling { kWhole, kReal, kText };
+
+/// Whether it is a number as JSON has it: -?digits[.digits][e[+-]digits], where 0 is the only whole
+/// part that begins with one.
+Spelling spelling_of(std::string_view word) {
+  if (word.starts_with('-')) word.remove_prefix(1);
+  const bool zero = word.starts_with('0');
+  const size_t whole = take_digits(&word);
+  if (whole == 0 || (zero && whole > 1)) return Spelling::kText;
+  if (word.empty()) return Spelling::kWhole;
+  if (word.front() == '.') {
+    word.remove_prefix(1);
+    if (take_digits(&word) == 0) return Spelling::kText;
+  }
+  if (word.starts_with('e') || word.starts_with('E')) {
+    word.remove_prefix(1);
+    if (word.starts_with('+') || word.starts_with('-')) word.remove_prefix(1);
+    if (take_digits(&word) == 0) return Spelling::kText;
+  }
+  return word.empty() ? Spelling::kReal : Spelling::kText;
+}
+
+bool whole_number(std::string_view word, ChatValue* out) {
+  int64_t i = 0;
+  if (std::from_chars(word.data(), word.data() + word.size(), i).ec == std::errc()) {
+    *out = ChatValue(i);
+    return true;
+  }
+  if (word.size() > kMostDigits) return false;
+  *out = ChatValue(BigInteger{std::string(word)});
+  return true;
+}
+
+bool real_number(std::string_view word, ChatValue* out) {
+  std::istringstream in{std::string(word)};
+  in.imbue(std::locale::classic());
+  double d = 0;
+  in >> d;
+  if (in.fail() && std::abs(d) >= 1) return false;  // too large; what is too small is no failure
+  *out = ChatValue(d);
+  return true;
+}
+
+/// What JSON and Python call numbers that JSON has no words for.
+bool is_not_finite(std::string_view word) {
+  constexpr std::array<std::string_view, 6> kWords = {"NaN", "Infinity", "-Infinity",
+                                                      "nan", "inf",      "-inf"};
+  return std::find(kWords.begin(), kWords.end(), word) != kWords.end();
+}
+
+/// Recursive descent over the text of a call; each function is false where the text does not
+/// follow the format.
+class CallReader {
+ public:
+  explicit CallReader(std::string_view text) : text_(text) {}
+
+  bool call(ToolCall* out) {
+    skip_blanks();
+    constexpr std::string_view kCall = "call:";
+    if (text_.substr(at_, kCall.size()) != kCall) return false;
+    at_ += kCall.size();
+    const size_t brace = text_.find('{', at_);
+    if (brace == text_.npos) return false;
+    const std::string_view name = without_blanks(text_.substr(at_, brace - at_));
+    if (name.empty() || name.find_first_of("\"\xFF") != name.npos) return false;
+    out->name = std::string(name);
+    at_ = brace;
+    return object(&out->arguments);
+  }
+
+  /// What has been read.
+  size_t at() const { return at_; }
+
+ private:
+  bool value(ChatValue* out) {
+    skip_blanks();
+    if (at_ == text_.size()) return false;
+    if (text_[at_] == '{') return object(out);
+    if (text_[at_] == '[') return array(out);
+    if (!at_quote()) return word(out);
+    std::string s;
+    if (!quoted(&s)) return false;
+    *out = ChatValue(std::move(s));
+    return true;
+  }
+
+  bool at_quote() const {
+    return at_ < text_.size() &&
+           (text_[at_] == kQuoteMark || text_[at_] == '"' || text_[at_] == '\'');
+  }
+
+  /// Between quote tokens a text stands as it is; between other quotes it has escapes.
+  bool quoted(std::string* out) {
+    const char quote = text_[at_++];
+    while (at_ < text_.size()) {
+      const char c = text_[at_++];
+      if (c == quote) return true;
+      if (c == kQuoteMark) return false;
+      if (c != '\\' || quote == kQuoteMark)
+        *out += c;
+      else if (!escape(out))
+        return false;
+    }
+    return false;
+  }
+
+  /// Behind a backslash. One that escapes nothing is itself, as in Python.
+  bool escape(std::string* out) {
+    if (at_ == text_.size()) return false;
+    const char c = text_[at_++];
+    constexpr std::string_view kEscaped = "\"'\\/bfnrt", kMeant = "\"'\\/\b\f\n\r\t";
+    if (const size_t i = kEscaped.find(c); i != kEscaped.npos) {
+      *out += kMeant[i];
+      return true;
+    }
+    if (c == 'x' || c == 'u' || c == 'U') return code_point(c == 'x' ? 2 : c == 'u' ? 4 : 8, out);
+    *out += '\\';
+    --at_;
+    return c != kQuoteMark;
+  }
+
+  bool code_point(size_t digits, std::string* out) {
+    uint32_t code = 0;
+    if (!hexadecimal(digits, &code)) return false;
+    if (code >= 0xD800 && code < 0xDC00 && text_.substr(at_, 2) == "\\u") {  // half of one
+      at_ += 2;
+      uint32_t low = 0;
+      if (!hexadecimal(4, &low) || low < 0xDC00 || low > 0xDFFF) return false;
+      code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
+    }
+    if ((code >= 0xD800 && code <= 0xDFFF) || code > 0x10FFFF) return false;
+    append_utf8(code, out);
+    return true;
+  }
+
+  bool hexadecimal(size_t digits, uint32_t* out) {
+    const std::string_view s = text_.substr(at_, digits);
+    const auto read = std::from_chars(s.data(), s.data() + s.size(), *out, 16);
+    at_ += s.size();
+    return s.size() == digits && read.ec == std::errc() && read.ptr == s.data() + s.size();
+  }
+
+  bool object(ChatValue* out) {
+    ChatValue::Object members;
+    const bool read = list('}', [&] {
+      std::string key;
+      ChatValue v;
+      if (!this->key(&key) || !take(':') || !value(&v)) return false;
+      for (const auto& member : members)
+        if (member.first == key) return false;
+      members.emplace_back(std::move(key), std::move(v));
+      return true;
+    });
+    if (read) *out = ChatValue(std::move(members));
+    return read;
+  }
+
+  bool key(std::string* out) {
+    skip_blanks();
+    if (at_quote()) {
+      if (!quoted(out)) return false;
+      skip_blanks();
+      return true;
+    }
+    return bare(":,{}[]\xFF", out);
+  }
+
+  bool array(ChatValue* out) {
+    ChatValue::Array items;
+    const bool read = list(']', [&] {
+      ChatValue v;
+      if (!value(&v)) return false;
+      items.push_back(std::move(v));
+      return true;
+    });
+    if (read) *out = ChatValue(std::move(items));
+    return read;
+  }
+
+  /// Elements with commas between them, from the opening bracket to `close`.
+  template <class Element>
+  bool list(char close, Element element) {
+    if (++depth_ > kMaxNesting) return false;
+    ++at_;
+    skip_blanks();
+    if (!take(close)) {
+      for (;;) {
+        if (!element()) return false;
+        skip_blanks();
+        if (take(close)) break;
+        if (!take(',')) return false;
+      }
+    }
+    --depth_;
+    return true;
+  }
+
+  /// Text without quotes. One that holds a double quote is none: who knows where it ends?
+  bool bare(const char* ends, std::string* out) {
+    const size_t end = std::min(text_.find_first_of(ends, at_), text_.size());
+    *out = std::string(without_blanks(text_.substr(at_, end - at_)));
+    at_ = end;
+    return !out->empty() && out->find('"') == out->npos;
+  }
+
+  /// A number, true, false, null, or a word that lacks its quotes.
+  bool word(ChatValue* out) {
+    std::string w;
+    if (!bare(",{}[]\xFF", &w) || is_not_finite(w)) return false;
+    const Spelling spelling = spelling_of(w);
+    if (spelling == Spelling::kWhole) return whole_number(w, out);
+    if (spelling == Spelling::kReal) return real_number(w, out);
+    if (w == "true" || w == "True" || w == "false" || w == "False")
+      *out = ChatValue(w == "true" || w == "True");
+    else if (w == "null" || w == "None")
+      *out = ChatValue();
+    else
+      *out = ChatValue(std::move(w));
+    return true;
+  }
+
+  bool take(char c) {
+    if (at_ == text_.size() || text_[at_] != c) return false;
+    ++at_;
+    return true;
+  }
+  void skip_blanks() {
+    while (at_ < text_.size() && is_blank(text_[at_])) ++at_;
+  }
+
+  std::string_view text_;
+  size_t at_ = 0;
+  int depth_ = 0;
+};
+
+}  // namespace
+
+std::string_view without_blanks(std::string_view text) {
+  while (!text.empty() && is_blank(text.front())) text.remove_prefix(1);
+  while (!text.empty() && is_blank(text.back())) text.remove_suffix(1);
+  return text;
+}
+
+bool parse_tool_call(std::string_view text, ToolCall* call) {
+  CallReader reader(text);
+  return reader.call(call) && without_blanks(text.substr(reader.at())).empty();
+}
+
+size_t end_of_tool_call(std::string_view text) {
+  CallReader reader(text);
+  ToolCall call;
+  return reader.call(&call) ? reader.at() : 0;
+}
+
+}  // namespace gemtp
