@@ -288,6 +288,9 @@ def test_importance_that_is_no_number(call, tmp_path):
         status, printed, err = gemtp_quantize(call, tmp_path, path, out)
         assert (status, printed, out.exists()) == (1, "", False)
         assert err.count("\n") == 1
+    path.write_bytes(legacy({"blk.0.attn_q.weight": (-1, [1.0])}))
+    with pytest.raises(gemtp.FileError, match="counts -1 calls"):
+        read_imatrix(path)
     # The largest that can be are fine.
     write_imatrix(path, {"a": Sums(one * np.float32(3e38), np.float32([1]))}, ["x"], 2**32 - 1, 512)
     assert read_imatrix(path).entries["a"].means().max() == np.float32(3e38)

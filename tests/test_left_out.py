@@ -12,7 +12,15 @@ import pytest
 
 import gemtp_native as gemtp
 import tiny_files
-from convert_folders import CONFIGS, make_folder, make_tensors, run, text_of, values_of
+from convert_folders import (
+    CONFIGS,
+    add_tokenizer,
+    make_folder,
+    make_tensors,
+    run,
+    text_of,
+    values_of,
+)
 from gemtp_native.cluster import cluster
 from gemtp_native.errors import FileError, ModelError
 from gemtp_native.quantize import quantize, read_imatrix
@@ -167,13 +175,26 @@ PAGES = [b"<!DOCTYPE html>\n<html>", b"\xef\xbb\xbf\n  <HTML lang='en'>"]
 
 
 @pytest.mark.parametrize("data", [POINTER, *PAGES])
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "generation_config.json",
+    ],
+)
 def test_downloads_that_went_wrong(name: str, data: bytes, tmp_path: Path) -> None:
     folder = make_folder(tmp_path, CONFIGS["31b"])
+    if name != "tokenizer.model":
+        add_tokenizer(folder)
     (folder / name).write_bytes(data)
     words = "Git LFS pointer" if data == POINTER else "web page"
     with pytest.raises(FileError, match=f"{name} is a {words}"):
-        run(folder)
+        run(folder, tokenizer=True)
 
 
 @pytest.mark.parametrize("data", [POINTER, *PAGES])

@@ -162,6 +162,9 @@ def test_keys_of_rope(key: str, kind: str, tmp_path: Path) -> None:
             inner[key] = value
             refused(tmp_path, config, f"'rope_parameters.{layer}.{key}' is ", json.dumps(value))
     config = copy.deepcopy(CONFIGS[kind])
+    text_of(config)["rope_parameters"] = {**parameters, key: 8.0}
+    refused(tmp_path, config, f"'rope_parameters.{key}' is 8.0")
+    config = copy.deepcopy(CONFIGS[kind])
     text_of(config)["rope_scaling"] = {"type": "linear", key: 8.0}
     refused(tmp_path, config, f"'rope_scaling.{key}' is 8.0")
     text_of(config)["rope_scaling"] = {"type": "linear", key: NEUTRAL_ROPE[key][0]}

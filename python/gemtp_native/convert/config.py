@@ -463,6 +463,7 @@ def _head_sizes(
 def _rope(text: _Values, any_sliding: bool) -> tuple[float, float, float]:
     """(theta of sliding layers, theta of full layers, rotating fraction of full layers)."""
     parameters = text.obj("rope_parameters") or _DEFAULT_ROPE
+    _demand_neutral(text.path, "rope_parameters.", parameters, NEUTRAL_ROPE)  # for both types
 
     def of(kind: str, types: tuple[str, ...]) -> _Values:
         values = parameters.get(kind)

@@ -163,11 +163,13 @@ def _read_legacy(path: Path) -> ImportanceMatrix:
             name = take(integer()).decode("utf-8")
         except UnicodeDecodeError:
             raise FileError(f"{path} is no importance matrix.") from None
-        calls = max(1, integer())
+        calls = integer()
+        if calls < 0:
+            raise FileError(f"{path}: the entry of {name} counts {calls} calls: it is damaged.")
         sums = np.frombuffer(take(4 * integer()), "<f4")
         if sums.size == 0:
             raise FileError(f"{path}: the entry of {name} is empty.")
-        entries[name] = Sums(sums.reshape(1, -1), np.array([calls], np.float32))
+        entries[name] = Sums(sums.reshape(1, -1), np.array([max(1, calls)], np.float32))
     chunks, datasets = 0, []
     if at < len(data):
         chunks = integer()
