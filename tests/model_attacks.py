@@ -97,6 +97,15 @@ def model() -> dict[str, Change]:
     }.items():
         for value in (float("nan"), float("inf"), -1.0):
             changes[f"{what}-{value}"] = put(key, F32, value)
+    changes["epsilon-zero"] = put(att + "layer_norm_rms_epsilon", F32, 0.0)
+    changes["epsilon-denormal"] = put(att + "layer_norm_rms_epsilon", F32, 1e-40)
+    changes["softcap-denormal"] = put(a + "final_logit_softcapping", F32, 1e-40)
+    changes["softcap-underflows"] = put(a + "final_logit_softcapping", F64, 1e-300)
+    changes["rope-scaling-factor"] = put(a + "rope.scaling.factor", F32, 8.0)
+    changes["rope-scaling-type"] = put(a + "rope.scaling.type", STRING, "yarn")
+    changes["unknown-tensor"] = lambda g: g.tensors.append(
+        Tensor("blk.0.attn_q.bias", [32], gb.T_F32, bytes(128))
+    )
     changes["rope-base-zero"] = put(a + "rope.freq_base", F32, 0.0)
     changes["pattern-missing"] = drop(att + "sliding_window_pattern")
     for tensor in tiny_files.sound_target().tensors:
@@ -196,6 +205,8 @@ def data() -> dict[str, Change]:
         "nan-in-layer-scale": floats("blk.0.layer_output_scale.weight", nan),
         "nan-in-rope-factors": floats("rope_freqs.weight", nan),
         "zero-in-rope-factors": floats("rope_freqs.weight", 0.0, 8),
+        "denormal-in-rope-factors": floats("rope_freqs.weight", 1e-40, 8),
+        "small-in-rope-factors": floats("rope_freqs.weight", 1e-30, 8),
         "negative-in-rope-factors": floats("rope_freqs.weight", -1.0, 8),
     }
 
@@ -256,6 +267,11 @@ def drafter() -> dict[str, Change]:
         "backbone-differs-from-tensors": put(a + "embedding_length_out", U32, 64),
         "with-per-layer-embedding": put(a + "embedding_length_per_layer_input", U32, 32),
         "with-experts": put(a + "expert_count", U32, 4),
+        "window-1": put(a + "attention.sliding_window", U32, 1),
+        "rope-scaling-factor": put(a + "rope.scaling.factor", F32, 8.0),
+        "denormal-in-rope-factors": lambda g: setattr(
+            g.tensor("rope_freqs.weight"), "data", np.full(16, 8.8754e-41, np.float32).tobytes()
+        ),
         "window-0": put(a + "attention.sliding_window", U32, 0),
         "centroids-0": put(head + "num_centroids", U32, 0),
         "centroids-do-not-divide": put(head + "num_centroids", U32, 7),

@@ -72,9 +72,6 @@ def test_unknown_and_mistyped_tensors(tmp_path):
     integers = {**tensors, name: tensors[name].astype(np.int64)}
     with pytest.raises(ModelError, match=r"q_proj\.weight has type I64, not F32, F16, BF16"):
         run(make_folder(tmp_path, CONFIGS["31b"], integers))
-    twice = {**tensors, "model.language_model.norm.weight": tensors["model.norm.weight"]}
-    with pytest.raises(FileError, match="holds already as"):
-        run(make_folder(tmp_path, CONFIGS["31b"], twice))
 
 
 @pytest.mark.parametrize("outtype", ["f32", "f16", "bf16", "q8_0", "q4_0"])
@@ -140,7 +137,7 @@ BAD_CONFIGS = [
     ({"hidden_size": "64"}, FileError, "'hidden_size' is \"64\""),
     ({"num_hidden_layers": 10**30}, FileError, "'num_hidden_layers'"),
     ({"vocab_size": True}, FileError, "'vocab_size' is true"),
-    ({"rms_norm_eps": 0}, FileError, "'rms_norm_eps' is 0, a positive number"),
+    ({"rms_norm_eps": 0}, FileError, "'rms_norm_eps' is 0, a number from 1e-30 to 1"),
     ({"layer_types": ["full_attention"]}, FileError, "'layer_types' .* a list of 6"),
     ({"layer_types": ["linear"] * 6}, FileError, "'layer_types'"),
     ({"num_attention_heads": 3}, ModelError, "3 attention heads do not divide .* 2 key/value"),
@@ -201,7 +198,7 @@ def test_bad_files(tmp_path):
     with pytest.raises(FileError, match=r"holds no config\.json"):
         run(folder)
     config.write_text(json.dumps(CONFIGS["31b"]))
-    weights.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    weights.write_bytes(b"no weights at all")
     with pytest.raises(FileError, match="not a complete safetensors file"):
         run(folder)
     weights.unlink()

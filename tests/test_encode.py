@@ -210,3 +210,39 @@ def test_the_core_refuses_what_it_cannot_do():
 
 def test_block_values():
     assert {block_values(k) for k in TensorType} == {1, 32, 256}
+
+
+@pytest.mark.parametrize("kind", [k for k in WRITTEN if k not in FLOATS])
+def test_blocks_that_no_scale_reaches(kind):
+    """Whatever the caller has checked, a scale that is no number is never given out."""
+    for value in (1e12, 3e38, -3e38):
+        x = np.ones(512, np.float32)
+        x[300] = value
+        try:
+            data = encode(x, kind)
+        except gemtp.ModelError:
+            continue
+        assert np.all(np.isfinite(decoded(data, kind)))
+    with pytest.raises(gemtp.ModelError, match=f"2 blocks .* no scale of {DIRECT[1].name} reaches"):
+        encode(np.float32([1e9, *[0] * 31] * 2), DIRECT[1])
+
+
+@pytest.mark.parametrize("kind", WEIGHTED)
+@pytest.mark.parametrize("spike", [1e-38, 1.0, 3e38])
+def test_one_weight_among_nothing(kind, spike):
+    rng = np.random.default_rng(5)
+    for scale in (1e-30, 1e-6, 1.0, LARGEST[kind] * 0.999):
+        x = rng.choice([-1, 1, 0.5], 1024).astype(np.float32) * np.float32(scale)
+        w = np.zeros(1024, np.float32)
+        w[::37] = spike
+        y = decoded(encode(x, kind, w), kind)
+        assert np.all(np.isfinite(y))
+
+
+def test_importance_that_is_none():
+    x = np.ones(32, np.float32)
+    for bad in (np.nan, np.inf, -1):
+        w = np.ones(32, np.float32)
+        w[7] = bad
+        with pytest.raises(gemtp.ArgumentError, match="importance is negative or no finite"):
+            _core.encode(2, x, w)

@@ -35,6 +35,15 @@ def call(gemtp_main):
     return partial(gemtp_main, "imatrix")
 
 
+def gemtp_quantize(call, tmp_path: Path, matrix: Path, out: Path) -> tuple[int, str, str]:
+    """gemtp quantize --imatrix, by the fixture behind `call`."""
+    source = tmp_path / "source.gguf"
+    source.write_bytes(tiny_files.sound_target().encode())
+    return call.func(
+        "quantize", source, out, "q4_0", "--allow-requantize", "--imatrix", matrix, "--quiet"
+    )
+
+
 def write(tmp_path: Path, g) -> Path:
     path = tmp_path / "tiny.gguf"
     path.write_bytes(g.encode())
@@ -247,3 +256,53 @@ def test_importance_of_use(text, call, tmp_path):
         for path in (plain, weighted)
     ]
     assert divergence[1] < divergence[0]
+
+
+def test_importance_that_is_no_number(call, tmp_path):
+    """Finite sums over counts that make no finite means; counts of chunks that no text has."""
+    path, out = tmp_path / "m.gguf", tmp_path / "out.gguf"
+    one = np.ones((1, 4), np.float32)
+    for squares, counts in (
+        (one * np.float32(1e38), np.float32([1e-30])),
+        (one, np.float32([1e-45])),
+        (one * np.float32(-1), np.float32([1])),
+        (one, np.float32([-1])),
+        (one, np.float32([np.nan])),
+        (one * np.float32(np.inf), np.float32([1])),
+        (one, np.float32([np.inf])),
+    ):
+        write_imatrix(path, {"blk.0.attn_q.weight": Sums(squares, counts)}, ["x"], 1, 512)
+        with pytest.raises(gemtp.FileError, match=r"entry of blk\.0\.attn_q\.weight holds values"):
+            read_imatrix(path)
+    for kind, value in ((10, 2**63), (10, 2**32), (11, -1)):
+        write_imatrix(path, {"a": Sums(one, np.float32([1]))}, ["x"], 1, 512)
+        data = path.read_bytes()
+        key = b"imatrix.chunk_count"
+        old = key + struct.pack("<II", 4, 1)
+        assert old in data
+        fmt = "<IQ" if kind == 10 else "<Iq"
+        data = data.replace(old, key + struct.pack(fmt, kind, value))
+        path.write_bytes(data + bytes(64))  # the tensors lie further back
+        with pytest.raises(gemtp.FileError, match=f"number of chunks is {value}, which no text"):
+            read_imatrix(path)
+        status, printed, err = gemtp_quantize(call, tmp_path, path, out)
+        assert (status, printed, out.exists()) == (1, "", False)
+        assert err.count("\n") == 1
+    path.write_bytes(legacy({"blk.0.attn_q.weight": (-1, [1.0])}))
+    with pytest.raises(gemtp.FileError, match="counts -1 calls"):
+        read_imatrix(path)
+    # The largest that can be are fine.
+    write_imatrix(path, {"a": Sums(one * np.float32(3e38), np.float32([1]))}, ["x"], 2**32 - 1, 512)
+    assert read_imatrix(path).entries["a"].means().max() == np.float32(3e38)
+    assert read_imatrix(path).chunks == 2**32 - 1
+
+
+def test_activations_beyond_all_bounds(call, text, tmp_path):
+    g = tiny_files.sound_target()
+    norm = g.tensor("blk.0.attn_norm.weight")
+    norm.data = np.full(tiny_files.HIDDEN, 1e25, np.float32).tobytes()
+    path, out = write(tmp_path, g), tmp_path / "m.gguf"
+    text.write_text("the hand and the other hand " * 20)
+    status, printed, err = call(path, text, "-o", out, "--context", 16)
+    assert (status, printed, out.exists()) == (1, "", False)
+    assert "are beyond all bounds" in err

@@ -13,10 +13,15 @@ import pytest
 
 import checkpoints
 import gemtp_native as gemtp
+from gemtp_native.convert import convert
 
 pytestmark = pytest.mark.oracle
 torch = pytest.importorskip("torch", reason="the [oracle] extra is not installed (torch)")
-pytest.importorskip("transformers", reason="the [oracle] extra is not installed (transformers)")
+transformers = pytest.importorskip(
+    "transformers", reason="the [oracle] extra is not installed (transformers)"
+)
+
+from safetensors.torch import load_file, save_file  # noqa: E402
 
 import oracle  # noqa: E402
 
@@ -129,3 +134,28 @@ def test_oracle_sees_the_window(arch):
 
     assert seen(cut=True) == [k for k in range(position) if position - k < shape.window]
     assert seen(cut=False) == [k for k in range(position) if position - k < shape.window + 2]
+
+
+@pytest.mark.parametrize("arch", ["e2b", "31b"])
+@pytest.mark.parametrize("stored", ["different", "equal", "alone"])
+def test_a_stored_head_of_a_tied_checkpoint(arch, stored, tmp_path):
+    """transformers ties equal ones, or to the one that is there, and does not tie what differs."""
+    folder = checkpoints.committed(arch, tmp_path) / "target"
+    tensors = load_file(folder / "model.safetensors")
+    (embedding,) = [n for n in tensors if n.endswith(".embed_tokens.weight")]
+    head = tensors[embedding].clone()
+    if stored == "different":
+        head = head[torch.randperm(len(head), generator=torch.Generator().manual_seed(SEED))]
+    tensors["lm_head.weight"] = head.contiguous()
+    if stored == "alone":
+        del tensors[embedding]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = checkpoints.read_config(folder)
+    assert config.get("tie_word_embeddings", True)
+    kind = getattr(transformers, config["architectures"][0])
+    theirs = kind.from_pretrained(folder, dtype=torch.float32).eval()
+    ids = checkpoints.random_prompt(arch, 12, SEED)
+    out = tmp_path / "target.gguf"
+    convert(folder, out, "f32", progress=False)
+    ours = gemtp.Model(out, context=64, kv_type="f32").logits(ids)
+    close(ours, oracle.target_logits(theirs, ids))

@@ -397,3 +397,62 @@ def test_experts_are_quantized_and_routers_are_not(tmp_path):
     assert kinds["blk.0.ffn_gate_inp.weight"] == "F32"
     assert kinds["blk.0.ffn_down_exps.weight"] == "Q5_1"
     assert kinds["blk.0.ffn_down_exps.scale"] == "F32"
+
+
+# ---------------------------------------------------------------- numbers
+
+
+@pytest.mark.parametrize("kind", ["q4_0", "q4_1", "q8_0", "f16", "q4_k_m"])
+def test_values_that_no_scale_reaches(tmp_path, kind):
+    g = tiny_files.sound_target()
+    name = "blk.0.attn_v.weight"
+    values = np.frombuffer(g.tensor(name).data, "<f4").copy()
+    values[5] = 1e9
+    g.tensor(name).data = values.tobytes()
+    source, out = tmp_path / "large.gguf", tmp_path / "out.gguf"
+    source.write_bytes(g.encode())
+    options = {"overrides": [("attn_v", tensor_type(kind))]} if not kind.endswith("_m") else {}
+    with pytest.raises(gemtp.ModelError, match=r"attn_v.weight holds 1 values beyond .* bf16 or"):
+        quantize(source, out, "q4_0" if options else kind, allow_requantize=True, progress=False,
+                 **options)  # fmt: skip
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "value"),
+    [
+        ("blk.1.ffn_norm.weight", 16, np.float32(np.nan)),  # never a matrix
+        ("blk.0.layer_output_scale.weight", 0, np.float32(np.inf)),
+        ("blk.0.attn_v.weight", 400, np.float32(np.nan)),  # encoded
+        ("blk.0.ffn_gate.weight", 18, np.float16(np.nan)),  # Q4_0 already: copied
+        ("blk.0.ffn_up.weight", 34, np.float16(np.inf)),  # Q8_0: decoded
+    ],
+)
+def test_what_is_no_number_is_not_passed_on(tmp_path, name, at, value):
+    g = tiny_files.sound_target()
+    data = bytearray(g.tensor(name).data)
+    data[at : at + value.nbytes] = value.tobytes()
+    g.tensor(name).data = bytes(data)
+    source, out = tmp_path / "nan.gguf", tmp_path / "out.gguf"
+    source.write_bytes(g.encode())
+    with pytest.raises(gemtp.FileError, match=f"{name}.* (NaN|not finite)"):
+        quantize(source, out, "q4_0", allow_requantize=True, progress=False)
+    assert not out.exists()
+
+
+def test_extreme_importance_of_extreme_values(tmp_path):
+    """What columns without weight have lies far from what is fitted to the others."""
+    g = tiny_files.sound_target()
+    name = "blk.0.attn_v.weight"
+    values = np.where(np.arange(32 * 32) % 2, 60000, -60000).astype(np.float32)
+    g.tensor(name).data = values.tobytes()
+    source = tmp_path / "source.gguf"
+    source.write_bytes(g.encode())
+    for squares in ([3e38] + [0] * 31, [3e38, 1e-38] * 16, [3e38] * 32, [0] * 32):
+        sums = Sums(np.float32([squares]), np.float32([1]))
+        matrix = ImportanceMatrix(Path("m"), {name: sums}, [], 1)
+        for kind in ("q4_1", "q5_1", "q4_0", "q5_0", "iq4_nl"):
+            made = quantize(source, tmp_path / "made.gguf", "q8_0", imatrix=matrix, progress=False,
+                            allow_requantize=True, overrides=[("attn_v", tensor_type(kind)),
+                            (".", TensorType.Q4_0)])  # fmt: skip
+            gemtp.Model(made.path, threads=1, context=64).logits([2, 270])

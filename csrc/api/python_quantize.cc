@@ -1,5 +1,7 @@
 #include "api/python_parts.h"
 
+#include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "base/error.h"
@@ -41,7 +43,15 @@ void bind_quantize(py::module_& m) {
         const float* x = values.data();
         uint8_t* bytes = out.mutable_data();
         py::gil_scoped_release release;
-        encode(static_cast<DType>(type), x, n, w, bytes);
+        if (w && !std::all_of(w, w + n, [](float v) { return v >= 0 && std::isfinite(v); }))
+          throw Error(ErrorKind::kArgument, "an importance is negative or no finite number");
+        const int64_t bad = encode(static_cast<DType>(type), x, n, w, bytes);
+        if (bad)
+          throw Error(
+              ErrorKind::kModel,
+              format("%lld blocks have values that no scale of %s reaches; write the tensor "
+                     "as bf16 or f32",
+                     static_cast<long long>(bad), info.name));
         return out;
       },
       py::arg("type"), py::arg("values"), py::arg("importance") = py::none());

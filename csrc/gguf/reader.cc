@@ -1,8 +1,10 @@
 #include "gguf/reader.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <string_view>
 #include <utility>
 
 #include "base/error.h"
@@ -167,9 +169,28 @@ class GgufParser {
     return load<T>(take(sizeof(T), what));
   }
 
+  // What lies under the file's name when a download went wrong.
+  void refuse_impostor() const {
+    const std::string_view start(reinterpret_cast<const char*>(begin_),
+                                 static_cast<size_t>(std::min<uint64_t>(size_, 512)));
+    if (start.starts_with("version https://git-lfs.github.com/"))
+      fail(
+          "this is a Git LFS pointer, which only names the file; fetch the file itself (git lfs "
+          "pull), or download it");
+    const std::string_view text = start.substr(std::min(start.find('<'), start.size()));
+    const auto begins = [&text](std::string_view word) {
+      return text.size() >= word.size() &&
+             std::equal(word.begin(), word.end(), text.begin(),
+                        [](char a, char b) { return a == (b >= 'A' && b <= 'Z' ? b + 32 : b); });
+    };
+    if (begins("<!doctype html") || begins("<html"))
+      fail("this is a web page, not the file; download it by the link to the file itself");
+  }
+
   void header() {
     const uint8_t* magic = take(4, "the header");
     if (std::memcmp(magic, "GGUF", 4) != 0) {
+      refuse_impostor();
       fail(
           format("this is not a GGUF file: it begins with bytes %02x %02x %02x %02x instead of "
                  "'GGUF'; convert the model with 'gemtp convert'",

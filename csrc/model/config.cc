@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <optional>
 
 #include "base/error.h"
 
@@ -41,6 +43,10 @@ class KeyReader {
     if (!(*v >= low && *v <= high)) fail(key, format("is %g, outside [%g, %g]", *v, low, high));
     return *v;
   }
+  /// The same, where 0 is what an absent key means.
+  double number_or_none(const std::string& key, double low, double high) const {
+    return file_.get_float(full(key)) == 0.0 ? 0 : number_or(key, low, high, 0);
+  }
   /// A scalar for all layers, or an array with one entry a layer.
   std::vector<int64_t> per_layer(const std::string& key, int64_t n, int64_t low,
                                  int64_t high) const {
@@ -67,6 +73,137 @@ class KeyReader {
   const GgufFile& file_;
   std::string arch_;
 };
+
+// A key that some architecture computes with and Gemma 4 does not: absent from its files, or with a
+// value that changes nothing.
+struct NeutralKey {
+  const char* key;
+  std::vector<double> numbers;  // such values; those of an array all
+  std::vector<std::string> texts = {};
+};
+
+const std::vector<NeutralKey>& neutral_keys() {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  static const std::vector<NeutralKey> keys{
+      {"rope.scaling.type", {}, {"", "none", "default", "linear"}},  // linear: by the factor
+      {"rope.scaling.factor", {0, 1}},
+      {"rope.scaling.alpha", {0, 1}},
+      {"rope.scaling.attn_factor", {1}},
+      {"rope.scaling.yarn_attn_factor", {1}},
+      {"rope.scaling.yarn_ext_factor", {0, -1}},
+      {"rope.scaling.yarn_log_multiplier", {0}},
+      {"rope.scale_linear", {0, 1}},
+      {"rope.freq_scale", {1}},
+      {"rope.partial_rotary_factor", {0.25}},  // which rope_freqs say too
+      {"rope.dimension_sections", {0}},
+      {"attn_logit_softcapping", {0}},
+      {"router_logit_softcapping", {0}},
+      {"attention.logit_softcapping", {0}},
+      {"attention.scale", {1}},
+      {"attention.query_pre_attn_scalar", {1}},
+      {"attention.output_scale", {1}},
+      {"attention.value_scale", {1}},
+      {"attention.temperature_scale", {0}},
+      {"attention.temperature_length", {0}},
+      {"attention.clamp_kqv", {0}},
+      {"attention.max_alibi_bias", {0}},
+      {"attention.causal", {1}},
+      {"attention.use_bidirectional", {0}, {"vision"}},  // "vision": between images' tokens
+      {"attention.chunk_size", {0}},
+      {"attention.relative_buckets_count", {0}},
+      {"attention.q_lora_rank", {0}},
+      {"attention.kv_lora_rank", {0}},
+      {"attention.key_length_mla", {0}},
+      {"attention.value_length_mla", {0}},
+      {"use_bidirectional_attention", {0}, {"vision"}},
+      {"hidden_activation", {}, {"gelu_pytorch_tanh"}},
+      {"hidden_act", {}, {"gelu_pytorch_tanh"}},
+      {"activation_sparsity_scale", {0, -kInfinity}},  // standard deviations above the mean
+      {"altup.active_idx", {0}},
+      {"altup.num_inputs", {0, 1}},
+      {"laurel_rank", {0}},
+      {"logit_scale", {0, 1}},
+      {"residual_scale", {0, 1}},
+      {"embedding_scale", {0, 1}},
+      {"use_parallel_residual", {0}},
+      {"rescale_every_n_layers", {0}},
+      {"swin_norm", {0}},
+      {"pooling_type", {0}},
+      {"swiglu_clamp_exp", {0}},
+      {"swiglu_clamp_shexp", {0}},
+      {"n_deepstack_layers", {0}},
+      {"decoder_block_count", {0}},
+      {"expert_gating_func", {0, 1}},  // unsaid, softmax
+      {"expert_weights_scale", {0, 1}},
+      {"expert_weights_norm", {1}},
+      {"expert_shared_count", {0}},
+      {"expert_shared_feed_forward_length", {0}},
+      {"expert_chunk_feed_forward_length", {0}},
+      {"expert_group_count", {0, 1}},
+      {"expert_group_used_count", {0, 1}},
+      {"expert_group_scale", {0, 1}},
+      {"experts_per_group", {0, 1}},
+      {"moe_every_n_layers", {0, 1}},
+      {"moe_latent_size", {0}},
+      {"interleave_moe_layer_step", {0, 1}},
+      {"leading_dense_block_count", {0}},
+  };
+  return keys;
+}
+
+// Of a value of any type but text; nullopt for an array.
+std::optional<double> as_number(const GgufFile& file, const std::string& key, const Value& v) {
+  switch (v.type) {
+    case ValueType::kArray:
+    case ValueType::kString:
+      return std::nullopt;
+    case ValueType::kFloat32:
+    case ValueType::kFloat64:
+      return file.get_float(key);
+    case ValueType::kBool:
+      return *file.get_bool(key) ? 1.0 : 0.0;
+    case ValueType::kUint64:
+      return static_cast<double>(*file.get_uint(key));
+    default:
+      return static_cast<double>(*file.get_int(key));
+  }
+}
+
+bool is_neutral(const GgufFile& file, const std::string& key, const Value& v,
+                const NeutralKey& rule) {
+  const auto neutral = [&rule](double x) {
+    return std::find(rule.numbers.begin(), rule.numbers.end(), x) != rule.numbers.end();
+  };
+  if (v.type == ValueType::kString)
+    return std::find(rule.texts.begin(), rule.texts.end(), *file.get_string(key)) !=
+           rule.texts.end();
+  if (v.type != ValueType::kArray) return neutral(*as_number(file, key, v));
+  if (v.element == ValueType::kArray || v.element == ValueType::kString ||
+      v.element == ValueType::kFloat64)
+    return v.count == 0;
+  if (v.element == ValueType::kFloat32) {
+    const std::vector<float> values = *file.get_floats(key);
+    return std::all_of(values.begin(), values.end(), neutral);
+  }
+  const std::vector<int64_t> values = *file.get_ints(key);
+  return std::all_of(values.begin(), values.end(),
+                     [&](int64_t x) { return neutral(static_cast<double>(x)); });
+}
+
+void check_neutral_keys(const GgufFile& file, const KeyReader& keys) {
+  for (const NeutralKey& rule : neutral_keys()) {
+    const std::string key = keys.full(rule.key);
+    const Value* v = file.find(key);
+    if (!v || is_neutral(file, key, *v, rule)) continue;
+    const std::string value = v->type == ValueType::kArray ? "an array of other values"
+                              : v->type == ValueType::kString
+                                  ? quoted(*file.get_string(key))
+                                  : format("%g", *as_number(file, key, *v));
+    keys.fail(rule.key, format("is %s, which would change what is computed and is not of Gemma 4; "
+                               "take another file of the model, or convert it again",
+                               value.c_str()));
+  }
+}
 
 constexpr int64_t kMaxWidth = 1 << 20;
 constexpr int64_t kMaxLayers = 1024;
@@ -161,6 +298,7 @@ Config read_config(const GgufFile& file) {
   c.arch = *arch;
   c.drafter = is_drafter_arch(*arch);
   const KeyReader keys(file, *arch);
+  check_neutral_keys(file, keys);
   c.hidden = keys.integer("embedding_length", 1, kMaxWidth);
   // llama.cpp's key, then those of other converters.
   c.backbone = c.drafter ? keys.integer_of({"embedding_length_out", "n_embd_backbone",
@@ -168,10 +306,11 @@ Config read_config(const GgufFile& file) {
                                            1, kMaxWidth)
                          : c.hidden;
   c.context = keys.integer("context_length", 1, kMaxContext);
-  c.window = keys.integer("attention.sliding_window", 1, kMaxContext);
+  // A drafter's queries see the positions before their own: in a window of one there are none.
+  c.window = keys.integer("attention.sliding_window", c.drafter ? 2 : 1, kMaxContext);
   c.per_layer = keys.integer_or("embedding_length_per_layer_input", 0, 65536, 0);
-  c.eps = static_cast<float>(keys.number_or("attention.layer_norm_rms_epsilon", 0, 1, 1e-6));
-  c.softcap = static_cast<float>(keys.number_or("final_logit_softcapping", 0, 1e6, 0));
+  c.eps = static_cast<float>(keys.number_or("attention.layer_norm_rms_epsilon", 1e-30, 1, 1e-6));
+  c.softcap = static_cast<float>(keys.number_or_none("final_logit_softcapping", 1e-6, 1e6));
   c.rope_base = keys.number_or("rope.freq_base", 1, 1e12, 1e6);
   c.rope_base_sliding = keys.number_or("rope.freq_base_swa", 1, 1e12, 1e4);
   read_layers(keys, c);
@@ -194,6 +333,9 @@ void check_pair(const Config& target, const Config& drafter) {
   if (drafter.vocab != target.vocab)
     fail(format("it knows %lld tokens, the target %lld", static_cast<long long>(drafter.vocab),
                 static_cast<long long>(target.vocab)));
+  if (drafter.window > target.window)
+    fail(format("its sliding layers see %lld tokens, of which the target keeps %lld",
+                static_cast<long long>(drafter.window), static_cast<long long>(target.window)));
   for (int i = 0; i < drafter.n_layers(); ++i) {
     const LayerConfig& l = drafter.layers[static_cast<size_t>(i)];
     const char* type = l.sliding ? "sliding" : "full-attention";

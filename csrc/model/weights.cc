@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <unordered_set>
 
 #include "base/error.h"
 #include "base/float16.h"
@@ -49,8 +50,23 @@ class Loader {
     return found == names.end() ? names[0] : *found;
   }
 
+  /// That the file may have the tensor and nothing is computed with it.
+  void know(const std::string& name) const {
+    if (const Tensor* t = file_.find_tensor(name)) known_.insert(t);
+  }
+
+  /// Error{kFile} for a tensor that nothing has asked for: who made the file computed with it.
+  void check_nothing_is_left() const {
+    for (const Tensor& t : file_.tensors())
+      if (!known_.count(&t) && !is_of_media(t.name) && !is_input_scale(t.name))
+        fail(t, "tensor " + quoted(t.name) +
+                    " has no place in what this version computes, and without it the result would "
+                    "be another; take another file of the model, or convert it again");
+  }
+
   /// The tensor, of exactly this shape (contiguous dimension first) and a computable type.
   const Tensor& demand(const std::string& name, const std::vector<int64_t>& shape) const {
+    know(name);
     const Tensor* t = file_.find_tensor(name);
     if (!t) fail("tensor " + name + " is missing; convert the model again");
     std::vector<int64_t> have = t->shape, want = shape;
@@ -165,6 +181,12 @@ class Loader {
   }
 
  private:
+  // Ollama keeps the towers of images and audio in the file of the text model.
+  static bool is_of_media(const std::string& name) {
+    return name.starts_with("v.") || name.starts_with("a.") || name.starts_with("mm.");
+  }
+  static bool is_input_scale(const std::string& name) { return name.ends_with(".input_scale"); }
+
   MatrixPtr load(const WeightSource& source, const std::string& name,
                  const std::vector<int32_t>* rows, const LoadProgress* progress) {
     const int64_t n = rows ? static_cast<int64_t>(rows->size()) : source.rows;
@@ -190,6 +212,7 @@ class Loader {
   Storage& storage_;
   Weights& weights_;
   const std::function<void(int64_t)>& read_;
+  mutable std::unordered_set<const Tensor*> known_;
 };
 
 // Projections of one layer in one tensor: the rows of Q, K and V in that order. V is not there in a
@@ -222,6 +245,11 @@ void load_attention(Loader& load, const Config& c, const LayerConfig& l, const s
       if (!k_is_v) w.v = load.matrix(p + "attn_v.weight", kv_rows, c.hidden);
     }
   }
+  // What a layer that shares the K/V of another has of its own, nothing ever reads.
+  if (!owns_kv)
+    for (const char* unread :
+         {"attn_k.weight", "attn_v.weight", "attn_k_norm.weight", "attn_k.scale", "attn_v.scale"})
+      load.know(p + unread);
   w.q_norm = load.vector(p + "attn_q_norm.weight", l.head_dim);
   if (owns_kv) w.k_norm = load.vector(p + "attn_k_norm.weight", l.head_dim);
   w.attn_output = load.matrix(p + "attn_output.weight", c.hidden, q_rows);
@@ -360,6 +388,7 @@ OrderedHead ordered_head_from_tensors(Loader& load, const GgufFile& file, const 
   check_sizes(load, c, head);
   head.matrix = load.matrix(name, head.centroids, c.hidden);
 
+  load.know(load.name_of(kOrdering));
   const Tensor* order = file.find_tensor(load.name_of(kOrdering));
   constexpr uint32_t kI32 = 26, kI64 = 27;
   if (!order || (order->type != kI32 && order->type != kI64) || order->elements() != c.vocab)
@@ -472,9 +501,16 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Stora
       w.rope_factors = c.drafter && !load.has("rope_freqs.weight")
                            ? proportional_factors(l.head_dim / 2)
                            : load.values("rope_freqs.weight", l.head_dim / 2);
+      // They divide frequencies of at most one radian a token, and angles of at most 2^24 radians
+      // are computed.
       for (float f : w.rope_factors)
-        if (!(f > 0)) load.fail("tensor rope_freqs.weight holds a value that is not positive");
+        if (!(f >= 1))
+          load.fail(
+              format("tensor rope_freqs.weight holds %g; what divides the frequencies of RoPE "
+                     "is at least 1, so the file is damaged: convert or download it again",
+                     static_cast<double>(f)));
     }
+  load.know("rope_freqs.weight");  // without full-attention layers nothing reads them
 
   w.layers.resize(c.layers.size());
   const bool full_k_is_v = full_layers_reuse_k(load, c);
@@ -491,13 +527,17 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Stora
   if (c.drafter) {
     w.pre_projection = load.matrix(load.name_of(kPreProjection), c.hidden, 2 * c.backbone);
     w.post_projection = load.matrix(load.name_of(kPostProjection), c.backbone, c.hidden);
-    if (head == HeadChoice::kOfFile) load_ordered_head(load, *file, c, w);
+    if (head == HeadChoice::kOfFile)
+      load_ordered_head(load, *file, c, w);
+    else
+      for (const Names* names : {&kCentroids, &kOrdering}) load.know(load.name_of(*names));
   }
   if (w.clusters.empty()) {
     const bool untied = load.has("output.weight");
     w.head = untied ? load.matrix("output.weight", c.vocab, c.hidden)
                     : load.layout(w.token_embedding, "token_embd.weight", c.drafter);
   }
+  load.check_nothing_is_left();
   return w;
 }
 

@@ -70,8 +70,8 @@ void search_single(const float* x, const float* w, int top, uint8_t* out, uint8_
   Group<32> g;
   g.set(x, w);
   Fit fit = fit_affine(g, top, /*signed_min=*/true);
-  fit.scale = put_f16(out, fit.scale);
-  fit.min = -put_f16(out + 2, -fit.min);
+  fit.scale = put_f16(out, within_f16(fit.scale));
+  fit.min = -put_f16(out + 2, within_f16(-fit.min));
   float q[32];
   round_group(g, fit, top, q);
   for (int i = 0; i < 32; ++i) codes[i] = static_cast<uint8_t>(q[i]);

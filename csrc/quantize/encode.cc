@@ -1,6 +1,7 @@
 #include "quantize/encode.h"
 
 #include "base/error.h"
+#include "gguf/blocks.h"
 #include "quantize/affine.h"
 #include "quantize/direct.h"
 #include "quantize/search.h"
@@ -59,21 +60,25 @@ bool encodable(DType type) {
   return e.direct || e.search;
 }
 
-void encode(DType type, const float* x, int64_t n, const float* importance, uint8_t* out) {
+int64_t encode(DType type, const float* x, int64_t n, const float* importance, uint8_t* out) {
   const DTypeInfo& info = *dtype_info(static_cast<uint32_t>(type));
   GEMTP_ASSERT(encodable(type) && info.block <= kMaxBlock && n % info.block == 0);
   const Encoder e = encoder(type);
   const bool direct = e.direct && !(importance && e.search);
   float w[kMaxBlock];
   error_weights(nullptr, info.block, w);
+  int64_t bad = 0;
+  DecodedBlock decoded;
   for (int64_t at = 0; at < n; at += info.block, out += info.bytes) {
     if (direct) {
       e.direct(x + at, out);
-      continue;
+    } else {
+      if (importance) error_weights(importance + at, info.block, w);
+      e.search(x + at, w, out);
     }
-    if (importance) error_weights(importance + at, info.block, w);
-    e.search(x + at, w, out);
+    bad += !decode_block(type, out, &decoded);
   }
+  return bad;
 }
 
 }  // namespace gemtp

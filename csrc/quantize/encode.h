@@ -19,6 +19,8 @@ bool encodable(DType type);
 /// type's range.
 /// importance: [n] how much the error of each value counts, finite and not negative, or null: all
 /// the same. Q8_0 and MXFP4, which have little to choose, ignore it.
-void encode(DType type, const float* x, int64_t n, const float* importance, uint8_t* out);
+/// Returns how many blocks came out with a scale that is not finite, as those of values beyond the
+/// type's range do: they cannot be used.
+int64_t encode(DType type, const float* x, int64_t n, const float* importance, uint8_t* out);
 
 }  // namespace gemtp

@@ -19,12 +19,19 @@ inline float put_f16(uint8_t* out, float v) {
   return gemtp_f16_to_f32(half);
 }
 
+/// The nearest number that f16 does not take for an infinity: what is fitted to extreme weights may
+/// lie beyond the values.
+inline float within_f16(float v) {
+  constexpr float kLargest = 65504.0f;
+  return v < -kLargest ? -kLargest : v > kLargest ? kLargest : v;
+}
+
 /// Rounded to f16.
-inline float to_f16(float v) { return gemtp_f16_to_f32(gemtp_f32_to_f16(v)); }
+inline float to_f16(float v) { return gemtp_f16_to_f32(gemtp_f32_to_f16(within_f16(v))); }
 
 /// The same, but not towards zero where f16 is coarse: multiples of it reach as far as those of v.
 inline float covering_f16(float v) {
-  const uint16_t half = gemtp_f32_to_f16(v);
+  const uint16_t half = gemtp_f32_to_f16(within_f16(v));
   const bool coarse = v > -0x1p-14f && v < 0x1p-14f;
   const float near = gemtp_f16_to_f32(half);
   if (!coarse || (v < 0 ? near <= v : near >= v)) return near;

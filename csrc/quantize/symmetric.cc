@@ -55,7 +55,7 @@ void search_single(const float* x, const float* w, const Levels& levels, uint8_t
                    float (&q)[32]) {
   Group<32> g;
   g.set(x, w);
-  round_group(g, put_f16(out_d, fit_scale(g, levels)), levels, q);
+  round_group(g, put_f16(out_d, within_f16(fit_scale(g, levels))), levels, q);
 }
 
 void search_integers(const float* x, const float* w, int half, uint8_t* out_d, uint8_t* codes) {

@@ -100,6 +100,11 @@ def cluster(
             centres, used, odds, settings.seed, _EPOCHS,
             lambda done, total: progress("fitting centroids", done, total),
         )  # fmt: skip
+    if not np.isfinite(centres).all():
+        raise ModelError(
+            f"{drafter}: the rows of {name} are so large that their means are no numbers; the file "
+            f"is damaged, download or convert it again."
+        )
     progress("measuring", 0, 1)
     same = scoring.shares(scoring.ranks(held, rows, labels, centres), top)
     replaced = None
@@ -259,7 +264,10 @@ def _norm(file: _core.GgufFile, width: int) -> np.ndarray:
     rows times it are differences of logits, for states whose other directions are alike."""
     if next((t[2] for t in file.tensors if t[0] == "output_norm.weight"), None) != [width]:
         raise FileError("tensor output_norm.weight is missing or misshapen; the file is damaged.")
-    return np.asarray(file.rows("output_norm.weight", 0, 1)[0])
+    norm = np.asarray(file.rows("output_norm.weight", 0, 1)[0])
+    if not np.isfinite(norm).all():
+        raise FileError("tensor output_norm.weight holds NaN or infinite values; it is damaged.")
+    return norm
 
 
 # ---------------------------------------------------------------- the file

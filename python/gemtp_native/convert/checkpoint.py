@@ -20,11 +20,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..errors import FileError
-from .config import read_json_object
+from .config import read_json_object, refuse_adapter
+from .impostor import refuse_impostor
 
 _INDEX = "model.safetensors.index.json"
 _ITEM_SIZE = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4}
 FLOAT_TYPES = ("F32", "F16", "BF16")
+_PIECE = 1 << 20  # values compared at a time
 
 # transformers has written the same tensor as model.X, model.language_model.X and
 # language_model.model.X; X is the name that counts.
@@ -53,20 +55,31 @@ class Checkpoint:
     def __init__(self, model_dir: Path):
         self.files, promised = _weight_files(model_dir)
         self.tensors: dict[str, StoredTensor] = {}
+        self.copies: list[StoredTensor] = []  # of some of these, under other names
         self._open: dict[Path, io.BufferedReader] = {}
-        for file in self.files:
-            for tensor in _read_header(file):
-                name = _WRAPPERS.sub("", tensor.name)
-                if (other := self.tensors.get(name)) is not None:
-                    raise FileError(
-                        f"{file} holds {tensor.name}, which {other.file} holds already as "
-                        f"{other.name}; remove one of them."
-                    )
-                self.tensors[name] = tensor
-        stored = {(t.name, t.file.name) for t in self.tensors.values()}
+        try:
+            for file in self.files:
+                self._add(file)
+        except BaseException:
+            self.close()
+            raise
+        stored = {(t.name, t.file.name) for t in (*self.tensors.values(), *self.copies)}
         for name, file_name in promised.items():
             if (name, file_name) not in stored:
                 raise FileError(f"{model_dir / file_name} lacks {name}, which {_INDEX} puts there.")
+
+    def _add(self, file: Path) -> None:
+        for tensor in _read_header(file):
+            name = _WRAPPERS.sub("", tensor.name)
+            other = self.tensors.setdefault(name, tensor)
+            if other is tensor:
+                continue
+            if tensor.name == other.name or not self.equal(tensor, other):
+                raise FileError(
+                    f"{file} holds {tensor.name}, which {other.file} holds already as "
+                    f"{other.name}; remove one of them."
+                )
+            self.copies.append(tensor)
 
     def close(self) -> None:
         for handle in self._open.values():
@@ -78,6 +91,13 @@ class Checkpoint:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def equal(self, a: StoredTensor, b: StoredTensor) -> bool:
+        """Whether two tensors hold the same values, in whatever types."""
+        if a.shape != b.shape or not {a.dtype, b.dtype} <= _ITEM_SIZE.keys():
+            return False
+        pieces = [(at, min(_PIECE, a.count - at)) for at in range(0, a.count, _PIECE)]
+        return all(np.array_equal(self.read(a, *p), self.read(b, *p)) for p in pieces)
 
     def read(self, tensor: StoredTensor, start: int, count: int) -> np.ndarray:
         """Elements [start, start + count) in row order: float32, or int64 for integer tensors."""
@@ -111,6 +131,7 @@ def _weight_files(model_dir: Path) -> tuple[list[Path], dict[str, str]]:
         return [single], {}
     index = model_dir / _INDEX
     if not index.is_file():
+        refuse_adapter(model_dir)
         raise FileError(
             f"{model_dir} holds neither model.safetensors nor {_INDEX}; other weight formats "
             f"are not converted."
@@ -141,6 +162,7 @@ def _read_header(path: Path) -> Iterator[StoredTensor]:
             (length,) = struct.unpack("<Q", handle.read(8))
             header: dict[str, Any] = json.loads(handle.read(length))
     except (SafetensorError, ValueError, struct.error) as e:
+        refuse_impostor(path)
         raise FileError(
             f"{path} is not a complete safetensors file ({e}): download it again."
         ) from e

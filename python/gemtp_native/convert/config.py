@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, ModelError
+from .impostor import refuse_impostor
 
 SLIDING = "sliding_attention"
 FULL = "full_attention"
@@ -33,6 +34,60 @@ _MODEL_TYPES = {
     "gemma4_unified_text": (False, True),
     "gemma4_assistant": (True, False),
     "gemma4_unified_assistant": (True, True),
+}
+# Keys that some architecture computes with and Gemma 4 does not, or computes with in one way only:
+# the values, null apart, that change nothing. Any other would be computed differently.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "activation_sparsity_pattern": (0,),
+    "altup_active_idx": (0,),
+    "altup_num_inputs": (0, 1),
+    "attention_bias": (False,),
+    "attention_chunk_size": (0,),
+    "attention_logit_cap": (0,),
+    "attention_multiplier": (1,),
+    "attn_logit_softcapping": (0,),
+    "attn_temperature_tuning": (False,),
+    "decoder_sparse_step": (1,),
+    "embedding_multiplier": (1,),
+    "expert_weights_scale": (1,),
+    "first_k_dense_replace": (0,),
+    "hidden_act": ("gelu_pytorch_tanh",),
+    "hidden_activation": ("gelu_pytorch_tanh",),
+    "is_causal": (True,),
+    "laurel_rank": (0,),
+    "logit_scale": (1,),
+    "logits_scaling": (1,),
+    "mlp_bias": (False,),
+    "mlp_only_layers": (),
+    "moe_layer_freq": (1,),
+    "n_group": (0, 1),
+    "n_shared_experts": (0,),
+    "norm_topk_prob": (True,),
+    "num_shared_experts": (0,),
+    "qkv_bias": (False,),
+    "query_pre_attn_scalar": (1,),
+    "residual_multiplier": (1,),
+    "rope_interleave": (False,),
+    "routed_scaling_factor": (1,),
+    "router_logit_softcapping": (0,),
+    "scoring_func": ("softmax",),
+    "topk_group": (0, 1),
+    "use_bidirectional_attention": (False, "vision"),  # "vision": between images' tokens
+    "use_qk_norm": (True,),
+    "use_sliding_window": (True,),
+}
+# The same of the objects in `rope_parameters` and of the older `rope_scaling`, whose type and
+# sizes have checks of their own. What only some types read (beta_fast, …) counts with these types.
+NEUTRAL_ROPE: dict[str, tuple[Any, ...]] = {
+    "alpha": (0, 1),
+    "attention_factor": (1,),
+    "attn_factor": (1,),
+    "factor": (1,),
+    "long_factor": (1,),
+    "mrope_section": (0,),
+    "mscale": (1,),
+    "mscale_all_dim": (0, 1),
+    "short_factor": (1,),
 }
 _DEFAULT_ROPE = {
     SLIDING: {"rope_type": "default", "rope_theta": 10_000.0},
@@ -100,6 +155,7 @@ def read_json(path: Path) -> Any:
     except OSError as e:
         raise FileError(f"{path} cannot be read: {e.strerror or e}.") from e
     except (ValueError, RecursionError) as e:
+        refuse_impostor(path)
         raise FileError(f"{path} is not valid JSON: {e}.") from e
 
 
@@ -119,8 +175,7 @@ class _Values:
 
     def bad(self, key: str, expected: str) -> FileError:
         return FileError(
-            f"{self.path}: '{key}' is {json.dumps(self.values.get(key))[:80]}, {expected} is "
-            f"expected."
+            f"{self.path}: '{key}' is {_shown(self.values.get(key))}, {expected} is expected."
         )
 
     def integer(self, key: str, default: int | None, low: int, high: int) -> int:
@@ -131,13 +186,14 @@ class _Values:
             raise self.bad(key, f"a whole number from {low} to {high}")
         return value
 
-    def number(self, key: str, default: float | None) -> float:
+    def number(self, key: str, default: float | None, low: float, high: float) -> float:
         value = self.values.get(key)
         if value is None:
             value = default
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e30:
-            raise self.bad(key, "a positive number")
-        return float(value)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not low <= value <= high:  # type: ignore[operator]
+            raise self.bad(key, f"a number from {low:g} to {high:g}")
+        return float(value)  # type: ignore[arg-type]
 
     def boolean(self, key: str, default: bool) -> bool:
         value = self.values.get(key)
@@ -158,6 +214,7 @@ def read_config(model_dir: Path) -> ModelConfig:
     """Reads and checks `config.json`. FileError: a bad value; ModelError: an unsupported one."""
     path = model_dir / "config.json"
     if not path.is_file():
+        refuse_adapter(model_dir)
         raise FileError(
             f"{model_dir} holds no config.json: give the folder of a Hugging Face checkpoint."
         )
@@ -166,7 +223,7 @@ def read_config(model_dir: Path) -> ModelConfig:
     top = _Values(path, root)
     nested = top.obj("text_config")
     text = _Values(path, nested if nested is not None else root)
-    _refuse_unsupported(text)
+    _refuse_unsupported(path, root, text.values)
 
     layers = text.integer("num_hidden_layers", 30, 1, 4096)
     sliding = _layer_types(text, layers)
@@ -192,7 +249,9 @@ def read_config(model_dir: Path) -> ModelConfig:
     width = text.integer("intermediate_size", 9216, 1, 1 << 24)
     wide = text.boolean("use_double_wide_mlp", False) and 0 < shared < layers
     feed_forward = [width * 2 if wide and i >= layers - shared else width for i in range(layers)]
-    moe = not unified and text.boolean("enable_moe_block", False)
+    moe = text.boolean("enable_moe_block", False)
+    if moe and unified:
+        raise ModelError(f"{path}: 'enable_moe_block' is true; {class_name} has no experts.")
     experts = text.integer("num_experts", None, 1, 65536) if moe else 0
     ple_default = 0 if unified or drafter else 256
     ple_width = text.integer("hidden_size_per_layer_input", ple_default, 0, 1 << 20)
@@ -225,8 +284,10 @@ def read_config(model_dir: Path) -> ModelConfig:
         shared_kv_layers=shared,
         k_eq_v=text.boolean("attention_k_eq_v", False),
         window=text.integer("sliding_window", 1024 if unified else 512, 1, 1 << 30),
-        rms_eps=text.number("rms_norm_eps", 1e-6),
-        softcap=None if softcap is None else text.number("final_logit_softcapping", None),
+        rms_eps=text.number("rms_norm_eps", 1e-6, 1e-30, 1),
+        softcap=None
+        if softcap is None
+        else text.number("final_logit_softcapping", None, 1e-6, 1e6),
         context_length=text.integer(
             "max_position_embeddings", 262_144 if unified else 131_072, 1, 1 << 31
         ),
@@ -248,6 +309,15 @@ def read_config(model_dir: Path) -> ModelConfig:
     )
 
 
+def refuse_adapter(model_dir: Path) -> None:
+    """ModelError for a folder without a model of its own that holds an adapter for one."""
+    if (model_dir / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{model_dir} holds an adapter, no model: merge it into its model first "
+            f"(merge_and_unload of PEFT) and convert what that saves."
+        )
+
+
 def _identify(path: Path, root: dict[str, Any]) -> tuple[str, bool, bool]:
     names = root.get("architectures")
     name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
@@ -265,20 +335,51 @@ def _identify(path: Path, root: dict[str, Any]) -> tuple[str, bool, bool]:
     )
 
 
-def _refuse_unsupported(text: _Values) -> None:
-    if text.values.get("use_bidirectional_attention") == "all":
-        raise ModelError(
-            f"{text.path}: 'use_bidirectional_attention' is \"all\" (an encoder); only models that "
-            f"attend to earlier tokens can be run."
-        )
-    if text.boolean("attention_bias", False):
-        raise ModelError(f"{text.path}: 'attention_bias' is true; GGUF's gemma4 has no biases.")
-    activation = text.values.get("hidden_activation") or "gelu_pytorch_tanh"
-    if activation != "gelu_pytorch_tanh":
-        raise ModelError(
-            f"{text.path}: 'hidden_activation' is {json.dumps(activation)}; only "
-            f'"gelu_pytorch_tanh" is supported.'
-        )
+def _refuse_unsupported(path: Path, *objects: dict[str, Any]) -> None:
+    for values in objects:
+        for key in ("quantization_config", "quantization"):  # the second is MLX's
+            if value := values.get(key):
+                method = value.get("quant_method") if isinstance(value, dict) else None
+                raise ModelError(
+                    f"{path}: '{key}' says that the weights are quantized already"
+                    f"{f' ({method})' if isinstance(method, str) else ''}; convert the original, "
+                    f"unquantized checkpoint."
+                )
+        _demand_neutral(path, "", values, NEUTRAL)
+        scaling = values.get("rope_scaling")
+        if scaling is None or scaling == {}:
+            continue
+        if not isinstance(scaling, dict):
+            raise FileError(f"{path}: 'rope_scaling' is {_shown(scaling)}, an object is expected.")
+        for key in ("rope_type", "type"):
+            if scaling.get(key) not in (None, "default", "linear"):  # linear: by the factor
+                raise _would_change(path, f"rope_scaling.{key}", scaling[key])
+        _demand_neutral(path, "rope_scaling.", scaling, NEUTRAL_ROPE)
+
+
+def _demand_neutral(
+    path: Path, where: str, values: dict[str, Any], neutral: dict[str, tuple[Any, ...]]
+) -> None:
+    """ModelError for a value that is neither null nor one of the neutral ones; of a list all."""
+    for key, allowed in neutral.items():
+        value = values.get(key)
+        if any(
+            item is not None
+            and not any(item == a and isinstance(item, str) == isinstance(a, str) for a in allowed)
+            for item in (value if isinstance(value, list) else [value])
+        ):
+            raise _would_change(path, where + key, value)
+
+
+def _would_change(path: Path, key: str, value: Any) -> ModelError:
+    return ModelError(
+        f"{path}: '{key}' is {_shown(value)}, which would change what is computed and is not of "
+        f"Gemma 4; convert the checkpoint with the config.json it was published with."
+    )
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value)[:80]
 
 
 def _layer_types(text: _Values, layers: int) -> list[bool]:
@@ -295,6 +396,13 @@ def _layer_types(text: _Values, layers: int) -> list[bool]:
             raise text.bad("layer_types", f'a list of {layers} times "{SLIDING}" or "{FULL}"')
         sliding = [t == SLIDING for t in types]
     sliding[-1] = False
+    for key in ("sliding_window_pattern", "_sliding_window_pattern"):  # one in so many is full
+        period = text.values.get(key)
+        if period is None:
+            continue
+        period = text.integer(key, None, 1, 1 << 30)
+        if any(s != ((i + 1) % period != 0) for i, s in enumerate(sliding[:-1])):
+            raise text.bad(key, "what the types of the layers say, or nothing,")
     return sliding
 
 
@@ -355,6 +463,7 @@ def _head_sizes(
 def _rope(text: _Values, any_sliding: bool) -> tuple[float, float, float]:
     """(theta of sliding layers, theta of full layers, rotating fraction of full layers)."""
     parameters = text.obj("rope_parameters") or _DEFAULT_ROPE
+    _demand_neutral(text.path, "rope_parameters.", parameters, NEUTRAL_ROPE)  # for both types
 
     def of(kind: str, types: tuple[str, ...]) -> _Values:
         values = parameters.get(kind)
@@ -365,22 +474,33 @@ def _rope(text: _Values, any_sliding: bool) -> tuple[float, float, float]:
                 f"{text.path}: the RoPE type of '{kind}' is {json.dumps(values.get('rope_type'))}; "
                 f"{' or '.join(types)} is supported."
             )
-        if values.get("factor", 1.0) != 1.0:
-            raise ModelError(
-                f"{text.path}: a RoPE 'factor' other than 1 is not supported ('{kind}')."
-            )
+        _demand_neutral(text.path, f"rope_parameters.{kind}.", values, NEUTRAL_ROPE)
         return _Values(text.path, values)
 
-    top_theta = text.values.get("rope_theta")
+    def theta(values: _Values) -> float:
+        return values.number("rope_theta", text.values.get("rope_theta"), 1, 1e12)
+
     full = of(FULL, ("proportional", "default"))
-    proportional = full.values.get("rope_type", "default") == "proportional"
-    fraction = full.number("partial_rotary_factor", 1.0) if proportional else 1.0
-    if fraction > 1.0:
-        raise full.bad("partial_rotary_factor", "a fraction up to 1")
-    theta_full = full.number("rope_theta", top_theta)
-    if not any_sliding:
-        return 10_000.0, theta_full, fraction
-    return of(SLIDING, ("default",)).number("rope_theta", top_theta), theta_full, fraction
+    fraction = full.number("partial_rotary_factor", 1.0, 0, 1)
+    if full.values.get("rope_type", "default") == "default" and fraction != 1.0:
+        raise full.bad("partial_rotary_factor", "1, as RoPE of the type default rotates all,")
+    theta_full, theta_sliding = theta(full), 10_000.0
+    if any_sliding:
+        sliding = of(SLIDING, ("default",))
+        if sliding.number("partial_rotary_factor", 1.0, 0, 1) != 1.0:
+            raise sliding.bad(
+                "partial_rotary_factor", "1, as RoPE of the type default rotates all,"
+            )
+        theta_sliding = theta(sliding)
+    # Older spellings of the same beside it.
+    for key, same in {
+        "rope_theta": (theta_full, theta_sliding),
+        "rope_local_base_freq": (theta_sliding,),
+        "partial_rotary_factor": (fraction,),
+    }.items():
+        if text.values.get(key) not in (None, *same):
+            raise text.bad(key, f"{same[0]:g} as in 'rope_parameters', or nothing,")
+    return theta_sliding, theta_full, fraction
 
 
 def _ordered_head(top: _Values, vocab: int) -> OrderedHead | None:

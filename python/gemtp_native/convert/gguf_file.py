@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import parts
 from ..errors import FileError
+from .impostor import refuse_impostor
 from .types import TensorType, encoded_size
 
 _ALIGNMENT = 32  # GGUF's default; tensors start at multiples of it
@@ -222,6 +223,7 @@ def _read(path: Path, what: Callable[[_Reader], Any]) -> Any:
     except OSError as e:
         raise FileError(f"{path} cannot be read: {e.strerror or e}.") from e
     except (struct.error, ValueError, IndexError) as e:
+        refuse_impostor(path)
         raise FileError(f"{path} is not a well-formed GGUF file ({e}).") from e
 
 

@@ -81,7 +81,7 @@ def convert(
         if any(_same_file(out, file) for file in checkpoint.files):
             raise ArgumentError(f"{out} is one of the files to convert; choose another output.")
         plan = make_plan(config, checkpoint)
-        notes: list[str] = []
+        notes = plan.notes
         vocabulary = _tokenizer(config, model_dir, target, notes) if tokenizer else None
 
         metadata = Metadata()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FileError, ModelError
+from .impostor import refuse_impostor
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 _MODEL_BPE = 2
@@ -26,6 +27,7 @@ class Piece:
 
 def read_sentencepiece(path: Path) -> list[Piece]:
     """Pieces in id order. ModelError where the model splits text unlike Gemma's."""
+    refuse_impostor(path)
     try:
         data = path.read_bytes()
     except OSError as e:

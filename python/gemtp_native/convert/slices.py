@@ -56,7 +56,12 @@ def encoded(
 
     def work(values: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, Bad]:
         bad = count_bad(values, kind)
-        return (values.view(np.uint8) if bad else encode(values, kind, weights)), bad
+        if bad:
+            return values.view(np.uint8), bad
+        try:
+            return encode(values, kind, weights), bad
+        except ModelError as e:
+            raise ModelError(f"{tensor.file}: {tensor.name}: {e}") from None
 
     waiting: deque[Future[tuple[np.ndarray, Bad]]] = deque()
     matrices = [None] if importance is None else list(importance)
@@ -125,12 +130,12 @@ class Bad(NamedTuple):
         if self.not_finite:
             raise FileError(
                 f"{tensor.file}: {tensor.name} holds {self.not_finite} values that are NaN or "
-                f"infinite: the checkpoint is damaged."
+                f"infinite: the file is damaged, download or make it again."
             )
         if self.too_large:
             raise ModelError(
                 f"{tensor.file}: {tensor.name} holds {self.too_large} values beyond "
-                f"{LARGEST[kind]:g}, the largest of {kind.name}; choose outtype bf16 or f32."
+                f"{LARGEST[kind]:g}, the largest of {kind.name}; write it as bf16 or f32."
             )
 
 

@@ -7,14 +7,43 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from ..errors import ModelError
 from .checkpoint import FLOAT_TYPES, Checkpoint, StoredTensor
 from .config import ModelConfig
 
+EMBEDDING = "embed_tokens.weight"
+HEAD = "lm_head.weight"
 CENTROIDS = "masked_embedding.centroids.weight"
 TOKEN_ORDER = "masked_embedding.token_ordering"
+
+# What the names of tensors tell of a checkpoint that is not the model's own.
+_FOREIGN = {
+    r"^base_model\.model\.|\.lora_[AB]\.": (
+        "is of an adapter; merge it into its model first (merge_and_unload of PEFT) and convert "
+        "what that saves"
+    ),
+    r"^(_forward_)?module\.": (
+        "was saved from inside a wrapper for several devices; save the model itself "
+        "(model.module.save_pretrained) and convert that"
+    ),
+    r"(^|\.)_orig_mod\.": (
+        "was saved from a compiled model; save the model itself "
+        "(model._orig_mod.save_pretrained) and convert that"
+    ),
+    r"\.(absmax|nested_absmax|quant_map|nested_quant_map|SCB|quant_state\..*)$": (
+        "is of a checkpoint that bitsandbytes has quantized; convert the original, unquantized one"
+    ),
+    r"\.(scales|biases)$": (
+        "is of a checkpoint that MLX has quantized; convert the original, unquantized one"
+    ),
+    r"\.(qweight|qzeros|g_idx|weight_packed)$": (
+        "is of a quantized checkpoint; convert the original, unquantized one"
+    ),
+}
 
 # First path component (wrappers stripped) -> what it belongs to.
 _MODALITIES = {
@@ -46,6 +75,7 @@ class Plan:
     centroids: StoredTensor | None = None  # [num_centroids, hidden]
     token_order: StoredTensor | None = None  # [vocab] integers
     left_out: dict[str, list[str]] = field(default_factory=dict)  # reason -> names as stored
+    notes: list[str] = field(default_factory=list)
 
 
 def demanded(c: ModelConfig) -> Iterator[Spec]:
@@ -57,9 +87,9 @@ def demanded(c: ModelConfig) -> Iterator[Spec]:
     def plain(source: str, name: str, *shape: int) -> Spec:
         return Spec(source, name, shape, False)
 
-    yield matrix("embed_tokens.weight", "token_embd.weight", c.vocab, c.hidden)
+    yield matrix(EMBEDDING, "token_embd.weight", c.vocab, c.hidden)
     if not c.tied:
-        yield matrix("lm_head.weight", "output.weight", c.vocab, c.hidden)
+        yield matrix(HEAD, "output.weight", c.vocab, c.hidden)
     if c.ple_width:
         packed = c.layers * c.ple_width  # all layers side by side
         yield matrix(
@@ -131,13 +161,17 @@ def demanded(c: ModelConfig) -> Iterator[Spec]:
 
 def make_plan(config: ModelConfig, checkpoint: Checkpoint) -> Plan:
     """Matches demand and supply. ModelError names the first tensor, counts the rest."""
+    _refuse_foreign(checkpoint)
     plan = Plan()
+    config = _as_tied(config, checkpoint, plan.notes)
     missing: list[str] = []
     misshapen: list[str] = []
     mistyped: list[str] = []
     used: set[str] = set()
 
     def take(source: str, shape: tuple[int, ...], types: tuple[str, ...]) -> StoredTensor | None:
+        if source == EMBEDDING and config.tied and source not in checkpoint.tensors:
+            source = HEAD if HEAD in checkpoint.tensors else source
         tensor = checkpoint.tensors.get(source)
         if tensor is None:
             top_level = ("lm_head", "pre_projection", "post_projection", "masked_embedding")
@@ -167,11 +201,14 @@ def make_plan(config: ModelConfig, checkpoint: Checkpoint) -> Plan:
     for name, tensor in checkpoint.tensors.items():
         if name in used:
             continue
-        reason = _why_left_out(config, name)
+        reason = _why_left_out(config, checkpoint, name)
         if reason is None:
             unknown.append(tensor.name)
         else:
             plan.left_out.setdefault(reason, []).append(tensor.name)
+
+    if checkpoint.copies:
+        plan.left_out["copy"] = [t.name for t in checkpoint.copies]
 
     where = f"{checkpoint.files[0].parent}"
     if missing:
@@ -198,22 +235,79 @@ def _and_more(names: list[str]) -> str:
     return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
-def _why_left_out(c: ModelConfig, name: str) -> str | None:
+def _refuse_foreign(checkpoint: Checkpoint) -> None:
+    for tensor in checkpoint.tensors.values():
+        for pattern, what in _FOREIGN.items():
+            if re.search(pattern, tensor.name):
+                raise ModelError(f"{tensor.file}: tensor {tensor.name} {what}.")
+
+
+def _as_tied(c: ModelConfig, checkpoint: Checkpoint, notes: list[str]) -> ModelConfig:
+    """The config with the head tied where it is. Like transformers, which does not tie what
+    differs, whatever config.json says."""
+    embedding, head = (checkpoint.tensors.get(name) for name in (EMBEDDING, HEAD))
+    if not c.tied or embedding is None or head is None or checkpoint.equal(embedding, head):
+        return c
+    notes.append(
+        f"{head.name} differs from {embedding.name}, though 'tie_word_embeddings' is true: it is "
+        f"written as the head"
+    )
+    return replace(c, tied=False)
+
+
+def _why_left_out(c: ModelConfig, checkpoint: Checkpoint, name: str) -> str | None:
     """The reason why a tensor may be present and unused, or None."""
     modality = _MODALITIES.get(name.split(".", 1)[0])
     if modality is not None:
         return modality
-    if name == "lm_head.weight" and c.tied:
+    if name == HEAD and c.tied:
         return "tied head"
     if name in (CENTROIDS, TOKEN_ORDER) and c.drafter:
         return "ordered head (switched off)"
     if "rotary_emb." in name and name.endswith("inv_freq"):
+        _check_rope_table(c, checkpoint, name)
         return "RoPE table"
     match = re.match(r"layers\.(\d+)\.self_attn\.(k_proj|v_proj|k_norm|v_norm)\.weight$", name)
     if match and int(match[1]) < c.layers:
         layer = int(match[1])
-        if not c.has_own_kv(layer):
+        if not c.has_own_kv(layer):  # nothing reads them, in transformers either
             return "shared key/value"
         if match[2] == "v_proj" and c.k_eq_v and not c.sliding[layer]:
+            keys = checkpoint.tensors.get(name.replace("v_proj", "k_proj"))
+            tensor = checkpoint.tensors[name]
+            if keys is not None and not checkpoint.equal(keys, tensor):
+                raise ModelError(
+                    f"{tensor.file}: {tensor.name} differs from {keys.name}, though "
+                    f"'attention_k_eq_v' is true: config.json is not that of these weights."
+                )
             return "shared key/value"
     return None
+
+
+def _check_rope_table(c: ModelConfig, checkpoint: Checkpoint, name: str) -> None:
+    """ModelError for frequencies other than those that the config gives."""
+    tensor = checkpoint.tensors[name]
+    given = np.array([])
+    if tensor.dtype in FLOAT_TYPES:
+        given = checkpoint.read(tensor, 0, tensor.count)
+    tables = {
+        "sliding": _frequencies(c.rope_base_sliding, c.head_dim_sliding, 1.0),
+        "full": _frequencies(c.rope_base_full, c.head_dim_full, c.rope_factor_full),
+    }
+    named = [table for kind, table in tables.items() if f"{kind}_attention" in name]
+    # As exact as bfloat16 keeps them, rounded or cut off.
+    if not any(
+        table.shape == given.shape and np.allclose(given, table, rtol=2.0**-7, atol=0)
+        for table in named or tables.values()
+    ):
+        raise ModelError(
+            f"{tensor.file}: {tensor.name} holds other frequencies than config.json gives: it is "
+            f"not that of these weights."
+        )
+
+
+def _frequencies(base: float, head_dim: int, fraction: float) -> np.ndarray:
+    """[head_dim / 2] radians a token."""
+    pairs = np.arange(head_dim // 2)
+    rotating = pairs < int(fraction * head_dim // 2)
+    return np.where(rotating, base ** (-2.0 * pairs / head_dim), 0.0)

@@ -15,6 +15,7 @@ from ..errors import FileError, ModelError
 from . import sentencepiece_model as sp
 from .config import read_json_object
 from .gguf_file import Metadata, read_metadata
+from .impostor import refuse_impostor
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
@@ -334,6 +335,7 @@ def _chat_template(model_dir: Path, settings: dict[str, Any]) -> bytes | None:
     path = model_dir / "chat_template.jinja"
     template: Any = None
     if path.is_file():
+        refuse_impostor(path)
         try:
             template = path.read_bytes().decode("utf-8")
         except (OSError, UnicodeDecodeError) as e:

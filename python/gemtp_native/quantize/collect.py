@@ -72,10 +72,7 @@ def collect(
     for i, part in enumerate(parts):
         sums.add(part)
         progress(i + 1, len(parts))
-    entries = {
-        name: Sums(np.asarray(squares, np.float32), np.asarray(counts, np.float32))
-        for name, counts, squares in sums.entries()
-    }
+    entries = {name: _stored(target, name, *both) for name, *both in sums.entries()}
     size = write_imatrix(out, entries, [os.fspath(t) for t in texts], len(parts), context)
     return Collected(
         path=os.fspath(out),
@@ -89,3 +86,17 @@ def collect(
         bytes=size,
         seconds=time.perf_counter() - start,
     )
+
+
+def _stored(
+    target: str | os.PathLike[str], name: str, counts: np.ndarray, squares: np.ndarray
+) -> Sums:
+    """In float32, as files have them."""
+    with np.errstate(over="ignore"):
+        made = Sums(np.asarray(squares, np.float32), np.asarray(counts, np.float32))
+    if not np.isfinite(made.squares).all():
+        raise ModelError(
+            f"{os.fspath(target)}: the activations that meet {name} are beyond all bounds; the "
+            f"weights are damaged, convert or download them again"
+        )
+    return made

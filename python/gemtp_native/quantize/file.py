@@ -15,7 +15,7 @@ import numpy as np
 from ..convert.encode import decode
 from ..convert.gguf_file import Contents, Layout, Metadata, TensorInfo, pad, read_contents
 from ..convert.output import replacing
-from ..convert.slices import SLICE, Bad, encoded, encoders
+from ..convert.slices import SLICE, Bad, count_bad, encoded, encoders
 from ..convert.types import (
     FLOATS,
     FileType,
@@ -309,8 +309,12 @@ class _Data:
         return raw
 
     def read(self, tensor: TensorInfo, start: int, count: int) -> np.ndarray:
+        return self.values(tensor, self.bytes(tensor, start, count))
+
+    def values(self, tensor: TensorInfo, data: np.ndarray) -> np.ndarray:
+        """Of whole blocks."""
         try:
-            return decode(self.bytes(tensor, start, count), TensorType(tensor.kind))
+            return decode(data, TensorType(tensor.kind))
         except FileError as e:
             raise FileError(f"{tensor.file}: {tensor.name}: {e}") from None
 
@@ -338,4 +342,6 @@ def _write(handle: BinaryIO, data: _Data, plan: _Plan, threads: int | None, prog
 
 def _copied(data: _Data, tensor: TensorInfo) -> Iterator[tuple[np.ndarray, Bad]]:
     for start in range(0, tensor.count, SLICE):
-        yield data.bytes(tensor, start, min(SLICE, tensor.count - start)), Bad()
+        piece = data.bytes(tensor, start, min(SLICE, tensor.count - start))
+        weights = tensor.kind not in _OTHERS
+        yield piece, count_bad(data.values(tensor, piece), TensorType.F32) if weights else Bad()

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..convert.gguf_file import Layout, Metadata, TensorInfo, pad, read_contents
+from ..convert.impostor import refuse_impostor
 from ..convert.output import replacing
 from ..convert.types import TensorType
 from ..errors import FileError, ModelError
@@ -31,7 +32,13 @@ class Sums:
     """Of the activations that met a matrix, or the matrices of all experts."""
 
     squares: np.ndarray  # [matrices, columns] float32, sums over rows
-    counts: np.ndarray  # [matrices] rows
+    counts: np.ndarray  # [matrices] rows; in older files a single one for all matrices
+
+    def means(self) -> np.ndarray:
+        """[matrices, columns] float32: the importance. 1 where no row was met."""
+        counts = self.counts.astype(np.float64)[:, None]
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return np.where(counts > 0, self.squares / counts, 1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -55,18 +62,15 @@ class ImportanceMatrix:
                 f"{self.path}: the entry of {name} has {have[0]} x {have[1]} values, the model "
                 f"needs {need[0]} x {need[1]}: it is of another model."
             )
-        counts = sums.counts[:, None]  # a single one for all experts in older files
-        with np.errstate(divide="ignore", invalid="ignore"):
-            means = np.where(counts > 0, sums.squares.reshape(need) / counts, np.float32(1))
-        return means.astype(np.float32)
+        return Sums(sums.squares.reshape(need), sums.counts).means()
 
     def describe(self, metadata: Metadata) -> None:
         """The keys by which a quantized file tells where its importance matrix came from."""
-        metadata.string("quantize.imatrix.file", os.fspath(self.path))
+        metadata.string("quantize.imatrix.file", os.fspath(self.path).encode("utf-8", "replace"))
         if self.datasets:
             metadata.string("quantize.imatrix.dataset", self.datasets[0])
         metadata.u32("quantize.imatrix.entries_count", len(self.entries))
-        metadata.u32("quantize.imatrix.chunks_count", max(0, self.chunks))
+        metadata.u32("quantize.imatrix.chunks_count", self.chunks)
 
 
 def read_imatrix(path: str | os.PathLike[str]) -> ImportanceMatrix:
@@ -77,11 +81,20 @@ def read_imatrix(path: str | os.PathLike[str]) -> ImportanceMatrix:
             is_gguf = handle.read(4) == b"GGUF"
     except OSError as e:
         raise FileError(f"{path} cannot be read: {e.strerror or e}.") from e
+    refuse_impostor(path)
     found = _read_gguf(path) if is_gguf else _read_legacy(path)
     for name, sums in found.entries.items():
-        for values in (sums.squares, sums.counts):
+        for values in (sums.squares, sums.counts, sums.means()):
             if not np.all(np.isfinite(values)) or np.any(values < 0):
-                raise FileError(f"{path}: the entry of {name} holds values that no sum can have.")
+                raise FileError(
+                    f"{path}: the entry of {name} holds values that no sum can have, or whose mean "
+                    f"is no number: the file is damaged, make it again."
+                )
+    if not 0 <= found.chunks < 1 << 32:
+        raise FileError(
+            f"{path}: its number of chunks is {found.chunks}, which no text has: the file is "
+            f"damaged, make it again."
+        )
     return found
 
 
@@ -150,11 +163,13 @@ def _read_legacy(path: Path) -> ImportanceMatrix:
             name = take(integer()).decode("utf-8")
         except UnicodeDecodeError:
             raise FileError(f"{path} is no importance matrix.") from None
-        calls = max(1, integer())
+        calls = integer()
+        if calls < 0:
+            raise FileError(f"{path}: the entry of {name} counts {calls} calls: it is damaged.")
         sums = np.frombuffer(take(4 * integer()), "<f4")
         if sums.size == 0:
             raise FileError(f"{path}: the entry of {name} is empty.")
-        entries[name] = Sums(sums.reshape(1, -1), np.array([calls], np.float32))
+        entries[name] = Sums(sums.reshape(1, -1), np.array([max(1, calls)], np.float32))
     chunks, datasets = 0, []
     if at < len(data):
         chunks = integer()
@@ -173,7 +188,7 @@ def write_imatrix(
     """As llama.cpp writes it; returns the size of the file, which appears whole or not at all."""
     metadata = Metadata()
     metadata.string("general.type", "imatrix")
-    metadata.string_array("imatrix.datasets", [d.encode() for d in datasets])
+    metadata.string_array("imatrix.datasets", [d.encode("utf-8", "replace") for d in datasets])
     metadata.u32("imatrix.chunk_count", chunks)
     metadata.u32("imatrix.chunk_size", chunk_size)
     layout = Layout()
