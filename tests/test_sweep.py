@@ -438,7 +438,10 @@ def test_reference(call, tmp_path):
         (["--tokens", "2040"], ["holds 2048 tokens and 2065 are asked for"]),
         (["--threads", "0"], ["threads"]),
         (["--text", "/nowhere/a.txt"], ["/nowhere/a.txt cannot be read"]),
-        (["--csv", "/nowhere/a.csv"], ["the folder of /nowhere/a.csv is missing"]),
+        (
+            ["--csv", "/nowhere/a.csv"],
+            ["/nowhere/a.csv cannot be written: its folder does not exist"],
+        ),
         (["--plot", "a.gif"], ["must end in"]),
     ],
     ids=str,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, ModelError
+from ..input_file import read_input
 
 SLIDING = "sliding_attention"
 FULL = "full_attention"
@@ -96,9 +97,7 @@ class ModelConfig:
 def read_json(path: Path) -> Any:
     """Parses a UTF-8 JSON file; FileError for everything that can be wrong with it."""
     try:
-        return json.loads(path.read_bytes().decode("utf-8"))
-    except OSError as e:
-        raise FileError(f"{path} cannot be read: {e.strerror or e}.") from e
+        return json.loads(read_input(path).decode("utf-8"))
     except (ValueError, RecursionError) as e:
         raise FileError(f"{path} is not valid JSON: {e}.") from e
 

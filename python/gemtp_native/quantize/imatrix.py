@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from ..convert.gguf_file import Layout, Metadata, TensorInfo, pad, read_contents
-from ..convert.output import replacing
 from ..convert.types import TensorType
 from ..errors import FileError, ModelError
+from ..input_file import open_input, read_input
+from ..whole_file import replacing
 
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 _MOST_ENTRIES = 1 << 20  # of a legacy file, whose counts nothing else bounds
@@ -72,11 +73,8 @@ class ImportanceMatrix:
 def read_imatrix(path: str | os.PathLike[str]) -> ImportanceMatrix:
     """Of either format. FileError for anything else, and for values that cannot be."""
     path = Path(path)
-    try:
-        with path.open("rb") as handle:
-            is_gguf = handle.read(4) == b"GGUF"
-    except OSError as e:
-        raise FileError(f"{path} cannot be read: {e.strerror or e}.") from e
+    with open_input(path) as handle:
+        is_gguf = handle.read(4) == b"GGUF"
     found = _read_gguf(path) if is_gguf else _read_legacy(path)
     for name, sums in found.entries.items():
         for values in (sums.squares, sums.counts):
@@ -117,7 +115,7 @@ def _floats(path: Path, tensor: TensorInfo) -> np.ndarray:
     size = 4 * tensor.count
     if tensor.offset + size > path.stat().st_size:
         raise FileError(f"{path} ends inside {tensor.name}: it is not complete.")
-    with path.open("rb") as handle:
+    with open_input(path) as handle:
         handle.seek(tensor.offset)
         raw = handle.read(size)
     if len(raw) != size:
@@ -128,7 +126,7 @@ def _floats(path: Path, tensor: TensorInfo) -> np.ndarray:
 def _read_legacy(path: Path) -> ImportanceMatrix:
     """i32 number of entries; each: name (i32 length), i32 calls, i32 number of values, f32 values,
     which are sums over calls; then, in newer ones, i32 chunks and the name of the text."""
-    data = path.read_bytes()
+    data = read_input(path)
     at = 0
 
     def take(size: int) -> bytes:
@@ -173,7 +171,7 @@ def write_imatrix(
     """As llama.cpp writes it; returns the size of the file, which appears whole or not at all."""
     metadata = Metadata()
     metadata.string("general.type", "imatrix")
-    metadata.string_array("imatrix.datasets", [d.encode() for d in datasets])
+    metadata.string_array("imatrix.datasets", [d.encode("utf-8", "replace") for d in datasets])
     metadata.u32("imatrix.chunk_count", chunks)
     metadata.u32("imatrix.chunk_size", chunk_size)
     layout = Layout()
