@@ -513,6 +513,23 @@ def test_texts_from_pipes(tmp_path):
         assert is_one_error(process.stderr)
 
 
+@posix
+@pytest.mark.parametrize("end", ["\\", ""], ids=ascii)
+@pytest.mark.parametrize("begin", ["", '"""'], ids=ascii)
+def test_messages_without_end(begin, end):
+    """Of one line, of lines that go on, and of a quotation."""
+    line = "x" * 10_000 + end
+    source = f"printf %s '{begin}'; " + (f"yes '{line}'" if begin or end else "cat /dev/zero")
+    shell = subprocess.Popen(["sh", "-c", source], stdout=subprocess.PIPE)
+    command = [sys.executable, "-m", "gemtp_native", "chat", TARGET, "--lines"]
+    process = subprocess.run(command, stdin=shell.stdout, capture_output=True, text=True)
+    shell.stdout.close()
+    shell.wait()
+    assert process.returncode == 1
+    assert "standard input has a message of more than 16,777,216 characters" in process.stderr
+    assert is_one_error(process.stderr)
+
+
 def test_files_of_any_size(tmp_path):
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(1 << 40)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Error, FileError
-from ..input_file import read_standard_input, read_text_input, reason
+from ..input_file import MOST_PROMPT, read_standard_input, read_text_input, reason
 from ..json_text import json_text
 from . import INTERRUPTED
 from .notes import after_the_text
@@ -177,23 +177,42 @@ class _Chat:
                 print()
 
     def _message(self) -> str:
-        text = self._input("> ")
-        if text.lstrip().startswith('"""'):
-            text = text.lstrip()[3:]
-            while '"""' not in text:
-                text += "\n" + self._input(". ")
-            return text[: text.index('"""')].strip("\n")
-        while text.endswith("\\"):
-            text = text[:-1] + "\n" + self._input(". ")
-        return text
+        lines = [self._input("> ")]
+        size = len(lines[0])
 
-    def _input(self, prompt: str) -> str:
+        def add() -> None:
+            nonlocal size
+            lines.append(self._input(". ", size))
+            size += len(lines[-1]) + 1
+
+        if lines[0].lstrip().startswith('"""'):
+            lines[0] = lines[0].lstrip()[3:]
+            while '"""' not in lines[-1]:
+                add()
+            lines[-1] = lines[-1][: lines[-1].index('"""')]
+            return "\n".join(lines).strip("\n")
+        while lines[-1].endswith("\\"):
+            lines[-1] = lines[-1][:-1]
+            add()
+        return "\n".join(lines)
+
+    def _input(self, prompt: str, before: int = 0) -> str:
+        """A line of a message that has so many characters already."""
         try:
-            return input(prompt if self._terminal else "")
+            if self._terminal:
+                return input(prompt)
+            line = sys.stdin.readline(MOST_PROMPT + 1)
         except UnicodeDecodeError:
             raise FileError("standard input is not valid UTF-8") from None
         except OSError as e:
             raise FileError(f"standard input cannot be read: {reason(e)}.") from None
+        if before + len(line) > MOST_PROMPT:
+            raise FileError(
+                f"standard input has a message of more than {MOST_PROMPT:,} characters."
+            )
+        if not line:
+            raise EOFError
+        return line.removesuffix("\n")
 
     def _line(self, text: str) -> bool:
         """False for the end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -51,7 +52,8 @@ def after_the_text() -> Iterator[None]:
 
 @contextmanager
 def notes(quiet: bool, verbose: bool = False) -> Iterator[None]:
-    """verbose: also what is logged of each model and generation."""
+    """verbose: also what is logged of each model and generation. Warnings of other libraries are
+    for programmers, who ask Python for them (-W)."""
     ours = logger()
     details = logger("model")
     details.setLevel(logging.DEBUG if verbose else logging.WARNING)
@@ -61,7 +63,10 @@ def notes(quiet: bool, verbose: bool = False) -> Iterator[None]:
     level = ours.level
     ours.setLevel(logging.INFO)
     try:
-        yield
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            yield
     finally:
         ours.setLevel(level)
         details.setLevel(logging.NOTSET)
