@@ -34,5 +34,5 @@ def orderly_end() -> Iterator[None]:
     try:
         yield
     finally:
-        for number in ours if not first else ():  # to the end of the process, once it is near
-            signal.signal(number, signal.SIG_DFL)
+        for number in ours:  # once the process ends, nothing keeps it from saying how
+            signal.signal(number, signal.SIG_IGN if first else signal.SIG_DFL)
