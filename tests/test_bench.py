@@ -382,7 +382,7 @@ def test_files(call, tmp_path):
     for option in ("--csv", "--plot"):
         code, out, err = call(TARGET, "--runs", 1000, option, tmp_path / "no" / "a.png")
         assert (code, out) == (1, "")
-        assert "is missing" in err
+        assert "its folder does not exist" in err
 
 
 @pytest.mark.parametrize(

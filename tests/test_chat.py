@@ -696,7 +696,7 @@ def test_ctrl_c_stops_the_answer(chat, monkeypatch):
         (b"x", ["--template", "missing.jinja"], "missing.jinja"),
         (b"x", ["--suppress", "99999"], "suppress_tokens names token 99999"),
         (b"/load missing.json\n", ["--lines"], "missing.json cannot be read"),
-        (b"/save no/such/folder.json\n", ["--lines"], "is missing; create it first"),
+        (b"/save no/such/folder.json\n", ["--lines"], "its folder does not exist; create it first"),
         (b"a b " * 3000, [], "context"),
     ],
 )

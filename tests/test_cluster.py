@@ -269,8 +269,8 @@ def test_refusals(plain: Path, tmp_path: Path) -> None:
     refused("a target and a text belong together", plain, out, None, "text")
     refused("the text has 3 tokens", plain, out, TARGET, "import os\n")
     refused("cannot be opened", tmp_path / "none.gguf", out)
-    refused("there is no folder", plain, tmp_path / "no" / "folder" / "out.gguf")
-    with pytest.raises(gemtp.ArgumentError, match="is the drafter itself"):
+    refused("its folder does not exist", plain, tmp_path / "no" / "folder" / "out.gguf")
+    with pytest.raises(gemtp.ArgumentError, match="is one of the files to read"):
         cluster(plain, plain)
 
 

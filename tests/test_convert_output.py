@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from convert_folders import CONFIGS, ROOT, command, make_folder, make_tensors, run, shapes_of
-from gemtp_native.convert import convert, output, pipeline
+from gemtp_native import whole_file
+from gemtp_native.convert import convert, pipeline
 from gemtp_native.errors import ArgumentError, FileError
 
 
@@ -46,10 +47,10 @@ def test_an_existing_output_is_replaced_only_by_a_complete_one(tmp_path, monkeyp
     monkeypatch.setattr(pipeline, "pad", fails_with(KeyboardInterrupt()))
     kept(KeyboardInterrupt)
     monkeypatch.setattr(pipeline, "pad", original)
-    usage = output.shutil.disk_usage
-    monkeypatch.setattr(output.shutil, "disk_usage", lambda p: usage(p)._replace(free=1000))
+    usage = whole_file.shutil.disk_usage
+    monkeypatch.setattr(whole_file.shutil, "disk_usage", lambda p: usage(p)._replace(free=1000))
     kept(FileError, "bytes are needed, 1,000 are free")
-    monkeypatch.setattr(output.shutil, "disk_usage", usage)
+    monkeypatch.setattr(whole_file.shutil, "disk_usage", usage)
     run(folder)
     assert out.read_bytes()[:4] == b"GGUF"
 
@@ -58,11 +59,11 @@ def test_bad_arguments(tmp_path):
     folder = make_folder(tmp_path, CONFIGS["31b"])
     with pytest.raises(ArgumentError, match="the type is 'q9_k'"):
         run(folder, "q9_k")
-    with pytest.raises(ArgumentError, match="is a folder"):
+    with pytest.raises(FileError, match="is a folder"):
         convert(folder, tmp_path, tokenizer=False)
     with pytest.raises(FileError, match="does not exist"):
         convert(folder, tmp_path / "none" / "x.gguf", tokenizer=False)
-    with pytest.raises(ArgumentError, match="one of the files to convert"):
+    with pytest.raises(ArgumentError, match="one of the files to read"):
         convert(folder, folder / "model.safetensors", tokenizer=False)
     with pytest.raises(ArgumentError, match="choose one"):
         run(folder, target=folder)
@@ -88,7 +89,7 @@ def test_command_line(tmp_path):
     for args, status, text in (
         ((folder, "x.gguf"), 1, "error: "),
         ((tmp_path / "none", "x.gguf"), 1, "is not a folder"),
-        ((folder, tmp_path, "--no-tokenizer"), 2, "is a folder"),
+        ((folder, tmp_path, "--no-tokenizer"), 1, "is a folder"),
         ((folder, "--outtype", "q3"), 2, "invalid choice"),
         ((), 2, "MODEL_DIR"),
     ):

@@ -109,7 +109,7 @@ def test_requantizing_makes_one_file(folder: Path, tmp_path: Path) -> None:
         return (tmp_path / source).read_bytes()
 
     assert made("target-00003-of-00004.gguf") == made("whole.gguf")
-    with pytest.raises(gemtp.ArgumentError, match="is the file to quantize"):
+    with pytest.raises(gemtp.ArgumentError, match="is one of the files to read"):
         quantize(
             folder / "target-00001-of-00004.gguf",
             folder / "target-00002-of-00004.gguf",

@@ -309,7 +309,7 @@ def test_refused_files(call, text_file, tmp_path):
     is_one_error(call(TARGET, latin), "latin.txt is not UTF-8", "byte 3 is 0xE9")
     is_one_error(call(TARGET, empty), "the text has 1 tokens")
     is_one_error(call(TARGET, tmp_path / "none.txt"), "none.txt cannot be read", "No such file")
-    is_one_error(call(TARGET, tmp_path), "cannot be read")
+    is_one_error(call(TARGET, tmp_path), "is not a file but a folder")
     is_one_error(call(tmp_path / "none.gguf", text_file), "none.gguf")
     is_one_error(call(text_file, text_file), "text.py")
     is_one_error(call(DRAFTER, text_file), "drafter")

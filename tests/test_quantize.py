@@ -353,7 +353,7 @@ def test_refusals(call, originals, tmp_path):
     refused("'q9_k'; f32, f16, bf16, q8_0", source, out, "q9_k")
     refused("Q8_0 already", TARGET, out, "q4_0")
     refused("would not bring back", TARGET, out, "f16", "--allow-requantize")
-    refused("is the file to quantize", source, source, "q4_0")
+    refused("is one of the files to read", source, source, "q4_0")
     refused("is a folder", source, tmp_path, "q4_0")
     refused("does not exist", source, tmp_path / "none" / "out.gguf", "q4_0")
     refused("none.gguf cannot be read", tmp_path / "none.gguf", out, "q4_0")

@@ -168,7 +168,7 @@ def test_refused_requantizing(tmp_path):
     refused(gemtp.FileError, "ends inside", cut)
     copy = tmp_path / "copy.gguf"
     copy.write_bytes(TARGET.read_bytes())
-    with pytest.raises(gemtp.ArgumentError, match="is the file to quantize"):
+    with pytest.raises(gemtp.ArgumentError, match="is one of the files to read"):
         requantize(copy, copy, "q4_0", progress=False)
     assert copy.read_bytes() == TARGET.read_bytes()
 
@@ -438,7 +438,10 @@ def test_reference(call, tmp_path):
         (["--tokens", "2040"], ["holds 2048 tokens and 2065 are asked for"]),
         (["--threads", "0"], ["threads"]),
         (["--text", "/nowhere/a.txt"], ["/nowhere/a.txt cannot be read"]),
-        (["--csv", "/nowhere/a.csv"], ["the folder of /nowhere/a.csv is missing"]),
+        (
+            ["--csv", "/nowhere/a.csv"],
+            ["/nowhere/a.csv cannot be written: its folder does not exist"],
+        ),
         (["--plot", "a.gif"], ["must end in"]),
     ],
     ids=str,

@@ -246,7 +246,7 @@ def test_the_longest_that_fits_by_default():
         (["--threads", "0"], ["threads"]),
         (["--drafter", str(TARGET)], []),
         (["--drafter", "missing.gguf"], ["missing.gguf"]),
-        (["--plot", "no/such/folder.png"], ["is missing"]),
+        (["--plot", "no/such/folder.png"], ["its folder does not exist"]),
     ],
     ids=str,
 )

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gemtp_native.whole_file import replacing
+
 # Directories that are data rather than code, or that are not part of the library.
 SKIPPED_DIRS = {"site-packages", "dist-packages", "__pycache__", "encodings", "pydoc_data"}
 # Written at build time: it holds the paths of the machine that built the interpreter.
@@ -151,10 +153,8 @@ def read_packages(wheels: Iterable[Path], library: list[Document]) -> list[Docum
 
 def save_corpus(documents: list[Document], path: Path) -> None:
     """Write the corpus to one file, for stages that run elsewhere."""
-    temporary = path.with_suffix(".tmp")
-    with lzma.open(temporary, "wt", encoding="utf-8", preset=4) as file:
+    with replacing(path) as whole, lzma.open(whole, "wt", encoding="utf-8", preset=4) as file:
         json.dump([[d.name, d.text] for d in documents], file, ensure_ascii=False)
-    temporary.replace(path)
 
 
 def load_corpus(path: Path) -> list[Document]:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from demo_corpus import TokenStream
+from gemtp_native.whole_file import replacing
 
 
 @dataclass(frozen=True)
@@ -245,9 +246,8 @@ def held_out_loss(model: nn.Module, body: Callable, ids: Tensor, masks: dict[str
 
 def save_checkpoint(path: Path, **state: object) -> None:
     """Write atomically: a stop in the middle leaves the earlier checkpoint."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    with replacing(path) as file:
+        torch.save(state, file)
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ from demo_target import (
     train_target,
     training_batches,
 )
+from gemtp_native.whole_file import replacing, write_whole
 
 STAGES = ("corpus", "tokenizer", "target", "drafter", "evaluate", "convert", "runtime")
 END_TOKENS = ("<eos>", "<turn|>", "<|tool_response>")
@@ -152,7 +153,8 @@ class Job:
         if not path.exists():
             train = training_stream(self.documents, self.tokenizer_dir)
             held_out = held_out_stream(self.documents, self.tokenizer_dir)
-            np.savez(path, t=train.ids, ts=train.starts, h=held_out.ids, hs=held_out.starts)
+            with replacing(path) as file:
+                np.savez(file, t=train.ids, ts=train.starts, h=held_out.ids, hs=held_out.starts)
             return train, held_out
         saved = np.load(path)
         return TokenStream(saved["t"], saved["ts"]), TokenStream(saved["h"], saved["hs"])
@@ -263,7 +265,8 @@ def own_text(job: Job, target: nn.Module, train: TokenStream) -> Tensor | None:
         done += batch
         job.log(f"drafter: {done}/{job.preset.own_rows} of the target's own continuations")
     rows = torch.cat(parts)[: job.preset.own_rows]
-    torch.save(rows, path)
+    with replacing(path) as file:
+        torch.save(rows, file)
     return rows
 
 
@@ -329,7 +332,7 @@ def run_evaluate(job: Job, drafts: int = 4) -> None:
         "rounds_of_32_tokens_plain_head": plain.summary(),
         "rounds_of_160_tokens": long.summary(),
     }
-    (job.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    write_whole(job.out / "metrics.json", json.dumps(metrics, indent=2).encode() + b"\n")
     job.log(f"evaluate: held-out loss {loss:.4f} nats per token, {length} tokens of context")
     job.log(f"evaluate: draft 1 on the files' own text: {metrics['first_draft_on_given_text']:.1%}")
     for label, outcome in (
@@ -402,7 +405,7 @@ def run_runtime(job: Job, drafts: int = 4) -> None:
             f"{', '.join(f'{share:.1%}' for share in shares)}; {rounds} rounds, "
             f"{produced / max(1, rounds):.2f} tokens each"
         )
-    (job.out / "runtime.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_whole(job.out / "runtime.json", json.dumps(results, indent=2).encode() + b"\n")
 
 
 def parse_options() -> argparse.Namespace:

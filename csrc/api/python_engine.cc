@@ -27,11 +27,11 @@ void bind_class(py::module_& m) {
              o.mmap = mmap;
              o.isa = isa;
              o.kv_budget = kv_budget;
-             if (!progress.is_none())
-               o.progress = [&progress](double fraction) {
-                 const py::gil_scoped_acquire gil;
-                 return !progress(fraction).is(py::bool_(false));
-               };
+             o.progress = [&progress](double fraction) {
+               check_signals();
+               const py::gil_scoped_acquire gil;
+               return progress.is_none() || !progress(fraction).is(py::bool_(false));
+             };
              const std::string target_path = path_of(target);
              const std::string drafter_path = drafter.is_none() ? "" : path_of(drafter);
              if (!drafter.is_none() && drafter_path.empty())

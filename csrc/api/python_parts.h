@@ -30,7 +30,7 @@ std::string utf8(const pybind11::object& text);
 std::string path_of(const pybind11::object& path);
 /// Of text in a file that is being looked at: invalid UTF-8 is shown, not refused.
 pybind11::object lossy(std::string_view s);
-/// Lets Ctrl-C end work that has released the GIL.
+/// Lets Ctrl-C, or another signal that Python handles, end work that has released the GIL.
 void check_signals();
 
 template <class T>

@@ -3,15 +3,13 @@
 //   oldest position of the sliding layers i64, the tokens i32 each, the cache's blocks (KvCache),
 //   FNV-1a of all of it u64; numbers in little endian.
 #include <bit>
-#include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
-#include <system_error>
 #include <utility>
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/whole_file.h"
 #include "decode/timeline.h"
 
 namespace gemtp {
@@ -28,47 +26,27 @@ struct Header {
 };
 static_assert(sizeof(Header) == 48);
 
-std::string reason() { return std::generic_category().message(errno); }
-
+// Its bytes, and their hash.
 class File {
  public:
-  File(const std::string& path, const char* mode)
-      : path_(path), file_(std::fopen(path.c_str(), mode)) {
-    if (!file_)
-      throw Error(ErrorKind::kFile, format("cannot open %s: %s", name().c_str(), reason().c_str()));
-  }
-  ~File() {
-    if (file_) std::fclose(file_);
-  }
+  explicit File(const std::string& path) : path_(path), file_(open_regular(path)) {}
+  ~File() { std::fclose(file_); }
   File(const File&) = delete;
   File& operator=(const File&) = delete;
 
   std::string name() const { return quoted(path_, 200); }
   uint64_t hash() const { return hash_.value(); }
 
-  void write(const void* data, size_t n) {
-    hash_.add(data, n);
-    if (std::fwrite(data, 1, n, file_) != n) fail("write");
-  }
-  void close() {
-    if (std::fclose(std::exchange(file_, nullptr)) != 0) fail("write");
-  }
   void read(void* data, size_t n) {
     if (std::fread(data, 1, n, file_) != n)
       throw Error(
           ErrorKind::kFile,
-          format("%s ends too early: it is cut off or being written; save the session again",
-                 name().c_str()));
+          format("%s ends too early: it is cut off; save the session again", name().c_str()));
     hash_.add(data, n);
   }
   bool at_end() { return std::fgetc(file_) == EOF; }
 
  private:
-  [[noreturn]] void fail(const char* what) const {
-    throw Error(ErrorKind::kFile,
-                format("cannot %s %s: %s", what, name().c_str(), reason().c_str()));
-  }
-
   std::string path_;
   std::FILE* file_;
   Hash64 hash_;
@@ -80,50 +58,34 @@ class File {
                      file.name().c_str()));
 }
 
-// A pipe would be waited for, a device replaced.
-void refuse_special(const std::string& path) {
-  std::error_code unknown;
-  const auto type = std::filesystem::status(path, unknown).type();
-  if (type != std::filesystem::file_type::regular && std::filesystem::exists(path, unknown))
-    throw Error(ErrorKind::kFile,
-                format("%s is not a file; name one for the session", quoted(path, 200).c_str()));
-}
-
 }  // namespace
 
 void Timeline::save(const std::string& path) const {
-  refuse_special(path);
-  const std::string part = path + ".part";
-  try {
-    File file(part, "wb");
-    Header h;
-    h.kv_f16 = engine_->options().kv_f16;
-    h.fingerprint = engine_->fingerprint();
-    h.tokens = static_cast<int64_t>(tokens_.size());
-    h.cached = cached();
-    h.oldest = h.cached ? session()->kv().oldest() : 0;
-    file.write(&h, sizeof h);
-    file.write(tokens_.data(), tokens_.size() * sizeof(int32_t));
-    if (h.cached)
-      session()->kv().write([&](const uint8_t* data, int64_t bytes) {
-        file.write(data, static_cast<size_t>(bytes));
-      });
-    const uint64_t hash = file.hash();
-    file.write(&hash, sizeof hash);
-    file.close();
-    if (std::rename(part.c_str(), path.c_str()) != 0)
-      throw Error(ErrorKind::kFile,
-                  format("cannot write %s: %s", quoted(path, 200).c_str(), reason().c_str()));
-  } catch (...) {
-    std::remove(part.c_str());
-    throw;
-  }
+  WholeFile file(path);
+  Hash64 hash;
+  const auto put = [&](const void* data, size_t n) {
+    hash.add(data, n);
+    file.write(data, n);
+  };
+  Header h;
+  h.kv_f16 = engine_->options().kv_f16;
+  h.fingerprint = engine_->fingerprint();
+  h.tokens = static_cast<int64_t>(tokens_.size());
+  h.cached = cached();
+  h.oldest = h.cached ? session()->kv().oldest() : 0;
+  put(&h, sizeof h);
+  put(tokens_.data(), tokens_.size() * sizeof(int32_t));
+  if (h.cached)
+    session()->kv().write(
+        [&](const uint8_t* data, int64_t bytes) { put(data, static_cast<size_t>(bytes)); });
+  const uint64_t sum = hash.value();
+  file.write(&sum, sizeof sum);
+  file.complete();
 }
 
 std::unique_ptr<Timeline> Timeline::restore(std::shared_ptr<Engine> engine,
                                             const std::string& path) {
-  refuse_special(path);
-  File file(path, "rb");
+  File file(path);
   Header h;
   file.read(&h, sizeof h);
   if (std::memcmp(h.magic, Header().magic, sizeof h.magic) != 0) throw_damaged(file);

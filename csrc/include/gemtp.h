@@ -243,8 +243,9 @@ GEMTP_API gemtp_status gemtp_session_fork(gemtp_session* session, gemtp_session*
                                           size_t error_size);
 
 /* Tokens and K/V to a file and back. A file is for the same target and kv_f32; another model's is
- * GEMTP_ERROR_MODEL, a damaged or truncated one GEMTP_ERROR_FILE. A file that cannot be written
- * whole is not left behind. */
+ * GEMTP_ERROR_MODEL, a damaged or truncated one GEMTP_ERROR_FILE. A file appears whole,
+ * over an earlier one, or not at all; it is its owner's alone to read, for it holds the text. A
+ * link is followed; a folder, pipe or device is GEMTP_ERROR_FILE. */
 GEMTP_API gemtp_status gemtp_session_save(gemtp_session* session, const char* path, char* error,
                                           size_t error_size);
 GEMTP_API gemtp_status gemtp_session_restore(gemtp_model* model, const char* path,

@@ -11,10 +11,6 @@ drafter, its depth, the number of threads or the instruction set.
 
 from __future__ import annotations
 
-import importlib
-import logging
-from typing import TYPE_CHECKING, Any
-
 from .errors import (
     ArgumentError,
     CancelledError,
@@ -25,7 +21,10 @@ from .errors import (
     OutOfMemoryError,
 )
 
+TYPE_CHECKING = False  # as typing has it, which takes longer to import than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from .arguments import GenerationOptions
     from .chat.reply import Reply, ReplyPiece, ReplyStream, ToolCall
     from .model import Comparison, Model, demo_models, memory_estimate, system_info
@@ -62,8 +61,6 @@ __all__ = [
     "system_info",
 ]
 
-logging.getLogger(__name__).addHandler(logging.NullHandler())
-
 # Loaded on first use, so that the converter also runs from a checkout without the native core.
 _LAZY = {
     "Comparison": "model",
@@ -87,5 +84,7 @@ _LAZY = {
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
+        import importlib
+
         return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,16 @@
-"""`python -m gemtp_native` is `gemtp`."""
+"""`gemtp`, and `python -m gemtp_native`."""
 
 import sys
 
-from .cli import main
+
+def main() -> int:
+    try:
+        from .cli import main as command
+
+        return command()
+    except KeyboardInterrupt:  # before the command could see to it, or behind it
+        return 130
+
 
 if __name__ == "__main__":
     sys.exit(main())

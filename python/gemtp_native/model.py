@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import time
 import weakref
@@ -36,6 +35,7 @@ from .chat.tool_choice import required_functions
 from .errors import ArgumentError
 from .find import drafter_path, model_path
 from .grammar import Grammars, schema_of, source_of
+from .log import logger
 from .profile import use as use_profile
 from .results import DepthReport, Output, Stats, Token
 from .room import Room
@@ -66,7 +66,7 @@ __all__ = [
 _Params = _core.GenerationParams
 S = TypeVar("S", TextStream, Session)
 
-_log = logging.getLogger("gemtp_native.model")
+_log = logger("model")
 
 
 @dataclass(frozen=True)

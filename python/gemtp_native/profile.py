@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import re
 import stat
@@ -22,6 +21,8 @@ from typing import Any, TypeVar
 
 from . import __version__, _core
 from .errors import ArgumentError, Error, FileError
+from .input_file import open_input, reason
+from .log import logger
 from .parts import files_of, first_of
 
 FORMAT = 1
@@ -37,7 +38,7 @@ _SAME_MEMORY = 0.05  # what a kernel reserves changes from one to the next
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 T = TypeVar("T")
 
-logger = logging.getLogger("gemtp_native")
+_log = logger()
 
 
 @dataclass(frozen=True)
@@ -252,38 +253,31 @@ def save(profile: Profile) -> Path:
 
 def check_folder() -> None:
     """Raises the FileError that save() would raise, without having anything to save."""
-    import tempfile
+    import tempfile  # here, for it is nothing that opening a model needs
 
     path = folder()
     with _saying_where(path):
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path, prefix=".try-"):
+        with tempfile.NamedTemporaryFile(dir=path, prefix=".gemtp.tmp-"):
             pass
 
 
 def _write(path: Path, text: str) -> None:
-    import tempfile  # here, for it is nothing that opening a model needs
+    from .whole_file import write_whole  # here, for it is nothing that opening a model needs
 
     with _saying_where(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}-")
-        try:
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(text)
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
+        write_whole(path, text.encode("ascii"))
 
 
 @contextlib.contextmanager
 def _saying_where(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as e:
+    except (OSError, ValueError, FileError) as e:
+        why = reason(e.__cause__ if isinstance(e.__cause__, OSError) else e).rstrip(".")
         raise FileError(
-            f"the profile cannot be saved in {path}: {e.strerror or e}; "
+            f"the profile cannot be saved in {path}: {why}; "
             "set GEMTP_CACHE_DIR to a folder that can be written"
         ) from None
 
@@ -307,14 +301,14 @@ def load(
         return None, None  # none that could be found
     try:
         profile = _parse(_read(path, status))
-        reason = difference(profile.conditions, conditions(target, drafter, threads, kv_type, isa))
+        why = difference(profile.conditions, conditions(target, drafter, threads, kv_type, isa))
     except _Unusable as e:
-        reason = str(e)
-    except OSError as e:
-        reason = f"reading failed: {e.strerror or e}"
-    if reason is None:
+        why = str(e)
+    except (OSError, FileError) as e:
+        why = f"reading failed: {reason(e)}"
+    if why is None:
         return profile, None
-    return None, f"the saved profile {path} is ignored: {reason}; `gemtp tune` makes a new one"
+    return None, f"the saved profile {path} is ignored: {why}; `gemtp tune` makes a new one"
 
 
 def use(engine: _core.Engine, target: PathLike, drafter: PathLike | None, kv_type: str) -> bool:
@@ -328,14 +322,14 @@ def use(engine: _core.Engine, target: PathLike, drafter: PathLike | None, kv_typ
         except Error as e:
             why = f"the saved profile is ignored: {e}; `gemtp tune` makes a new one"
     if why:
-        logger.warning("%s", why)
+        _log.warning("%s", why)
     return profile is not None and why is None
 
 
 def _read(path: Path, status: os.stat_result) -> Any:
-    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+    if not stat.S_ISREG(status.st_mode):
         raise _Unusable("it is not a file")
-    with path.open("rb") as file:
+    with open_input(path) as file:
         data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
         raise _Unusable("it is damaged (no profile is that large)")

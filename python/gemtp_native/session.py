@@ -123,8 +123,8 @@ class Session:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Keeps tokens, keys and values in a file; :meth:`Model.restore` goes on from there. The
-        file is of use to the same target and kv_type alone. Where writing fails, nothing is left
-        behind."""
+        file is of use to the same target and kv_type alone. It appears whole, over an earlier one,
+        or not at all, and is its owner's alone to read, for it holds the text."""
         self._timeline.save(checked_path("session file", path))
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import _core
 from .closing import Closing
+from .log import logger
 from .results import DepthReport, Output, Stats, Token
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 OnPrompt = Callable[[int, int], Any]
 
-_log = logging.getLogger("gemtp_native.model")
+_log = logger("model")
 
 
 class TextStream(Closing, Iterator[str], AsyncIterator[str]):

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from ..errors import ArgumentError
+from ..whole_file import replacing
 from .render import machine_line, model_line
 from .report import Report
 
@@ -23,10 +24,20 @@ def check_plot(path: str | os.PathLike[str]) -> None:
         raise ArgumentError(
             "a plot needs matplotlib; install it with: pip install 'gemtp-native[plot]'"
         )
-    if os.path.splitext(os.fspath(path))[1].lstrip(".").lower() not in _FORMATS:
+    if _format(path) not in _FORMATS:
         raise ArgumentError(
             f"the plot's name {os.fspath(path)!r} must end in .{', .'.join(_FORMATS)}"
         )
+
+
+def save(figure: Any, path: str | os.PathLike[str]) -> None:
+    """A figure of matplotlib's, whole or not at all."""
+    with replacing(path) as file:
+        figure.savefig(file, format=_format(path), dpi=150)
+
+
+def _format(path: str | os.PathLike[str]) -> str:
+    return os.path.splitext(os.fspath(path))[1].lstrip(".").lower()
 
 
 def plot(report: Report, path: str | os.PathLike[str]) -> None:
@@ -55,7 +66,7 @@ def plot(report: Report, path: str | os.PathLike[str]) -> None:
         draw(report, axes)
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
-    figure.savefig(path, dpi=150)
+    save(figure, path)
 
 
 def _draw_generate(report: Report, axes: Any) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from ..errors import ArgumentError, ModelError
+from ..log import logger
 from .messages import content_text, prepared, prepared_tools
 
 if TYPE_CHECKING:
     from .template import ChatTemplate, Rendered, Renderer
 
-_log = logging.getLogger("gemtp_native")
+_log = logger()
 
 # Keys as templates call them -> what vocabularies call the tokens.
 _NAMED = {"eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}

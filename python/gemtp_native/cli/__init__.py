@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from .. import __version__
 from ..errors import Error
+from . import streams
+from .signals import orderly_end
 
 __all__ = ["main"]
 
@@ -40,10 +42,12 @@ _COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: done; 1: an error, said in one line; 2: wrong usage; 130: interrupted."""
-    _write_utf8()
+    """0: done; 1: an error, said in one line; 2: wrong usage; 130: interrupted; 143 and 129: ended
+    by SIGTERM and SIGHUP."""
+    streams.prepare()
     try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        with orderly_end():
+            return _ended(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough
@@ -51,10 +55,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as e:
         if os.environ.get("GEMTP_DEBUG"):
             raise
-        print(f"gemtp: error: {_sentence(e)}", file=sys.stderr)
+        streams.say(f"gemtp: error: {_sentence(e)}")
         return 1
     finally:
-        _settle_stdout()
+        streams.settle()
+
+
+def _ended(argv: list[str]) -> int:
+    """What is printed has been, or there is an exception: also behind --help and wrong usage, of
+    which argparse makes a SystemExit, as a signal does."""
+    try:
+        return _dispatch(argv)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -63,9 +77,7 @@ def _dispatch(argv: list[str]) -> int:
     # Only the module of the command that is called gets imported: numpy alone costs 0.1 s.
     module, line = _COMMANDS[argv[0]]
     implementation = import_module(module, __name__)
-    parser = argparse.ArgumentParser(
-        prog=f"gemtp {argv[0]}", description=_sentence_case(line), allow_abbrev=False
-    )
+    parser = _Parser(prog=f"gemtp {argv[0]}", description=_sentence_case(line), allow_abbrev=False)
     implementation.add_arguments(parser)
     # Intermixed: "generate TARGET --drafter DRAFTER PROMPT" has an optional positional behind an
     # option, which parse_args() and so subparsers would refuse.
@@ -75,7 +87,6 @@ def _dispatch(argv: list[str]) -> int:
     with notes(getattr(args, "quiet", False), getattr(args, "verbose", False)):
         _find_models(args, getattr(implementation, "MODELS", ()))
         status: int = implementation.run(args)
-    sys.stdout.flush()
     return status
 
 
@@ -98,8 +109,15 @@ def _find_models(args: argparse.Namespace, names: Sequence[str]) -> None:
         setattr(args, name, found)
 
 
+class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """An output that cannot be written is an error here too."""
+        if message:
+            (file or sys.stderr).write(message)
+
+
 def _overview() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="gemtp",
         description="Gemma 4 with its multi-token-prediction drafter, on CPUs.",
         allow_abbrev=False,
@@ -119,23 +137,10 @@ def _sentence(e: Exception) -> str:
     if isinstance(e, Error):
         return str(e)
     if isinstance(e, OSError) and e.strerror:
+        if e.filename is None and e.errno in streams.LOST:
+            return f"standard output cannot be written: {e.strerror}"
         return f"{e.filename}: {e.strerror}" if e.filename is not None else e.strerror
     if isinstance(e, MemoryError):
         return "not enough memory; use a smaller context or a smaller model"
     what = " ".join(f"{type(e).__name__}: {e}".split())
     return f"unexpected {what}; set GEMTP_DEBUG=1 for the traceback"
-
-
-def _write_utf8() -> None:
-    """Generated text is UTF-8 whatever the locale, and its newlines stay as they are."""
-    with contextlib.suppress(AttributeError, OSError):  # replaced by something that cannot
-        sys.stdout.reconfigure(encoding="utf-8", newline="")  # type: ignore[union-attr]
-
-
-def _settle_stdout() -> None:
-    """Keeps the interpreter from complaining at its exit that stdout cannot be written."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

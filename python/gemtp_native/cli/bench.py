@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
+import io
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_engine_options, add_report_options, check_folders, draft_depth
+from ..json_text import json_text
+from ..whole_file import write_whole
+from .options import add_engine_options, add_report_options, check_outputs, draft_depth
 
 if TYPE_CHECKING:
     from ..bench import Report
@@ -88,19 +89,20 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error("--json and --csv - both print to standard output")
     from .. import bench
 
-    check_folders(args.csv, args.plot)
+    check_outputs(args.csv, args.plot, sources=(args.target, args.drafter))
     if args.plot:
         bench.check_plot(args.plot)
     report = bench.run(
         args.target, args.drafter, bench.Settings(**_settings(args)), _progress(args.quiet)
     )
     if args.csv and args.csv != "-":
-        with Path(args.csv).open("w", encoding="utf-8", newline="") as file:
-            _write_csv(report, file)
+        table = io.StringIO(newline="")
+        _write_csv(report, table)
+        write_whole(args.csv, table.getvalue().encode("utf-8", "surrogateescape"))
     if args.plot:
         bench.plot(report, args.plot)
     if args.json:
-        print(json.dumps(report.as_dict(), ensure_ascii=False))
+        print(json_text(report.as_dict()))
     elif args.csv == "-":
         _write_csv(report, sys.stdout)
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Error, FileError
+from ..input_file import MOST_PROMPT, read_standard_input, read_text_input, reason
+from ..json_text import json_text
 from . import INTERRUPTED
+from .notes import after_the_text
 from .options import (
     add_model_options,
     add_pair_options,
@@ -77,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    template = _read(args.template) if args.template else None
+    template = read_text_input(args.template) if args.template else None
     structure = structure_options(args)
     from ..model import Model
     from .conversation import Conversation
@@ -99,13 +101,6 @@ def run(args: argparse.Namespace) -> int:
     if args.load:
         conversation.load(args.load)
     return _Chat(conversation, args).run()
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except UnicodeDecodeError:
-        raise FileError(f"the template {path} is not valid UTF-8") from None
 
 
 class _Chat:
@@ -154,7 +149,7 @@ class _Chat:
         return 0
 
     def _answer_all_of_input(self) -> int:
-        data = sys.stdin.buffer.read()
+        data = read_standard_input()
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as e:
@@ -182,21 +177,42 @@ class _Chat:
                 print()
 
     def _message(self) -> str:
-        text = self._input("> ")
-        if text.lstrip().startswith('"""'):
-            text = text.lstrip()[3:]
-            while '"""' not in text:
-                text += "\n" + self._input(". ")
-            return text[: text.index('"""')].strip("\n")
-        while text.endswith("\\"):
-            text = text[:-1] + "\n" + self._input(". ")
-        return text
+        lines = [self._input("> ")]
+        size = len(lines[0])
 
-    def _input(self, prompt: str) -> str:
+        def add() -> None:
+            nonlocal size
+            lines.append(self._input(". ", size))
+            size += len(lines[-1]) + 1
+
+        if lines[0].lstrip().startswith('"""'):
+            lines[0] = lines[0].lstrip()[3:]
+            while '"""' not in lines[-1]:
+                add()
+            lines[-1] = lines[-1][: lines[-1].index('"""')]
+            return "\n".join(lines).strip("\n")
+        while lines[-1].endswith("\\"):
+            lines[-1] = lines[-1][:-1]
+            add()
+        return "\n".join(lines)
+
+    def _input(self, prompt: str, before: int = 0) -> str:
+        """A line of a message that has so many characters already."""
         try:
-            return input(prompt if self._terminal else "")
+            if self._terminal:
+                return input(prompt)
+            line = sys.stdin.readline(MOST_PROMPT + 1)
         except UnicodeDecodeError:
             raise FileError("standard input is not valid UTF-8") from None
+        except OSError as e:
+            raise FileError(f"standard input cannot be read: {reason(e)}.") from None
+        if before + len(line) > MOST_PROMPT:
+            raise FileError(
+                f"standard input has a message of more than {MOST_PROMPT:,} characters."
+            )
+        if not line:
+            raise EOFError
+        return line.removesuffix("\n")
 
     def _line(self, text: str) -> bool:
         """False for the end."""
@@ -218,7 +234,28 @@ class _Chat:
     def _show(self, stream: ReplyStream) -> bool:
         """Shows an answer and adds it to the history. True if it was interrupted."""
         self._latest = stream
-        interrupted = False
+        with after_the_text():
+            interrupted = self._show_text(stream)
+            reply = stream.reply
+            if interrupted and not reply.content:
+                self._conversation.undo()
+            else:
+                self._conversation.answered(reply)
+            if self._json:
+                print(json_text(_as_json(reply, interrupted)))
+            else:
+                sys.stdout.write(self._plain + "\n")
+            sys.stdout.flush()
+        if interrupted:
+            self._note("stopped")
+        elif reply.finish_reason == "context":
+            self._note("the context is full; /reset begins anew, --context sets its size")
+        if self._show_stats:
+            self._say_statistics()
+        return interrupted
+
+    def _show_text(self, stream: ReplyStream) -> bool:
+        """As it comes. True if it was interrupted."""
         kind = ""
         try:
             with stream:
@@ -227,27 +264,11 @@ class _Chat:
                         self._write(piece.kind, piece.text, kind)
                     kind = piece.kind
         except KeyboardInterrupt:
-            interrupted = True
+            return True
         except BaseException:
             self._conversation.undo()
             raise
-        reply = stream.reply
-        if interrupted and not reply.content:
-            self._conversation.undo()
-        else:
-            self._conversation.answered(reply)
-        if self._json:
-            print(json.dumps(_as_json(reply, interrupted), ensure_ascii=False))
-        else:
-            sys.stdout.write(self._plain + "\n")
-        sys.stdout.flush()
-        if interrupted:
-            self._note("stopped")
-        elif reply.finish_reason == "context":
-            self._note("the context is full; /reset begins anew, --context sets its size")
-        if self._show_stats:
-            self._say_statistics()
-        return interrupted
+        return False
 
     def _write(self, kind: str, text: str, before: str) -> None:
         quiet = kind in ("thinking", "tool_call")

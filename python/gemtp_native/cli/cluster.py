@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from ..errors import ArgumentError
+from ..input_file import read_input
+from ..json_text import json_text
 from .progress import Bars
 from .text import size_text
 
@@ -55,11 +56,11 @@ def run(args: argparse.Namespace) -> int:
         replace=args.replace,
         threads=args.threads,
     )
-    text = None if args.text is None else args.text.read_bytes()
+    text = None if args.text is None else read_input(args.text, pipe=True)
     with Bars(args.quiet) as bars:
         report: Report = cluster(args.drafter, args.out, args.target, text, settings, bars)
     if args.json:
-        print(json.dumps(report.as_json(), ensure_ascii=False))
+        print(json_text(report.as_json()))
         return 0
     print(
         f"{report.out}: {report.centroids} clusters of {report.cluster_size} tokens, the best "

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError, FileError
+from ..input_file import read_input
+from ..json_text import json_text
+from ..whole_file import write_whole
 
 if TYPE_CHECKING:
     from ..chat.reply import Reply, ReplyStream
@@ -72,24 +75,16 @@ class Conversation:
         return True
 
     def save(self, path: Path) -> None:
-        """As JSON; the file appears when it is complete."""
-        from ..convert.output import replacing
-
-        text = json.dumps({"messages": self.messages}, ensure_ascii=False, indent=2) + "\n"
-        data = text.encode("utf-8")
-        if not path.parent.is_dir():
-            raise FileError(f"the folder of {path} is missing; create it first")
-        with replacing(path, len(data)) as out:
-            out.write(data)
+        """As JSON, for nobody else to read; the file appears when it is complete."""
+        text = json_text({"messages": self.messages}, indent=2) + "\n"
+        write_whole(path, text.encode("utf-8"), private=True)
 
     def load(self, path: Path) -> None:
         """A saved conversation instead of this one."""
         from ..chat.messages import prepared
 
         try:
-            saved = json.loads(path.read_text("utf-8"))
-        except OSError as e:
-            raise FileError(f"{path} cannot be read: {e.strerror}") from None
+            saved = json.loads(read_input(path))
         except ValueError:
             raise FileError(f"{path} is no saved conversation: it is not JSON in UTF-8") from None
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FileError
+from ..json_text import json_text
 from .options import draft_depth
 from .text import acceptance_table
 
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         drafted.outputs.append(generate(args.draft))
     identical = len({(o.text, *o.tokens) for o in plain.outputs + drafted.outputs}) == 1
     if args.json:
-        print(json.dumps(_as_json(model, plain, drafted, identical), ensure_ascii=False))
+        print(json_text(_as_json(model, plain, drafted, identical)))
     else:
         _print_figures(plain, drafted, identical, options)
     return 0 if identical else 1

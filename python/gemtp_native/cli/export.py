@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..export import (
     save,
 )
 from ..export.configuration import changed, check, source_of
+from ..json_text import json_text
 from .options import draft_depth
 
 _FILE = Path("gemtp.json")
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         configuration = _with_options(load(args.file or _FILE), args)
     result = export(configuration, args.to, args.acceptance)
     if args.json:
-        print(json.dumps(asdict(result), ensure_ascii=False))
+        print(json_text(asdict(result)))
         return 0
     sys.stdout.write(result.text)
     if not args.quiet:
@@ -98,7 +98,7 @@ def _init(args: argparse.Namespace) -> int:
     path = args.file or _FILE
     save(_from_options(args), path, args.force)
     if args.json:
-        print(json.dumps({"file": str(path)}))
+        print(json_text({"file": str(path)}))
     elif not args.quiet:
         print(f"{path} is written; gemtp export --to ENGINE reads it.")
     return 0

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..input_file import MOST_PROMPT, read_input, read_standard_input
+from ..json_text import json_text
 from . import INTERRUPTED
+from .notes import after_the_text
 from .options import (
     add_model_options,
     add_pair_options,
@@ -30,7 +32,7 @@ MODELS = ("target", "drafter")  # arguments that may name a model by where it co
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET.gguf", help="the model")
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="text; - reads standard input")
-    parser.add_argument("--file", type=Path, help="read the prompt from a file")
+    parser.add_argument("--file", type=Path, help="read the prompt from a file or pipe")
     add_pair_options(parser)
     parser.add_argument("--max-tokens", type=int, default=128, metavar="N", help="(default: 128)")
     parser.add_argument(
@@ -77,20 +79,21 @@ def run(args: argparse.Namespace) -> int:
     )
     interrupted = False
     pieces: list[str] = []
-    try:
-        for piece in stream:
-            pieces.append(piece)
-            if not args.json:
-                sys.stdout.write(piece)
-                sys.stdout.flush()
-    except KeyboardInterrupt:
-        interrupted = True
-    text = "".join(pieces)
-    if args.json:
-        print(json.dumps(_result(text, stream, interrupted), ensure_ascii=False))
-    elif not text.endswith("\n"):
-        print()
-    sys.stdout.flush()
+    with after_the_text():
+        try:
+            for piece in stream:
+                pieces.append(piece)
+                if not args.json:
+                    sys.stdout.write(piece)
+                    sys.stdout.flush()
+        except KeyboardInterrupt:
+            interrupted = True
+        text = "".join(pieces)
+        if args.json:
+            print(json_text(_result(text, stream, interrupted)))
+        elif not text.endswith("\n"):
+            print()
+        sys.stdout.flush()
     if args.stats or args.verbose:
         print(statistics(stream.stats), file=sys.stderr)
         if stream.stats.drafted:
@@ -106,9 +109,9 @@ def _prompt(args: argparse.Namespace) -> bytes:
     if (args.prompt is None) == (args.file is None):
         args.usage_error("give a prompt, or --file FILE, or - to read standard input")
     if args.file is not None:
-        data: bytes = args.file.read_bytes()
+        data = read_input(args.file, MOST_PROMPT, pipe=True)
     elif args.prompt == "-":
-        data = sys.stdin.buffer.read()
+        data = read_standard_input()
     else:
         data = os.fsencode(args.prompt)
     return data

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 
+from ..json_text import json_text
 from .progress import Bars
 
 MODELS = ("target",)  # arguments that may name a model by where it comes from
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
             progress=lambda done, total: bars("chunks", done, total),
         )
     if args.json:
-        print(json.dumps(asdict(result)))
+        print(json_text(asdict(result)))
     elif not args.quiet:
         if result.partial:
             print(

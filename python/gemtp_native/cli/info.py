@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 from typing import Any
 
+from ..json_text import json_text
 from .text import size_text
 
 
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     info["platform"] = f"{platform.system()} {platform.machine()}"
     info["python"] = platform.python_version()
     if args.json:
-        print(json.dumps(info))
+        print(json_text(info))
         return 0
     picked = "picked by GEMTP_ISA; " if os.environ.get("GEMTP_ISA") else "GEMTP_ISA picks one; "
     memory, available = info["memory_bytes"], info["available_memory_bytes"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from .. import _core
 from ..errors import ArgumentError, Error
+from ..json_text import json_text
 from .model_file import ModelFile, why_not
 from .text import size_text
 
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         described.append(facts)
     pair = _compare(files) if len(files) == 2 else None
     if args.json:
-        print(json.dumps({"files": described, "pair": pair}, ensure_ascii=False))
+        print(json_text({"files": described, "pair": pair}))
     else:
         for facts in described:
             print("\n".join(_lines(facts)))

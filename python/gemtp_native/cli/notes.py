@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LOGGER = "gemtp_native"
+from ..log import NAME, logger
 
 
 class _Notes(logging.Handler):
@@ -16,31 +17,58 @@ class _Notes(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self._said: set[str] = set()
+        self.waiting: list[str] | None = None  # None: nothing waits
 
     def emit(self, record: logging.LogRecord) -> None:
         note = record.getMessage()
-        if record.name != LOGGER:
-            print(f"gemtp: {note}", file=sys.stderr)
+        if record.name != NAME:
+            self._say(f"gemtp: {note}")
         elif note not in self._said:
             self._said.add(note)
-            print(f"gemtp: note: {note}", file=sys.stderr)
+            self._say(f"gemtp: note: {note}")
+
+    def _say(self, line: str) -> None:
+        if self.waiting is None:
+            print(line, file=sys.stderr)
+        else:
+            self.waiting.append(line)
+
+
+@contextmanager
+def after_the_text() -> Iterator[None]:
+    """What the library has to say in the block is said behind it: the text that is shown there
+    would be torn, or have it stuck to its end."""
+    handlers = [h for h in logger().handlers if isinstance(h, _Notes)]
+    for handler in handlers:
+        handler.waiting = []
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            lines, handler.waiting = handler.waiting, None
+            for line in lines or ():
+                print(line, file=sys.stderr)
 
 
 @contextmanager
 def notes(quiet: bool, verbose: bool = False) -> Iterator[None]:
-    """verbose: also what is logged of each model and generation."""
-    logger = logging.getLogger(LOGGER)
-    details = logging.getLogger(f"{LOGGER}.model")
+    """verbose: also what is logged of each model and generation. Warnings of other libraries are
+    for programmers, who ask Python for them (-W)."""
+    ours = logger()
+    details = logger("model")
     details.setLevel(logging.DEBUG if verbose else logging.WARNING)
     handler = logging.NullHandler() if quiet else _Notes()
-    logger.addHandler(handler)
-    before, logger.propagate = logger.propagate, False
-    level = logger.level
-    logger.setLevel(logging.INFO)
+    ours.addHandler(handler)
+    before, ours.propagate = ours.propagate, False
+    level = ours.level
+    ours.setLevel(logging.INFO)
     try:
-        yield
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            yield
     finally:
-        logger.setLevel(level)
+        ours.setLevel(level)
         details.setLevel(logging.NOTSET)
-        logger.propagate = before
-        logger.removeHandler(handler)
+        ours.propagate = before
+        ours.removeHandler(handler)

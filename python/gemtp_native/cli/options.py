@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from ..errors import ArgumentError, FileError
+from ..input_file import read_text_input
+from ..parts import files_of
 
 _SAMPLING = {
     "temperature": (float, 0.0, "0 is greedy (default)"),
@@ -73,21 +73,12 @@ def structure_options(args: argparse.Namespace) -> dict[str, Any]:
     """As keywords of Model.generate."""
     schema = args.json_schema
     if schema is not None and not schema.lstrip().startswith("{"):
-        schema = _text_of(Path(schema))
+        schema = read_text_input(schema)
     return {
         "json_schema": schema,
         "regex": args.regex,
-        "grammar": None if args.grammar is None else _text_of(Path(args.grammar)),
+        "grammar": None if args.grammar is None else read_text_input(args.grammar),
     }
-
-
-def _text_of(file: Path) -> str:
-    try:
-        return file.read_text("utf-8")
-    except OSError as e:
-        raise FileError(f"{file} cannot be read: {os.strerror(e.errno or 0)}") from None
-    except UnicodeDecodeError:
-        raise ArgumentError(f"{file} is not valid UTF-8") from None
 
 
 def add_pair_options(parser: argparse.ArgumentParser) -> None:
@@ -144,11 +135,15 @@ def add_report_options(
     return group
 
 
-def check_folders(*files: str | None) -> None:
-    """Of files to be written, before hours of measuring. None and "-" are no files."""
+def check_outputs(*files: str | None, sources: Sequence[Any] = ()) -> None:
+    """That they can be written, before hours of measuring, and are none of the models and texts
+    `sources`. None and "-" are no files."""
+    from ..whole_file import check_output
+
+    models = [file for source in sources if source is not None for file in files_of(source)]
     for file in files:
-        if file and file != "-" and not Path(file).parent.is_dir():
-            raise FileError(f"the folder of {file} is missing; create it first")
+        if file is not None and file != "-":
+            check_output(file, *models)
 
 
 def draft_depth(text: str) -> int | Literal["auto"]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from typing import TYPE_CHECKING
 
+from ..json_text import json_text
 from .options import add_engine_options
 from .progress import Bars
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.json:
         files = {"target": os.fspath(args.target), "text": os.fspath(args.text)}
-        print(json.dumps({**files, **result.as_dict()}))
+        print(json_text({**files, **result.as_dict()}))
     else:
         print(
             f"PPL = {result.perplexity:.4f} +/- {result.uncertainty:.5f}   "

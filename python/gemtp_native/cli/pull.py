@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
+from ..json_text import json_text
 from .text import size_text
 
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         beside.check(target.path, drafter.path)
         report["drafter"] = _facts(drafter)
     if args.json:
-        print(json.dumps(report))
+        print(json_text(report))
         return 0
     for facts in filter(None, report.values()):
         print(facts["path"])
@@ -64,7 +64,7 @@ def _facts(pulled: Any) -> dict[str, Any]:
 
 def _list(found: list[Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps([{"name": c.name, "files": c.files, "bytes": c.bytes, "type": c.label,
+        print(json_text([{"name": c.name, "files": c.files, "bytes": c.bytes, "type": c.label,
                            "role": c.role} for c in found]))  # fmt: skip
         return
     for c in found:

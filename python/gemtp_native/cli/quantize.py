@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ..convert.types import FILE_TYPES, TensorType, tensor_type
 from ..errors import ArgumentError
+from ..json_text import json_text
 
 if TYPE_CHECKING:
     from ..quantize import Quantized
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.json:
         files = {"path": None if args.dry_run else args.out, "source": args.source}
-        print(json.dumps({**asdict(result), **files}))
+        print(json_text({**asdict(result), **files}))
     elif not args.quiet:
         print(_summary(result, args.out, args.dry_run, args.verbose))
     return 0

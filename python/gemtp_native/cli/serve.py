@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError, FileError
+from ..input_file import read_text_input
 from .options import add_model_options, add_pair_options, add_sampling_options, sampling_options
 
 if TYPE_CHECKING:
@@ -181,10 +182,7 @@ def _keys(args: argparse.Namespace) -> tuple[str, ...]:
     key = args.api_key if args.api_key is not None else os.environ.get(KEY) or None
     given = [] if key is None else [key]
     if args.api_key_file is not None:
-        try:
-            lines = args.api_key_file.read_text("utf-8").splitlines()
-        except UnicodeDecodeError:
-            raise FileError(f"{args.api_key_file} is not valid UTF-8") from None
+        lines = read_text_input(args.api_key_file).splitlines()
         found = [line.strip() for line in lines if line.strip()]
         if not found:
             raise FileError(f"{args.api_key_file} has no key; write one a line")

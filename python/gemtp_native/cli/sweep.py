@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
+import io
 import os
 import sys
 import tempfile
@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FileError
-from .options import add_engine_options, add_report_options, check_folders
+from ..json_text import json_text
+from ..whole_file import write_whole
+from .options import add_engine_options, add_report_options, check_outputs
 from .progress import Bars
 
 if TYPE_CHECKING:
@@ -83,7 +85,14 @@ def run(args: argparse.Namespace) -> int:
     _check_usage(args)
     from .. import evaluate, sweep
 
-    check_folders(args.csv, args.plot)
+    given = [
+        args.target,
+        args.drafter,
+        args.reference,
+        *(args.targets or ()),
+        *(args.drafters or ()),
+    ]
+    check_outputs(args.csv, args.plot, sources=given)
     if args.plot:
         sweep.check_plot(args.plot)
     text = None if args.text is None else evaluate.read_text(args.text)
@@ -103,12 +112,13 @@ def run(args: argparse.Namespace) -> int:
             progress=bars,
         )
     if args.csv and args.csv != "-":
-        with Path(args.csv).open("w", encoding="utf-8", newline="") as file:
-            _write_csv(report, file)
+        table = io.StringIO(newline="")
+        _write_csv(report, table)
+        write_whole(args.csv, table.getvalue().encode("utf-8", "surrogateescape"))
     if args.plot:
         sweep.plot(report, args.plot)
     if args.json:
-        print(json.dumps(report.as_dict(), ensure_ascii=False))
+        print(json_text(report.as_dict()))
     elif args.csv == "-":
         _write_csv(report, sys.stdout)
     else:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..json_text import json_text
 from ..synth import EVERY, SHAPES, TYPES, SynthResult, write_drafter, write_pair
 from .text import size_text
 
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         result = write_pair(args.shape, args.out or Path(f"synth-{args.shape}"), **options)
     if args.json:
-        print(json.dumps(asdict(result)))
+        print(json_text(asdict(result)))
     elif not args.quiet:
         print(_summary(result))
     return 0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..errors import FileError
-from .options import add_engine_options, add_report_options, check_folders
+from ..json_text import json_text
+from .options import add_engine_options, add_report_options, check_outputs
 
 MODELS = ("target", "drafter")  # arguments that may name a model by where it comes from
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from .. import bench, profile, tune
 
     settings = tune.Settings(args.context, args.budget, args.threads, args.kv_type)
-    check_folders(args.plot)
+    check_outputs(args.plot, sources=(args.target, args.drafter))
     if args.plot:
         bench.check_plot(args.plot)
     if not args.no_save:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         except FileError as e:
             unsaved = e  # said after the figures, which are worth having
     if args.json:
-        print(json.dumps(report.as_dict(), ensure_ascii=False))
+        print(json_text(report.as_dict()))
     else:
         print(tune.text(report))
     if args.plot:

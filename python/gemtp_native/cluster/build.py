@@ -15,6 +15,8 @@ from .. import _core
 from ..convert.gguf_file import Metadata
 from ..convert.rewrite import rewrite
 from ..errors import ArgumentError, FileError, ModelError
+from ..parts import files_of
+from ..whole_file import check_output
 from . import centroids as scoring
 from .kmeans import balanced_kmeans, means, order_of
 from .report import Report
@@ -68,7 +70,7 @@ def cluster(
         raise ArgumentError("a target and a text belong together: give both, or neither")
     drafter, out = Path(drafter), Path(out)
     file = _core.GgufFile(drafter)
-    _check(file, drafter, out, settings)
+    _check(file, drafter, target, out, settings)
     name, rows = _head(file, drafter, progress)
     vocab, width = rows.shape
     count = _cluster_count(vocab, settings.centroids, drafter)
@@ -136,7 +138,9 @@ def cluster(
 # ---------------------------------------------------------------- what is given
 
 
-def _check(file: _core.GgufFile, drafter: Path, out: Path, settings: Settings) -> None:
+def _check(
+    file: _core.GgufFile, drafter: Path, target: PathLike | None, out: Path, settings: Settings
+) -> None:
     arch = file.value("general.architecture")
     if arch not in DRAFTERS:
         raise ModelError(
@@ -147,10 +151,7 @@ def _check(file: _core.GgufFile, drafter: Path, out: Path, settings: Settings) -
         raise ModelError(
             f"{drafter} has an ordered head already; --replace makes another in its place."
         )
-    if out.exists() and any(os.path.samefile(part, out) for part in file.parts):
-        raise ArgumentError(f"{out} is the drafter itself; choose another output.")
-    if not out.parent.is_dir():
-        raise FileError(f"{out} cannot be written: there is no folder {out.parent}.")
+    check_output(out, *file.parts, *([] if target is None else files_of(target)))
 
 
 def _has_ordered_head(file: _core.GgufFile) -> bool:

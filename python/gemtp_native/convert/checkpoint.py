@@ -6,7 +6,6 @@ of a mapping do not count as our memory.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
@@ -14,12 +13,13 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..errors import FileError
+from ..input_file import open_input
 from .config import read_json_object, refuse_adapter
 from .impostor import refuse_impostor
 
@@ -56,7 +56,7 @@ class Checkpoint:
         self.files, promised = _weight_files(model_dir)
         self.tensors: dict[str, StoredTensor] = {}
         self.copies: list[StoredTensor] = []  # of some of these, under other names
-        self._open: dict[Path, io.BufferedReader] = {}
+        self._open: dict[Path, BinaryIO] = {}
         try:
             for file in self.files:
                 self._add(file)
@@ -106,9 +106,9 @@ class Checkpoint:
         try:
             handle = self._open.get(tensor.file)
             if handle is None:
-                handle = self._open[tensor.file] = tensor.file.open("rb")
+                handle = self._open[tensor.file] = open_input(tensor.file)
             handle.seek(tensor.offset + start * size)
-            got = handle.readinto(raw.data)
+            got = handle.readinto(raw.data)  # type: ignore[attr-defined]
         except OSError as e:
             raise FileError(f"{tensor.file} cannot be read: {e.strerror or e}.") from e
         if got != raw.size:
@@ -158,7 +158,7 @@ def _read_header(path: Path) -> Iterator[StoredTensor]:
         # The library checks everything: sizes, types, offsets without gaps, end of file.
         with safe_open(path, framework="numpy"):
             pass
-        with path.open("rb") as handle:
+        with open_input(path) as handle:
             (length,) = struct.unpack("<Q", handle.read(8))
             header: dict[str, Any] = json.loads(handle.read(length))
     except (SafetensorError, ValueError, struct.error) as e:

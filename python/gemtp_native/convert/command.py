@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from ..errors import ArgumentError, Error
+from ..json_text import json_text
 from .pipeline import ConvertResult, convert
 from .types import FILE_TYPES
 
@@ -82,7 +82,7 @@ def _as_json(r: ConvertResult, verbose: bool) -> str:
     values = dict(vars(r), path=str(r.path), seconds=round(r.seconds, 3))
     if not verbose:
         values["left_out"] = {reason: len(names) for reason, names in r.left_out.items()}
-    return json.dumps(values)
+    return json_text(values)
 
 
 def _summary(r: ConvertResult, verbose: bool) -> str:
@@ -100,8 +100,6 @@ def _summary(r: ConvertResult, verbose: bool) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description="Converts a Hugging Face folder of a Gemma 4 target or drafter to GGUF."
-    )
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
+    from ..cli import main as gemtp
+
+    return gemtp(["convert", *(sys.argv[1:] if argv is None else argv)])

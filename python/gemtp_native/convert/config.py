@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, ModelError
+from ..input_file import read_input
 from .impostor import refuse_impostor
 
 SLIDING = "sliding_attention"
@@ -151,9 +152,7 @@ class ModelConfig:
 def read_json(path: Path) -> Any:
     """Parses a UTF-8 JSON file; FileError for everything that can be wrong with it."""
     try:
-        return json.loads(path.read_bytes().decode("utf-8"))
-    except OSError as e:
-        raise FileError(f"{path} cannot be read: {e.strerror or e}.") from e
+        return json.loads(read_input(path).decode("utf-8"))
     except (ValueError, RecursionError) as e:
         refuse_impostor(path)
         raise FileError(f"{path} is not valid JSON: {e}.") from e

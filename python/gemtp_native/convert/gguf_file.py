@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import parts
 from ..errors import FileError
+from ..input_file import open_input
 from .impostor import refuse_impostor
 from .types import TensorType, encoded_size
 
@@ -216,7 +217,7 @@ def _together(files: list[Path], count: int | None) -> Contents:
 def _read(path: Path, what: Callable[[_Reader], Any]) -> Any:
     try:
         with (
-            path.open("rb") as handle,
+            open_input(path) as handle,
             mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
             return what(_Reader(path, data))

@@ -11,11 +11,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import ArgumentError, FileError, ModelError
+from ..whole_file import check_output, replacing
 from .checkpoint import Checkpoint
 from .config import ModelConfig, read_config
 from .gguf_file import Layout, Metadata, pad, read_metadata
 from .hyperparameters import rope_freqs, write_hyperparameters, write_ordered_head
-from .output import replacing
 from .slices import Bad, count_bad, encoded, encoders
 from .tensors import Plan, Spec, make_plan
 from .tokenizer import (
@@ -67,19 +67,14 @@ def convert(
     model_dir, out = Path(model_dir), Path(out)
     if not model_dir.is_dir():
         raise FileError(f"{model_dir} is not a folder; give the folder of a Hugging Face model.")
-    if out.is_dir() or not out.name:
-        raise ArgumentError(f"{out} is a folder; give the name of the GGUF file to write.")
-    if not out.parent.is_dir():
-        raise FileError(f"{out.parent} does not exist, so {out.name} cannot be written there.")
-
+    check_output(out)
     config = read_config(model_dir)
     if target is not None and not config.drafter:
         raise ArgumentError(
             f"{model_dir} is a target; only a drafter can take a tokenizer from one."
         )
     with Checkpoint(model_dir) as checkpoint:
-        if any(_same_file(out, file) for file in checkpoint.files):
-            raise ArgumentError(f"{out} is one of the files to convert; choose another output.")
+        check_output(out, *checkpoint.files, *([] if target is None else [target]))
         plan = make_plan(config, checkpoint)
         notes = plan.notes
         vocabulary = _tokenizer(config, model_dir, target, notes) if tokenizer else None
@@ -117,10 +112,6 @@ def convert(
         left_out=plan.left_out,
         notes=notes,
     )
-
-
-def _same_file(a: Path, b: Path) -> bool:
-    return a.exists() and os.path.samefile(a, b)
 
 
 def _tokenizer(

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from .. import _core
 from ..errors import FileError
+from ..input_file import open_input
+from ..whole_file import replacing
 from .gguf_file import Layout, Metadata, pad, read_contents
-from .output import replacing
 
 _PIECE = 16 << 20  # bytes copied at a time
 
@@ -37,7 +38,7 @@ def rewrite(
     with replacing(Path(out), total) as handle:
         handle.write(header)
         for tensor in tensors:
-            with tensor.file.open("rb") as data:
+            with open_input(tensor.file) as data:
                 data.seek(tensor.offset)
                 left = sizes[tensor.name]
                 while left:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FileError, ModelError
+from ..input_file import read_input
 from .impostor import refuse_impostor
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -27,11 +28,8 @@ class Piece:
 
 def read_sentencepiece(path: Path) -> list[Piece]:
     """Pieces in id order. ModelError where the model splits text unlike Gemma's."""
+    data = read_input(path)
     refuse_impostor(path)
-    try:
-        data = path.read_bytes()
-    except OSError as e:
-        raise FileError(f"{path} cannot be read: {e.strerror or e}.") from e
     pieces: list[Piece] = []
     model_type, dummy_prefix, squeeze, normalized = 1, True, True, False  # the proto's defaults
     try:

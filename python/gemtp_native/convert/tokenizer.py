@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, ModelError
+from ..input_file import read_text_input
 from . import sentencepiece_model as sp
 from .config import read_json_object
 from .gguf_file import Metadata, read_metadata
@@ -335,11 +336,8 @@ def _chat_template(model_dir: Path, settings: dict[str, Any]) -> bytes | None:
     path = model_dir / "chat_template.jinja"
     template: Any = None
     if path.is_file():
+        template = read_text_input(path, pipe=False)
         refuse_impostor(path)
-        try:
-            template = path.read_bytes().decode("utf-8")
-        except (OSError, UnicodeDecodeError) as e:
-            raise FileError(f"{path} cannot be read as UTF-8 text: {e}.") from e
     else:
         template = settings.get("chat_template")
         if template is None:

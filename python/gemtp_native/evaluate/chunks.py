@@ -4,20 +4,18 @@ so that figures can be set side by side."""
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from ..errors import ArgumentError, FileError, ModelError
+from ..input_file import read_input
 from ..model import Model
 
 SHORTEST = 3  # tokens of a chunk: in its second half, one token that predicts another
 
 
 def read_text(path: str | os.PathLike[str]) -> bytes:
-    """The UTF-8 text of a file, without the newline that ends it (llama.cpp drops it too)."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as e:
-        raise FileError(f"{os.fspath(path)} cannot be read: {e.strerror or e}") from e
+    """The UTF-8 text of a file or a pipe, without the newline that ends it (llama.cpp drops it
+    too)."""
+    data = read_input(path, pipe=True)
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as e:

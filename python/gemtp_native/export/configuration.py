@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import ArgumentError, FileError
+from ..input_file import read_input
+from ..json_text import json_text
 from ..parts import first_of
+from ..whole_file import check_output, write_whole
 from .schema import problem, schema
 
 _MOST_BYTES = 1 << 20
@@ -115,15 +117,7 @@ def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
 def load(path: str | os.PathLike[str]) -> Configuration:
     """FileError for whatever is wrong with it."""
     path = Path(path)
-    try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait
-            raise FileError(f"{path} is not a file.")
-        with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-    except OSError as e:
-        raise FileError(f"{path} cannot be read: {e.strerror or e}.") from e
-    if len(data) > _MOST_BYTES:
-        raise FileError(f"{path} is too large for a gemtp.json.")
+    data = read_input(path, _MOST_BYTES)
     try:
         parsed = json.loads(
             data.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_no_constant
@@ -145,25 +139,15 @@ def save(configuration: Configuration, path: str | os.PathLike[str], force: bool
     """Writes all of it. Paths in it are taken from the current folder; in the file they are
     relative to its own, where they can be."""
     path = Path(path)
-    if path.is_dir():
-        raise FileError(f"{path} is a folder; choose another name.")
-    if path.exists() and not force:
+    check_output(path)
+    if os.path.lexists(path) and not force:
         raise FileError(f"{path} exists already; remove it, or replace it with --force.")
     data = configuration.as_json()
     for name in ("target", "drafter"):
         for kind in ("gguf", "litertlm"):
             if data[name] is not None and kind in data[name]:
                 data[name][kind] = _relative(data[name][kind], path.parent)
-    temporary = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")
-    try:
-        temporary.write_text(
-            json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        os.replace(temporary, path)
-    except OSError as e:
-        raise FileError(f"{path} cannot be written: {e.strerror or e}.") from e
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, json_text(data, indent=2).encode("utf-8") + b"\n")
 
 
 def source_of(names: list[str]) -> Source:

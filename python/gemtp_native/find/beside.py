@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .. import _core, parts
 from ..errors import Error, FileError, ModelError
+from ..log import logger
 from .choose import Candidate, candidates
 
-logger = logging.getLogger("gemtp_native")
+_log = logger()
 
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -57,7 +57,7 @@ def first_that_fits(target: PathLike, found: Iterable[Path]) -> Path:
             + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
         )
     path = Path(min(fitting)[2])
-    logger.info("the drafter is %s", path)
+    _log.info("the drafter is %s", path)
     return path
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import re
 import shutil
@@ -17,10 +16,14 @@ from typing import Any
 
 from .. import _core
 from ..errors import ArgumentError, Error, FileError
+from ..input_file import read_text_input
+from ..log import logger
 from . import check_name
 from .choose import Candidate, candidates, check_wish, choose
 
-logger = logging.getLogger("gemtp_native")
+_log = logger()
+
+_MOST_BYTES = 1 << 16  # of the name of a revision
 
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -115,7 +118,7 @@ def drafter_of(
         wanted = choose(listed, None, "drafter", f"hf:{repo}").name
         found = pull(Name(repo, wanted), "drafter", progress, place).path
         check(path, found)
-        logger.info("the drafter is %s of hf:%s", wanted, repo)
+        _log.info("the drafter is %s of hf:%s", wanted, repo)
         return found
     raise FileError(
         f"no drafter was found for {target}: neither in it nor as {', '.join(tried[1:])}; give its "
@@ -186,8 +189,8 @@ def _snapshot(repo: str, place: Place) -> Path | None:
     """Of the latest revision that the cache knows."""
     folder = _cache(place) / f"models--{repo.replace('/', '--')}"
     try:
-        revision = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
-    except OSError:
+        revision = read_text_input(folder / "refs" / "main", _MOST_BYTES, pipe=False).strip()
+    except FileError:
         return None
     snapshot = folder / "snapshots" / revision
     return snapshot if re.fullmatch(r"[0-9A-Za-z]+", revision) and snapshot.is_dir() else None
@@ -209,7 +212,7 @@ def _from_cache(name: Name, role: str, place: Place, unreachable: FileError) -> 
         chosen = choose(found, name.wanted, role, f"hf:{name.repo}")
     except Error:
         raise unreachable from None
-    logger.info("hf:%s cannot be reached; its copy in the cache is used", name.repo)
+    _log.info("hf:%s cannot be reached; its copy in the cache is used", name.repo)
     paths = tuple(snapshot / f for f in chosen.files)
     return Pulled(paths[0], paths, sum(p.stat().st_size for p in paths))
 

@@ -6,8 +6,11 @@ import contextlib
 from pathlib import Path
 
 from ..errors import FileError
+from ..input_file import read_text_input
 from . import check_name
 from .choose import candidates, check_wish, choose
+
+_MOST_BYTES = 1 << 16  # of a path
 
 
 def model_in(name: str, role: str = "target") -> Path:
@@ -28,6 +31,6 @@ def roots() -> list[Path]:
     home = Path.home()
     found = [home / ".lmstudio/models", home / ".cache/lm-studio/models"]
     pointer = home / ".lmstudio-home-pointer"
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        found.insert(0, Path(pointer.read_text(encoding="utf-8").strip()) / "models")
+    with contextlib.suppress(FileError):
+        found.insert(0, Path(read_text_input(pointer, _MOST_BYTES, pipe=False).strip()) / "models")
     return list(dict.fromkeys(found))

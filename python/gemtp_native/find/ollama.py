@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError, FileError
+from ..input_file import read_input
 from . import check_name
 
 _ROLES = {"target": "model", "drafter": "draft"}
@@ -91,12 +92,10 @@ def _available(roots: list[Path]) -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ValueError("it is too large")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_input(path, _MOST_BYTES))
         if not isinstance(data, dict) or not isinstance(data.get("layers"), list):
             raise ValueError("it lists no layers")
-    except (OSError, ValueError) as e:
+    except (FileError, ValueError) as e:
         raise FileError(f"{path} is not a manifest of Ollama's: {e}") from None
     return data
 

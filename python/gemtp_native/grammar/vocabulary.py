@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from ..errors import ArgumentError
+from ..log import logger
 from .compile import Source, failure
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-_log = logging.getLogger("gemtp_native.grammar")
+_log = logger("grammar")
 
 _KEPT = 32  # compiled grammars
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import _core
-from ..errors import ArgumentError, FileError, ModelError
+from ..errors import ArgumentError, ModelError
 from ..evaluate.chunks import read_text, split_ids
+from ..parts import files_of
+from ..whole_file import check_output
 from .imatrix import Sums, write_imatrix
 
 
@@ -45,9 +47,7 @@ def collect(
     """Runs the texts through a target in chunks of `context` tokens, the first `chunks` of them or
     all, and writes the importance matrix of what its matrices met to `out`."""
     start = time.perf_counter()
-    parent = os.path.dirname(os.path.abspath(out))
-    if not os.path.isdir(parent):
-        raise FileError(f"{parent} does not exist, so {os.fspath(out)} cannot be written there.")
+    check_output(out, *texts, *files_of(target))
     if not texts:
         raise ArgumentError("no text is given, and without one nothing is to be learned.")
     if context < 2:

@@ -14,7 +14,6 @@ import numpy as np
 
 from ..convert.encode import decode
 from ..convert.gguf_file import Contents, Layout, Metadata, TensorInfo, pad, read_contents
-from ..convert.output import replacing
 from ..convert.slices import SLICE, Bad, count_bad, encoded, encoders
 from ..convert.types import (
     FLOATS,
@@ -28,6 +27,8 @@ from ..convert.types import (
     is_matrix,
 )
 from ..errors import ArgumentError, FileError, ModelError
+from ..input_file import open_input
+from ..whole_file import check_output, replacing
 from .imatrix import ImportanceMatrix
 
 # Types of what is no weight (positions, permutations): number -> (name, bytes of a value). Copied.
@@ -81,12 +82,7 @@ def quantize(
     if threads is not None and threads < 1:
         raise ArgumentError(f"the number of threads is {threads}; it must be at least 1.")
     plan = _Plan(source, file_type(type), overrides, keep_head, imatrix, allow_requantize)
-    if out.is_dir() or not out.name:
-        raise ArgumentError(f"{out} is a folder; give the name of the GGUF file to write.")
-    if not out.absolute().parent.is_dir():
-        raise FileError(f"{out.parent} does not exist, so {out.name} cannot be written there.")
-    if out.exists() and any(os.path.samefile(file, out) for file in plan.files):
-        raise ArgumentError(f"{out} is the file to quantize; choose another output.")
+    check_output(out, *plan.files, *([] if imatrix is None else [imatrix.path]))
     header = plan.layout.header(plan.metadata())
     size = len(header) + plan.layout.data_size
     with replacing(out, size) as handle, _Data() as data:
@@ -298,7 +294,7 @@ class _Data:
         """Of elements [start, start + count), whole blocks."""
         raw = np.empty(_size(count, tensor.kind), dtype=np.uint8)
         if tensor.file not in self._handles:
-            self._handles[tensor.file] = tensor.file.open("rb")
+            self._handles[tensor.file] = open_input(tensor.file)
         handle = self._handles[tensor.file]
         handle.seek(tensor.offset + _size(start, tensor.kind))
         # readinto of a buffered file is typed as able to return nothing

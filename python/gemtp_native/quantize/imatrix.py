@@ -19,9 +19,10 @@ import numpy as np
 
 from ..convert.gguf_file import Layout, Metadata, TensorInfo, pad, read_contents
 from ..convert.impostor import refuse_impostor
-from ..convert.output import replacing
 from ..convert.types import TensorType
 from ..errors import FileError, ModelError
+from ..input_file import open_input, read_input
+from ..whole_file import replacing
 
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 _MOST_ENTRIES = 1 << 20  # of a legacy file, whose counts nothing else bounds
@@ -76,11 +77,8 @@ class ImportanceMatrix:
 def read_imatrix(path: str | os.PathLike[str]) -> ImportanceMatrix:
     """Of either format. FileError for anything else, and for values that cannot be."""
     path = Path(path)
-    try:
-        with path.open("rb") as handle:
-            is_gguf = handle.read(4) == b"GGUF"
-    except OSError as e:
-        raise FileError(f"{path} cannot be read: {e.strerror or e}.") from e
+    with open_input(path) as handle:
+        is_gguf = handle.read(4) == b"GGUF"
     refuse_impostor(path)
     found = _read_gguf(path) if is_gguf else _read_legacy(path)
     for name, sums in found.entries.items():
@@ -130,7 +128,7 @@ def _floats(path: Path, tensor: TensorInfo) -> np.ndarray:
     size = 4 * tensor.count
     if tensor.offset + size > path.stat().st_size:
         raise FileError(f"{path} ends inside {tensor.name}: it is not complete.")
-    with path.open("rb") as handle:
+    with open_input(path) as handle:
         handle.seek(tensor.offset)
         raw = handle.read(size)
     if len(raw) != size:
@@ -141,7 +139,7 @@ def _floats(path: Path, tensor: TensorInfo) -> np.ndarray:
 def _read_legacy(path: Path) -> ImportanceMatrix:
     """i32 number of entries; each: name (i32 length), i32 calls, i32 number of values, f32 values,
     which are sums over calls; then, in newer ones, i32 chunks and the name of the text."""
-    data = path.read_bytes()
+    data = read_input(path)
     at = 0
 
     def take(size: int) -> bytes:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..log import logger
 from ..model import demo_models
 from . import metrics
 from .errors import RequestError, as_request_error
@@ -24,7 +24,7 @@ from .settings import Settings
 if TYPE_CHECKING:
     from ..model import Model
 
-_log = logging.getLogger("gemtp_native.serve")
+_log = logger("serve")
 
 Handler = Callable[[Request], Awaitable[None]]
 

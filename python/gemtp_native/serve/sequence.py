@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..chat.reply import ReplyPiece, ReplyStream, ToolCall
 from ..errors import CancelledError, OutOfMemoryError
+from ..log import logger
 from .channel import Channel, Closed
 from .errors import as_request_error
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ROOM = 5.0  # seconds that a sequence waits for memory
 
-_log = logging.getLogger("gemtp_native.serve")
+_log = logger("serve")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ..bench.plot import check_plot
+from ..bench.plot import check_plot, save
 from .render import machine_line
 from .report import Report, Target
 
@@ -33,7 +33,7 @@ def plot(report: Report, path: str | os.PathLike[str]) -> None:
     for axes, (title, form, values, low, high) in zip(all_axes, panels, strict=True):
         grid = [values[i * columns : (i + 1) * columns] for i in range(rows)]
         _draw(report, axes, title, form, grid, low, high)
-    figure.savefig(path, dpi=150)
+    save(figure, path)
 
 
 def _draw(

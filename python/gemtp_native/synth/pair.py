@@ -18,11 +18,11 @@ from tqdm import tqdm
 from ..convert.config import ModelConfig
 from ..convert.gguf_file import Layout, Metadata, pad
 from ..convert.hyperparameters import rope_freqs, write_hyperparameters, write_ordered_head
-from ..convert.output import check_space, replacing
 from ..convert.tensors import Spec, demanded
 from ..convert.tokenizer import Tokenizer, tokenizer_from_gguf
 from ..convert.types import FILE_TYPES, TensorType, block_values
 from ..errors import ArgumentError, FileError
+from ..whole_file import check_output, check_space, replacing, replacing_all
 from .content import BLOCK, Codes, Noise, selection
 from .shapes import VOCAB, drafter_config, target_config
 from .vocabulary import made_vocabulary, ordinary_tokens
@@ -104,6 +104,8 @@ def write_pair(
     plan = _make_plan(shape, folder, options)
     _check_parent(folder)
     for path in (plan.target.path, plan.drafter.path):
+        if folder.exists():
+            check_output(path, *([] if vocab is None else [vocab]))
         _check_place(path, force)
     check_space(folder, plan.target.size + plan.drafter.size)
     with _in_folder(folder):
@@ -126,7 +128,7 @@ def write_drafter(
     file = Path(path)
     plan = _make_plan(shape, file.parent, _Options(**options))
     plan.drafter.path = file
-    _check_parent(file)
+    check_output(file, *([] if options.get("vocab") is None else [options["vocab"]]))
     _check_place(file, force)
     with _progress(plan.drafter.size, progress) as bar, replacing(file, plan.drafter.size) as out:
         _write_file(out, plan, plan.drafter, bar.update)
@@ -144,9 +146,7 @@ def _check_parent(path: Path) -> None:
 
 
 def _check_place(path: Path, force: bool) -> None:
-    if path.is_dir():
-        raise FileError(f"{path} is a folder; choose another name.")
-    if path.exists() and not force:
+    if os.path.lexists(path) and not force:
         raise FileError(f"{path} exists already; remove it, or replace it with --force.")
 
 
@@ -323,12 +323,10 @@ def _progress(total: int, shown: bool) -> Any:
 def _write(plan: _Plan, progress: bool) -> None:
     with (
         _progress(plan.target.size + plan.drafter.size, progress) as bar,
-        replacing(plan.target.path, plan.target.size) as handle,
+        replacing_all([(file.path, file.size) for file in (plan.target, plan.drafter)]) as handles,
     ):
-        _write_file(handle, plan, plan.target, bar.update)
-        # Inside, so that the target gets its name only when the drafter has been written too.
-        with replacing(plan.drafter.path, plan.drafter.size) as other:
-            _write_file(other, plan, plan.drafter, bar.update)
+        for handle, file in zip(handles, (plan.target, plan.drafter), strict=True):
+            _write_file(handle, plan, file, bar.update)
 
 
 def _write_file(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ..bench.plot import check_plot
+from ..bench.plot import check_plot, save
 from ..bench.render import machine_line, model_line
 from ..profile import MAX_ROWS
 from .report import Report, choices
@@ -29,7 +29,7 @@ def plot(report: Report, path: str | os.PathLike[str]) -> None:
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
     rows.legend(fontsize=8)
-    figure.savefig(path, dpi=150)
+    save(figure, path)
 
 
 def _draw_rows(report: Report, axes: Any) -> None:

@@ -7,6 +7,8 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <random>
+#include <string>
 
 #include "model_dialog.h"
 
@@ -470,13 +472,16 @@ void ChatWindow::enter(State state) {
   layout();
 }
 
-// As a whole or not at all.
+// As a whole or not at all, under a name until then that nobody's file has.
 void ChatWindow::keep_transcript() {
   if (look_.transcript.empty()) return;
-  const std::string all = transcript_.plain_text(), part = look_.transcript + ".part";
-  std::FILE* file = std::fopen(part.c_str(), "wb");
+  std::random_device random;
+  const std::string all = transcript_.plain_text(),
+                    part = look_.transcript + ".tmp-" + std::to_string(random());
+  std::FILE* file = std::fopen(part.c_str(), "wbx");
   bool written = file && std::fwrite(all.data(), 1, all.size(), file) == all.size();
   if (file) written &= std::fclose(file) == 0;
-  if (!written || std::rename(part.c_str(), look_.transcript.c_str()) != 0)
-    status_.say({"cannot write " + look_.transcript}, true);
+  if (written && std::rename(part.c_str(), look_.transcript.c_str()) == 0) return;
+  if (file) std::remove(part.c_str());
+  status_.say({"cannot write " + look_.transcript}, true);
 }
