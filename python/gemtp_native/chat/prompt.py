@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
-from .. import _core
+from .. import _core, chat
 from ..errors import ArgumentError, ModelError
 from .messages import prepared, prepared_tools
 
@@ -17,6 +18,24 @@ _log = logging.getLogger("gemtp_native")
 
 # Keys as templates call them -> what vocabularies call the tokens.
 _NAMED = {"eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
+
+
+_early: threading.Thread | None = None
+
+
+def start_early() -> None:
+    """Has a first chat find a process for its template, which starts while the model is opened."""
+    global _early
+    if chat.expected and _early is None:
+        early = threading.Thread(target=_start, daemon=True)
+        early.start()
+        _early = early
+
+
+def _start() -> None:
+    from .jinja_pool import pool
+
+    pool.start_early()
 
 
 class Chats:
@@ -31,13 +50,18 @@ class Chats:
         self, messages: Any, tools: Any, thinking: bool, template: str | None
     ) -> tuple[str, list[int]]:
         """Text and tokens."""
+        from .sandbox import one_clock
+
+        if _early is not None:
+            _early.join()
         if template is not None and not isinstance(template, str):
             raise ArgumentError(f"the template is a {type(template).__name__}; it must be text")
         given = prepared(messages)
         declared = prepared_tools(tools)
-        if template not in self._templates:
-            self._templates[template] = self._load(template)
-        rendered = self._templates[template].render(given, declared, bool(thinking))
+        with one_clock():
+            if template not in self._templates:
+                self._templates[template] = self._load(template)
+            rendered = self._templates[template].render(given, declared, bool(thinking))
         return rendered.text, self._engine.tokenizer.encode_chat(rendered.text, rendered.literal)
 
     def _load(self, source: str | None) -> Renderer:

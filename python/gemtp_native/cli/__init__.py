@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from .. import __version__
+from .. import __version__, chat
 from ..errors import Error
 
 __all__ = ["main"]
@@ -70,6 +70,7 @@ def _dispatch(argv: list[str]) -> int:
     # Intermixed: "generate TARGET --drafter DRAFTER PROMPT" has an optional positional behind an
     # option, which parse_args() and so subparsers would refuse.
     args = parser.parse_intermixed_args(argv[1:])
+    chat.expected = argv[0] in ("chat", "serve")
     from .notes import notes
 
     with notes(getattr(args, "quiet", False), getattr(args, "verbose", False)):
