@@ -185,7 +185,10 @@ class _Watch:
         self.late = self.large = False
 
     def __enter__(self) -> _Watch:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as e:  # no more threads, or the interpreter is about to end
+            raise StartError(f"nothing can watch it: {e}") from None
         return self
 
     def __exit__(self, *_: object) -> None:

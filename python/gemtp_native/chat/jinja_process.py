@@ -280,6 +280,8 @@ def _answer(request: bytes, max_output: int) -> tuple[bytes, str]:
     except TemplateError as e:
         return REFUSED, f"cannot render the messages: {_line(e)}"
     except Exception as e:
+        if "integer string conversion" in str(e):  # Python's own bound, and its own advice
+            return UNBOUNDED, "computes with numbers that are too large"
         return REFUSED, f"cannot render the messages: {type(e).__name__}: {_line(e)}"
     finally:
         _alarm(0)

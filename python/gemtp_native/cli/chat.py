@@ -77,7 +77,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..chat.prompt import start_early
+
     template = _read(args.template) if args.template else None
+    start_early()
     structure = structure_options(args)
     from ..model import Model
     from .conversation import Conversation
