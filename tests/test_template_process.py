@@ -273,6 +273,10 @@ STRANGE = {
         "brings the process",
     ),
     "a huge answer": (READY + "out.write(b'\\xff' * 10**7)", "brings the process down"),
+    "no text": (
+        READY + "out.write(b'\\4' + bytes(7) + b'T+\\xff\\xfe')",
+        "brings the process down",
+    ),
     "an empty answer": (READY + "out.write(bytes(8)); out.flush(); time.sleep(60)", "brings the"),
 }
 
@@ -287,3 +291,33 @@ def test_what_one_says_is_not_trusted(pool, monkeypatch, what):
             Template("x")
     assert pool._all == set()
     assert renders()
+
+
+# ---------------------------------------------------------------- early
+
+
+def test_a_first_chat_finds_one_that_has_started():
+    code = """
+    import gemtp_native as g
+    from gemtp_native.chat import jinja_pool
+    model = g.Model(*g.demo_models())
+    for _ in range(3):
+        model.chat_prompt([{"role": "user", "content": "?"}])
+    assert len(jinja_pool.pool._all) == 1
+    assert g.Model(*g.demo_models()).chat_prompt([{"role": "user", "content": "?"}])
+    assert len(jinja_pool.pool._all) == 1
+    """
+    done = python(code, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_does_not_chat_starts_none():
+    code = """
+    import sys
+    from gemtp_native.cli import main
+    import gemtp_native as g
+    assert main(["generate", str(g.demo_models()[0]), "x", "--max-tokens", "1"]) == 0
+    sys.exit({"subprocess", "gemtp_native.chat.jinja_pool"} & {*sys.modules} != set())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    assert subprocess.run(command, capture_output=True, timeout=120).returncode == 0

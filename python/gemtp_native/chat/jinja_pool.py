@@ -122,8 +122,9 @@ class _Process:
             try:
                 self._write(request)
                 body = self._read()
-            except (OSError, EOFError):
-                body = b""
+                text = str(memoryview(body)[2:], "utf-8", "surrogatepass")
+            except (OSError, EOFError, UnicodeDecodeError):
+                body = bytearray()
         if watch.late:
             raise BoundError(f"takes longer than {clock.seconds:g} seconds")
         if watch.large:
@@ -133,7 +134,7 @@ class _Process:
                 f"brings the process down that renders it, which may take {MEMORY >> 20} MB"
             )
         self.reusable = body[1:2] == b"+"
-        return body[:1], body[2:].decode("utf-8", "surrogatepass")
+        return bytes(body[:1]), text
 
     def _write(self, body: bytes) -> None:
         for part in (len(body).to_bytes(8, "little"), body):
@@ -141,13 +142,13 @@ class _Process:
             while view:
                 view = view[self._requests.write(view) :]
 
-    def _read(self) -> bytes:
+    def _read(self) -> bytearray:
         size = int.from_bytes(self._read_exactly(8), "little")
         if size > 4 * MAX_OUTPUT + 1000:
             raise EOFError  # no answer of ours
         return self._read_exactly(size)
 
-    def _read_exactly(self, size: int) -> bytes:
+    def _read_exactly(self, size: int) -> bytearray:
         body = bytearray(size)
         view = memoryview(body)
         while view:
@@ -155,7 +156,7 @@ class _Process:
             if not count:
                 raise EOFError
             view = view[count:]
-        return bytes(body)
+        return body
 
     def end(self) -> None:
         self._popen.kill()
