@@ -239,6 +239,19 @@ def test_an_interrupted_rendering_is_left_behind(pool):
     assert renders()
 
 
+def test_where_the_system_bounds_no_memory_it_is_looked_at(pool, monkeypatch):
+    monkeypatch.setattr(jinja_pool, "_footprint", lambda pid: jinja_pool.MEMORY)
+    assert renders()
+    asked: list[int] = []
+    monkeypatch.setattr(jinja_pool, "_footprint", lambda pid: asked.append(pid) or 1 << 40)
+    pid = pid_of(pool)
+    with pytest.raises(gemtp.ModelError, match="needs more than 512 MB of memory"):
+        Template(ENDLESS, seconds=60).render({})
+    assert asked[0] == pid
+    monkeypatch.undo()
+    assert renders()
+
+
 # ---------------------------------------------------------------- what cannot be started
 
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -180,7 +180,7 @@ class _Watch:
     def __init__(self, popen: subprocess.Popen[bytes], seconds: float, memory: int | None):
         self._popen = popen
         self._seconds = seconds
-        self._memory = memory if sys.platform == "darwin" else None  # elsewhere it holds by itself
+        self._memory = memory if _footprint is not None else None
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gemtp-template", daemon=True)
         self.late = self.large = False
@@ -201,7 +201,8 @@ class _Watch:
         step = threading.TIMEOUT_MAX if self._memory is None else 0.02
         while not self._done.wait(min(max(0, end - time.monotonic()), step)):
             self.late = time.monotonic() >= end
-            self.large = self._memory is not None and _footprint(self._popen.pid) > self._memory
+            if self._memory is not None and _footprint is not None:
+                self.large = _footprint(self._popen.pid) > self._memory
             if self.late or self.large:
                 self._popen.kill()
                 return
@@ -337,20 +338,19 @@ else:
             pass
 
 
+_footprint: Callable[[int], int] | None = None
+"""Bytes that a process has, for systems that do not hold it to its bound themselves."""
+
 if sys.platform == "darwin":
     import ctypes
 
-    def _footprint(pid: int) -> int:
-        """Bytes that a process has; macOS holds none to RLIMIT_AS."""
+    def _footprint_of(pid: int) -> int:
         usage = ctypes.create_string_buffer(96)  # struct rusage_info_v0
         if ctypes.CDLL(None).proc_pid_rusage(pid, 0, usage) != 0:
             return 0
         return int.from_bytes(usage.raw[72:80], sys.byteorder)  # ri_phys_footprint
 
-else:
-
-    def _footprint(pid: int) -> int:
-        return 0
+    _footprint = _footprint_of
 
 
 pool = _Pool()
