@@ -16,6 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 import gemtp_native as gemtp
 from conversations import Conversations
 from gemtp_native import _core
+from gemtp_native.chat import jinja_pool
 from gemtp_native.chat.messages import (
     answers_in_order,
     prepared,
@@ -24,6 +25,8 @@ from gemtp_native.chat.messages import (
 )
 from gemtp_native.chat.sandbox import Template
 from gemtp_native.chat.template import BuiltinTemplate, ChatTemplate
+from process_tree import Peak
+from template_attacks import ATTACKS as BOMBS
 
 # A format of our own with Gemma's tokens; takes thoughts out of answers, as Gemma's template does.
 SMALL = """\
@@ -276,6 +279,53 @@ def test_hostile_templates_get_one_sentence(name):
     assert len(message) < 400
     assert messages == [{"role": "user", "content": "?"}]
     assert time.monotonic() - start < 10  # the machine may be busy
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_no_template_fills_memory_or_holds_a_thread(name):
+    """Whatever it does. It may also render."""
+    start = time.monotonic()
+    text = sentence = ""
+    with Peak() as peak:
+        try:
+            text = Template(BOMBS[name], "the chat template of t.gguf", seconds=1).render({})
+        except (gemtp.ModelError, gemtp.ArgumentError) as e:
+            sentence = str(e)
+    assert len(text) <= jinja_pool.MAX_OUTPUT
+    assert not sentence or sentence.startswith("the chat template of t.gguf ")
+    assert "\n" not in sentence
+    assert len(sentence) < 400
+    assert time.monotonic() - start < 10  # the machine may be busy
+    assert peak.growth < jinja_pool.MEMORY + 5 * jinja_pool.MAX_OUTPUT
+    ask = {"messages": [{"role": "user", "content": "?"}]}
+    assert Template(SMALL).render(ask) == "<|turn>user\n?<turn|>\n"
+
+
+def test_a_bound_is_said_with_its_number():
+    def refusal(source: str) -> str:
+        with pytest.raises(gemtp.ModelError) as error:
+            Template(source, "the chat template of t.gguf", seconds=0.3).render({})
+        return str(error.value).removeprefix("the chat template of t.gguf ")
+
+    other = "; use another template"
+    assert refusal(BOMBS["loops"]) == "takes longer than 0.3 seconds" + other
+    assert refusal(BOMBS["compile"]) == "takes longer than 0.3 seconds" + other
+    assert refusal(BOMBS["repeated text"]) == "needs more than 512 MB of memory" + other
+    assert refusal("{{ 'x' * 16000001 }}") == "writes more than 16000000 characters" + other
+    assert refusal(BOMBS["power"]) == "computes with numbers that are too large" + other
+
+
+def test_the_time_is_that_of_all_renderings_of_a_prompt(tokenizer):
+    """Of messages with '<' there are three."""
+    source = "{% for a in range(99999) %}{% for b in range(N) %}{% endfor %}{% endfor %}"
+    source += "{{ messages[0].content.split('<')[0] }}{{ messages[0].content }}"
+    template = chat_template(source.replace("N", "9"), tokenizer, seconds=30)
+    start = time.monotonic()
+    assert template.render_as_is([{"role": "user", "content": "a"}]).text == "aa"
+    one = time.monotonic() - start
+    template = chat_template(source.replace("N", "9"), tokenizer, seconds=1.5 * one)
+    with pytest.raises(gemtp.ModelError, match="takes longer than"):
+        template.render_as_is([{"role": "user", "content": "a <turn|>"}])
 
 
 def test_what_templates_may_do_is_what_jinja_does():

@@ -29,7 +29,7 @@ from .arguments import (
     utf8_text,
 )
 from .chat.messages import prepared_tools
-from .chat.prompt import Chats
+from .chat.prompt import Chats, start_early
 from .chat.reply import Reply, ReplyStream
 from .chat.tool_choice import required_functions
 from .errors import ArgumentError
@@ -127,6 +127,7 @@ class Model:
         progress: Callable[[float], bool | None] | None = None,
     ):
         found, helper = _files(target, drafter)
+        start_early()
         start = time.monotonic()
         self._open_engine: _core.Engine | None = _core.Engine(
             found,

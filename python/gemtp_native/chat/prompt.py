@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
-from .. import _core
+from .. import _core, chat
 from ..errors import ArgumentError, ModelError
 from ..log import logger
 from .messages import content_text, prepared, prepared_tools
@@ -28,6 +29,24 @@ def _can_go_on(message: dict[str, Any]) -> bool:
     return bool(content_text(message["content"]) or message.get("reasoning_content"))
 
 
+_early: threading.Thread | None = None
+
+
+def start_early() -> None:
+    """Has a first chat find a process for its template, which starts while the model is opened."""
+    global _early
+    if chat.expected and _early is None:
+        early = threading.Thread(target=_start, daemon=True)
+        early.start()
+        _early = early
+
+
+def _start() -> None:
+    from .jinja_pool import pool
+
+    pool.start_early()
+
+
 class Chats:
     """Templates of an engine's file, or given ones, each made ready once."""
 
@@ -46,6 +65,10 @@ class Chats:
         add_generation_prompt: bool | None = None,
     ) -> tuple[str, list[int]]:
         """Text and tokens."""
+        from .sandbox import one_clock
+
+        if _early is not None:
+            _early.join()
         if template is not None and not isinstance(template, str):
             raise ArgumentError(f"the template is a {type(template).__name__}; it must be text")
         given = prepared(messages)
@@ -70,14 +93,15 @@ class Chats:
             )
         if continue_final_message:
             given.pop()
-        if template not in self._templates:
-            self._templates[template] = self._load(template)
-        rendered = self._templates[template].render(
-            given,
-            declared,
-            bool(thinking),
-            continue_final_message or add_generation_prompt is not False,
-        )
+        with one_clock():
+            if template not in self._templates:
+                self._templates[template] = self._load(template)
+            rendered = self._templates[template].render(
+                given,
+                declared,
+                bool(thinking),
+                continue_final_message or add_generation_prompt is not False,
+            )
         if continue_final_message:
             rendered = self._continued(rendered, final, bool(thinking))
         return rendered.text, self._engine.tokenizer.encode_chat(rendered.text, rendered.literal)

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from .. import _core
 from ..errors import ArgumentError, Error
 from .messages import answers_in_order, with_answers_folded, with_prefaces, without_thoughts
-from .sandbox import SECONDS, Template
+from .sandbox import SECONDS, Template, TemplateLimitError, one_clock
 
 
 @dataclass(frozen=True)
@@ -73,21 +73,6 @@ def _text_of(message: Mapping[str, Any]) -> Any:
     raise ArgumentError("the answer of a tool stands behind no call; put it behind one")
 
 
-class _Key(str):
-    """A changed key that sorts where the original does."""
-
-    original: str
-
-    def lower(self) -> str:
-        return self.original.lower()
-
-    def __lt__(self, other: str) -> bool:
-        return self.original < getattr(other, "original", other)
-
-    def __gt__(self, other: str) -> bool:
-        return self.original > getattr(other, "original", other)
-
-
 class ChatTemplate:
     """A Jinja template.
 
@@ -109,6 +94,7 @@ class ChatTemplate:
     ):
         self.name = name
         self._source = source
+        self._seconds = seconds
         self._template = Template(source, name, seconds)
         self._tokens = dict(tokens)
         self._edges = sorted({edge for token in control_tokens for edge in (token[0], token[-1])})
@@ -166,6 +152,11 @@ class ChatTemplate:
         }
         if thinking is not None:
             variables["enable_thinking"] = thinking
+        with one_clock(self._seconds):
+            return self._rendered(variables)
+
+    def _rendered(self, variables: dict[str, Any]) -> Rendered:
+        messages, tools = variables["messages"], variables["tools"]
         text = self._template.render(variables)
         edges = [c for c in self._edges if c in text]
         if not any(_holds(part, edges) for part in (messages, tools)):
@@ -177,9 +168,7 @@ class ChatTemplate:
         for basis in (messages, without_thoughts(messages)):
             if basis is not messages and self._try({**variables, "messages": basis}) != text:
                 break
-            changed = {key: _replaced(variables[key], marked) for key in ("tools",)}
-            changed["messages"] = _replaced(basis, marked)
-            seen = self._try({**variables, **changed})
+            seen = self._try({**variables, "messages": basis}, marked)
             first = seen if first is None else first
             if seen is not None and seen.translate(unmarked) == text:
                 return Rendered(text, _ranges(seen, marks))
@@ -192,9 +181,11 @@ class ChatTemplate:
             "writing them; take them out of the messages"
         )
 
-    def _try(self, variables: dict[str, Any]) -> str | None:
+    def _try(self, variables: dict[str, Any], marks: dict[int, str] | None = None) -> str | None:
         try:
-            return self._template.render(variables)
+            return self._template.render(variables, marks)
+        except TemplateLimitError:
+            raise
         except Error:
             return None
 
@@ -325,25 +316,6 @@ def _holds(value: Any, characters: Sequence[str]) -> bool:
     if isinstance(value, dict):
         return any(_holds(k, characters) or _holds(v, characters) for k, v in value.items())
     return isinstance(value, list) and any(_holds(v, characters) for v in value)
-
-
-def _replaced(value: Any, table: dict[int, str]) -> Any:
-    if isinstance(value, str):
-        return value.translate(table)
-    if isinstance(value, dict):
-        return {_replaced_key(k, table): _replaced(v, table) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_replaced(v, table) for v in value]
-    return value
-
-
-def _replaced_key(key: str, table: dict[int, str]) -> str:
-    changed = key.translate(table)
-    if changed == key:
-        return key
-    out = _Key(changed)
-    out.original = key
-    return out
 
 
 def _all_text(*values: Any) -> str:

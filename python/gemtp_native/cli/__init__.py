@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from .. import __version__
+from .. import __version__, chat
 from ..errors import Error
 from . import streams
 from .signals import orderly_end
@@ -82,6 +82,7 @@ def _dispatch(argv: list[str]) -> int:
     # Intermixed: "generate TARGET --drafter DRAFTER PROMPT" has an optional positional behind an
     # option, which parse_args() and so subparsers would refuse.
     args = parser.parse_intermixed_args(argv[1:])
+    chat.expected = argv[0] in ("chat", "serve")
     from .notes import notes
 
     with notes(getattr(args, "quiet", False), getattr(args, "verbose", False)):
