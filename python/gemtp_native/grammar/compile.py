@@ -112,8 +112,8 @@ def _schema_text(schema: Any) -> str:
     schema = json.loads(text)
     if is_endless(schema):
         raise ArgumentError(
-            "json_schema asks for a text without end: it refers to itself in a part that has to come; "
-            "make that part optional, or let it be null"
+            "json_schema asks for a text without end: it refers to itself in a part that has to "
+            "come; make that part optional, or let it be null"
         )
     return json.dumps(without_unknown_formats(schema))
 

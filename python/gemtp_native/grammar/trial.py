@@ -22,7 +22,7 @@ SECONDS = 2.0
 MEMORY = 128 << 20
 """Bytes that one grammar may take."""
 STACK = 16 << 20
-"""Bytes of stack that a grammar may take here; where it is compiled next, there are twice as many."""
+"""Bytes of stack that a grammar may take here; where it is compiled next, it gets twice as many."""
 STEP_SECONDS = 0.25
 """Of processor time, for what may come at one position."""
 IDLE = 60.0

@@ -5,12 +5,17 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from collections.abc import Collection, Iterable
 from typing import Any, NoReturn
 
 from .errors import RequestError
 
 MAX_NESTING = 64
+MAX_VALUES = 300_000
+"""In a body: more than the longest context has tokens."""
+
+_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*"', re.DOTALL)
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
@@ -21,6 +26,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
         raise RequestError(
             f"the body is not valid UTF-8 (byte {e.start}); send JSON in UTF-8", code="invalid_json"
         ) from None
+    _check_count(body)
     try:
         data = json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except RequestError:
@@ -39,6 +45,26 @@ def parse_json(body: bytes) -> dict[str, Any]:
         raise RequestError(f"the body is {_kind(data)}; send a JSON object", code="invalid_json")
     _check(data)
     return data
+
+
+def _check_count(body: bytes) -> None:
+    """Other threads wait while json reads, so there may not be too much."""
+    if sum(map(body.count, _SEPARATORS)) <= MAX_VALUES:
+        return
+    count = last = 0
+    for text in _STRING.finditer(body):
+        count += sum(body.count(c, last, text.start()) for c in _SEPARATORS)
+        last = text.end()
+        if count > MAX_VALUES:
+            break
+    count += sum(body.count(c, last) for c in _SEPARATORS)
+    if count > MAX_VALUES:
+        raise RequestError(
+            f"the body holds more than {MAX_VALUES} values; send less at once", code="invalid_json"
+        )
+
+
+_SEPARATORS = (b",", b"[", b"{")
 
 
 def _no_number(name: str) -> NoReturn:
