@@ -147,8 +147,11 @@ class App:
     async def _written(self, request: Request, answer: Callable[[Fields], Any]) -> None:
         """Answers what takes more than a moment, but no pass of the model."""
         async with self._body(request) as body:
-            out = await self.service.aside(lambda: dumps(answer(Fields(parse_json(body)))))
+            out = await self.service.aside(lambda: dumps(answer(self._fields(body))))
             await request.respond_written(out)
+
+    def _fields(self, body: bytes) -> Fields:
+        return Fields(parse_json(body), lenient=self._settings.lenient)
 
     @asynccontextmanager
     async def _body(self, request: Request) -> AsyncIterator[bytes]:
@@ -205,7 +208,8 @@ class App:
             f.refuse("content", "it must be a text")
         bos, special = f.boolean("add_special"), f.boolean("parse_special")
         pieces = f.boolean("with_pieces")
-        f.finish(["model"], self._settings.lenient)
+        f.take("model")
+        f.finish()
         ids = self._model.tokenize(text, add_bos=bool(bos), special=bool(special))
         if pieces:
             named = [{"id": i, "piece": self._model.detokenize([i], True)} for i in ids]
@@ -220,7 +224,8 @@ class App:
         if ids is None or not all(type(i) is int and 0 <= i <= MOST_TOKENS for i in ids):
             f.refuse("tokens", "it must be a list of token ids")
         special = f.boolean("special")
-        f.finish(["model"], self._settings.lenient)
+        f.take("model")
+        f.finish()
         return {"content": self._model.detokenize(ids, bool(special))}
 
     # ---------------------------------------------------------------- the server
