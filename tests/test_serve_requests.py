@@ -51,8 +51,9 @@ def still_answers(demo_server: Server):
         b'{"prompt": "x", "metadata": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}",
         b'{"prompt": "x\n"}',
         b"\x00" * 100,
+        b'{"prompt": [' + b"[]," * 400_000 + b"1]}",
     ],
-    ids=range(22),
+    ids=range(23),
 )
 def test_bodies_that_are_no_json(demo_server: Server, body):
     for path in (COMPLETE, CHAT, "/tokenize"):
@@ -68,6 +69,8 @@ def test_large_bodies(demo_server: Server):
         assert (answer.status, answer.error["code"]) == (413, "body_too_large")
     almost = json.dumps({"content": "ab " * ((4 << 20) // 3 - 20)}).encode()
     assert demo_server.ask("/tokenize", almost).status == 200
+    commas = json.dumps({"content": '1,"2",' * 300_000}).encode()  # of a text, not of JSON
+    assert demo_server.ask("/tokenize", commas).status == 200
 
 
 # ---------------------------------------------------------------- members

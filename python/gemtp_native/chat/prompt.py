@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
@@ -18,6 +19,9 @@ _log = logging.getLogger("gemtp_native")
 # Keys as templates call them -> what vocabularies call the tokens.
 _NAMED = {"eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
 
+_KEPT = 1_000_000
+"""Characters of given templates that are kept ready, beside the one used last."""
+
 
 class Chats:
     """Templates of an engine's file, or given ones, each made ready once."""
@@ -25,6 +29,7 @@ class Chats:
     def __init__(self, engine: _core.Engine, path: str | bytes):
         self._engine = engine
         self._file = os.path.basename(os.fsdecode(path))
+        self._lock = threading.Lock()
         self._templates: dict[str | None, Renderer] = {}
 
     def prompt(
@@ -35,10 +40,25 @@ class Chats:
             raise ArgumentError(f"the template is a {type(template).__name__}; it must be text")
         given = prepared(messages)
         declared = prepared_tools(tools)
-        if template not in self._templates:
-            self._templates[template] = self._load(template)
-        rendered = self._templates[template].render(given, declared, bool(thinking))
+        rendered = self._ready(template).render(given, declared, bool(thinking))
         return rendered.text, self._engine.tokenizer.encode_chat(rendered.text, rendered.literal)
+
+    def _ready(self, source: str | None) -> Renderer:
+        """Kept while there is room; the file's own always."""
+        with self._lock:
+            found = self._templates.get(source)
+        if found is None:
+            found = self._load(source)
+        with self._lock:
+            self._templates.pop(source, None)
+            self._templates[source] = found  # the last
+            given = [text for text in self._templates if text is not None]
+            size = sum(map(len, given))
+            for text in given[:-1]:
+                if size > _KEPT:
+                    size -= len(text)
+                    del self._templates[text]
+        return found
 
     def _load(self, source: str | None) -> Renderer:
         from .template import BuiltinTemplate

@@ -87,8 +87,8 @@ class App:
             await request.respond_error(error)
 
     async def _handle(self, request: Request) -> None:
-        self._guard.check(request.headers)
         request.check()
+        self._guard.check(request.headers)
         request.extra += self._guard.cors(request.headers)
         if self.service.draining:
             request.extra.append((b"connection", b"close"))
