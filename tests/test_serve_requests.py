@@ -145,6 +145,14 @@ def test_unknown_members_are_refused(demo_server: Server):
         assert demo_server.complete("x", max_tokens=1, **{ignored: "x"})
 
 
+@pytest.mark.parametrize("name", ["\n", "\x00", "", "a\u2028b", "x" * 10_000, "\U0001f600"])
+def test_names_of_any_kind_are_repeated_in_one_line(demo_server: Server, name):
+    for body in ({name: 1}, {"messages": [{"role": name, "content": "x"}]}):
+        answer = demo_server.ask(CHAT, {"messages": ASK, **body})
+        assert answer.status == 400
+        assert answer.error["message"].isprintable()
+
+
 def test_null_is_absent(demo_server: Server):
     body = {"prompt": "x", "max_tokens": 1, "stop": None, "temperature": None, "n": None}
     body |= {"logit_bias": None, "stream": None, "seed": None, "suffix": None, "echo": None}
@@ -157,6 +165,14 @@ def test_prompts_that_do_not_fit(demo_server: Server):
         assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
         streamed = demo_server.ask(COMPLETE, {**body, "stream": True})
         assert streamed.status == 400  # said before the stream begins
+    hopeless = "ab " * 1_200_000
+    for path, body in (
+        (COMPLETE, {"prompt": hopeless}),
+        (CHAT, {"messages": [*ASK, {"role": "user", "content": hopeless}]}),
+    ):
+        answer = demo_server.ask(path, body)
+        assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
+        assert "characters" in answer.error["message"]
     answer = demo_server.ask(COMPLETE, {"prompt": [2, 10**6]})
     assert answer.status == 400
     answer = demo_server.ask(COMPLETE, {"prompt": [2, -5]})

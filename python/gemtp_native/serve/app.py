@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
@@ -141,8 +142,13 @@ class App:
         self, request: Request, read: Callable[[dict[str, Any], Settings], Work]
     ) -> None:
         async with self._body(request) as body:
-            work = await self.service.aside(lambda: read(parse_json(body), self._settings))
+            work = await self.service.aside(partial(self._read, read, body))
             await self.service.answer(request, work)
+
+    def _read(self, read: Callable[[dict[str, Any], Settings], Work], body: bytes) -> Work:
+        work = read(parse_json(body), self._settings)
+        self.service.check_length(work)
+        return work
 
     async def _written(self, request: Request, answer: Callable[[Fields], Any]) -> None:
         """Answers what takes more than a moment, but no pass of the model."""

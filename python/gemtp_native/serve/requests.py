@@ -102,6 +102,11 @@ class _Chat:
     conversation: dict[str, Any]
     options: dict[str, Any]
 
+    @property
+    def characters(self) -> int:
+        contents = [m["content"] for m in self.conversation["messages"] if _is_users(m)]
+        return sum(len(c.strip()) for c in contents if isinstance(c, str))
+
     def ids(self, model: Model) -> list[int]:
         return model.chat_prompt(**self.conversation)[1]
 
@@ -111,10 +116,19 @@ class _Chat:
         )
 
 
+def _is_users(message: Any) -> bool:
+    """Whether all of its content comes into the prompt."""
+    return isinstance(message, dict) and message.get("role") == "user" and "content" in message
+
+
 @dataclass(frozen=True)
 class _Text:
     text: str | list[int]
     options: dict[str, Any]
+
+    @property
+    def characters(self) -> int:
+        return len(self.text) if isinstance(self.text, str) else 0
 
     def ids(self, model: Model) -> list[int]:
         return model.tokenize(self.text) if isinstance(self.text, str) else self.text

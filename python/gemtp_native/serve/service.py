@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import suppress
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
 from .answers import Answer
@@ -48,7 +49,7 @@ class Service:
         self._generators = ThreadPoolExecutor(settings.parallel, "gemtp-sequence")
         self._helpers = ThreadPoolExecutor(2, "gemtp-helper")
         self._open: set[Channel[Event]] = set()
-        self.bodies = Bodies(settings.max_bodies, lambda: self._helpers.submit(give_back))
+        self.bodies = Bodies(settings.max_bodies, self._give_back)
 
     @property
     def idle(self) -> bool:
@@ -57,6 +58,31 @@ class Service:
     async def aside(self, work: Callable[[], T]) -> T:
         """Something that takes more than a moment, but no pass of the model."""
         return await asyncio.get_running_loop().run_in_executor(self._helpers, work)
+
+    def _give_back(self) -> None:
+        """Soon: who has been answered still holds what it was answered with."""
+
+        def submit() -> None:
+            with suppress(RuntimeError):  # it has been closed
+                self._helpers.submit(give_back)
+
+        asyncio.get_running_loop().call_later(_SOON, submit)
+
+    @cached_property
+    def _longest(self) -> int:
+        """Characters of the longest token."""
+        tokenizer = self.model._engine.tokenizer
+        return max(len(tokenizer.token_text(id)) for id in range(tokenizer.vocab_size))
+
+    def check_length(self, work: Work) -> None:
+        """Refuses what cannot fit before anything is made of it; the rest is counted in tokens."""
+        most = max(sequence.prompt.characters for sequence in work.sequences)
+        if most > self.model.context and most > self.model.context * self._longest:
+            raise RequestError(
+                f"the prompt has {most} characters, which are more than the context's "
+                f"{self.model.context} tokens can spell; shorten it",
+                code="context_length_exceeded",
+            )
 
     def stop(self) -> None:
         """Ends all that runs, with an error."""
@@ -168,6 +194,7 @@ class Service:
             self.metrics.first_token.observe(event.queue_seconds + event.first_seconds)
 
 
+_SOON = 0.5  # seconds
 _MUCH = 1000  # tokens and log-probabilities of them
 
 
