@@ -223,6 +223,15 @@ def test_wrong_arguments(model):
         model.chat([{"role": "user", "content": "x", "more": deep}])
 
 
+def test_given_templates_are_kept_while_there_is_room(model):
+    for i in range(12):
+        source = f"{i}{{{{ messages[0].content }}}}" + "{# " + "x" * 200_000 + " #}"
+        assert model.chat_prompt(ASK, template=source)[0].startswith(str(i))
+    kept = [text for text in model._chats._templates if text is not None]
+    assert sum(map(len, kept)) <= 1_000_000
+    assert kept[-1] == source
+
+
 def test_another_template(model):
     source = "{{ bos_token }}{{ messages[0].content | upper }}{{ '!' if enable_thinking }}"
     assert model.chat_prompt(ASK, template=source)[0] == "<bos>DEF F(X):"

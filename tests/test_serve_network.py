@@ -55,6 +55,29 @@ def target():
         ({"Host": "localhost:80", "Origin": "null"}, 403),
         ({"Host": "localhost:80", "Origin": "file://localhost:80"}, 403),
         ({"Host": "rebound.example.org", "Origin": "http://rebound.example.org"}, 403),
+        ({"Host": "::1"}, 200),
+        ({"Host": "127.0.0.2:8080"}, 200),
+        ({"Host": "localhost."}, 200),
+        ({"Host": "localhost", "Origin": "http://localhost:80"}, 200),
+        ({"Host": "localhost:443", "Origin": "https://localhost"}, 200),
+        ({"Host": "[::1]:80", "Origin": "http://[::1]"}, 200),
+        ({"Host": "[localhost].example.org"}, 403),
+        ({"Host": "[localhost]"}, 403),
+        ({"Host": "[::1].example.org"}, 403),
+        ({"Host": "[::1"}, 403),
+        ({"Host": "localhost:80:80"}, 403),
+        ({"Host": "localhost:x"}, 403),
+        ({"Host": "user@localhost"}, 403),
+        ({"Host": "localhost/x"}, 403),
+        ({"Host": "localhost:80", "Origin": "http://["}, 403),
+        ({"Host": "localhost:80", "Origin": "http://[::1"}, 403),
+        ({"Host": "localhost:80", "Origin": "httpevil://localhost:80"}, 403),
+        ({"Host": "localhost:80", "Origin": "http://user@localhost:80"}, 403),
+        ({"Host": "localhost:80", "Origin": "http://localhost:80/path"}, 403),
+        ({"Host": "localhost:80", "Origin": "https://localhost:81"}, 403),
+        ({"Host": "localhost:80", "Origin": "://localhost:80"}, 403),
+        ({"Host": "localhost:80", "Origin": ""}, 403),
+        ({"Host": "localhost:80", "Origin": "\xff\xfe"}, 403),
     ],
 )
 def test_host_and_origin(demo_server: Server, headers, status):
@@ -250,6 +273,84 @@ def test_headers_and_bodies_that_do_not_come(tmp_path):
                 assert s.recv(12) == b"HTTP/1.1 200"
                 time.sleep(0.2)
                 s.recv(4096)
+
+
+def spoken(server: Server, head: str, body: bytes = b"") -> bytes:
+    """All that comes until the server closes the connection."""
+    with server.connect() as s:
+        s.sendall(head.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n" + body)
+        data = b""
+        with contextlib.suppress(ConnectionError):
+            while part := s.recv(65536):
+                data += part
+    return data
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Content-Length: 2\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\nContent-Length: 200",
+        "Content-Length: 2\nContent-Length: 3",
+        "Content-Length: -1",
+        "Transfer-Encoding: gzip",
+        "Origin: http://localhost\nOrigin: http://example.org",
+        "Authorization: Bearer a\nAuthorization: Bearer b",
+        "Host: example.org",
+    ],
+)
+def test_requests_with_two_meanings_are_refused_and_closed(demo_server: Server, headers):
+    head = f"POST /tokenize HTTP/1.1\nHost: localhost\n{headers}"
+    data = spoken(demo_server, head, b"2\r\n{}\r\n0\r\n\r\nGET /health HTTP/1.1\r\n\r\n")
+    answer, _, body = data.partition(b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"connection: close" in answer.lower()
+    assert json.loads(body)["error"]["code"] == "invalid_http"
+    assert data.count(b"HTTP/1.1") == 1
+    assert "Traceback" not in demo_server.log.read_text()
+
+
+def test_paths_with_slashes_that_say_nothing(demo_server: Server):
+    for path in ("/v1//models", "/v1/models/", "//v1/models//"):
+        assert demo_server.ask(path).json["object"] == "list"
+    assert demo_server.ask("//").status == 200
+
+
+def test_memory_of_large_bodies_is_bounded_and_given_back(tmp_path):
+    with limited(tmp_path, max_bodies=8 << 20) as server:
+        server.complete(**SHORT)
+
+        def memory() -> int:
+            with open(f"/proc/{server.process.pid}/statm") as f:
+                return int(f.read().split()[1]) * resource.getpagesize()
+
+        before = most = memory()
+        body = json.dumps({"prompt": "ab " * 1_200_000, "unheard_of": 1}).encode()
+        with ThreadPoolExecutor(40) as threads:
+            answers = [threads.submit(server.ask, COMPLETE, body) for _ in range(40)]
+            while not all(a.done() for a in answers):
+                most = max(most, memory())
+                time.sleep(0.01)
+        assert {a.result().status for a in answers} <= {400, 503}
+        assert most - before < 120 << 20
+        deadline = time.monotonic() + 5
+        while memory() - before > 40 << 20 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert memory() - before <= 40 << 20
+
+
+def test_others_are_answered_while_much_is_done(demo_server: Server):
+    body = json.dumps({"content": "ab " * 400_000, "with_pieces": True}).encode()
+    demo_server.ask("/health")
+    with ThreadPoolExecutor(1) as threads:
+        large = threads.submit(demo_server.ask, "/tokenize", body)
+        longest = 0.0
+        while not large.done():
+            begin = time.monotonic()
+            assert demo_server.ask("/health").status == 200
+            longest = max(longest, time.monotonic() - begin)
+        assert large.result().json["count"] > 100_000
+    assert longest < 1
 
 
 def test_what_is_no_http(demo_server: Server):

@@ -51,8 +51,9 @@ def still_answers(demo_server: Server):
         b'{"prompt": "x", "metadata": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}",
         b'{"prompt": "x\n"}',
         b"\x00" * 100,
+        b'{"prompt": [' + b"[]," * 400_000 + b"1]}",
     ],
-    ids=range(22),
+    ids=range(23),
 )
 def test_bodies_that_are_no_json(demo_server: Server, body):
     for path in (COMPLETE, CHAT, "/tokenize"):
@@ -68,6 +69,8 @@ def test_large_bodies(demo_server: Server):
         assert (answer.status, answer.error["code"]) == (413, "body_too_large")
     almost = json.dumps({"content": "ab " * ((4 << 20) // 3 - 20)}).encode()
     assert demo_server.ask("/tokenize", almost).status == 200
+    commas = json.dumps({"content": '1,"2",' * 300_000}).encode()  # of a text, not of JSON
+    assert demo_server.ask("/tokenize", commas).status == 200
 
 
 # ---------------------------------------------------------------- members
@@ -147,6 +150,14 @@ def test_unknown_members_are_refused(demo_server: Server):
         assert demo_server.complete("x", max_tokens=1, **{ignored: "x"})
 
 
+@pytest.mark.parametrize("name", ["\n", "\x00", "", "a\u2028b", "x" * 10_000, "\U0001f600"])
+def test_names_of_any_kind_are_repeated_in_one_line(demo_server: Server, name):
+    for body in ({name: 1}, {"messages": [{"role": name, "content": "x"}]}):
+        answer = demo_server.ask(CHAT, {"messages": ASK, **body})
+        assert answer.status == 400
+        assert answer.error["message"].isprintable()
+
+
 def test_null_is_absent(demo_server: Server):
     body = {"prompt": "x", "max_tokens": 1, "stop": None, "temperature": None, "n": None}
     body |= {"logit_bias": None, "stream": None, "seed": None, "suffix": None, "echo": None}
@@ -159,6 +170,14 @@ def test_prompts_that_do_not_fit(demo_server: Server):
         assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
         streamed = demo_server.ask(COMPLETE, {**body, "stream": True})
         assert streamed.status == 400  # said before the stream begins
+    hopeless = "ab " * 1_200_000
+    for path, body in (
+        (COMPLETE, {"prompt": hopeless}),
+        (CHAT, {"messages": [*ASK, {"role": "user", "content": hopeless}]}),
+    ):
+        answer = demo_server.ask(path, body)
+        assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
+        assert "characters" in answer.error["message"]
     answer = demo_server.ask(COMPLETE, {"prompt": [2, 10**6]})
     assert answer.status == 400
     answer = demo_server.ask(COMPLETE, {"prompt": [2, -5]})

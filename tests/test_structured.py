@@ -6,12 +6,15 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 
 import jsonschema
 import pytest
 
 import gemtp_native as gemtp
 from gemtp_native import _core
+from gemtp_native.grammar import Grammars, source_of, trial, vocabulary
+from grammar_bombs import bombs
 
 pytest.importorskip("llguidance")
 
@@ -255,6 +258,80 @@ def test_deep_schemas_are_refused(model):
         model.generate("x", json_schema='{"items":' * 100000)
 
 
+SELVES = [bomb for bomb in bombs() if bomb[0].startswith("self-")]
+
+
+@pytest.mark.parametrize("bomb", SELVES, ids=lambda bomb: bomb[0])
+def test_schemas_without_a_finite_text(model, bomb):
+    with pytest.raises(gemtp.ArgumentError, match="a text without end: it refers to itself"):
+        model.generate("x", json_schema=bomb[2])
+
+
+def test_schemas_that_refer_to_themselves_and_end(model):
+    node = {"anyOf": [{"type": "null"}, {"$ref": "#"}]}
+    linked = {"type": "object", "properties": {"next": node}, "required": ["next"]}
+    assert model.generate("x = ", json_schema=linked, max_tokens=9).text.startswith('{"next": ')
+    lists = {"type": "array", "items": {"$ref": "#"}, "maxItems": 2}
+    assert model.generate("x = ", json_schema=lists, max_tokens=9).text.startswith("[")
+
+
+def test_grammars_that_take_too_much(model):
+    """A part of `python tests/grammar_bombs.py`, which has them all."""
+    grammars = Grammars()
+    grammars.constraint(model._engine, source_of(regex="a"))
+    before = trial.memory()
+    refusals = []
+    for name, kind, text in list(bombs())[::6]:
+        begin = time.monotonic()
+        try:
+            grammars.constraint(model._engine, source_of(**{kind: text}))
+        except gemtp.ArgumentError as e:
+            refusals.append(str(e))
+        assert time.monotonic() - begin < 60, name
+        assert trial.memory() - before < 400 << 20, name
+        assert sum(kept.bytes for kept in grammars._kept.values()) <= vocabulary.KEPT
+    assert len(refusals) > 3
+    assert all("\n" not in refusal and len(refusal) < 300 for refusal in refusals)
+
+
+def test_what_crashes_or_hangs_a_compiler_is_refused(model):
+    wanted = {"chain-2000": "too deeply", "both-40": "takes", "ambiguous-2000": "takes"}
+    for name, kind, text in bombs():
+        if name in wanted:
+            for _ in range(2):  # the second time it is remembered
+                begin = time.monotonic()
+                with pytest.raises(gemtp.ArgumentError, match=wanted[name]):
+                    model.generate("x", **{kind: text})
+            assert time.monotonic() - begin < 0.5
+    assert model.generate("x = ", regex="[0-9]{5}").text.isdigit()
+
+
+def test_what_is_kept_is_bounded_by_its_size(model, monkeypatch):
+    monkeypatch.setattr(vocabulary, "KEPT", 1 << 20)
+    grammars = Grammars()
+    for i in range(20):
+        grammars.constraint(model._engine, source_of(regex=f"a{{{i + 1}}}"))
+    assert 0 < sum(kept.bytes for kept in grammars._kept.values()) <= 1 << 20
+    assert len(grammars._kept) <= 4
+
+
+def test_formats_that_nobody_knows_are_annotations(model):
+    schema = {
+        "type": "object",
+        "properties": {
+            "format": {"type": "string", "format": "color", "maxLength": 3},
+            "day": {"type": "string", "format": "date"},
+            "n": {"type": "integer", "format": "int32", "maximum": 5, "minimum": 0},
+            "same": {"const": {"format": "color"}},
+        },
+        "required": ["format", "day", "n", "same"],
+        "additionalProperties": False,
+    }
+    found = json.loads(model.generate("x = ", json_schema=schema, max_tokens=200).text)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", found["day"])
+    assert found["same"] == {"format": "color"}
+
+
 def test_a_mask_that_leaves_nothing_is_an_error_with_and_without_drafting(model):
     bytes_of_tokens, _ = _core.grammar_vocabulary(model._engine.tokenizer)
     digits = [i for i, b in enumerate(bytes_of_tokens) if re.fullmatch(b"[0-9]", b)]
@@ -301,6 +378,11 @@ def test_an_answer_follows_its_format(model):
     assert model.chat(ASK, json_schema=PERSON, max_tokens=300).content in texts
     reply = model.chat(ASK, response_format={"type": "text"}, max_tokens=9)
     assert reply.content == model.chat(ASK, max_tokens=9).content
+    for same in (
+        {"type": "json_object", "schema": PERSON},
+        {"type": "json_schema", "schema": PERSON, "name": "person", "strict": True},
+    ):
+        assert model.chat(ASK, response_format=same, max_tokens=300).content in texts
     reply = model.chat(ASK, response_format={"type": "json_object"}, max_tokens=40)
     assert reply.content.startswith("{")
 
@@ -455,6 +537,9 @@ def test_wrong_tool_choices_are_refused(model, choice, tools, why):
         {"type": "json_schema"},
         {"type": "json_schema", "json_schema": {"name": "x"}},
         {"type": "json_schema", "json_schema": {"schema": []}},
+        {"type": "json_schema", "json_schema": {"schema": {}, "shema": {}}},
+        {"type": "json_schema", "json_schema": {"schema": {}}, "schema": {}},
+        {"type": "json_object", "shema": {}},
     ],
 )
 def test_wrong_response_formats_are_refused(model, wrong):

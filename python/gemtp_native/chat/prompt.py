@@ -19,6 +19,9 @@ _log = logger()
 # Keys as templates call them -> what vocabularies call the tokens.
 _NAMED = {"eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
 
+_KEPT = 1_000_000
+"""Characters of given templates that are kept ready, beside the one used last."""
+
 
 def _can_go_on(message: dict[str, Any]) -> bool:
     """Whether it is something that the assistant has begun to say."""
@@ -53,6 +56,7 @@ class Chats:
     def __init__(self, engine: _core.Engine, path: str | bytes):
         self._engine = engine
         self._file = os.path.basename(os.fsdecode(path))
+        self._lock = threading.Lock()
         self._templates: dict[str | None, Renderer] = {}
 
     def prompt(
@@ -94,9 +98,7 @@ class Chats:
         if continue_final_message:
             given.pop()
         with one_clock():
-            if template not in self._templates:
-                self._templates[template] = self._load(template)
-            rendered = self._templates[template].render(
+            rendered = self._ready(template).render(
                 given,
                 declared,
                 bool(thinking),
@@ -119,6 +121,23 @@ class Chats:
             rendered = rendered.with_more("<|channel>thought\n", thought)
             rendered = rendered.with_more("\n<channel|>" if text else "", "")
         return rendered.with_more("", text)
+
+    def _ready(self, source: str | None) -> Renderer:
+        """Kept while there is room; the file's own always."""
+        with self._lock:
+            found = self._templates.get(source)
+        if found is None:
+            found = self._load(source)
+        with self._lock:
+            self._templates.pop(source, None)
+            self._templates[source] = found  # the last
+            given = [text for text in self._templates if text is not None]
+            size = sum(map(len, given))
+            for text in given[:-1]:
+                if size > _KEPT:
+                    size -= len(text)
+                    del self._templates[text]
+        return found
 
     def _load(self, source: str | None) -> Renderer:
         from .template import BuiltinTemplate

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError
+from .schema import is_endless, without_unknown_formats
+
+if TYPE_CHECKING:
+    from .helper import Verdict
 
 # As json.dumps writes: what lies between two values is certain then, and costs no choice.
 _JSON_STYLE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -16,6 +22,9 @@ _JSON_STYLE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_s
 _MAX_NESTING = 100
 # Parts of a schema that are tried one by one to say where it fails.
 _MAX_PARTS = 200
+_PLACE_SECONDS = 1.0
+_MAX_REASON = 200  # characters
+_MAX_SOURCE = 1_000_000  # characters
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,11 @@ class Source:
 
     kind: str
     text: str
+
+    @property
+    def digest(self) -> bytes:
+        """Stands for it where it is remembered."""
+        return hashlib.sha256(f"{self.kind}:{self.text}".encode()).digest()
 
     def grammar(self) -> str:
         """As llguidance takes it."""
@@ -55,7 +69,15 @@ def source_of(json_schema: Any = None, regex: Any = None, grammar: Any = None) -
     return Source(kind, value)
 
 
+def _check_size(kind: str, text: str) -> None:
+    if len(text) > _MAX_SOURCE:
+        raise ArgumentError(
+            f"{kind} has {len(text)} characters; it must have at most {_MAX_SOURCE:,}"
+        )
+
+
 def _check_text(kind: str, text: str) -> None:
+    _check_size(kind, text)
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -81,11 +103,19 @@ def _schema_text(schema: Any) -> str:
     try:
         if _nesting(schema) > _MAX_NESTING:
             raise RecursionError
-        return json.dumps(schema, allow_nan=False, ensure_ascii=True)
+        text = json.dumps(schema, allow_nan=False, ensure_ascii=True)
     except RecursionError:
         raise ArgumentError(f"json_schema is nested deeper than {_MAX_NESTING} levels") from None
     except (TypeError, ValueError) as e:
         raise ArgumentError(f"json_schema cannot be written as JSON: {e}") from None
+    _check_size("json_schema", text)
+    schema = json.loads(text)
+    if is_endless(schema):
+        raise ArgumentError(
+            "json_schema asks for a text without end: it refers to itself in a part that has to "
+            "come; make that part optional, or let it be null"
+        )
+    return json.dumps(without_unknown_formats(schema))
 
 
 def _nesting(value: Any, level: int = 0) -> int:
@@ -97,14 +127,16 @@ def _nesting(value: Any, level: int = 0) -> int:
     return max((_nesting(child, level + 1) for child in children), default=level)
 
 
-def failure(source: Source, message: str, error_of: Callable[[str], str]) -> ArgumentError:
-    """The error for a source that cannot be compiled. message: llguidance's; error_of: what it says
-    of another grammar, "" if nothing is wrong with that one."""
+def failure(
+    source: Source, verdict: Verdict, verdict_of: Callable[[str], Verdict]
+) -> ArgumentError:
+    """The error for a source that cannot be compiled. verdict_of: what is to be said of another
+    grammar."""
     where = ""
-    if source.kind == "json_schema":
-        place = _place(json.loads(source.text), _reason(message), error_of)
+    if source.kind == "json_schema" and not verdict.exceeds:
+        place = _place(json.loads(source.text), _reason(verdict.error), verdict_of)
         where = f" at {place}" if place else ""
-    return ArgumentError(f"{source.kind} cannot be compiled{where}: {_reason(message)}")
+    return ArgumentError(f"{source.kind} cannot be compiled{where}: {_reason(verdict.error)}")
 
 
 def _reason(message: str) -> str:
@@ -114,22 +146,23 @@ def _reason(message: str) -> str:
     first = lines[0].rstrip(":") if lines else ""
     if errors:
         first = first.removesuffix(": regex parse error")
-        return f"{first}: {errors[0]}" if first else errors[0]
-    return first
+        first = f"{first}: {errors[0]}" if first else errors[0]
+    return first if len(first) <= _MAX_REASON else f"{first[: _MAX_REASON - 3]}..."
 
 
-def _place(schema: Any, reason: str, error_of: Callable[[str], str]) -> str:
+def _place(schema: Any, reason: str, verdict_of: Callable[[str], Verdict]) -> str:
     """JSON pointer of the innermost part that fails for the same reason; "": the whole."""
     shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     found = ""
+    deadline = time.monotonic() + _PLACE_SECONDS
     for count, (pointer, part) in enumerate(_parts(schema, "")):
-        if count == _MAX_PARTS:
+        if count == _MAX_PARTS or time.monotonic() > deadline:
             break
         if not pointer.startswith(found):
             continue
         try:
             grammar = Source("json_schema", json.dumps({**shared, **part})).grammar()
-            if _reason(error_of(grammar)) == reason:
+            if _reason(verdict_of(grammar).error) == reason:
                 found = pointer
         except ValueError:
             continue

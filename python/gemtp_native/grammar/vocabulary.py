@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import _core
 from ..errors import ArgumentError
 from ..log import logger
+from . import trial
 from .compile import Source, failure
+from .helper import LIMITS, Helper, Verdict
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 _log = logger("grammar")
 
-_KEPT = 32  # compiled grammars
+KEPT = 64 << 20
+"""Bytes of compiled grammars that are kept."""
+_LEAST = 256 << 10  # bytes that a compiled grammar is taken for
+_REFUSALS = 256  # that are remembered
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    matcher: LLMatcher
+    bytes: int
 
 
 class _Wrapper:
@@ -34,50 +49,79 @@ class _Wrapper:
 
 
 class Grammars:
-    """Compiles grammars for a model. Its vocabulary is taken in once, when the first is asked for;
-    what has been compiled is kept. For any thread."""
+    """Compiles grammars for a model. Its vocabulary is taken in once, when the first is asked for.
+    What has been compiled is kept while there is room, and what cannot be as a sentence. For any
+    thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._compiling = threading.Lock()
+        self._lock = threading.Lock()  # of what follows; nobody holds it for long
+        self._kept: OrderedDict[bytes, _Compiled] = OrderedDict()
+        self._refusals: OrderedDict[bytes, str] = OrderedDict()
         self._tokenizer: LLTokenizer | None = None
-        self._compiled: OrderedDict[Source, LLMatcher] = OrderedDict()
+        self._helper: Helper | None = None
 
     def constraint(self, engine: _core.Engine, source: Source | None) -> _core.Constraint | None:
         """For one generation. Raises ArgumentError for what cannot be compiled."""
         if source is None:
             return None
-        with self._lock:
-            matcher = self._matcher(engine, source)
-            return _core.matcher_constraint(matcher.deep_copy())
+        matcher = self._found(source)
+        if matcher is None:
+            with self._compiling:
+                matcher = self._found(source) or self._made(engine, source)
+        return _core.matcher_constraint(matcher)
 
-    def _matcher(self, engine: _core.Engine, source: Source) -> LLMatcher:
+    def _found(self, source: Source) -> LLMatcher | None:
+        """A copy of its own, of what is kept."""
+        with self._lock:
+            refusal = self._refusals.get(source.digest)
+            found = self._kept.get(source.digest)
+            if found is not None:
+                self._kept.move_to_end(source.digest)
+        if refusal is not None:
+            raise ArgumentError(refusal)
+        return found.matcher.deep_copy() if found else None
+
+    def _made(self, engine: _core.Engine, source: Source) -> LLMatcher:
         try:
-            from llguidance import LLMatcher
+            import llguidance  # noqa: F401
         except ImportError:
             raise ArgumentError(
                 f"{source.kind} needs llguidance: pip install 'gemtp-native[grammar]'"
             ) from None
-        found = self._compiled.get(source)
-        if found is None:
-            tokenizer = self._vocabulary(engine)
+        try:
+            compiled = self._compiled(engine, source)
+        except ArgumentError as e:
+            with self._lock:
+                self._refusals[source.digest] = str(e)
+                if len(self._refusals) > _REFUSALS:
+                    self._refusals.popitem(last=False)
+            raise
+        with self._lock:
+            self._kept[source.digest] = compiled
+            while sum(c.bytes for c in self._kept.values()) > KEPT:
+                self._kept.popitem(last=False)
+        return compiled.matcher.deep_copy()
 
-            def compiled(grammar: str) -> LLMatcher:
-                return LLMatcher(tokenizer, grammar, log_level=0)
+    def _compiled(self, engine: _core.Engine, source: Source) -> _Compiled:
+        tokenizer = self._vocabulary(engine)
+        if self._helper is None:
+            self._helper = Helper(engine.tokenizer, engine.vocab_size)
+        helper = self._helper
+        verdict = helper.try_out(source.grammar())
+        if verdict.error:
+            raise failure(source, verdict, helper.try_out)
+        from llguidance import LLMatcher, LLParserLimits
 
-            try:
-                found = compiled(source.grammar())
-            except ValueError as e:
-                raise ArgumentError(f"{source.kind} cannot be compiled: {e}") from None
-            if found.is_error():
-                message = found.get_error()
-                raise failure(source, message, lambda other: compiled(other).get_error())
-            for warning in found.get_grammar_warnings():
-                _log.warning("%s: %s", source.kind, warning)
-            self._compiled[source] = found
-            if len(self._compiled) > _KEPT:
-                self._compiled.popitem(last=False)
-        self._compiled.move_to_end(source)
-        return found
+        limits = LLParserLimits(**LIMITS)
+        matcher = _with_stack(
+            lambda: LLMatcher(tokenizer, source.grammar(), log_level=0, limits=limits)
+        )
+        if matcher.is_error():
+            raise failure(source, Verdict(matcher.get_error()), helper.try_out)
+        for warning in matcher.get_grammar_warnings():
+            _log.warning("%s: %s", source.kind, warning)
+        return _Compiled(matcher, max(verdict.bytes, _LEAST))
 
     def _vocabulary(self, engine: _core.Engine) -> LLTokenizer:
         if self._tokenizer is None:
@@ -96,3 +140,20 @@ class Grammars:
                 slices=LLTokenizer.json_slices(),
             )
         return self._tokenizer
+
+
+def _with_stack(work: Callable[[], T]) -> T:
+    """In a thread whose stack holds whatever has passed the trial."""
+    made: list[T] = []
+    thread = threading.Thread(target=lambda: made.append(work()))
+    with _stacks:
+        usual = threading.stack_size(2 * trial.STACK)
+        try:
+            thread.start()
+        finally:
+            threading.stack_size(usual)
+    thread.join()
+    return made[0]
+
+
+_stacks = threading.Lock()

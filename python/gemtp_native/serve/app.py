@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
@@ -15,7 +17,7 @@ from . import metrics
 from .errors import RequestError, as_request_error
 from .fields import Fields, parse_json
 from .guard import Guard
-from .http import Gone, Receive, Request, Send
+from .http import Gone, Receive, Request, Send, dumps
 from .page_files import page_files
 from .requests import MOST_TOKENS, Work, chat_work, completion_work
 from .service import Service
@@ -86,6 +88,7 @@ class App:
             await request.respond_error(error)
 
     async def _handle(self, request: Request) -> None:
+        request.check()
         self._guard.check(request.headers)
         request.extra += self._guard.cors(request.headers)
         if self.service.draining:
@@ -130,16 +133,37 @@ class App:
     # ---------------------------------------------------------------- generating
 
     async def _chat_completions(self, request: Request) -> None:
-        await self.service.answer(request, await self._work(request, chat_work))
+        await self._generate(request, chat_work)
 
     async def _completions(self, request: Request) -> None:
-        await self.service.answer(request, await self._work(request, completion_work))
+        await self._generate(request, completion_work)
 
-    async def _work(
+    async def _generate(
         self, request: Request, read: Callable[[dict[str, Any], Settings], Work]
-    ) -> Work:
-        body = await request.body(self._settings.max_body, self._settings.body_timeout)
-        return await self.service.aside(lambda: read(parse_json(body), self._settings))
+    ) -> None:
+        async with self._body(request) as body:
+            work = await self.service.aside(partial(self._read, read, body))
+            await self.service.answer(request, work)
+
+    def _read(self, read: Callable[[dict[str, Any], Settings], Work], body: bytes) -> Work:
+        work = read(parse_json(body), self._settings)
+        self.service.check_length(work)
+        return work
+
+    async def _written(self, request: Request, answer: Callable[[Fields], Any]) -> None:
+        """Answers what takes more than a moment, but no pass of the model."""
+        async with self._body(request) as body:
+            out = await self.service.aside(lambda: dumps(answer(self._fields(body))))
+            await request.respond_written(out)
+
+    def _fields(self, body: bytes) -> Fields:
+        return Fields(parse_json(body), lenient=self._settings.lenient)
+
+    @asynccontextmanager
+    async def _body(self, request: Request) -> AsyncIterator[bytes]:
+        s = self._settings
+        async with self.service.bodies.room(request.size(s.max_body), s.body_timeout):
+            yield await request.body(s.max_body, s.body_timeout)
 
     # ---------------------------------------------------------------- the model
 
@@ -182,37 +206,33 @@ class App:
         )
 
     async def _tokenize(self, request: Request) -> None:
-        body = await request.body(self._settings.max_body, self._settings.body_timeout)
+        await self._written(request, self._tokens_of)
 
-        def work() -> dict[str, Any]:
-            f = Fields(parse_json(body))
-            text = f.text("content")
-            if text is None:
-                f.refuse("content", "it must be a text")
-            bos, special = f.boolean("add_special"), f.boolean("parse_special")
-            pieces = f.boolean("with_pieces")
-            f.finish(["model"], self._settings.lenient)
-            ids = self._model.tokenize(text, add_bos=bool(bos), special=bool(special))
-            if pieces:
-                named = [{"id": i, "piece": self._model.detokenize([i], True)} for i in ids]
-                return {"tokens": named, "count": len(ids)}
-            return {"tokens": ids, "count": len(ids)}
-
-        await request.respond_json(await self.service.aside(work))
+    def _tokens_of(self, f: Fields) -> dict[str, Any]:
+        text = f.text("content")
+        if text is None:
+            f.refuse("content", "it must be a text")
+        bos, special = f.boolean("add_special"), f.boolean("parse_special")
+        pieces = f.boolean("with_pieces")
+        f.take("model")
+        f.finish()
+        ids = self._model.tokenize(text, add_bos=bool(bos), special=bool(special))
+        if pieces:
+            named = [{"id": i, "piece": self._model.detokenize([i], True)} for i in ids]
+            return {"tokens": named, "count": len(ids)}
+        return {"tokens": ids, "count": len(ids)}
 
     async def _detokenize(self, request: Request) -> None:
-        body = await request.body(self._settings.max_body, self._settings.body_timeout)
+        await self._written(request, self._text_of)
 
-        def work() -> dict[str, Any]:
-            f = Fields(parse_json(body))
-            ids = f.list("tokens")
-            if ids is None or not all(type(i) is int and 0 <= i <= MOST_TOKENS for i in ids):
-                f.refuse("tokens", "it must be a list of token ids")
-            special = f.boolean("special")
-            f.finish(["model"], self._settings.lenient)
-            return {"content": self._model.detokenize(ids, bool(special))}
-
-        await request.respond_json(await self.service.aside(work))
+    def _text_of(self, f: Fields) -> dict[str, Any]:
+        ids = f.list("tokens")
+        if ids is None or not all(type(i) is int and 0 <= i <= MOST_TOKENS for i in ids):
+            f.refuse("tokens", "it must be a list of token ids")
+        special = f.boolean("special")
+        f.take("model")
+        f.finish()
+        return {"content": self._model.detokenize(ids, bool(special))}
 
     # ---------------------------------------------------------------- the server
 

@@ -6,7 +6,10 @@ import asyncio
 import time
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .errors import RequestError
 
 
 def protocol(header_timeout: float, connections: int) -> type[H11Protocol]:
@@ -35,6 +38,20 @@ def protocol(header_timeout: float, connections: int) -> type[H11Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             self._forget_deadline()
             super().connection_lost(exc)
+
+        def send_400_response(self, msg: str) -> None:
+            """For what is no HTTP, in the form of all other errors."""
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                body = RequestError("this is not a valid HTTP request", code="invalid_http").body()
+                headers = [
+                    (b"content-type", b"application/json"),
+                    (b"content-length", str(len(body)).encode()),
+                    (b"connection", b"close"),
+                ]
+                answer = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+                for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
+                    self.transport.write(self.conn.send(event) or b"")
+            self.transport.close()
 
         @property
         def _busy(self) -> bool:

@@ -21,8 +21,8 @@ class RequestError(Exception):
         status: int = 400,
         headers: Sequence[Header] = (),
     ):
-        super().__init__(message)
-        self.message = message
+        self.message = _in_one_line(message)
+        super().__init__(self.message)
         self.param = param
         self.code = code
         self.status = status
@@ -38,7 +38,18 @@ class RequestError(Exception):
 
     def body(self) -> bytes:
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
-        return json.dumps({"error": error}, ensure_ascii=False).encode()
+        return json.dumps({"error": error}, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _in_one_line(message: str) -> str:
+    """What others have sent, and is repeated here, may be long or hold anything."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+    return (
+        line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 3 :]}"
+    )
+
+
+_LONGEST = 380  # characters
 
 
 def busy(message: str, code: str) -> RequestError:

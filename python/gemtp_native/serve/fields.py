@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import math
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
 from .errors import RequestError
 
+_log = logging.getLogger("gemtp_native.serve")
+
 MAX_NESTING = 64
+MAX_VALUES = 300_000
+"""In a body: more than the longest context has tokens."""
+
+_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*"', re.DOTALL)
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
@@ -21,6 +29,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
         raise RequestError(
             f"the body is not valid UTF-8 (byte {e.start}); send JSON in UTF-8", code="invalid_json"
         ) from None
+    _check_count(body)
     try:
         data = json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except RequestError:
@@ -39,6 +48,26 @@ def parse_json(body: bytes) -> dict[str, Any]:
         raise RequestError(f"the body is {_kind(data)}; send a JSON object", code="invalid_json")
     _check(data)
     return data
+
+
+def _check_count(body: bytes) -> None:
+    """Other threads wait while json reads, so there may not be too much."""
+    if sum(map(body.count, _SEPARATORS)) <= MAX_VALUES:
+        return
+    count = last = 0
+    for text in _STRING.finditer(body):
+        count += sum(body.count(c, last, text.start()) for c in _SEPARATORS)
+        last = text.end()
+        if count > MAX_VALUES:
+            break
+    count += sum(body.count(c, last) for c in _SEPARATORS)
+    if count > MAX_VALUES:
+        raise RequestError(
+            f"the body holds more than {MAX_VALUES} values; send less at once", code="invalid_json"
+        )
+
+
+_SEPARATORS = (b",", b"[", b"{")
 
 
 def _no_number(name: str) -> NoReturn:
@@ -94,21 +123,25 @@ class Fields:
     Each is asked for once, by what it may be; ``finish`` looks at those nobody asked for.
     """
 
-    def __init__(self, data: dict[str, Any], where: str = ""):
-        self._data = data
+    def __init__(self, data: dict[str, Any], where: str = "", lenient: bool = False):
+        self.data = data
+        self.lenient = lenient
         self._where = where
         self._known: set[str] = set()
 
     def take(self, name: str) -> Any:
         self._known.add(name)
-        return self._data.get(name)
+        return self.data.get(name)
+
+    def inner(self, name: str, data: dict[str, Any]) -> Fields:
+        return Fields(data, self.path(name), self.lenient)
 
     def path(self, name: str) -> str:
         return f"{self._where}.{name}" if self._where else name
 
     def refuse(self, name: str, must: str, code: str = "invalid_value") -> NoReturn:
         param = self.path(name)
-        raise RequestError(f"{param} is {shown(self._data.get(name))}; {must}", param, code)
+        raise RequestError(f"{param} is {shown(self.data.get(name))}; {must}", param, code)
 
     def integer(self, name: str, low: int, high: int) -> int | None:
         value = self.take(name)
@@ -162,7 +195,34 @@ class Fields:
             return None
         if not isinstance(value, dict):
             self.refuse(name, "it must be an object", "invalid_type")
-        return Fields(value, self.path(name))
+        return self.inner(name, value)
+
+    def objects(self, name: str) -> Sequence[Fields]:
+        out = []
+        for i, value in enumerate(self.list(name) or []):
+            if not isinstance(value, dict):
+                at = self.path(f"{name}[{i}]")
+                raise RequestError(
+                    f"{at} is {shown(value)}; it must be an object", self.path(name), "invalid_type"
+                )
+            out.append(self.inner(f"{name}[{i}]", value))
+        return out
+
+    def schema(self, name: str) -> dict[str, Any] | None:
+        """A JSON schema, whose members are not those of the request."""
+        found = self.object(name)
+        return None if found is None else found.data
+
+    def one_of(self, name: str, values: Sequence[str]) -> str | None:
+        """A text; another one counts as absent where unknown members are ignored."""
+        value = self.text(name)
+        if value is None or value in values:
+            return value
+        if not self.lenient:
+            known = f"{', '.join(map(shown, values[:-1]))} or {shown(values[-1])}"
+            self.refuse(name, f"it must be {known}")
+        self.note(name, "its value is not known")
+        return None
 
     def only(self, name: str, values: Collection[Any], because: str) -> None:
         """A member of the protocol that has no other values here."""
@@ -170,18 +230,37 @@ class Fields:
         if value is not None and not any(value == v and type(value) is type(v) for v in values):
             self.refuse(name, because, "unsupported_value")
 
-    def finish(self, ignored: Iterable[str] = (), lenient: bool = False) -> None:
+    def finish(self, ignored: Iterable[str] = ()) -> None:
         """Refuses members that nobody asked for, unless they may be ignored."""
-        self._known.update(ignored)
-        left = [name for name in self._data if name not in self._known]
-        if not left or lenient:
+        left = [name for name in self.data if name not in self._known]
+        for name in set(ignored).intersection(left):
+            if self.data[name] is not None:
+                self.note(name, "it means nothing here")
+            left.remove(name)
+        if self.lenient:
+            for name in left[:_MOST_NOTES]:
+                self.note(name, "it is not known")
             return
-        close = difflib.get_close_matches(left[0][:64], sorted(self._known), 1)
+        if not left:
+            return
+        known = sorted(self._known.union(ignored))
+        close = difflib.get_close_matches(left[0][:64], known, 1)
         hint = (
             f"did you mean {close[0]}?" if close else "leave it out, or start the server --lenient"
         )
         param = self.path(left[0][:64])
         raise RequestError(f"there is no {param}; {hint}", param, "unknown_parameter")
+
+    def note(self, name: str, why: str) -> None:
+        """That a member is ignored: in the log, once for all requests."""
+        member = re.sub(r"\[[0-9]+\]", "[]", self.path(name[:64]))
+        if member not in _noted and len(_noted) < _MOST_NOTES:
+            _noted.add(member)
+            _log.warning("requests have %s, which is ignored: %s", ascii(member)[1:-1], why)
+
+
+_noted: set[str] = set()
+_MOST_NOTES = 100
 
 
 def shown(value: Any) -> str:

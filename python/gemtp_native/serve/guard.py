@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from urllib.parse import urlsplit
+import re
 
 from .errors import Header, RequestError
 from .settings import Settings
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# A name or an address, and a port. Nothing else may stand in a Host, or behind the scheme of an
+# Origin: what readers of it understand differently is not understood here.
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_.-]+))(?::([0-9]{1,5}))?", re.IGNORECASE)
+_PORTS = {"http": 80, "https": 443}
 
 
 class Guard:
@@ -21,7 +24,7 @@ class Guard:
     def __init__(self, settings: Settings):
         self._keys = [key.encode() for key in settings.keys]
         self._origins = settings.origins
-        self._hosts = {name.lower().rstrip(".") for name in (*_LOOPBACK, *settings.hosts)}
+        self._hosts = {name.lower().rstrip(".") for name in ("localhost", *settings.hosts)}
         self._exposed = not is_loopback(settings.host)
         if not is_any(settings.host):
             self._hosts.add(settings.host.lower())
@@ -29,8 +32,8 @@ class Guard:
     def check(self, headers: dict[bytes, bytes]) -> None:
         """RequestError for a Host or Origin that is not allowed."""
         given = headers.get(b"host", b"").decode("latin-1")
-        host = _name_of(given)
-        if host not in self._hosts and not (self._exposed and _is_address(host)):
+        host = _place(given)
+        if host is None or not self._is_own(host[0]):
             raise RequestError(
                 f"this server does not go by the name {given[:80]!r}; use localhost, or start it "
                 "with --allow-host NAME",
@@ -40,13 +43,18 @@ class Guard:
         origin = headers.get(b"origin")
         if origin is not None and self.allowed_origin(headers) is None:
             text = origin.decode("latin-1")
-            if urlsplit(text).netloc.lower() != given.lower() or not text.startswith("http"):
+            if not _is_same(text, host):
                 raise RequestError(
                     f"pages of {text[:80]!r} may not use this server; start it with "
                     "--cors ORIGIN to let them",
                     code="origin_not_allowed",
                     status=403,
                 )
+
+    def _is_own(self, name: str) -> bool:
+        if name in self._hosts or is_loopback(name):
+            return True
+        return self._exposed and _is_address(name)
 
     def allowed_origin(self, headers: dict[bytes, bytes]) -> bytes | None:
         """What Access-Control-Allow-Origin is to say."""
@@ -106,11 +114,26 @@ def is_any(host: str) -> bool:
         return host == ""
 
 
-def _name_of(host: str) -> str:
-    """Without the port."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower().rstrip(".")
+def _place(text: str) -> tuple[str, int | None] | None:
+    """Name and port of a Host; None: it is no such thing."""
+    if text.count(":") > 1 and _is_address(text):  # what should stand in brackets
+        return text.lower(), None
+    found = _HOST.fullmatch(text)
+    if found is None or (found[1] is not None and not _is_address(found[1])):
+        return None
+    name = (found[1] or found[2]).lower()
+    port = int(found[3]) if found[3] else None
+    return name.removesuffix("."), port
+
+
+def _is_same(origin: str, host: tuple[str, int | None]) -> bool:
+    """Whether an Origin is that of the Host."""
+    scheme, _, rest = origin.partition("://")
+    place = _place(rest)
+    if scheme not in _PORTS or place is None:
+        return False
+    usual = _PORTS[scheme]
+    return (place[0], place[1] or usual) == (host[0], host[1] or usual)
 
 
 def _is_address(host: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+_ONCE = (b"origin", b"authorization", b"content-type", b"content-encoding")
 _DISCARD = 64 << 20  # bytes of a body that is too large, read so that its sender sees the answer
 
 
@@ -24,8 +26,9 @@ class Gone(Exception):
 class Request:
     def __init__(self, scope: dict[str, Any], receive: Receive, send: Send):
         self.method: str = scope["method"]
-        self.path: str = scope["path"]
+        self.path: str = _plain(scope["path"])
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._names = [name for name, _ in scope["headers"]]
         self.arrived = time.perf_counter()
         self.status: int | None = None
         self.extra: list[Header] = []
@@ -35,6 +38,26 @@ class Request:
         self._send = send
 
     # ---------------------------------------------------------------- in
+
+    def check(self) -> None:
+        """RequestError for headers that several readers would not understand in the same way."""
+        names = self._names
+        twice = next((n for n in _ONCE if names.count(n) > 1), None)
+        if twice is not None:
+            wrong = f"the header {twice.decode()} comes {names.count(twice)} times; send it once"
+        elif b"content-length" in names and b"transfer-encoding" in names:
+            wrong = "the request has both Content-Length and Transfer-Encoding; send one of them"
+        else:
+            return
+        self.extra.append((b"connection", b"close"))
+        raise RequestError(wrong, code="invalid_http")
+
+    def size(self, limit: int) -> int:
+        """Bytes that the body may have: what is announced, at most the limit."""
+        length = self.headers.get(b"content-length")
+        if length is not None:
+            return min(int(length), limit)
+        return limit if b"transfer-encoding" in self.headers else 0
 
     async def body(self, limit: int, seconds: float) -> bytes:
         try:
@@ -92,7 +115,11 @@ class Request:
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def respond_json(self, data: Any, status: int = 200) -> None:
-        await self.respond(status, dumps(data), b"application/json")
+        """For little data; whatever may be large is written aside."""
+        await self.respond_written(dumps(data), status)
+
+    async def respond_written(self, body: bytes, status: int = 200) -> None:
+        await self.respond(status, body, b"application/json")
 
     async def respond_error(self, error: RequestError) -> None:
         await self.respond(error.status, error.body(), b"application/json", error.headers)
@@ -109,9 +136,8 @@ class Request:
             ],
         )
 
-    async def events(self, chunks: Sequence[Any], seconds: float, last: bool = False) -> None:
-        """Gone if the client takes none of it for so long."""
-        body = b"".join(b"data: " + dumps(chunk) + b"\n\n" for chunk in chunks)
+    async def events(self, body: bytes, seconds: float, last: bool = False) -> None:
+        """As `event_data` writes them. Gone if the client takes none of it for so long."""
         if last:
             body += b"data: [DONE]\n\n"
         message = {"type": "http.response.body", "body": body, "more_body": not last}
@@ -136,5 +162,44 @@ class Request:
             abort()
 
 
+def event_data(chunks: Sequence[Any]) -> bytes:
+    return b"".join(b"data: " + dumps(chunk) + b"\n\n" for chunk in chunks)
+
+
 def dumps(data: Any) -> bytes:
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    """In pieces: other threads wait while json writes one."""
+    out: list[str] = []
+    _write(data, out, 5)
+    return "".join(out).encode("utf-8")
+
+
+def _write(value: Any, out: list[str], levels: int) -> None:
+    if isinstance(value, list) and len(value) > _SLICE:
+        for at in range(0, len(value), _SLICE):
+            out.append("," if at else "[")
+            out.append(_text(value[at : at + _SLICE])[1:-1])
+        out.append("]")
+    elif isinstance(value, list) and levels and value:
+        for i, item in enumerate(value):
+            out.append("," if i else "[")
+            _write(item, out, levels - 1)
+        out.append("]")
+    elif isinstance(value, dict) and levels and value:
+        for i, (name, item) in enumerate(value.items()):
+            out.append(f"{',' if i else '{'}{_text(name)}:")
+            _write(item, out, levels - 1)
+        out.append("}")
+    else:
+        out.append(_text(value))
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+_SLICE = 64  # values of a list that are written at once
+
+
+def _plain(path: str) -> str:
+    """Without slashes that say nothing."""
+    return re.sub("/+", "/", path).rstrip("/") or "/"

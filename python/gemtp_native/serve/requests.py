@@ -6,11 +6,9 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..chat.messages import prepared_tools
-from ..chat.tool_choice import required_functions
-from ..errors import ArgumentError
 from .errors import RequestError
 from .fields import Fields, shown
+from .nested import check_messages, response_format, thinking_of, tools_of
 from .sequence import OnPrompt, Prompt, Sequence
 from .settings import Settings
 
@@ -24,10 +22,14 @@ MAX_TEXT = 1 << 16  # characters of a grammar or pattern
 MAX_STOP = 1024  # characters
 _PROMPT = "it must be a text, a list of token ids, or a list of either"
 
-# Members of OpenAI's protocol, and of other servers', that change nothing here.
+# Members of OpenAI's protocol, and of those of other servers and of clients, that change nothing
+# here.
 IGNORED = (
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-    "prompt_cache_retention", "prediction", "verbosity", "cache_prompt",
+    "prompt_cache_options", "prompt_cache_retention", "prediction", "verbosity", "moderation",
+    "cache_prompt", "id_slot", "timings_per_token", "return_progress", "keep_alive", "request_id",
+    "session_id", "chat_id", "conversation_id", "priority", "provider", "route", "usage",
+    "litellm_metadata", "litellm_session_id",
 )  # fmt: skip
 
 
@@ -46,12 +48,13 @@ class Work:
 
 
 def chat_work(data: dict[str, Any], settings: Settings) -> Work:
-    f = Fields(data)
+    f = Fields(data, lenient=settings.lenient)
     messages = f.list("messages")
     if not messages:
         f.refuse("messages", 'it must be a list such as [{"role": "user", "content": "Hello"}]')
+    check_messages(f)
     options = _sampling(f, settings)
-    options |= _constraint(f, "response_format")
+    options |= _constraint(f)
     limits = [f.integer(name, 0, MOST_TOKENS) for name in ("max_completion_tokens", "max_tokens")]
     max_tokens = _capped(next((n for n in limits if n is not None), None), settings)
     wanted = f.boolean("logprobs")
@@ -59,9 +62,9 @@ def chat_work(data: dict[str, Any], settings: Settings) -> Work:
     if top is not None and not wanted:
         f.refuse("top_logprobs", "it needs logprobs to be true")
     logprobs = (top or 0) if wanted else None
-    tools, tool_options, one_call = _tools(f)
+    tools, tool_options, one_call = tools_of(f)
     options |= tool_options
-    thinking = _thinking(f)
+    thinking = thinking_of(f)
     f.only("modalities", [["text"]], 'only ["text"] is supported')
     for name in ("functions", "function_call"):
         f.only(name, [], "it is deprecated and not supported; use tools and tool_choice")
@@ -76,12 +79,12 @@ def chat_work(data: dict[str, Any], settings: Settings) -> Work:
 
 
 def completion_work(data: dict[str, Any], settings: Settings) -> Work:
-    f = Fields(data)
+    f = Fields(data, lenient=settings.lenient)
     texts = _prompts(f)
     options = _sampling(f, settings)
-    options |= _constraint(f, "response_format")
+    options |= _constraint(f)
     if "response_format" in options:
-        options["json_schema"] = _schema(f, options.pop("response_format"))
+        options["json_schema"] = _schema(options.pop("response_format"))
     max_tokens = f.integer("max_tokens", 0, MOST_TOKENS)
     options["max_tokens"] = _capped(
         COMPLETION_TOKENS if max_tokens is None else max_tokens, settings
@@ -101,6 +104,11 @@ class _Chat:
     conversation: dict[str, Any]
     options: dict[str, Any]
 
+    @property
+    def characters(self) -> int:
+        contents = [m["content"] for m in self.conversation["messages"] if _is_users(m)]
+        return sum(len(c.strip()) for c in contents if isinstance(c, str))
+
     def ids(self, model: Model) -> list[int]:
         return model.chat_prompt(**self.conversation)[1]
 
@@ -110,10 +118,19 @@ class _Chat:
         )
 
 
+def _is_users(message: Any) -> bool:
+    """Whether all of its content comes into the prompt."""
+    return isinstance(message, dict) and message.get("role") == "user" and "content" in message
+
+
 @dataclass(frozen=True)
 class _Text:
     text: str | list[int]
     options: dict[str, Any]
+
+    @property
+    def characters(self) -> int:
+        return len(self.text) if isinstance(self.text, str) else 0
 
     def ids(self, model: Model) -> list[int]:
         return model.tokenize(self.text) if isinstance(self.text, str) else self.text
@@ -141,10 +158,10 @@ def _work(
         if not stream:
             f.refuse("stream_options", "it needs stream to be true")
         include_usage = stream_options.boolean("include_usage") or False
-        stream_options.finish(["include_obfuscation"], settings.lenient)
+        stream_options.finish(["include_obfuscation"])
     return_tokens = f.boolean("return_tokens") or False
     f.text("model")
-    f.finish(IGNORED, settings.lenient)
+    f.finish(IGNORED)
     sequences = [
         Sequence(
             i,
@@ -232,7 +249,7 @@ def _biases(f: Fields) -> dict[int, float] | None:
     if biases is None:
         return None
     out = {}
-    for name in biases._data:
+    for name in biases.data:
         if not (name.isascii() and name.isdigit() and len(name) <= 9):
             raise RequestError(
                 f"logit_bias names token {shown(name[:40])}; it must be the number of a token",
@@ -245,82 +262,26 @@ def _biases(f: Fields) -> dict[int, float] | None:
     return out
 
 
-def _constraint(f: Fields, name: str) -> dict[str, Any]:
+def _constraint(f: Fields) -> dict[str, Any]:
     """What the answer has to follow, as a keyword of the engine."""
     given: dict[str, Any] = {
         "grammar": f.text("grammar", MAX_TEXT),
         "regex": f.text("regex", MAX_TEXT),
-        name: _response_format(f, name),
+        "response_format": response_format(f),
     }
     given = {k: v for k, v in given.items() if v is not None}
     if len(given) > 1:
         names = " and ".join(given)
-        raise RequestError(f"{names} exclude each other; pass one", name, "invalid_value")
+        raise RequestError(
+            f"{names} exclude each other; pass one", "response_format", "invalid_value"
+        )
     return given
 
 
-def _response_format(f: Fields, name: str) -> dict[str, Any] | None:
-    value = f.object(name)
-    if value is None:
-        return None
-    kind = value.take("type")
-    if kind not in ("text", "json_object", "json_schema"):
-        value.refuse("type", 'it must be "text", "json_object" or "json_schema"')
-    schema = value.object("json_schema")
-    if kind == "json_schema" and (schema is None or not isinstance(schema.take("schema"), dict)):
-        raise RequestError(
-            f"{name}.json_schema.schema is missing; it must be a JSON schema",
-            f"{name}.json_schema",
-            "invalid_value",
-        )
-    return None if kind == "text" else value._data
-
-
-def _schema(f: Fields, response_format: dict[str, Any]) -> Any:
+def _schema(response_format: dict[str, Any]) -> Any:
     if response_format["type"] == "json_object":
         return {"type": "object"}
     return response_format["json_schema"]["schema"]
-
-
-def _tools(f: Fields) -> tuple[list[Any] | None, dict[str, Any], bool]:
-    """Declarations, what is said about them, and whether one call is all that is wanted."""
-    tools = f.list("tools")
-    for i, tool in enumerate(tools or []):
-        if not isinstance(tool, dict) or tool.get("type") != "function":
-            raise RequestError(
-                f'tools[{i}] is not of the form {{"type": "function", "function": {{...}}}}',
-                "tools",
-                "invalid_value",
-            )
-    try:
-        declared = prepared_tools(tools)
-    except ArgumentError as e:
-        raise RequestError(str(e), "tools", "invalid_value") from None
-    choice = f.take("tool_choice")
-    if choice == "auto" and not tools:
-        f.refuse("tool_choice", "it needs tools")
-    try:
-        required_functions(choice, declared)
-    except ArgumentError as e:
-        raise RequestError(str(e), "tool_choice", "invalid_value") from None
-    options = {} if choice is None else {"tool_choice": choice}
-    one_call = f.boolean("parallel_tool_calls") is False
-    return (tools or None) if choice != "none" else None, options, one_call
-
-
-def _thinking(f: Fields) -> bool:
-    thinking = f.boolean("thinking")
-    kwargs = f.object("chat_template_kwargs")
-    if kwargs is not None:
-        enabled = kwargs.boolean("enable_thinking")
-        kwargs.finish()
-        thinking = enabled if thinking is None else thinking
-    effort = f.text("reasoning_effort")
-    if effort is not None and effort not in ("none", "minimal", "low", "medium", "high", "xhigh"):
-        f.refuse("reasoning_effort", 'it must be "none", "minimal", "low", "medium" or "high"')
-    if thinking is None:
-        return effort not in (None, "none", "minimal")
-    return thinking
 
 
 def _final_message(f: Fields) -> dict[str, Any]:

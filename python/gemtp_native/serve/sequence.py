@@ -90,6 +90,10 @@ OnPrompt = Callable[[int, int], None]
 class Prompt(Protocol):
     """Something to be continued."""
 
+    @property
+    def characters(self) -> int:
+        """That it has at least."""
+
     def ids(self, model: Model) -> list[int]: ...
 
     def start(

@@ -6,15 +6,18 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import suppress
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, TypeVar
 
 from .answers import Answer
+from .bodies import Bodies, give_back
 from .channel import Channel
 from .errors import RequestError, draining, timed_out
-from .http import Gone, Request
+from .http import Gone, Request, dumps, event_data
 from .metrics import Metrics
 from .requests import Work
-from .sequence import Ended, Event, Primed, Sequence
+from .sequence import Ended, Event, Primed, Round, Sequence
 from .settings import Settings
 from .slots import Slots
 from .tokens import TokenTexts
@@ -46,6 +49,7 @@ class Service:
         self._generators = ThreadPoolExecutor(settings.parallel, "gemtp-sequence")
         self._helpers = ThreadPoolExecutor(2, "gemtp-helper")
         self._open: set[Channel[Event]] = set()
+        self.bodies = Bodies(settings.max_bodies, self._give_back)
 
     @property
     def idle(self) -> bool:
@@ -54,6 +58,31 @@ class Service:
     async def aside(self, work: Callable[[], T]) -> T:
         """Something that takes more than a moment, but no pass of the model."""
         return await asyncio.get_running_loop().run_in_executor(self._helpers, work)
+
+    def _give_back(self) -> None:
+        """Soon: who has been answered still holds what it was answered with."""
+
+        def submit() -> None:
+            with suppress(RuntimeError):  # it has been closed
+                self._helpers.submit(give_back)
+
+        asyncio.get_running_loop().call_later(_SOON, submit)
+
+    @cached_property
+    def _longest(self) -> int:
+        """Characters of the longest token."""
+        tokenizer = self.model._engine.tokenizer
+        return max(len(tokenizer.token_text(id)) for id in range(tokenizer.vocab_size))
+
+    def check_length(self, work: Work) -> None:
+        """Refuses what cannot fit before anything is made of it; the rest is counted in tokens."""
+        most = max(sequence.prompt.characters for sequence in work.sequences)
+        if most > self.model.context and most > self.model.context * self._longest:
+            raise RequestError(
+                f"the prompt has {most} characters, which are more than the context's "
+                f"{self.model.context} tokens can spell; shorten it",
+                code="context_length_exceeded",
+            )
 
     def stop(self) -> None:
         """Ends all that runs, with an error."""
@@ -129,9 +158,12 @@ class Service:
         wait = self.settings.send_timeout
         try:
             while not answer.complete:
-                chunks: list[Any] = []
-                for event in await channel.get():
-                    chunks += answer.take(event)
+                events = await channel.get()
+                if _is_much(events, work):
+                    chunks = await self.aside(partial(_taken, answer, events))
+                else:
+                    chunks = _taken(answer, events)
+                for event in events:
                     if isinstance(event, Primed):
                         gates[event.index].set()
                     if isinstance(event, Ended):
@@ -143,7 +175,7 @@ class Service:
                     await request.begin_events()
                 await request.events(chunks, wait, last=answer.complete)
             if not work.stream:
-                await request.respond_json(answer.whole())
+                await request.respond_written(await self.aside(lambda: dumps(answer.whole())))
         except RequestError as e:
             if not request.answered:
                 raise
@@ -160,3 +192,18 @@ class Service:
         self.metrics.queue_time.observe(event.queue_seconds)
         if event.first_seconds is not None:
             self.metrics.first_token.observe(event.queue_seconds + event.first_seconds)
+
+
+_SOON = 0.5  # seconds
+_MUCH = 1000  # tokens and log-probabilities of them
+
+
+def _is_much(events: list[Event], work: Work) -> bool:
+    """Whether it takes more than a moment to write them."""
+    each = 1 + (work.logprobs or 0)
+    return sum(len(e.tokens) for e in events if isinstance(e, Round)) * each > _MUCH
+
+
+def _taken(answer: Answer, events: list[Event]) -> bytes:
+    chunks = [chunk for event in events for chunk in answer.take(event)]
+    return event_data(chunks)

@@ -38,6 +38,8 @@ class Settings:
     draft: Any = "auto"
 
     max_body: int = 4 << 20
+    max_bodies: int = 32 << 20
+    """Of the larger requests that are in work together, those that wait for their turn included."""
     max_stops: int = 64
     max_sequences: int = 64
     """Of one request: prompts times n."""
