@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import threading
@@ -80,6 +81,40 @@ def test_prompt_as_text_bytes_and_ids(model):
     expected = model.generate(PROMPT, max_tokens=8).tokens
     for prompt in (PROMPT.encode(), ids, tuple(ids), np.array(ids), iter(ids)):
         assert model.generate(prompt, max_tokens=8).tokens == expected
+
+
+def test_control_tokens_that_a_prompt_spells(pair, caplog):
+    """They are text, and that is said once; with the switch they are tokens, BOS never twice."""
+    model = gemtp.Model(pair.target, threads=1, context=160)
+    for text in ("in<eos>the", b"in<eos>the", "<bos>the<eos>", "<bos>"):
+        caplog.clear()
+        ids = model.tokenize(text, special=True)
+        assert ids.count(checkpoints.BOS) == 1
+        expected = model.generate(ids, max_tokens=8)
+        assert expected.tokens == model.generate(text, special=True, max_tokens=8).tokens
+        assert (
+            expected.tokens == asyncio.run(model.agenerate(text, special=True, max_tokens=8)).tokens
+        )
+        assert expected.text == "".join(model.stream(text, special=True, max_tokens=8))
+        with model.session() as session:
+            session.append(text, special=True)
+            assert session.tokens == ids
+            session.append("<bos>", special=True)
+            assert session.tokens == [*ids, checkpoints.BOS], "in the middle, it was meant"
+        with model.session() as session:
+            assert session.generate(text, special=True, max_tokens=8).tokens == expected.tokens
+        assert caplog.messages == []
+    for text in ("in the", "<eos", "in the"):
+        model.generate(text, max_tokens=1)
+    assert caplog.messages == []
+    for _ in range(2):
+        out = model.generate("in<eos>the", max_tokens=8)
+        assert out.tokens == model.generate(model.tokenize("in<eos>the"), max_tokens=8).tokens
+    (message,) = caplog.messages
+    assert "spells the control token <eos>, which counts as text" in message
+    assert "special" in message
+    with pytest.raises(gemtp.ArgumentError, match="special is 1; it must be True or False"):
+        model.generate("x", special=1)
 
 
 def test_tokenize_and_detokenize(model, pair):

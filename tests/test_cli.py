@@ -181,11 +181,12 @@ def test_control_tokens_in_the_prompt(call, pair):
     model = gemtp.Model(pair.target)
     for more, special in ([], False), (["--special"], True):
         ids = model.tokenize("in<eos>the", special=special)
-        code, out, _ = call(
+        code, out, err = call(
             "generate", pair.target, "in<eos>the", "--max-tokens", 9, "--json", *more
         )
         assert code == 0
         assert json.loads(out)["tokens"] == model.generate(ids, max_tokens=9).tokens
+        assert ("note: the prompt spells the control token <eos>" in err) == (not special)
 
 
 def test_statistics_go_to_standard_error(call, pair):

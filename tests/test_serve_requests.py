@@ -91,6 +91,7 @@ WRONG += [("stream_options", v) for v in ({}, 3)]
 WRONG += [("logprobs", v) for v in (True, 21, -1, "2")]
 WRONG += [("draft", v) for v in ("many", 16, -1, 1.5, True)]
 WRONG += [("echo", True), ("best_of", 2), ("suffix", "end"), ("model", 3), ("ignore_eos", 1)]
+WRONG += [("special", v) for v in (1, "yes", [])]
 WRONG += [("response_format", v) for v in ("json", {}, {"type": "xml"}, {"type": "json_schema"})]
 WRONG += [("grammar", 3), ("regex", {}), ("return_tokens", "x"), ("logit_bias", {"99999": 1})]
 

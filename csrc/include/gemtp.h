@@ -172,7 +172,7 @@ GEMTP_API gemtp_status gemtp_model_clear_cache(gemtp_model* model, char* error, 
 /* ---- text ----------------------------------------------------------------------------------- */
 
 enum {
-  GEMTP_ADD_BOS = 1,      /* put the beginning-of-sequence token in front */
+  GEMTP_ADD_BOS = 1,      /* put the beginning-of-sequence token in front, unless it is there */
   GEMTP_PARSE_SPECIAL = 2 /* text that spells a control token becomes it; never for user text */
 };
 

@@ -127,7 +127,7 @@ def generation_params(options: GenerationOptions) -> _core.GenerationParams:
     out.max_tokens = integer("max_tokens", o["max_tokens"])
     out.stop = stop_strings(o["stop"])
     out.draft = _draft(o["draft"])
-    out.ignore_eos = bool(o["ignore_eos"])
+    out.ignore_eos = boolean("ignore_eos", o["ignore_eos"])
     if o["logprobs"] is not None:
         out.logprobs = integer("logprobs", o["logprobs"], 0, MAX_LOGPROBS)
     out.logits_processor = callback("logits_processor", o["logits_processor"])
@@ -155,6 +155,12 @@ def _draft(draft: Any) -> int:
     if isinstance(draft, str) or integer("draft", draft) < 0:
         raise ArgumentError(f'draft is {shown(draft)}; it must be "auto" or a number from 0 to 15')
     return int(draft)
+
+
+def boolean(name: str, value: Any) -> bool:
+    if value is not True and value is not False:
+        raise ArgumentError(f"{name} is {shown(value)}; it must be True or False")
+    return bool(value)
 
 
 def callback(name: str, function: Any) -> Any:

@@ -18,6 +18,7 @@ from .arguments import (
     GenerationOptions,
     Prompt,
     TokenOptions,
+    boolean,
     callback,
     checked_path,
     generation_params,
@@ -67,6 +68,7 @@ _Params = _core.GenerationParams
 S = TypeVar("S", TextStream, Session)
 
 _log = logging.getLogger("gemtp_native.model")
+_warnings = logging.getLogger("gemtp_native")
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ class Model:
         self._chats: Chats | None = Chats(self._engine, os.fspath(found))
         self._room = Room()
         self._grammars = Grammars()
+        self._warned = False  # of control tokens in a prompt
         self._streams: weakref.WeakSet[TextStream | Session] = weakref.WeakSet()
         _log.info("%s", _opened(self, found, helper, kv_type, time.monotonic() - start))
         if profile and use_profile(self._engine, found, helper, kv_type):
@@ -185,16 +188,20 @@ class Model:
         self,
         prompt: Prompt,
         *,
+        special: bool = False,
         on_prompt: OnPrompt | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Output:
         """Completes ``prompt``, a text (BOS is prepended) or a list of token ids.
 
         Args:
+            special: control tokens that the text spells are these tokens, as in :meth:`tokenize`;
+                not for text of others. Where it is off and the text spells one, a warning says so,
+                once for each model.
             on_prompt: called while a prompt is read, with its tokens that have been run and all.
             options: see :class:`GenerationOptions`.
         """
-        start = partial(self.stream, prompt, on_prompt=on_prompt, **options)
+        start = partial(self.stream, prompt, special=special, on_prompt=on_prompt, **options)
         with self._room.stream(start) as stream:
             return stream.output("".join(stream))
 
@@ -203,11 +210,13 @@ class Model:
         self,
         prompt: Prompt,
         *,
+        special: bool = False,
         on_prompt: OnPrompt | None = None,
         **options: Unpack[GenerationOptions],
     ) -> TextStream:
         """Like :meth:`generate`, but gives pieces of text as they become certain."""
-        return self._stream(self._ids_of(prompt), self._params_of(options), on_prompt)
+        ids = self._ids_of(prompt, special)
+        return self._stream(ids, self._params_of(options), on_prompt)
 
     def _params_of(self, options: GenerationOptions, reply_schema: Any = None) -> _Params:
         params = generation_params(options)
@@ -230,11 +239,12 @@ class Model:
         self,
         prompt: Prompt,
         *,
+        special: bool = False,
         on_prompt: OnPrompt | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Output:
         """:meth:`generate` beside other tasks; cancelling the task stops the work."""
-        start = partial(self.stream, prompt, on_prompt=on_prompt, **options)
+        start = partial(self.stream, prompt, special=special, on_prompt=on_prompt, **options)
         async with self._room.astream(start) as stream:
             return stream.output("".join([piece async for piece in stream]))
 
@@ -453,12 +463,28 @@ class Model:
         """The instruction set in use, e.g. "avx2"."""
         return self._engine.backend.split("/")[1]
 
-    def _ids_of(self, prompt: Prompt, add_bos: bool = True) -> list[int]:
+    def _ids_of(self, prompt: Prompt, special: bool = False, add_bos: bool = True) -> list[int]:
+        boolean("special", special)
         if isinstance(prompt, (str, bytes)):
-            return self.tokenize(prompt, add_bos)
+            ids = self.tokenize(prompt, add_bos, special)
+            if not special:
+                self._warn_of_control(prompt)
+            return ids
         if not isinstance(prompt, Iterable):
             raise ArgumentError(f"the prompt is {shown(prompt)}; pass text or a list of token ids")
         return id_list(prompt)
+
+    def _warn_of_control(self, text: str | bytes) -> None:
+        if self._warned:
+            return
+        spelled = self._engine.tokenizer.spelled_control(text)
+        if spelled:
+            self._warned = True
+            _warnings.warning(
+                "the prompt spells the control token %s, which counts as text; if it is meant, "
+                "set special (--special)",
+                spelled,
+            )
 
 
 def demo_models() -> tuple[Path, Path]:

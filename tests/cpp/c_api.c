@@ -293,6 +293,12 @@ static void text_round_trips(gemtp_model* model) {
   OK(gemtp_tokenize(model, kPrompt, GEMTP_STRLEN, 0, ids, 64, &count, ERR));
   OK(gemtp_tokenize(model, kPrompt, GEMTP_STRLEN, GEMTP_ADD_BOS, NULL, 0, &with_bos, ERR));
   REQUIRE(with_bos == count + 1);
+  /* It is not put in front twice, nor read from text that may not spell it. */
+  OK(gemtp_tokenize(model, "<bos>a", GEMTP_STRLEN, GEMTP_ADD_BOS | GEMTP_PARSE_SPECIAL, NULL, 0,
+                    &with_bos, ERR));
+  REQUIRE(with_bos == 2);
+  OK(gemtp_tokenize(model, "<bos>a", GEMTP_STRLEN, GEMTP_ADD_BOS, NULL, 0, &with_bos, ERR));
+  REQUIRE(with_bos > 2);
   OK(gemtp_detokenize(model, ids, count, text, sizeof text, &length, ERR));
   REQUIRE(length == strlen(kPrompt) && memcmp(text, kPrompt, length) == 0);
   text[2] = '!';

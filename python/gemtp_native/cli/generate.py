@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
         kv_type=args.kv_type,
     )
     stream = model.stream(
-        model.tokenize(prompt, special=args.special),
+        prompt,
+        special=args.special,
         max_tokens=args.max_tokens,
         stop=[os.fsencode(s) for s in args.stop],
         draft=args.draft,

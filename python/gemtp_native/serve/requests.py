@@ -90,7 +90,8 @@ def completion_work(data: dict[str, Any], settings: Settings) -> Work:
     f.only("suffix", [""], "it is not supported: the models continue texts, they do not fill gaps")
 
     options["logprobs"] = logprobs
-    prompts: list[Prompt] = [_Text(text, options) for text in texts]
+    special = f.boolean("special") or False
+    prompts: list[Prompt] = [_Text(text, special, options) for text in texts]
     return _work(f, settings, prompts, logprobs, chat=False)
 
 
@@ -111,13 +112,16 @@ class _Chat:
 @dataclass(frozen=True)
 class _Text:
     text: str | list[int]
+    special: bool
     options: dict[str, Any]
 
     def ids(self, model: Model) -> list[int]:
-        return model.tokenize(self.text) if isinstance(self.text, str) else self.text
+        return model._ids_of(self.text, self.special)
 
     def start(self, model: Model, seed: int, on_prompt: OnPrompt | None) -> TextStream:
-        return model.stream(self.text, seed=seed, on_prompt=on_prompt, **self.options)
+        return model.stream(
+            self.text, special=self.special, seed=seed, on_prompt=on_prompt, **self.options
+        )
 
 
 def _work(
