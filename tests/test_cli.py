@@ -207,16 +207,29 @@ def test_full_context_is_noted(call, pair):
     assert call(*args, "--quiet")[2] == ""
 
 
+def test_words_of_other_engines_for_none(call, pair):
+    base = ("generate", pair.target, "the in", "--ignore-eos", "--context", 40)
+    whole = call(*base, "--max-tokens", -1)
+    assert whole[0] == 0
+    assert "the context of 40 tokens is full" in whole[2]
+    assert call(*base, "--max-tokens", -1, "--top-k", -1, "--stop", "", "--seed", 0) == whole
+    code, text, err = call(*base, "--seed", -1, "--temperature", 1, "--max-tokens", 20)
+    seed = re.fullmatch(r"gemtp: note: the seed was (\d+)\n", err)
+    assert (code, bool(seed)) == (0, True)
+    again = call(*base, "--seed", seed[1], "--temperature", 1, "--max-tokens", 20, "--stats")
+    assert again[1] == text
+    assert f"seed     {seed[1]}\n" in again[2]
+
+
 @pytest.mark.parametrize(
     "args",
     [
         ["--temperature", "nan"],
         ["--temperature", "-1"],
-        ["--top-p", "0"],
+        ["--top-p", "-0.1"],
         ["--top-k", "-4"],
-        ["--max-tokens", "-1"],
+        ["--max-tokens", "-2"],
         ["--logit-bias", "99999999=1"],
-        ["--stop", ""],
         ["--stop", "\udcff"],
         ["--threads", "0"],
         ["--context", "1"],

@@ -184,6 +184,7 @@ gemtp_stats CSession::stats() const {
   out.prompt_seconds = s.prompt_seconds;
   out.decode_seconds = s.decode_seconds;
   out.tokens_per_second = s.tokens_per_second();
+  out.seed = s.seed;
   std::copy(s.depth_histogram.begin(), s.depth_histogram.end(), out.depth_histogram);
   static_assert(sizeof out.depth_histogram == (kMaxDraft + 1) * sizeof(int64_t));
   return out;

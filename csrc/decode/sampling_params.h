@@ -8,10 +8,13 @@
 
 namespace gemtp {
 
+/// As a generation's seed: a new one, which its stats tell.
+constexpr uint64_t kRandomSeed = UINT64_MAX;
+
 struct SamplingParams {
   float temperature = 0.0f;         // 0: greedy; otherwise > 0
-  int32_t top_k = 0;                // 0: off
-  float top_p = 1.0f;               // (0, 1]; 1: off
+  int32_t top_k = 0;                // 0, -1: off
+  float top_p = 1.0f;               // [0, 1]; 1: off, 0: the likeliest alone
   float min_p = 0.0f;               // [0, 1); 0: off
   float repetition_penalty = 1.0f;  // > 0; logits > 0 are divided by it, others multiplied
   float presence_penalty = 0.0f;    // finite; subtracted once from every token seen
@@ -26,7 +29,14 @@ struct SamplingParams {
   }
 };
 
+/// Sets the parameter of that name to a number, as exactly as it is kept. Error{kArgument}, with
+/// the number as it was given, for one outside the parameter's domain (NaN included).
+void set_parameter(SamplingParams* params, const char* name, double given);
+
 /// Error{kArgument} naming the first parameter outside its domain (NaN included) and the domain.
 void validate(const SamplingParams& params, int32_t vocab_size);
+
+/// Of 32 bits, which every reader of JSON keeps.
+uint64_t draw_seed();
 
 }  // namespace gemtp

@@ -308,13 +308,15 @@ typedef struct gemtp_constraint {
 
 enum { GEMTP_DRAFT_AUTO = -1 };
 
+#define GEMTP_RANDOM_SEED UINT64_MAX
+
 typedef struct gemtp_generate_options {
   size_t size;
-  int64_t max_tokens;
-  uint64_t seed;
+  int64_t max_tokens;       /* -1: until the context is full */
+  uint64_t seed;            /* GEMTP_RANDOM_SEED: a new one, which gemtp_stats tells */
   float temperature;        /* 0: greedy */
-  int32_t top_k;            /* 0: off */
-  float top_p;              /* 1: off */
+  int32_t top_k;            /* 0 or -1: off */
+  float top_p;              /* 1: off; 0: the likeliest token alone */
   float min_p;              /* 0: off */
   float repetition_penalty; /* 1: off */
   float presence_penalty;
@@ -323,7 +325,8 @@ typedef struct gemtp_generate_options {
   int32_t draft;          /* tokens to draft a round: GEMTP_DRAFT_AUTO (what pays), 0 (off) to 15 */
   int32_t ignore_eos;     /* 1: go on after an end token */
   int32_t logprobs;       /* 0: of each token, 1 to 20: and of so many of the likeliest; -1: none */
-  const char* const* stop; /* 0-terminated strings that end the text and are not part of it */
+  const char* const* stop; /* 0-terminated strings that end the text and are not part of it; empty
+                              ones count as none */
   size_t stop_count;
   const gemtp_logit_bias* logit_bias;
   size_t logit_bias_count;
@@ -391,6 +394,7 @@ typedef struct gemtp_stats { /* of the latest generation */
   double decode_seconds; /* after it */
   double tokens_per_second;
   int64_t depth_histogram[16]; /* [k]: rounds that drafted k tokens */
+  uint64_t seed;               /* with it, the same tokens and options give the same text */
 } gemtp_stats;
 
 GEMTP_API gemtp_status gemtp_session_stats(gemtp_session* session, gemtp_stats* stats, char* error,

@@ -152,6 +152,7 @@ class _Stats(TypedDict):
     depth_histogram: list[int]
     drafted_at: list[int]
     accepted_at: list[int]
+    seed: int
 
 class _DepthReport(TypedDict):
     verify_seconds: list[float]

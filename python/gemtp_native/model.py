@@ -259,7 +259,7 @@ class Model:
         response_format: Mapping[str, Any] | None = None,
         template: str | None = None,
         max_tokens: int | None = None,
-        stop: str | bytes | Sequence[str | bytes] = (),
+        stop: str | bytes | Sequence[str | bytes] | None = (),
         on_prompt: OnPrompt | None = None,
         **options: Unpack[TokenOptions],
     ) -> Reply:
@@ -278,7 +278,7 @@ class Model:
             response_format: of the answer, as OpenAI's: {"type": "json_schema", "json_schema":
                 {"name": ..., "schema": {...}}}, {"type": "json_object"} or {"type": "text"}.
             template: a Jinja template instead of the file's.
-            max_tokens: the most tokens of thoughts and answer; None: what the context holds.
+            max_tokens: the most tokens of thoughts and answer; None or -1: what the context holds.
             stop: strings that end the answer; thoughts and calls are not searched for them.
             on_prompt: as in :meth:`generate`.
             options: see :class:`GenerationOptions`.
@@ -312,7 +312,7 @@ class Model:
         response_format: Mapping[str, Any] | None = None,
         template: str | None = None,
         max_tokens: int | None = None,
-        stop: str | bytes | Sequence[str | bytes] = (),
+        stop: str | bytes | Sequence[str | bytes] | None = (),
         on_prompt: OnPrompt | None = None,
         **options: Unpack[TokenOptions],
     ) -> Reply:
@@ -346,7 +346,7 @@ class Model:
         response_format: Mapping[str, Any] | None = None,
         template: str | None = None,
         max_tokens: int | None = None,
-        stop: str | bytes | Sequence[str | bytes] = (),
+        stop: str | bytes | Sequence[str | bytes] | None = (),
         on_prompt: OnPrompt | None = None,
         **options: Unpack[TokenOptions],
     ) -> ReplyStream:
@@ -357,8 +357,7 @@ class Model:
         _, ids = self.chat_prompt(messages, tools=declared, thinking=thinking, template=template)
         tokenizer = self._engine.tokenizer
         parser = _core.ReplyParser(tokenizer, ids, [utf8_text(s) for s in stop_strings(stop)])
-        limit = self.context if max_tokens is None else max_tokens
-        all_options = cast(GenerationOptions, {**options, "max_tokens": limit})
+        all_options = cast(GenerationOptions, {**options, "max_tokens": max_tokens})
         params = self._params_of(all_options, schema_of(response_format))
         if functions is not None:
             params.constraint = _core.call_constraint(tokenizer, ids, functions, thinking)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import NONE
 from ..errors import ArgumentError, FileError
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class Conversation:
         if at == 0:
             return False
         del self.turns[at:]
-        self.options["seed"] = self.options.get("seed", 0) + 1
+        if self.options.get("seed") != NONE:
+            self.options["seed"] = (self.options.get("seed") or 0) + 1
         return True
 
     def save(self, path: Path) -> None:

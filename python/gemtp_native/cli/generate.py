@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import NONE
 from . import INTERRUPTED
 from .options import (
     add_model_options,
@@ -32,7 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="text; - reads standard input")
     parser.add_argument("--file", type=Path, help="read the prompt from a file")
     add_pair_options(parser)
-    parser.add_argument("--max-tokens", type=int, default=128, metavar="N", help="(default: 128)")
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        default=128,
+        metavar="N",
+        help="-1: what the context holds (default: 128)",
+    )
     parser.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; may repeat"
     )
@@ -98,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
             print(acceptance_table(stream.stats), file=sys.stderr)
     if args.verbose:
         print(depth_lines(stream.stats), file=sys.stderr)
-    if not interrupted:
+    if not interrupted and not args.quiet:
         _note_end(args, model, stream)
     return INTERRUPTED if interrupted else 0
 
@@ -125,8 +132,10 @@ def _result(text: str, stream: TextStream, interrupted: bool) -> dict[str, Any]:
 
 
 def _note_end(args: argparse.Namespace, model: Model, stream: TextStream) -> None:
-    if stream.finish_reason == "context" and not args.quiet:
+    if stream.finish_reason == "context":
         print(
             f"gemtp: note: the context of {model.context} tokens is full; --context sets its size",
             file=sys.stderr,
         )
+    if args.seed == NONE:
+        print(f"gemtp: note: the seed was {stream.stats.seed}", file=sys.stderr)

@@ -11,13 +11,13 @@ from ..errors import ArgumentError, FileError
 
 _SAMPLING = {
     "temperature": (float, 0.0, "0 is greedy (default)"),
-    "top_k": (int, 0, "keep the K likeliest tokens (default 0: all)"),
+    "top_k": (int, 0, "keep the K likeliest tokens; 0 or -1: all (default 0)"),
     "top_p": (float, 1.0, "keep the likeliest tokens that sum to P (default 1: all)"),
     "min_p": (float, 0.0, "drop tokens below P times the likeliest (default 0: none)"),
     "repetition_penalty": (float, 1.0, "(default 1: none)"),
     "presence_penalty": (float, 0.0, "(default 0: none)"),
     "frequency_penalty": (float, 0.0, "(default 0: none)"),
-    "seed": (int, 0, "with a temperature, the text is a function of it (default 0)"),
+    "seed": (int, 0, "with a temperature, the text is a function of it; -1: a new one (default 0)"),
 }
 
 

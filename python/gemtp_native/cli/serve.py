@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import NONE
 from ..errors import ArgumentError, FileError
 from .options import add_model_options, add_pair_options, add_sampling_options, sampling_options
 
@@ -141,7 +142,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         ("parallel", 1, 256),
         ("queue", 0, 1 << 20),
         ("max_body", 1024, 1 << 30),
-        ("max_tokens", 1, 2**31 - 1),
+        ("max_tokens", 1 if args.max_tokens != NONE else NONE, 2**31 - 1),
     ):
         value = getattr(args, name)
         if value is not None and not low <= value <= high:

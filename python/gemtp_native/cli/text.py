@@ -30,6 +30,8 @@ def statistics(stats: Stats) -> str:
         f"decode   {stats.tokens} tokens, {stats.decode_seconds:.3f} s, "
         f"{stats.tokens_per_second:.1f} tokens/s",
     ]
+    if stats.seed:
+        lines.append(f"seed     {stats.seed}")
     if stats.rounds:
         lines.append(
             f"rounds   {stats.rounds}, drafted {stats.drafted}, accepted {stats.accepted} "
