@@ -455,7 +455,12 @@ std::vector<std::string> Tokenizer::control_tokens() const {
 std::string Tokenizer::spelled_control(std::string_view text) const {
   for (size_t at = 0; at < text.size(); ++at) {
     const int32_t id = impl_->marker_at(text.substr(at), text.size() - at);
-    if (id >= 0 && token_type(id) == TokenType::kControl) return token_text(id);
+    if (id < 0) continue;
+    // Some of chats are user-defined, so that replies show them; so are tags of HTML, which texts
+    // are full of.
+    const std::string& spelled = token_text(id);
+    if (token_type(id) == TokenType::kControl || spelled.find('|') != std::string::npos)
+      return spelled;
   }
   return "";
 }
