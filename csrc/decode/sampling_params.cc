@@ -1,14 +1,17 @@
 #include "decode/sampling_params.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <random>
 #include <string>
 
 #include "base/error.h"
+#include "gguf/reader.h"
 
 namespace gemtp {
 namespace {
@@ -53,38 +56,69 @@ std::string shown(T value) {
   return text;
 }
 
-[[noreturn]] void refuse(const Knob& knob, const std::string& value) {
-  throw Error(ErrorKind::kArgument,
-              format("%s is %s but must be %s", knob.name, value.c_str(), knob.domain));
+/// Error{kind} that says so of `who`.
+[[noreturn]] void refuse(ErrorKind kind, const std::string& who, const std::string& value,
+                         const Knob& knob) {
+  throw Error(kind, format("%s is %s but must be %s", who.c_str(), value.c_str(), knob.domain));
 }
+
+const Knob& knob_of(const char* name) {
+  const Knob* knob = std::find_if(std::begin(kKnobs), std::end(kKnobs),
+                                  [name](const Knob& k) { return std::strcmp(k.name, name) == 0; });
+  GEMTP_ASSERT(knob != std::end(kKnobs));
+  return *knob;
+}
+
+/// Error{kind} for a number that the knob does not take, as it was given.
+void check(ErrorKind kind, const std::string& who, double given, const Knob& knob) {
+  const auto nearest = static_cast<float>(given);
+  const bool whole = given == std::floor(given) && given <= std::numeric_limits<int32_t>::max();
+  if (knob.holds(nearest) && (knob.real || whole)) return;
+  const bool rounded = (nearest == 0 && given != 0) || (!finite(nearest) && std::isfinite(given));
+  refuse(kind, who, shown(given) + (rounded ? ", beyond single precision," : ""), knob);
+}
+
+// The keys below general.sampling. that llama.cpp writes, and reads, too.
+constexpr std::pair<const char*, const char*> kKeys[] = {
+    {"temp", "temperature"},
+    {"top_k", "top_k"},
+    {"top_p", "top_p"},
+    {"min_p", "min_p"},
+    {"penalty_repeat", "repetition_penalty"},
+    {"penalty_last_n", "penalty_last_n"},
+};
 
 }  // namespace
 
 void set_parameter(SamplingParams* params, const char* name, double given) {
-  for (const Knob& knob : kKnobs) {
-    if (std::strcmp(knob.name, name) != 0) continue;
-    const auto nearest = static_cast<float>(given);
-    if (!knob.holds(nearest)) {
-      const bool rounded_out = std::isfinite(given) && (nearest == 0 || !finite(nearest));
-      refuse(knob, shown(given) + (given != 0 && rounded_out ? ", beyond single precision," : ""));
-    }
-    if (knob.real) {
-      params->*knob.real = nearest;
-    } else {
-      if (given != std::floor(given) || given > std::numeric_limits<int32_t>::max())
-        refuse(knob, shown(given));
-      params->*knob.integer = static_cast<int32_t>(given);
-    }
-    return;
+  const Knob& knob = knob_of(name);
+  check(ErrorKind::kArgument, name, given, knob);
+  if (knob.real)
+    params->*knob.real = static_cast<float>(given);
+  else
+    params->*knob.integer = static_cast<int32_t>(given);
+}
+
+std::vector<RecommendedParameter> recommended_sampling(const GgufFile& file) {
+  std::vector<RecommendedParameter> out;
+  for (const auto& [last, name] : kKeys) {
+    const std::string key = std::string("general.sampling.") + last;
+    if (!file.has(key)) continue;
+    const Knob& knob = knob_of(name);
+    const double value = knob.real ? *file.get_float(key) : static_cast<double>(*file.get_int(key));
+    check(ErrorKind::kFile, file.quoted_path() + ": key '" + key + "'", value, knob);
+    // 0.95 rather than the double nearest to the float nearest to it.
+    const double shortest = std::strtod(shown(static_cast<float>(value)).c_str(), nullptr);
+    out.push_back({name, knob.real ? shortest : value, knob.integer != nullptr});
   }
-  throw Error(ErrorKind::kInternal, format("there is no sampling parameter %s", name));
+  return out;
 }
 
 void validate(const SamplingParams& params, int32_t vocab_size) {
   for (const Knob& knob : kKnobs) {
-    if (knob.real && !knob.holds(params.*knob.real)) refuse(knob, shown(params.*knob.real));
-    if (knob.integer && !knob.holds(static_cast<float>(params.*knob.integer)))
-      refuse(knob, std::to_string(params.*knob.integer));
+    if (knob.real && !knob.holds(params.*knob.real))
+      refuse(ErrorKind::kArgument, knob.name, shown(params.*knob.real), knob);
+    if (knob.integer) check(ErrorKind::kArgument, knob.name, params.*knob.integer, knob);
   }
   for (const auto& [id, bias] : params.logit_bias) {
     if (id < 0 || id >= vocab_size) {

@@ -8,6 +8,8 @@
 
 namespace gemtp {
 
+class GgufFile;
+
 /// As a generation's seed: a new one, which its stats tell.
 constexpr uint64_t kRandomSeed = UINT64_MAX;
 
@@ -32,6 +34,15 @@ struct SamplingParams {
 /// Sets the parameter of that name to a number, as exactly as it is kept. Error{kArgument}, with
 /// the number as it was given, for one outside the parameter's domain (NaN included).
 void set_parameter(SamplingParams* params, const char* name, double given);
+
+/// What the makers of a model recommend, from its file's keys general.sampling.*: parameters by
+/// name, those that are there. Error{kFile} for one outside its domain.
+struct RecommendedParameter {
+  const char* name;
+  double value;
+  bool whole;  // it is a whole number
+};
+std::vector<RecommendedParameter> recommended_sampling(const GgufFile& file);
 
 /// Error{kArgument} naming the first parameter outside its domain (NaN included) and the domain.
 void validate(const SamplingParams& params, int32_t vocab_size);

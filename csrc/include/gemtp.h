@@ -346,6 +346,12 @@ typedef struct gemtp_generate_options {
 
 GEMTP_API gemtp_status gemtp_generate_options_init(gemtp_generate_options* options, size_t size);
 
+/* Puts the sampling that the model's file recommends for chats (keys general.sampling.*) into
+ * options; what the file says nothing of stays. Without this, generating is greedy. */
+GEMTP_API gemtp_status gemtp_model_sampling(const gemtp_model* model,
+                                            gemtp_generate_options* options, char* error,
+                                            size_t error_size);
+
 /* Generates behind all tokens of the session, of which there must be one at least. Tokens become
  * part of the session, but for an end token. GEMTP_OK also when a callback stopped it. options may
  * be NULL. */

@@ -28,7 +28,8 @@ class TokenOptions(TypedDict, total=False):
     """How tokens are chosen. None is as good as not given, but for ``seed``."""
 
     temperature: float | None
-    """0 (unless given) is greedy."""
+    """0 is greedy, and what is taken unless it is given. Chats take what the model recommends, for
+    this and the other filters and penalties: :attr:`Model.sampling`."""
     top_k: int | None
     """Only the K likeliest tokens; 0 or -1 is off. It comes before top_p, and that before min_p,
     all of the distribution at that temperature."""
@@ -105,6 +106,11 @@ DEFAULTS: GenerationOptions = {
     "logits_processor": None,
 }
 
+NUMBERS = (
+    "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty",
+    "frequency_penalty", "penalty_last_n",
+)  # fmt: skip
+"""Options that are one number and say how tokens are chosen."""
 NONE = -1
 """What other engines write for no limit (max_tokens, top_k, penalty_last_n), a new seed, and no
 log-probabilities; the core reads it as that."""
@@ -147,12 +153,10 @@ def generation_params(options: GenerationOptions) -> _core.GenerationParams:
 
 def _sampling(o: Mapping[str, Any]) -> _core.SamplingParams:
     out = _core.SamplingParams()
-    for name in ("temperature", "top_p", "min_p"):
-        setattr(out, name, number(name, o[name]))
-    for name in ("repetition_penalty", "presence_penalty", "frequency_penalty"):
-        setattr(out, name, number(name, o[name]))
-    out.top_k = integer("top_k", o["top_k"])
-    out.penalty_last_n = integer("penalty_last_n", o["penalty_last_n"])
+    defaults: Mapping[str, Any] = DEFAULTS
+    for name in NUMBERS:
+        checked = integer if isinstance(defaults[name], int) else number
+        setattr(out, name, checked(name, o[name]))
     out.seed = integer("seed", o["seed"], low=None) % 2**64
     out.logit_bias = biases(o["logit_bias"])
     out.suppress_tokens = id_list(o["suppress_tokens"])

@@ -357,7 +357,10 @@ class Model:
         _, ids = self.chat_prompt(messages, tools=declared, thinking=thinking, template=template)
         tokenizer = self._engine.tokenizer
         parser = _core.ReplyParser(tokenizer, ids, [utf8_text(s) for s in stop_strings(stop)])
-        all_options = cast(GenerationOptions, {**options, "max_tokens": max_tokens})
+        given = {name: value for name, value in options.items() if value is not None}
+        if "seed" in options:  # where None means something
+            given["seed"] = options["seed"]
+        all_options = cast(GenerationOptions, {**self.sampling, **given, "max_tokens": max_tokens})
         params = self._params_of(all_options, schema_of(response_format))
         if functions is not None:
             params.constraint = _core.call_constraint(tokenizer, ids, functions, thinking)
@@ -448,6 +451,12 @@ class Model:
     def context(self) -> int:
         """Tokens a sequence can hold."""
         return self._engine.context
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """Options that its makers recommend, by its file's keys ``general.sampling.*``: defaults of
+        chats and of the server. A text is completed greedily all the same."""
+        return self._engine.sampling
 
     @property
     def vocab_size(self) -> int:

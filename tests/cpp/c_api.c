@@ -141,6 +141,10 @@ static void words_for_none(gemtp_model* model) {
   gemtp_stats first, second;
   options.seed = GEMTP_RANDOM_SEED;
   options.top_k = -1;
+  OK(gemtp_model_sampling(model, &options, ERR)); /* the file recommends nothing */
+  REQUIRE(options.temperature == 1 && options.top_k == -1 && options.seed == GEMTP_RANDOM_SEED);
+  REQUIRE(gemtp_model_sampling(model, NULL, ERR) == GEMTP_ERROR_ARGUMENT);
+  REQUIRE(gemtp_model_sampling(NULL, &options, ERR) == GEMTP_ERROR_ARGUMENT);
   options.stop = nothing;
   options.stop_count = 1;
   OK(gemtp_session_generate(session, &options, ERR));

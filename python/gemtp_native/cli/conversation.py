@@ -37,6 +37,17 @@ class Conversation:
         first = [{"role": "system", "content": self.system}] if self.system else []
         return first + self.turns
 
+    @property
+    def recommended(self) -> dict[str, float]:
+        """What is taken from the model's file, since nothing else was asked for."""
+        sampling = self.model.sampling
+        return {name: value for name, value in sampling.items() if name not in self.options}
+
+    @property
+    def temperature(self) -> float:
+        chosen: dict[str, Any] = {**self.model.sampling, **self.options}
+        return float(chosen.get("temperature", 0))
+
     def ask(self, text: str) -> ReplyStream:
         """Adds a message and begins to answer it; answered() or undo() has to follow."""
         self.turns.append({"role": "user", "content": text})

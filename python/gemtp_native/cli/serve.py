@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..arguments import NONE
 from ..errors import ArgumentError, FileError
 from .options import add_model_options, add_pair_options, add_sampling_options, sampling_options
+from .text import options_text
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -73,10 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cors", action="append", default=[], metavar="ORIGIN",
         help="let pages of https://example.org use it, or * all; may repeat",
     )  # fmt: skip
-    add_sampling_options(parser)
+    add_sampling_options(parser, recommended=True)
     add_model_options(parser)
-    # Of requests that say nothing; a seed that nobody names is drawn.
-    parser.set_defaults(seed=None)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -107,6 +106,9 @@ def run(args: argparse.Namespace) -> int:
             kv_type=args.kv_type,
         )
         settings = _fitting(settings, args, model, say)
+        taken = {k: v for k, v in model.sampling.items() if k not in settings.sampling}
+        if taken:
+            say(f"as the model recommends: {options_text(taken)}")
         if not is_loopback(settings.host) and not settings.keys:
             say(
                 f"note: whoever reaches {settings.host} may use this server; --api-key asks for one"

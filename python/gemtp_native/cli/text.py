@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +19,11 @@ def size_text(count: float) -> str:
 
 def percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.0f}%" if whole else "-"
+
+
+def options_text(options: Mapping[str, float]) -> str:
+    """Options of sampling: "temperature 1, top_k 64"."""
+    return ", ".join(f"{name} {value:g}" for name, value in options.items())
 
 
 def statistics(stats: Stats) -> str:

@@ -7,9 +7,11 @@ import importlib.util
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..arguments import DEFAULTS, NUMBERS
 from ..model import demo_models
 from . import metrics
 from .errors import RequestError, as_request_error
@@ -33,6 +35,7 @@ class App:
     """An ASGI application."""
 
     def __init__(self, model: Model, settings: Settings):
+        settings = replace(settings, sampling={**model.sampling, **settings.sampling})
         info = {"version": __version__, "model": settings.name, "isa": model.isa}
         self.service = Service(model, settings, info)
         self._model = model
@@ -175,9 +178,11 @@ class App:
                 "parallel": s.parallel,
                 "max_tokens": s.max_tokens,
                 "default_generation_settings": {
+                    **{k: v for k, v in DEFAULTS.items() if k in NUMBERS},
                     **{k: v for k, v in s.sampling.items() if _is_json(v)},
                     "draft": s.draft,
                 },
+                "model_sampling": self._model.sampling,
             }
         )
 
