@@ -85,10 +85,9 @@ def test_help_of_commands(call, name):
 @pytest.mark.parametrize(
     "args",
     [
-        [],
         ["fly"],
+        ["--nonsense"],
         ["generate"],
-        ["generate", "t.gguf"],
         ["generate", "t.gguf", "a", "--file", "b"],
         ["generate", "t.gguf", "a", "--draft", "16"],
         ["generate", "t.gguf", "a", "--draft", "-1"],
@@ -111,8 +110,55 @@ def test_help_of_commands(call, name):
 def test_wrong_usage(call, args):
     code, out, err = call(*args)
     assert (code, out) == (2, "")
+    assert re.fullmatch(r"gemtp[a-z ]*: error: [^\n]+\n", err)
+
+
+def test_a_context_that_is_cut_is_noted(call, pair):
+    context = gemtp.Model(pair.target, context=10**6).context
+    args = ("generate", pair.target, "the", "--max-tokens", 2)
+    said = (
+        f"note: the context is {context} tokens, the most that the model was made for, not 999999"
+    )
+    assert said in call(*args, "--context", 999999)[2]
+    assert call(*args, "--context", 999999, "--quiet")[2] == ""
+    assert call(*args)[2] == call(*args, "--context", 20)[2] == ""
+
+
+def test_gemtp_alone_helps(call):
+    code, out, err = call()
+    assert (code, out) == (2, "")
     assert err.startswith("usage: gemtp")
-    assert "error: " in err.splitlines()[-1]
+    assert "complete a prompt" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (["genrate", "t.gguf"], "no command 'genrate', did you mean generate?"),
+        (["fly"], "no command 'fly'; gemtp --help"),
+        (["generate", "t.gguf", "x", "--temprature", "1"], "did you mean --temperature?"),
+        (["generate", "-m", "t.gguf", "-p", "x"], "no option -m: the model's file is the first"),
+        (["generate", "t.gguf", "-p", "x"], "no option -p: the prompt is the second"),
+        (["generate", "t.gguf", "x", "-n", "5"], "no option -n, it is --max-tokens here"),
+        (["generate", "t.gguf", "x", "-c", "5"], "no option -c, it is --context here"),
+        (["chat", "t.gguf", "-t", "5"], "there is no option -t, it is --threads here"),
+        (["chat", "t.gguf", "--temp=5"], "no option --temp, it is --temperature here"),
+        (["generate", "t.gguf", "x", "-ngl", "5"], "no option -ngl: it runs on the processor"),
+    ],
+    ids=str,
+)
+def test_what_was_meant(call, args, hint):
+    code, _, err = call(*args)
+    assert code == 2
+    assert hint in err
+
+
+@pytest.mark.parametrize(("given", "code"), [(b"", 2), (b"the in", 0)])
+def test_a_prompt_from_a_pipe(call, pair, monkeypatch, given, code):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+    found, out, _ = call("generate", pair.target, "--max-tokens", 5)
+    assert found == code
+    assert not given or out == call("generate", pair.target, "the in", "--max-tokens", 5)[1]
 
 
 # ---------------------------------------------------------------- generate

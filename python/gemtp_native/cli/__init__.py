@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from .. import __version__
 from ..errors import Error
@@ -38,6 +41,27 @@ _COMMANDS = {
     "demo": (".demo", "run the shipped pair, with and without its drafter"),
 }
 
+# What llama.cpp's programs call an option: what it is called here, or what to do.
+_OF_LLAMA_CPP = {
+    "-m": "the model's file is the first argument, without an option",
+    "--model": "the model's file is the first argument, without an option",
+    "-p": "the prompt is the second argument, without an option",
+    "-n": "--max-tokens",
+    "--n-predict": "--max-tokens",
+    "-c": "--context",
+    "--ctx-size": "--context",
+    "-t": "--threads",
+    "--temp": "--temperature",
+    "-s": "--seed",
+    "-f": "--file",
+    "-sys": "--system",
+    "-md": "--drafter",
+    "--model-draft": "--drafter",
+    "--repeat-penalty": "--repetition-penalty",
+    "-ngl": "it runs on the processor; leave it out",
+    "--n-gpu-layers": "it runs on the processor; leave it out",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0: done; 1: an error, said in one line; 2: wrong usage; 130: interrupted."""
@@ -58,14 +82,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
-    if not argv or argv[0] not in _COMMANDS:
-        _overview().parse_args(argv)  # helps, tells the version, or explains; and exits
+    overview = _overview()
+    if not argv:
+        overview.print_help(sys.stderr)
+        return 2
+    if argv[0] not in _COMMANDS:
+        if not argv[0].startswith("-"):
+            overview.error(f"there is no command {argv[0]!r}{_closest(argv[0], _COMMANDS)}")
+        overview.parse_args(argv)  # helps, tells the version, or explains; and exits
     # Only the module of the command that is called gets imported: numpy alone costs 0.1 s.
     module, line = _COMMANDS[argv[0]]
     implementation = import_module(module, __name__)
-    parser = argparse.ArgumentParser(
-        prog=f"gemtp {argv[0]}", description=_sentence_case(line), allow_abbrev=False
-    )
+    parser = _Parser(prog=f"gemtp {argv[0]}", description=_sentence_case(line), allow_abbrev=False)
     implementation.add_arguments(parser)
     # Intermixed: "generate TARGET --drafter DRAFTER PROMPT" has an optional positional behind an
     # option, which parse_args() and so subparsers would refuse.
@@ -98,8 +126,32 @@ def _find_models(args: argparse.Namespace, names: Sequence[str]) -> None:
         setattr(args, name, found)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, rather than behind a list of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.fullmatch(r"unrecognized arguments: (-\S*?)(=.*| .*)?", message, re.DOTALL)
+        if unknown:
+            option = unknown[1]
+            message = f"there is no option {option}{self._instead_of(option)}"
+        message += " " if message.endswith("?") else "; "
+        self.exit(2, f"{self.prog}: error: {message}{self.prog} --help lists what there is\n")
+
+    def _instead_of(self, option: str) -> str:
+        known = self._option_string_actions
+        meant = _OF_LLAMA_CPP.get(option, "")
+        if meant and (not meant.startswith("-") or meant in known):
+            return f": {meant}" if not meant.startswith("-") else f", it is {meant} here"
+        return _closest(option, known)
+
+
+def _closest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
 def _overview() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="gemtp",
         description="Gemma 4 with its multi-token-prediction drafter, on CPUs.",
         allow_abbrev=False,

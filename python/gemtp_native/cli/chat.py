@@ -19,6 +19,7 @@ from .options import (
     add_pair_options,
     add_sampling_options,
     add_structure_options,
+    note_context,
     sampling_options,
     structure_options,
 )
@@ -89,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
         context=args.context,
         kv_type=args.kv_type,
     )
+    note_context(args, model)
     options = {
         **sampling_options(args),
         **structure,

@@ -17,6 +17,7 @@ from .options import (
     add_pair_options,
     add_sampling_options,
     add_structure_options,
+    note_context,
     sampling_options,
     structure_options,
 )
@@ -30,7 +31,12 @@ MODELS = ("target", "drafter")  # arguments that may name a model by where it co
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET.gguf", help="the model")
-    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="text; - reads standard input")
+    parser.add_argument(
+        "prompt",
+        nargs="?",
+        metavar="PROMPT",
+        help="text; without it, or with -, standard input is read",
+    )
     parser.add_argument("--file", type=Path, help="read the prompt from a file")
     add_pair_options(parser)
     parser.add_argument(
@@ -73,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         context=args.context,
         kv_type=args.kv_type,
     )
+    note_context(args, model)
     stream = model.stream(
         prompt,
         special=args.special,
@@ -111,14 +118,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prompt(args: argparse.Namespace) -> bytes:
-    if (args.prompt is None) == (args.file is None):
-        args.usage_error("give a prompt, or --file FILE, or - to read standard input")
+    if args.prompt is not None and args.file is not None:
+        args.usage_error("give a prompt or --file FILE, not both")
     if args.file is not None:
         data: bytes = args.file.read_bytes()
-    elif args.prompt == "-":
-        data = sys.stdin.buffer.read()
-    else:
-        data = os.fsencode(args.prompt)
+        return data
+    if args.prompt == "-":
+        return sys.stdin.buffer.read()
+    if args.prompt is not None:
+        return os.fsencode(args.prompt)
+    data = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
+    if not data:
+        args.usage_error("give a prompt, --file FILE, or something on standard input")
     return data
 
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ArgumentError, FileError
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+CONTEXT = 4096  # unless another is asked for
 
 _SAMPLING = {
     "temperature": (float, "0 is greedy (default)"),
@@ -109,11 +115,21 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--context",
         type=int,
-        default=4096,
+        default=CONTEXT,
         metavar="N",
-        help="tokens of prompt and answer together (default: 4096)",
+        help=f"tokens of prompt and answer together (default: {CONTEXT})",
     )
     add_engine_options(group)
+
+
+def note_context(args: argparse.Namespace, model: Model) -> None:
+    """That less was possible than what was asked for."""
+    if model.context < args.context != CONTEXT:
+        logging.getLogger("gemtp_native").warning(
+            "the context is %s tokens, the most that the model was made for, not %s",
+            model.context,
+            args.context,
+        )
 
 
 def add_engine_options(group: argparse._ActionsContainer) -> None:

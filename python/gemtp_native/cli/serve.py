@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..arguments import NONE
 from ..errors import ArgumentError, FileError
-from .options import add_model_options, add_pair_options, add_sampling_options, sampling_options
+from .options import (
+    add_model_options,
+    add_pair_options,
+    add_sampling_options,
+    note_context,
+    sampling_options,
+)
 from .text import options_text
 
 if TYPE_CHECKING:
@@ -105,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
             context=args.context,
             kv_type=args.kv_type,
         )
+        note_context(args, model)
         settings = _fitting(settings, args, model, say)
         taken = {k: v for k, v in model.sampling.items() if k not in settings.sampling}
         if taken:
