@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import threading
@@ -80,6 +81,40 @@ def test_prompt_as_text_bytes_and_ids(model):
     expected = model.generate(PROMPT, max_tokens=8).tokens
     for prompt in (PROMPT.encode(), ids, tuple(ids), np.array(ids), iter(ids)):
         assert model.generate(prompt, max_tokens=8).tokens == expected
+
+
+def test_control_tokens_that_a_prompt_spells(pair, caplog):
+    """They are text, and that is said once; with the switch they are tokens, BOS never twice."""
+    model = gemtp.Model(pair.target, threads=1, context=160)
+    for text in ("in<eos>the", b"in<eos>the", "<bos>the<eos>", "<bos>"):
+        caplog.clear()
+        ids = model.tokenize(text, special=True)
+        assert ids.count(checkpoints.BOS) == 1
+        expected = model.generate(ids, max_tokens=8)
+        assert expected.tokens == model.generate(text, special=True, max_tokens=8).tokens
+        assert (
+            expected.tokens == asyncio.run(model.agenerate(text, special=True, max_tokens=8)).tokens
+        )
+        assert expected.text == "".join(model.stream(text, special=True, max_tokens=8))
+        with model.session() as session:
+            session.append(text, special=True)
+            assert session.tokens == ids
+            session.append("<bos>", special=True)
+            assert session.tokens == [*ids, checkpoints.BOS], "in the middle, it was meant"
+        with model.session() as session:
+            assert session.generate(text, special=True, max_tokens=8).tokens == expected.tokens
+        assert caplog.messages == []
+    for text in ("in the", "<eos", "in the"):
+        model.generate(text, max_tokens=1)
+    assert caplog.messages == []
+    for _ in range(2):
+        out = model.generate("in<eos>the", max_tokens=8)
+        assert out.tokens == model.generate(model.tokenize("in<eos>the"), max_tokens=8).tokens
+    (message,) = caplog.messages
+    assert "spells the control token <eos>, which counts as text" in message
+    assert "special" in message
+    with pytest.raises(gemtp.ArgumentError, match="special is 1; it must be True or False"):
+        model.generate("x", special=1)
 
 
 def test_tokenize_and_detokenize(model, pair):
@@ -323,21 +358,25 @@ def short(value: object) -> str:
 
 
 WRONG_OPTIONS = [
-    ("max_tokens", -1), ("max_tokens", 1.5), ("max_tokens", None), ("max_tokens", 10**30),
+    ("max_tokens", -2), ("max_tokens", 1.5), ("max_tokens", True), ("max_tokens", 10**30),
     ("temperature", -0.1), ("temperature", math.nan), ("temperature", math.inf),
-    ("temperature", "hot"), ("temperature", None), ("temperature", 10**5000),
-    ("top_k", -1), ("top_k", 2.5), ("top_k", 2**40),
-    ("top_p", 0), ("top_p", 1.1), ("top_p", math.nan),
+    ("temperature", "hot"), ("temperature", True), ("temperature", 10**5000),
+    ("temperature", "0.5"), ("temperature", 1e39), ("temperature", np.True_),
+    ("top_k", -2), ("top_k", 2.5), ("top_k", 2**40), ("top_k", False), ("top_k", np.True_),
+    ("top_p", -1e-30), ("top_p", 1.1), ("top_p", math.nan), ("top_p", True),
     ("min_p", -0.1), ("min_p", 1), ("min_p", math.nan),
     ("repetition_penalty", 0), ("repetition_penalty", -1), ("repetition_penalty", math.nan),
+    ("repetition_penalty", 5e-324), ("presence_penalty", False), ("presence_penalty", -1e300),
     ("presence_penalty", math.nan), ("presence_penalty", math.inf),
     ("frequency_penalty", math.nan), ("frequency_penalty", -math.inf),
-    ("penalty_last_n", -2), ("seed", 1.5), ("seed", "s"), ("seed", None),
+    ("penalty_last_n", -2), ("seed", 1.5), ("seed", "s"), ("seed", True),
     ("logit_bias", {-1: 1.0}), ("logit_bias", {10**6: 1.0}), ("logit_bias", {5: math.nan}),
     ("logit_bias", {5: math.inf}), ("logit_bias", {"a": 1}), ("logit_bias", {5: "x"}),
     ("logit_bias", [5]), ("logit_bias", 5),
-    ("stop", ""), ("stop", ["a", ""]), ("stop", [5]), ("stop", 5), ("stop", None),
-    ("draft", -1), ("draft", 16), ("draft", "much"), ("draft", 1.5), ("draft", None),
+    ("logit_bias", {5: 1e39}), ("logit_bias", {5: True}), ("logit_bias", {True: 1}),
+    ("stop", [5]), ("stop", 5), ("stop", [None]),
+    ("draft", -1), ("draft", 16), ("draft", "much"), ("draft", 1.5), ("draft", True),
+    ("logprobs", True), ("logprobs", 21), ("logprobs", -2), ("ignore_eos", 1), ("ignore_eos", "no"),
 ]  # fmt: skip
 
 
@@ -348,6 +387,77 @@ def test_wrong_option(model, name, value):
         model.generate(PROMPT, **options)
     assert name.replace("stop", "stop string")[:4] in one_sentence(error)
     assert isinstance(error.value, ValueError)
+
+
+def test_a_wrong_number_is_shown_as_it_was_given(model):
+    for name, value, shown in (
+        ("temperature", 1e39, "1e+39, beyond single precision,"),
+        ("repetition_penalty", 5e-324, "5e-324, beyond single precision,"),
+        ("top_p", 1.0000001, "1.0000001"),
+        ("top_p", -0.1, "-0.1"),
+        ("min_p", 1.1, "1.1"),
+        ("temperature", -1, "-1"),
+        ("top_k", -7, "-7"),
+    ):
+        with pytest.raises(gemtp.ArgumentError) as error:
+            model.generate(PROMPT, **{name: value})
+        assert one_sentence(error).startswith(f"{name} is {shown} but must be ")
+
+
+# What other engines write for "none", beside how it is written here.
+NEUTRAL = [
+    ("stop", None, ()), ("stop", "", ()), ("stop", b"", ()), ("stop", [], ()), ("stop", [""], ()),
+    ("stop", ["", "zz"], ["zz"]),
+    ("top_k", -1, 0), ("top_k", None, 0), ("top_p", None, 1.0), ("min_p", None, 0.0),
+    ("temperature", None, 0.0),
+    ("repetition_penalty", None, 1.0), ("presence_penalty", None, 0.0),
+    ("frequency_penalty", None, 0.0), ("penalty_last_n", None, -1), ("logit_bias", None, {}),
+    ("suppress_tokens", None, ()), ("draft", None, "auto"), ("ignore_eos", None, False),
+    ("logprobs", False, None), ("logprobs", -1, None),
+    ("json_schema", None, None), ("logits_processor", None, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value", "same"), NEUTRAL, ids=short)
+def test_words_of_other_engines_for_none(model, name, value, same):
+    options = {"max_tokens": 30, "temperature": 0.9, "seed": 3, "repetition_penalty": 1.2}
+    given = model.generate(PROMPT, **{**options, name: value})
+    expected = model.generate(PROMPT, **{**options, name: same})
+    assert given.tokens == expected.tokens
+    assert given.logprobs == expected.logprobs
+
+
+@pytest.mark.parametrize("none", [None, -1])
+def test_no_limit_is_the_context(model, none):
+    out = model.generate(PROMPT, max_tokens=none, ignore_eos=True)
+    assert out.finish_reason == "context"
+    assert out.stats.prompt_tokens + out.stats.tokens == model.context
+    with model.session() as session:
+        assert session.generate(PROMPT, max_tokens=none, ignore_eos=True).tokens == out.tokens
+
+
+@pytest.mark.parametrize("new", [None, -1, 2**64 - 1])
+def test_a_new_seed_is_told(model, new):
+    options = {"temperature": 1.0, "max_tokens": 20, "ignore_eos": True}
+    outs = [model.generate(PROMPT, seed=new, **options) for _ in range(4)]
+    assert len({out.stats.seed for out in outs}) > 1
+    assert len({out.text for out in outs}) > 1
+    for out in outs:
+        assert 0 <= out.stats.seed < 2**32
+        assert model.generate(PROMPT, seed=out.stats.seed, **options).tokens == out.tokens
+    assert model.generate(PROMPT, seed=5, **options).stats.seed == 5
+    assert model.generate(PROMPT, seed=-3, **options).stats.seed == 2**64 - 3
+    assert model.generate(PROMPT, **options).stats.seed == 0
+
+
+def test_the_likeliest_alone(model):
+    greedy = model.generate(PROMPT, max_tokens=20).tokens
+    for top_p in (0, 5e-324):
+        for temperature in (0.01, 1, 30, 1e30):
+            out = model.generate(
+                PROMPT, max_tokens=20, temperature=temperature, top_p=top_p, seed=None
+            )
+            assert out.tokens == greedy
 
 
 @pytest.mark.parametrize(

@@ -364,7 +364,7 @@ def test_refusals(call, args, words):
 def test_wrong_usage(call, args):
     code, out, err = call(*args)
     assert (code, out) == (2, "")
-    assert err.startswith("usage: gemtp bench")
+    assert err.startswith("gemtp bench: error: ")
 
 
 def test_files(call, tmp_path):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
 import shutil
 import subprocess
+from typing import ClassVar
 
 import pytest
 
 import c_library
 import gemtp_native as gemtp
+from gguf_bytes import F32, I32
+from tiny_files import sound_target
 
 pytestmark = c_library.needs_build
 
@@ -90,6 +95,46 @@ def test_nothing_but_the_abi_is_visible(library):
     symbols = {line.split()[-1] for line in lines}
     version = {"GEMTP_0"}  # the name of the symbols' version
     assert symbols == {f"{name}@@GEMTP_0" for name in declared} | version
+
+
+class Options(ctypes.Structure):
+    """The beginning of gemtp_generate_options, as an older header might have had it."""
+
+    _fields_: ClassVar = [
+        ("size", ctypes.c_size_t), ("max_tokens", ctypes.c_int64), ("seed", ctypes.c_uint64),
+        ("temperature", ctypes.c_float), ("top_k", ctypes.c_int32), ("top_p", ctypes.c_float),
+        ("min_p", ctypes.c_float),
+    ]  # fmt: skip
+
+
+def test_the_sampling_that_a_file_recommends(library, tmp_path):
+    c, size_t = ctypes.CDLL(str(library)), ctypes.c_size_t
+    for keys, expected in (
+        ({}, (0.0, 0, 1.0, 0.25)),
+        ({"temp": (F32, 1.0), "top_k": (I32, 64), "top_p": (F32, 0.95)}, (1.0, 64, 0.95, 0.25)),
+    ):
+        g = sound_target()
+        for name, (kind, value) in keys.items():
+            g.put(f"general.sampling.{name}", kind, value)
+        path = tmp_path / f"{len(keys)}.gguf"
+        path.write_bytes(g.encode())
+        model = ctypes.c_void_p()
+        error = ctypes.create_string_buffer(256)
+        assert (
+            c.gemtp_model_open(os.fsencode(path), None, ctypes.byref(model), error, size_t(256))
+            == 0
+        )
+        options = Options()
+        size = size_t(ctypes.sizeof(Options))
+        assert c.gemtp_generate_options_init(ctypes.byref(options), size) == 0
+        options.max_tokens, options.min_p = 7, 0.25
+        assert c.gemtp_model_sampling(model, ctypes.byref(options), error, size_t(256)) == 0
+        found = (options.temperature, options.top_k, options.top_p, options.min_p)
+        assert found == pytest.approx(expected)
+        assert (options.size, options.max_tokens, options.seed) == (size.value, 7, 0)
+        assert c.gemtp_model_sampling(model, None, error, size_t(256)) == 3
+        assert error.value == b"options is NULL"
+        c.gemtp_model_close(model)
 
 
 def test_the_library_is_versioned(library, prefix):

@@ -85,10 +85,9 @@ def test_help_of_commands(call, name):
 @pytest.mark.parametrize(
     "args",
     [
-        [],
         ["fly"],
+        ["--nonsense"],
         ["generate"],
-        ["generate", "t.gguf"],
         ["generate", "t.gguf", "a", "--file", "b"],
         ["generate", "t.gguf", "a", "--draft", "16"],
         ["generate", "t.gguf", "a", "--draft", "-1"],
@@ -111,8 +110,55 @@ def test_help_of_commands(call, name):
 def test_wrong_usage(call, args):
     code, out, err = call(*args)
     assert (code, out) == (2, "")
+    assert re.fullmatch(r"gemtp[a-z ]*: error: [^\n]+\n", err)
+
+
+def test_a_context_that_is_cut_is_noted(call, pair):
+    context = gemtp.Model(pair.target, context=10**6).context
+    args = ("generate", pair.target, "the", "--max-tokens", 2)
+    said = (
+        f"note: the context is {context} tokens, the most that the model was made for, not 999999"
+    )
+    assert said in call(*args, "--context", 999999)[2]
+    assert call(*args, "--context", 999999, "--quiet")[2] == ""
+    assert call(*args)[2] == call(*args, "--context", 20)[2] == ""
+
+
+def test_gemtp_alone_helps(call):
+    code, out, err = call()
+    assert (code, out) == (2, "")
     assert err.startswith("usage: gemtp")
-    assert "error: " in err.splitlines()[-1]
+    assert "complete a prompt" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (["genrate", "t.gguf"], "no command 'genrate', did you mean generate?"),
+        (["fly"], "no command 'fly'; gemtp --help"),
+        (["generate", "t.gguf", "x", "--temprature", "1"], "did you mean --temperature?"),
+        (["generate", "-m", "t.gguf", "-p", "x"], "no option -m: the model's file is the first"),
+        (["generate", "t.gguf", "-p", "x"], "no option -p: the prompt is the second"),
+        (["generate", "t.gguf", "x", "-n", "5"], "no option -n, it is --max-tokens here"),
+        (["generate", "t.gguf", "x", "-c", "5"], "no option -c, it is --context here"),
+        (["chat", "t.gguf", "-t", "5"], "there is no option -t, it is --threads here"),
+        (["chat", "t.gguf", "--temp=5"], "no option --temp, it is --temperature here"),
+        (["generate", "t.gguf", "x", "-ngl", "5"], "no option -ngl: it runs on the processor"),
+    ],
+    ids=str,
+)
+def test_what_was_meant(call, args, hint):
+    code, _, err = call(*args)
+    assert code == 2
+    assert hint in err
+
+
+@pytest.mark.parametrize(("given", "code"), [(b"", 2), (b"the in", 0)])
+def test_a_prompt_from_a_pipe(call, pair, monkeypatch, given, code):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+    found, out, _ = call("generate", pair.target, "--max-tokens", 5)
+    assert found == code
+    assert not given or out == call("generate", pair.target, "the in", "--max-tokens", 5)[1]
 
 
 # ---------------------------------------------------------------- generate
@@ -181,11 +227,12 @@ def test_control_tokens_in_the_prompt(call, pair):
     model = gemtp.Model(pair.target)
     for more, special in ([], False), (["--special"], True):
         ids = model.tokenize("in<eos>the", special=special)
-        code, out, _ = call(
+        code, out, err = call(
             "generate", pair.target, "in<eos>the", "--max-tokens", 9, "--json", *more
         )
         assert code == 0
         assert json.loads(out)["tokens"] == model.generate(ids, max_tokens=9).tokens
+        assert ("note: the prompt spells the control token <eos>" in err) == (not special)
 
 
 def test_statistics_go_to_standard_error(call, pair):
@@ -206,16 +253,29 @@ def test_full_context_is_noted(call, pair):
     assert call(*args, "--quiet")[2] == ""
 
 
+def test_words_of_other_engines_for_none(call, pair):
+    base = ("generate", pair.target, "the in", "--ignore-eos", "--context", 40)
+    whole = call(*base, "--max-tokens", -1)
+    assert whole[0] == 0
+    assert "the context of 40 tokens is full" in whole[2]
+    assert call(*base, "--max-tokens", -1, "--top-k", -1, "--stop", "", "--seed", 0) == whole
+    code, text, err = call(*base, "--seed", -1, "--temperature", 1, "--max-tokens", 20)
+    seed = re.fullmatch(r"gemtp: note: the seed was (\d+)\n", err)
+    assert (code, bool(seed)) == (0, True)
+    again = call(*base, "--seed", seed[1], "--temperature", 1, "--max-tokens", 20, "--stats")
+    assert again[1] == text
+    assert f"seed     {seed[1]}\n" in again[2]
+
+
 @pytest.mark.parametrize(
     "args",
     [
         ["--temperature", "nan"],
         ["--temperature", "-1"],
-        ["--top-p", "0"],
+        ["--top-p", "-0.1"],
         ["--top-k", "-4"],
-        ["--max-tokens", "-1"],
+        ["--max-tokens", "-2"],
         ["--logit-bias", "99999999=1"],
-        ["--stop", ""],
         ["--stop", "\udcff"],
         ["--threads", "0"],
         ["--context", "1"],

@@ -102,7 +102,7 @@ def test_none_are_given_unless_asked_for(model):
     assert out.top_logprobs == [[]] * 4
 
 
-@pytest.mark.parametrize("count", [-1, 21, 1.5, "3"])
+@pytest.mark.parametrize("count", [-2, 21, 1.5, "3"])
 def test_wrong_counts(model, count):
     with pytest.raises(gemtp.ArgumentError, match="logprobs is"):
         model.stream(PROMPT, logprobs=count)

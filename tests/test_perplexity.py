@@ -336,4 +336,4 @@ def is_one_error(result: tuple[int, str, str], *words: str) -> None:
 def test_wrong_usage(call, args):
     code, out, err = call(*args)
     assert (code, out) == (2, "")
-    assert err.startswith("usage: gemtp perplexity")
+    assert err.startswith("gemtp perplexity: error: ")

@@ -376,6 +376,24 @@ def test_tokenize_and_detokenize(demo_server: Server, model):
     assert "".join(p["piece"] for p in pieces) == "def f"
 
 
+def test_control_tokens_in_a_prompt(demo_server: Server, model):
+    text = "<bos><|turn>user\ndef f(x):"
+    ids = model.tokenize(text, special=True)
+    assert ids[0] == model.tokenize("")[0] != ids[1]
+    plain = len(model.tokenize(text))
+    for prompt, special, length in (
+        (text, True, len(ids)),
+        (text, None, plain),
+        (ids, None, len(ids)),
+    ):
+        answer = demo_server.complete(prompt, special=special, max_tokens=12, n=2)
+        assert answer["usage"]["prompt_tokens"] == length
+        expected = model.generate(prompt, special=bool(special), max_tokens=12)
+        assert [c["text"] for c in answer["choices"]] == [expected.text] * 2
+    said = "note: the prompt spells the control token <bos>, which counts as text"
+    assert demo_server.log.read_text().count(said) == 1
+
+
 def test_metrics(demo_server: Server):
     before = demo_server.metric("gemtp_tokens_predicted_total")
     demo_server.complete(PROMPT, max_tokens=9)

@@ -78,22 +78,26 @@ def test_large_bodies(demo_server: Server):
 HUGE = 10**400
 
 WRONG = [("prompt", v) for v in (None, 3, True, {}, [], [1, "x"], [[]], [[1], 2], [1.5], [[True]])]
-WRONG += [("max_tokens", v) for v in ("5", 1.0, -1, True, [], HUGE, 2**31)]
+WRONG += [("max_tokens", v) for v in ("5", 1.0, -2, True, [], HUGE, 2**31)]
 WRONG += [("temperature", v) for v in ("1", -0.1, True, [], 101, HUGE)]
 WRONG += [("top_p", v) for v in (-0.1, 1.1, "x")]
 WRONG += [("min_p", v) for v in (-1, 1)]
-WRONG += [("top_k", v) for v in (-1, 0.5, HUGE)]
+WRONG += [("top_k", v) for v in (-2, 0.5, HUGE)]
 WRONG += [("repetition_penalty", v) for v in (0, -1, "x")]
 WRONG += [("presence_penalty", v) for v in (HUGE, "x", None or [])]
+WRONG += [("penalty_last_n", v) for v in (-2, 0.5, True, HUGE)]
 WRONG += [("seed", v) for v in (1.5, "1", 2**64, -(2**64), HUGE)]
-WRONG += [("stop", v) for v in (3, [3], [""], "", ["x"] * 10_000, "x" * 5000, {})]
-WRONG += [("logit_bias", v) for v in ([], {"x": 1}, {"-1": 1}, {"1": "x"}, {"1": 101}, {"1": HUGE})]
+WRONG += [("stop", v) for v in (3, [3], [None], ["x"] * 10_000, "x" * 5000, {})]
+WRONG += [
+    ("logit_bias", v) for v in ([1], {"x": 1}, {"-1": 1}, {"1": "x"}, {"1": 101}, {"1": HUGE})
+]
 WRONG += [("n", v) for v in (0, -1, 65, "2", HUGE)]
 WRONG += [("stream", v) for v in (1, "yes")]
 WRONG += [("stream_options", v) for v in ({}, 3)]
 WRONG += [("logprobs", v) for v in (True, 21, -1, "2")]
 WRONG += [("draft", v) for v in ("many", 16, -1, 1.5, True)]
 WRONG += [("echo", True), ("best_of", 2), ("suffix", "end"), ("model", 3), ("ignore_eos", 1)]
+WRONG += [("special", v) for v in (1, "yes", [])]
 WRONG += [("response_format", v) for v in ("json", {}, {"type": "xml"}, {"type": "json_schema"})]
 WRONG += [("grammar", 3), ("regex", {}), ("return_tokens", "x"), ("logit_bias", {"99999": 1})]
 
@@ -126,7 +130,7 @@ WRONG_CHATS += [("tools", v) for v in (3, [3], [{}], [{"type": "function"}], [{"
 WRONG_CHATS += [("tool_choice", v) for v in (3, "any", "auto")]
 WRONG_CHATS += [("top_logprobs", v) for v in (3, 21, "x")]
 WRONG_CHATS += [("logprobs", 1), ("thinking", "yes"), ("reasoning_effort", "most")]
-WRONG_CHATS += [("max_completion_tokens", -1), ("functions", []), ("function_call", "auto")]
+WRONG_CHATS += [("max_completion_tokens", -2), ("functions", []), ("function_call", "auto")]
 WRONG_CHATS += [("audio", {}), ("modalities", ["audio"]), ("chat_template_kwargs", {"x": 1})]
 WRONG_CHATS += [("parallel_tool_calls", 1), ("web_search_options", {})]
 
@@ -162,6 +166,58 @@ def test_null_is_absent(demo_server: Server):
     body = {"prompt": "x", "max_tokens": 1, "stop": None, "temperature": None, "n": None}
     body |= {"logit_bias": None, "stream": None, "seed": None, "suffix": None, "echo": None}
     assert demo_server.ask(COMPLETE, body).status == 200
+
+
+# What other servers understand, beside how it is written here.
+NEUTRAL = [(name, None) for name in (
+    "max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty",
+    "presence_penalty", "frequency_penalty", "penalty_last_n", "logit_bias", "stop", "n",
+    "logprobs", "draft", "ignore_eos", "response_format", "grammar", "best_of",
+    "echo", "stream_options",
+)]  # fmt: skip
+NEUTRAL += [("top_k", 0), ("top_k", -1), ("top_p", 1), ("min_p", 0), ("penalty_last_n", -1)]
+NEUTRAL += [("repetition_penalty", 1), ("presence_penalty", 0), ("frequency_penalty", 0.0)]
+NEUTRAL += [("logit_bias", {}), ("logit_bias", []), ("stop", ""), ("stop", []), ("stop", [""])]
+NEUTRAL += [("n", 1), ("best_of", 1), ("echo", False), ("suffix", ""), ("logprobs", False)]
+
+
+@pytest.mark.parametrize("case", NEUTRAL, ids=_name)
+def test_words_of_other_servers_for_none(demo_server: Server, case):
+    base = {"prompt": "def f(", "max_tokens": 12, "temperature": 0.8, "seed": 5}
+    expected = demo_server.ask(COMPLETE, {k: v for k, v in base.items() if k != case[0]}).json
+    answer = demo_server.ask(COMPLETE, {**base, case[0]: case[1]})
+    assert answer.status == 200, answer.body
+    assert answer.json["choices"] == expected["choices"]
+
+
+@pytest.mark.parametrize("none", [None, -1, 2**64 - 1])
+def test_a_new_seed_is_told(demo_server: Server, none):
+    body = {"prompt": "def f(", "max_tokens": 12, "temperature": 1}
+    answers = [demo_server.complete(**body, seed=none) for _ in range(3)]
+    assert len({a["gemtp_stats"]["seed"] for a in answers}) == 3
+    for answer in answers:
+        again = demo_server.complete(**body, seed=answer["gemtp_stats"]["seed"])
+        assert again["choices"] == answer["choices"]
+    for seed in (-2, 2**64 - 2):  # what comes behind it is no new one either
+        pairs = [demo_server.complete(**body, seed=seed, n=3)["choices"] for _ in range(2)]
+        assert pairs[0] == pairs[1]
+
+
+def test_no_limit_is_the_context(demo_server: Server):
+    body = {"ignore_eos": True, "logit_bias": {}}
+    for answer in (
+        demo_server.complete([2] * 2040, max_tokens=-1, **body),
+        demo_server.chat([{"role": "user", "content": "x " * 980}], max_tokens=-1, **body),
+        demo_server.chat(
+            [{"role": "user", "content": "x " * 980}], max_completion_tokens=-1, **body
+        ),
+    ):
+        assert answer["choices"][0]["finish_reason"] == "length"
+        assert answer["usage"]["total_tokens"] == demo_server.ask("/props").json["context"]
+    limited = {"messages": ASK, "max_completion_tokens": 3, "max_tokens": 9, "ignore_eos": True}
+    assert demo_server.ask(CHAT, limited).json["usage"]["completion_tokens"] == 3
+    limited = {"messages": ASK, "max_completion_tokens": None, "max_tokens": 9, "ignore_eos": True}
+    assert demo_server.ask(CHAT, limited).json["usage"]["completion_tokens"] == 9
 
 
 def test_prompts_that_do_not_fit(demo_server: Server):

@@ -497,7 +497,7 @@ def is_one_error(result: tuple[int, str, str], *words: str) -> None:
 def test_wrong_usage(call, args):
     code, out, err = call(*args)
     assert (code, out) == (2, "")
-    assert err.startswith("usage: gemtp sweep")
+    assert err.startswith("gemtp sweep: error: ")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")

@@ -259,3 +259,11 @@ def test_the_small_vocabulary_equals_hugging_face(small: Path) -> None:
             ids = tokenizer.encode(text, special=special)
             assert ids == other.encode(text, add_special_tokens=False).ids, text
             assert tokenizer.decode(ids, special=special) == text
+
+
+def test_the_control_token_that_a_text_spells(released):
+    """Which generate() warns of. Tags of HTML are user-defined tokens, too, and are not meant."""
+    for marker in MARKERS:
+        assert released._core.spelled_control(f"é <b> {marker} <eos>") == marker
+    for text in ("", "<", "<|turn", "|turn|>", "<table><td>a</td></table>", "<div>\n\n", "a|b"):
+        assert released._core.spelled_control(text) == ""

@@ -184,9 +184,37 @@ gemtp_stats CSession::stats() const {
   out.prompt_seconds = s.prompt_seconds;
   out.decode_seconds = s.decode_seconds;
   out.tokens_per_second = s.tokens_per_second();
+  out.seed = s.seed;
   std::copy(s.depth_histogram.begin(), s.depth_histogram.end(), out.depth_histogram);
   static_assert(sizeof out.depth_histogram == (kMaxDraft + 1) * sizeof(int64_t));
   return out;
+}
+
+void put_sampling(const SamplingParams& p, gemtp_generate_options* o) {
+  o->seed = p.seed;
+  o->temperature = p.temperature;
+  o->top_k = p.top_k;
+  o->top_p = p.top_p;
+  o->min_p = p.min_p;
+  o->repetition_penalty = p.repetition_penalty;
+  o->presence_penalty = p.presence_penalty;
+  o->frequency_penalty = p.frequency_penalty;
+  o->penalty_last_n = p.penalty_last_n;
+}
+
+/// All but logit_bias.
+SamplingParams sampling_of(const gemtp_generate_options& o) {
+  SamplingParams p;
+  p.seed = o.seed;
+  p.temperature = o.temperature;
+  p.top_k = o.top_k;
+  p.top_p = o.top_p;
+  p.min_p = o.min_p;
+  p.repetition_penalty = o.repetition_penalty;
+  p.presence_penalty = o.presence_penalty;
+  p.frequency_penalty = o.frequency_penalty;
+  p.penalty_last_n = o.penalty_last_n;
+  return p;
 }
 
 gemtp_generate_options generate_defaults() {
@@ -194,15 +222,7 @@ gemtp_generate_options generate_defaults() {
   gemtp_generate_options o{};
   o.size = sizeof o;
   o.max_tokens = d.max_tokens;
-  o.seed = d.sampling.seed;
-  o.temperature = d.sampling.temperature;
-  o.top_k = d.sampling.top_k;
-  o.top_p = d.sampling.top_p;
-  o.min_p = d.sampling.min_p;
-  o.repetition_penalty = d.sampling.repetition_penalty;
-  o.presence_penalty = d.sampling.presence_penalty;
-  o.frequency_penalty = d.sampling.frequency_penalty;
-  o.penalty_last_n = d.sampling.penalty_last_n;
+  put_sampling(d.sampling, &o);
   o.draft = GEMTP_DRAFT_AUTO;
   o.logprobs = d.logprobs;
   return o;
@@ -215,15 +235,7 @@ gemtp_generate_options with_defaults(const gemtp_generate_options* options) {
 GenerationParams params_of(const gemtp_generate_options& o, const Engine& engine) {
   GenerationParams p;
   p.max_tokens = o.max_tokens;
-  p.sampling.temperature = o.temperature;
-  p.sampling.top_k = o.top_k;
-  p.sampling.top_p = o.top_p;
-  p.sampling.min_p = o.min_p;
-  p.sampling.repetition_penalty = o.repetition_penalty;
-  p.sampling.presence_penalty = o.presence_penalty;
-  p.sampling.frequency_penalty = o.frequency_penalty;
-  p.sampling.penalty_last_n = o.penalty_last_n;
-  p.sampling.seed = o.seed;
+  p.sampling = sampling_of(o);
   need_array(o.logit_bias, o.logit_bias_count, sizeof *o.logit_bias, "logit_bias");
   for (size_t i = 0; i < o.logit_bias_count; ++i)
     p.sampling.logit_bias.emplace_back(o.logit_bias[i].id, o.logit_bias[i].bias);
@@ -345,6 +357,20 @@ gemtp_status gemtp_session_restore(gemtp_model* model, const char* path, gemtp_s
 gemtp_status gemtp_generate_options_init(gemtp_generate_options* options, size_t size) {
   return guarded(nullptr, 0,
                  [&] { fill(generate_defaults(), options, size, "gemtp_generate_options"); });
+}
+
+gemtp_status gemtp_model_sampling(const gemtp_model* model, gemtp_generate_options* options,
+                                  char* error, size_t error_size) {
+  return guarded(error, error_size, [&] {
+    const auto engine = models().get(model);
+    need(options, "options");
+    gemtp_generate_options o = with_defaults(options);
+    SamplingParams sampling = sampling_of(o);
+    for (const RecommendedParameter& p : recommended_sampling(engine->file()))
+      set_parameter(&sampling, p.name, p.value);
+    put_sampling(sampling, &o);
+    fill(o, options, "gemtp_generate_options");
+  });
 }
 
 gemtp_status gemtp_session_generate(gemtp_session* session, const gemtp_generate_options* options,

@@ -56,6 +56,7 @@ void bind_class(py::module_& m) {
                                const auto text = e.file().get_string("tokenizer.chat_template");
                                return text ? py::bytes(*text) : py::object(py::none());
                              })
+      .def_property_readonly("sampling", [](const Engine& e) { return sampling_dict(e.file()); })
       .def_property_readonly("kv_budget", &Engine::kv_budget)
       .def("clear_cache", &Engine::clear_cache, NoGil())
       .def_property_readonly("has_tokenizer",

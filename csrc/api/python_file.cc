@@ -2,6 +2,7 @@
 #include "backend/cpu/pack.h"
 #include "backend/cpu/packed_form.h"
 #include "base/error.h"
+#include "decode/sampling_params.h"
 #include "gguf/blocks.h"
 #include "gguf/reader.h"
 
@@ -54,6 +55,7 @@ void bind_file(py::module_& m) {
                                return out;
                              })
       .def_property_readonly("keys", &GgufFile::keys)
+      .def_property_readonly("sampling", &sampling_dict)
       .def("value",
            [](const GgufFile& f, const std::string& key) -> py::object {
              return f.has(key) ? metadata_value(f, key) : py::none();
@@ -110,6 +112,14 @@ void bind_types(py::module_& m) {
 }
 
 }  // namespace
+
+py::dict sampling_dict(const GgufFile& file) {
+  py::dict out;
+  for (const RecommendedParameter& p : recommended_sampling(file))
+    out[p.name] =
+        p.whole ? py::object(py::int_(static_cast<int64_t>(p.value))) : py::float_(p.value);
+  return out;
+}
 
 void bind_files(py::module_& m) {
   bind_file(m);

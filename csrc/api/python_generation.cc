@@ -24,7 +24,7 @@ py::dict stats_dict(const GenerationStats& s) {
                   "tokens"_a = s.tokens, "decode_seconds"_a = s.decode_seconds,
                   "tokens_per_second"_a = s.tokens_per_second(),
                   "depth_histogram"_a = s.depth_histogram, "drafted_at"_a = s.drafted_at,
-                  "accepted_at"_a = s.accepted_at);
+                  "accepted_at"_a = s.accepted_at, "seed"_a = s.seed);
 }
 
 py::object depth_dict(const DepthReport& r) {
@@ -166,19 +166,24 @@ void bind_steps(py::class_<Exclusive<T>>& c) {
 }
 
 void bind_sampling(py::module_& m) {
-  py::class_<SamplingParams>(m, "SamplingParams")
-      .def(py::init<>())
-      .def_readwrite("temperature", &SamplingParams::temperature)
-      .def_readwrite("top_k", &SamplingParams::top_k)
-      .def_readwrite("top_p", &SamplingParams::top_p)
-      .def_readwrite("min_p", &SamplingParams::min_p)
-      .def_readwrite("repetition_penalty", &SamplingParams::repetition_penalty)
-      .def_readwrite("presence_penalty", &SamplingParams::presence_penalty)
-      .def_readwrite("frequency_penalty", &SamplingParams::frequency_penalty)
-      .def_readwrite("penalty_last_n", &SamplingParams::penalty_last_n)
+  py::class_<SamplingParams> c(m, "SamplingParams");
+  c.def(py::init<>())
       .def_readwrite("seed", &SamplingParams::seed)
       .def_readwrite("logit_bias", &SamplingParams::logit_bias)
       .def_readwrite("suppress_tokens", &SamplingParams::suppress_tokens);
+  const auto number = [&c](const char* name, auto member) {
+    c.def_property(
+        name, [member](const SamplingParams& p) { return p.*member; },
+        [name](SamplingParams& p, double given) { set_parameter(&p, name, given); });
+  };
+  number("temperature", &SamplingParams::temperature);
+  number("top_k", &SamplingParams::top_k);
+  number("top_p", &SamplingParams::top_p);
+  number("min_p", &SamplingParams::min_p);
+  number("repetition_penalty", &SamplingParams::repetition_penalty);
+  number("presence_penalty", &SamplingParams::presence_penalty);
+  number("frequency_penalty", &SamplingParams::frequency_penalty);
+  number("penalty_last_n", &SamplingParams::penalty_last_n);
   m.def(
       "choose_many",
       [](const FloatInput& logits, const std::vector<int64_t>& positions,

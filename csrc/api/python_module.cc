@@ -86,6 +86,10 @@ void bind_tokenizer(py::module_& m) {
                                  out.append(lossy(text));
                                return out;
                              })
+      .def("spelled_control",
+           [](const Tokenizer& t, const py::object& text) {
+             return lossy(t.spelled_control(utf8(text)));
+           })
       .def("find", &Tokenizer::find, py::arg("token_text"))
       .def("token_text", [](const Tokenizer& t, int32_t id) { return lossy(t.token_text(id)); });
 }

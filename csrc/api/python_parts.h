@@ -12,6 +12,8 @@
 
 namespace gemtp {
 
+class GgufFile;
+
 void bind_files(pybind11::module_& m);
 void bind_tokenizer(pybind11::module_& m);
 void bind_constraint(pybind11::module_& m);
@@ -30,6 +32,8 @@ std::string utf8(const pybind11::object& text);
 std::string path_of(const pybind11::object& path);
 /// Of text in a file that is being looked at: invalid UTF-8 is shown, not refused.
 pybind11::object lossy(std::string_view s);
+/// recommended_sampling(), by name.
+pybind11::dict sampling_dict(const GgufFile& file);
 /// Lets Ctrl-C, or another signal that Python handles, end work that has released the GIL.
 void check_signals();
 

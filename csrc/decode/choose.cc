@@ -121,6 +121,7 @@ Chooser::Chooser(SamplingParams params, const std::vector<int32_t>& suppressed, 
                                           vocab_size, kMaxVocab));
   }
   validate(params_, vocab_size);
+  if (params_.top_p == 0) params_.top_k = 1;  // one token is the least that a nucleus can be
   suppressed_.insert(suppressed_.end(), params_.suppress_tokens.begin(),
                      params_.suppress_tokens.end());
 }

@@ -18,9 +18,10 @@ std::vector<int32_t> suppressed(const Engine& engine) {
 }
 
 void check(const Engine& engine, const GenerationParams& params) {
-  if (params.max_tokens < 0)
-    throw Error(ErrorKind::kArgument, format("max_tokens is %lld; it must be 0 or more",
-                                             static_cast<long long>(params.max_tokens)));
+  if (params.max_tokens < -1)
+    throw Error(ErrorKind::kArgument,
+                format("max_tokens is %lld; it must be 0 or more, or -1 for what the context holds",
+                       static_cast<long long>(params.max_tokens)));
   if (params.draft < kAutoDraft || params.draft > kMaxDraft)
     throw Error(ErrorKind::kArgument,
                 format("draft is %d; it must be \"auto\" or a number from 0 to %d", params.draft,
@@ -36,6 +37,11 @@ void check(const Engine& engine, const GenerationParams& params) {
                        "be named beside the chosen one",
                        params.logprobs, kMaxTopLogprobs));
   if (!params.stop.empty()) engine.need_tokenizer();
+}
+
+GenerationParams with_seed(GenerationParams params) {
+  if (params.sampling.seed == kRandomSeed) params.sampling.seed = draw_seed();
+  return params;
 }
 
 }  // namespace
@@ -64,7 +70,7 @@ Generation::Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prom
                        GenerationParams params, std::unique_ptr<Session>&& session)
     : engine_(std::move(engine)),
       prompt_(std::move(prompt)),
-      params_(std::move(params)),
+      params_(with_seed(std::move(params))),
       chooser_(params_.sampling, suppressed(*engine_),
                static_cast<int32_t>(engine_->config().vocab)),
       history_(params_.sampling.penalty_last_n),
@@ -72,6 +78,8 @@ Generation::Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prom
       stop_(params_.stop),
       speculation_(*engine_, params_.draft, ends_) {
   check(*engine_, params_);
+  if (params_.max_tokens < 0) params_.max_tokens = engine_->context();
+  stats_.seed = params_.sampling.seed;
   chooser_.set_processor(params_.logits_processor);
   engine_->check_ids(prompt_, 1);
   if (engine_->tokenizer()) decoder_ = std::make_unique<StreamDecoder>(*engine_->tokenizer());

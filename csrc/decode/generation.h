@@ -16,8 +16,8 @@
 namespace gemtp {
 
 struct GenerationParams {
-  SamplingParams sampling;
-  int64_t max_tokens = 128;
+  SamplingParams sampling;        // its seed may be kRandomSeed
+  int64_t max_tokens = 128;       // -1: until the context is full
   std::vector<std::string> stop;  // strings that end the text; not part of it
   int draft = kAutoDraft;         // tokens to draft a round; 0: none; kAutoDraft: what pays off
   bool ignore_eos = false;        // end tokens are tokens like any other
@@ -40,6 +40,7 @@ struct GenerationStats {
   std::vector<int64_t> depth_histogram;  // [k]: rounds that drafted k tokens
   std::vector<int64_t> drafted_at;       // [i]: rounds that drafted an (i+1)-th token
   std::vector<int64_t> accepted_at;      // [i]: of those, the ones that accepted it
+  uint64_t seed = 0;                     // also where a new one was asked for
   double tokens_per_second() const;      // of decoding: tokens after the first, over their time
 };
 

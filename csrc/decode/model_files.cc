@@ -1,6 +1,7 @@
 #include "decode/model_files.h"
 
 #include "base/error.h"
+#include "decode/sampling_params.h"
 
 namespace gemtp {
 
@@ -14,6 +15,7 @@ ModelFiles ModelFiles::open(const std::string& target_path, const std::string& d
     throw Error(ErrorKind::kModel,
                 files.target->quoted_path() +
                     " holds a drafter; open its target and pass this file as the drafter");
+  recommended_sampling(*files.target);  // a wrong value is said before anything is loaded
   if (drafter_path.empty()) return files;
   files.drafter = GgufFile::open(drafter_path, mmap);
   files.drafter_config = read_config(*files.drafter);

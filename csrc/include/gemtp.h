@@ -172,7 +172,7 @@ GEMTP_API gemtp_status gemtp_model_clear_cache(gemtp_model* model, char* error, 
 /* ---- text ----------------------------------------------------------------------------------- */
 
 enum {
-  GEMTP_ADD_BOS = 1,      /* put the beginning-of-sequence token in front */
+  GEMTP_ADD_BOS = 1,      /* put the beginning-of-sequence token in front, unless it is there */
   GEMTP_PARSE_SPECIAL = 2 /* text that spells a control token becomes it; never for user text */
 };
 
@@ -309,13 +309,15 @@ typedef struct gemtp_constraint {
 
 enum { GEMTP_DRAFT_AUTO = -1 };
 
+#define GEMTP_RANDOM_SEED UINT64_MAX
+
 typedef struct gemtp_generate_options {
   size_t size;
-  int64_t max_tokens;
-  uint64_t seed;
+  int64_t max_tokens;       /* -1: until the context is full */
+  uint64_t seed;            /* GEMTP_RANDOM_SEED: a new one, which gemtp_stats tells */
   float temperature;        /* 0: greedy */
-  int32_t top_k;            /* 0: off */
-  float top_p;              /* 1: off */
+  int32_t top_k;            /* 0 or -1: off */
+  float top_p;              /* 1: off; 0: the likeliest token alone */
   float min_p;              /* 0: off */
   float repetition_penalty; /* 1: off */
   float presence_penalty;
@@ -324,7 +326,8 @@ typedef struct gemtp_generate_options {
   int32_t draft;          /* tokens to draft a round: GEMTP_DRAFT_AUTO (what pays), 0 (off) to 15 */
   int32_t ignore_eos;     /* 1: go on after an end token */
   int32_t logprobs;       /* 0: of each token, 1 to 20: and of so many of the likeliest; -1: none */
-  const char* const* stop; /* 0-terminated strings that end the text and are not part of it */
+  const char* const* stop; /* 0-terminated strings that end the text and are not part of it; empty
+                              ones count as none */
   size_t stop_count;
   const gemtp_logit_bias* logit_bias;
   size_t logit_bias_count;
@@ -343,6 +346,12 @@ typedef struct gemtp_generate_options {
 } gemtp_generate_options;
 
 GEMTP_API gemtp_status gemtp_generate_options_init(gemtp_generate_options* options, size_t size);
+
+/* Puts the sampling that the model's file recommends for chats (keys general.sampling.*) into
+ * options; what the file says nothing of stays. Without this, generating is greedy. */
+GEMTP_API gemtp_status gemtp_model_sampling(const gemtp_model* model,
+                                            gemtp_generate_options* options, char* error,
+                                            size_t error_size);
 
 /* Generates behind all tokens of the session, of which there must be one at least. Tokens become
  * part of the session, but for an end token. GEMTP_OK also when a callback stopped it. options may
@@ -392,6 +401,7 @@ typedef struct gemtp_stats { /* of the latest generation */
   double decode_seconds; /* after it */
   double tokens_per_second;
   int64_t depth_histogram[16]; /* [k]: rounds that drafted k tokens */
+  uint64_t seed;               /* with it, the same tokens and options give the same text */
 } gemtp_stats;
 
 GEMTP_API gemtp_status gemtp_session_stats(gemtp_session* session, gemtp_stats* stats, char* error,

@@ -19,8 +19,8 @@ size_t partial_match(const std::string& text, const std::string& stop) {
 }  // namespace
 
 StopStrings::StopStrings(std::vector<std::string> strings) : strings_(std::move(strings)) {
+  std::erase(strings_, "");
   for (const std::string& s : strings_) {
-    if (s.empty()) throw Error(ErrorKind::kArgument, "a stop string is empty; leave it out");
     if (find_invalid_utf8(s) != std::string::npos)
       throw Error(ErrorKind::kArgument, "a stop string is not valid UTF-8");
   }

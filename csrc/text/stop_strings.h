@@ -8,7 +8,8 @@ namespace gemtp {
 
 class StopStrings {
  public:
-  /// Error{kArgument} for an empty string and for one that is not valid UTF-8.
+  /// Empty strings count as none, as other engines have it. Error{kArgument} for one that is not
+  /// valid UTF-8.
   explicit StopStrings(std::vector<std::string> strings);
 
   /// Adds a piece (valid UTF-8) and returns what can be shown: everything before a stop string, or

@@ -452,6 +452,18 @@ std::vector<std::string> Tokenizer::control_tokens() const {
   }
   return out;
 }
+std::string Tokenizer::spelled_control(std::string_view text) const {
+  for (size_t at = 0; at < text.size(); ++at) {
+    const int32_t id = impl_->marker_at(text.substr(at), text.size() - at);
+    if (id < 0) continue;
+    // Some of chats are user-defined, so that replies show them; so are tags of HTML, which texts
+    // are full of.
+    const std::string& spelled = token_text(id);
+    if (token_type(id) == TokenType::kControl || spelled.find('|') != std::string::npos)
+      return spelled;
+  }
+  return "";
+}
 int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(impl_->texts.size()); }
 int32_t Tokenizer::bos() const { return impl_->bos; }
 bool Tokenizer::add_bos() const { return impl_->add_bos; }

@@ -61,6 +61,10 @@ class Tokenizer {
   /// The texts that encode() turns into one token where `special` allows it, by id.
   std::vector<std::string> control_tokens() const;
 
+  /// The first control token that valid UTF-8 spells: what encode() without `special` leaves text.
+  /// Empty: none.
+  std::string spelled_control(std::string_view text) const;
+
   int32_t vocab_size() const;
   int32_t bos() const;   // -1 when the file names none
   bool add_bos() const;  // what the file asks for (default true)

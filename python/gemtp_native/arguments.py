@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
@@ -20,39 +21,42 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_LOGPROBS = 20
 _INT32_MAX = 2**31 - 1
+_FLOAT_MAX = (2 - 2**-23) * 2.0**127
 
 
 class TokenOptions(TypedDict, total=False):
-    """How tokens are chosen."""
+    """How tokens are chosen. None is as good as not given, but for ``seed``."""
 
-    temperature: float
-    """0 (unless given) is greedy."""
-    top_k: int
-    """Only the K likeliest tokens; 0 is off. It comes before top_p, and that before min_p, all of
-    the distribution at that temperature."""
-    top_p: float
-    """Only the likeliest tokens that sum to P; 1 is off."""
-    min_p: float
+    temperature: float | None
+    """0 is greedy, and what is taken unless it is given. Chats take what the model recommends, for
+    this and the other filters and penalties: :attr:`Model.sampling`."""
+    top_k: int | None
+    """Only the K likeliest tokens; 0 or -1 is off. It comes before top_p, and that before min_p,
+    all of the distribution at that temperature."""
+    top_p: float | None
+    """Only the likeliest tokens that sum to P; 1 is off, 0 leaves the likeliest alone."""
+    min_p: float | None
     """Only tokens at least P times as likely as the likeliest; 0 is off."""
-    repetition_penalty: float
+    repetition_penalty: float | None
     """Logits above 0 are divided by it and others multiplied, of tokens among the latest
     penalty_last_n; 1 is off."""
-    presence_penalty: float
+    presence_penalty: float | None
     """Subtracted once from the logits of these tokens; 0 is off."""
-    frequency_penalty: float
+    frequency_penalty: float | None
     """Subtracted from them for each time they occur; 0 is off."""
-    penalty_last_n: int
+    penalty_last_n: int | None
     """Tokens of prompt and answer that the penalties look at; -1 (unless given): all."""
     logit_bias: Mapping[int, float] | None
     """Token id -> added to its logit; -inf bans it."""
-    suppress_tokens: Iterable[int]
+    suppress_tokens: Iterable[int] | None
     """Ids that are never chosen, besides those that the file names."""
-    seed: int
-    """With a temperature above 0, the text is a function of it; 0 unless given."""
-    draft: Draft
+    seed: int | None
+    """With a temperature above 0, the text is a function of it; 0 unless given. None or -1: a new
+    one, which ``stats.seed`` tells."""
+    draft: Draft | None
     """Tokens to draft a round: "auto" (what pays off, by the drafter or looked up in the text), 0
     (none) to 15 (by the drafter). Never changes the text."""
-    ignore_eos: bool
+    ignore_eos: bool | None
     """Go on after an end token."""
     json_schema: Mapping[str, Any] | str | None
     """The text is JSON that follows this schema; of this, ``regex`` and ``grammar`` at most one. In
@@ -61,7 +65,7 @@ class TokenOptions(TypedDict, total=False):
     """The text as a whole matches this regular expression (of Rust's crate regex)."""
     grammar: str | None
     """The text follows this grammar, in llguidance's variant of Lark."""
-    logprobs: int | None
+    logprobs: int | Literal[False] | None
     """Give each token's log-probability, and those of so many of the likeliest in its place, 0 to
     20; None: neither. They are the model's own, at temperature 1, before penalties and filters."""
     logits_processor: LogitsProcessor | None
@@ -73,10 +77,10 @@ class TokenOptions(TypedDict, total=False):
 class GenerationOptions(TokenOptions, total=False):
     """Keyword arguments of everything that generates."""
 
-    max_tokens: int
-    """The most tokens to generate; 128 unless given."""
-    stop: str | bytes | Sequence[str | bytes]
-    """Strings that end the text and are not part of it."""
+    max_tokens: int | None
+    """The most tokens to generate; 128 unless given. None or -1: what the context holds."""
+    stop: str | bytes | Sequence[str | bytes] | None
+    """Strings that end the text and are not part of it; empty ones count as none."""
 
 
 DEFAULTS: GenerationOptions = {
@@ -102,6 +106,15 @@ DEFAULTS: GenerationOptions = {
     "logits_processor": None,
 }
 
+NUMBERS = (
+    "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty",
+    "frequency_penalty", "penalty_last_n",
+)  # fmt: skip
+"""Options that are one number and say how tokens are chosen."""
+NONE = -1
+"""What other engines write for no limit (max_tokens, top_k, penalty_last_n), a new seed, and no
+log-probabilities; the core reads it as that."""
+
 
 def takes_options(function: F) -> F:
     """Shows the options that a function takes as ``**options`` in its signature."""
@@ -121,27 +134,29 @@ def generation_params(options: GenerationOptions) -> _core.GenerationParams:
     unknown = sorted(options.keys() - DEFAULTS.keys())
     if unknown:
         raise TypeError(f"unexpected option {unknown[0]!r}; the options are {', '.join(DEFAULTS)}")
-    o: dict[str, Any] = {**DEFAULTS, **options}
+    given: Mapping[str, Any] = options
+    o: dict[str, Any] = {**DEFAULTS, **{k: v for k, v in given.items() if v is not None}}
+    for name in ("seed", "max_tokens"):
+        if name in given and given[name] is None:
+            o[name] = NONE
     out = _core.GenerationParams()
     out.sampling = _sampling(o)
     out.max_tokens = integer("max_tokens", o["max_tokens"])
     out.stop = stop_strings(o["stop"])
     out.draft = _draft(o["draft"])
-    out.ignore_eos = bool(o["ignore_eos"])
-    if o["logprobs"] is not None:
-        out.logprobs = integer("logprobs", o["logprobs"], 0, MAX_LOGPROBS)
+    out.ignore_eos = boolean("ignore_eos", o["ignore_eos"])
+    if o["logprobs"] is not None and o["logprobs"] is not False:
+        out.logprobs = integer("logprobs", o["logprobs"], NONE, MAX_LOGPROBS)
     out.logits_processor = callback("logits_processor", o["logits_processor"])
     return out
 
 
 def _sampling(o: Mapping[str, Any]) -> _core.SamplingParams:
     out = _core.SamplingParams()
-    for name in ("temperature", "top_p", "min_p"):
-        setattr(out, name, number(name, o[name]))
-    for name in ("repetition_penalty", "presence_penalty", "frequency_penalty"):
-        setattr(out, name, number(name, o[name]))
-    out.top_k = integer("top_k", o["top_k"])
-    out.penalty_last_n = integer("penalty_last_n", o["penalty_last_n"])
+    defaults: Mapping[str, Any] = DEFAULTS
+    for name in NUMBERS:
+        checked = integer if isinstance(defaults[name], int) else number
+        setattr(out, name, checked(name, o[name]))
     out.seed = integer("seed", o["seed"], low=None) % 2**64
     out.logit_bias = biases(o["logit_bias"])
     out.suppress_tokens = id_list(o["suppress_tokens"])
@@ -155,6 +170,12 @@ def _draft(draft: Any) -> int:
     if isinstance(draft, str) or integer("draft", draft) < 0:
         raise ArgumentError(f'draft is {shown(draft)}; it must be "auto" or a number from 0 to 15')
     return int(draft)
+
+
+def boolean(name: str, value: Any) -> bool:
+    if value is not True and value is not False:
+        raise ArgumentError(f"{name} is {shown(value)}; it must be True or False")
+    return bool(value)
 
 
 def callback(name: str, function: Any) -> Any:
@@ -185,8 +206,10 @@ def id_list(ids: Iterable[int]) -> list[int]:
 def integer(name: str, value: Any, low: int | None = -_INT32_MAX, high: int = _INT32_MAX) -> int:
     """low=None: any."""
     try:
+        if _is_bool(value):
+            raise TypeError
         number: int = value.__index__()
-    except AttributeError:
+    except (AttributeError, TypeError):
         raise ArgumentError(f"{name} is {shown(value)}; it must be a whole number") from None
     if low is not None and not low <= number <= high:
         raise ArgumentError(f"{name} is {shown(number)}; it must be between {low} and {high}")
@@ -195,9 +218,16 @@ def integer(name: str, value: Any, low: int | None = -_INT32_MAX, high: int = _I
 
 def number(name: str, value: Any) -> float:
     try:
+        if _is_bool(value) or isinstance(value, (str, bytes, bytearray)):
+            raise TypeError
         return float(value)
     except (TypeError, ValueError, OverflowError):
         raise ArgumentError(f"{name} is {shown(value)}; it must be a number") from None
+
+
+def _is_bool(value: Any) -> bool:
+    """NumPy's too, without loading it."""
+    return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
 
 
 def shown(value: Any) -> str:
@@ -224,7 +254,7 @@ def utf8_text(text: str | bytes) -> str:
 
 
 def stop_strings(stop: Any) -> list[str | bytes]:
-    strings = [stop] if isinstance(stop, (str, bytes)) else stop
+    strings = [stop] if isinstance(stop, (str, bytes)) else () if stop is None else stop
     if not isinstance(strings, Iterable):
         raise ArgumentError(f"stop is {shown(stop)}; it must be a string or a list of strings")
     strings = list(strings)
@@ -239,7 +269,14 @@ def biases(logit_bias: Any) -> list[tuple[int, float]]:
         return []
     if not isinstance(logit_bias, Mapping):
         raise ArgumentError(f"logit_bias is {shown(logit_bias)}; it must map token ids to numbers")
-    return [
-        (integer("a logit_bias id", i), number("a logit_bias value", b))
-        for i, b in logit_bias.items()
-    ]
+    return [(integer("a logit_bias id", i), _bias(i, b)) for i, b in logit_bias.items()]
+
+
+def _bias(token: int, value: Any) -> float:
+    bias = number("a logit_bias value", value)
+    if _FLOAT_MAX < abs(bias) < math.inf:
+        raise ArgumentError(
+            f"logit_bias of token {shown(token)} is {shown(value)}, beyond single precision; -inf "
+            "bans a token"
+        )
+    return bias

@@ -17,6 +17,7 @@ from .arguments import (
     GenerationOptions,
     Prompt,
     TokenOptions,
+    boolean,
     callback,
     checked_path,
     generation_params,
@@ -67,6 +68,7 @@ _Params = _core.GenerationParams
 S = TypeVar("S", TextStream, Session)
 
 _log = logger("model")
+_warnings = logger()
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ class Model:
         self._chats: Chats | None = Chats(self._engine, os.fspath(found))
         self._room = Room()
         self._grammars = Grammars()
+        self._warned = False  # of control tokens in a prompt
         self._streams: weakref.WeakSet[TextStream | Session] = weakref.WeakSet()
         _log.info("%s", _opened(self, found, helper, kv_type, time.monotonic() - start))
         if profile and use_profile(self._engine, found, helper, kv_type):
@@ -186,16 +189,20 @@ class Model:
         self,
         prompt: Prompt,
         *,
+        special: bool = False,
         on_prompt: OnPrompt | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Output:
         """Completes ``prompt``, a text (BOS is prepended) or a list of token ids.
 
         Args:
+            special: control tokens that the text spells are these tokens, as in :meth:`tokenize`;
+                not for text of others. Where it is off and the text spells one, a warning says so,
+                once for each model.
             on_prompt: called while a prompt is read, with its tokens that have been run and all.
             options: see :class:`GenerationOptions`.
         """
-        start = partial(self.stream, prompt, on_prompt=on_prompt, **options)
+        start = partial(self.stream, prompt, special=special, on_prompt=on_prompt, **options)
         with self._room.stream(start) as stream:
             return stream.output("".join(stream))
 
@@ -204,11 +211,13 @@ class Model:
         self,
         prompt: Prompt,
         *,
+        special: bool = False,
         on_prompt: OnPrompt | None = None,
         **options: Unpack[GenerationOptions],
     ) -> TextStream:
         """Like :meth:`generate`, but gives pieces of text as they become certain."""
-        return self._stream(self._ids_of(prompt), self._params_of(options), on_prompt)
+        ids = self._ids_of(prompt, special)
+        return self._stream(ids, self._params_of(options), on_prompt)
 
     def _params_of(self, options: GenerationOptions, reply_schema: Any = None) -> _Params:
         params = generation_params(options)
@@ -231,11 +240,12 @@ class Model:
         self,
         prompt: Prompt,
         *,
+        special: bool = False,
         on_prompt: OnPrompt | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Output:
         """:meth:`generate` beside other tasks; cancelling the task stops the work."""
-        start = partial(self.stream, prompt, on_prompt=on_prompt, **options)
+        start = partial(self.stream, prompt, special=special, on_prompt=on_prompt, **options)
         async with self._room.astream(start) as stream:
             return stream.output("".join([piece async for piece in stream]))
 
@@ -252,7 +262,7 @@ class Model:
         continue_final_message: bool | None = None,
         add_generation_prompt: bool | None = None,
         max_tokens: int | None = None,
-        stop: str | bytes | Sequence[str | bytes] = (),
+        stop: str | bytes | Sequence[str | bytes] | None = (),
         on_prompt: OnPrompt | None = None,
         **options: Unpack[TokenOptions],
     ) -> Reply:
@@ -271,12 +281,7 @@ class Model:
             response_format: of the answer, as OpenAI's: {"type": "json_schema", "json_schema":
                 {"name": ..., "schema": {...}}}, {"type": "json_object"} or {"type": "text"}.
             template: a Jinja template instead of the file's.
-            continue_final_message: let the model go on with a final message of the assistant's,
-                rather than begin another one; the reply is what comes behind it. None: wherever
-                there is such a message (text or reasoning, and no calls).
-            add_generation_prompt: True begins the model's turn behind such a message too; False
-                begins none.
-            max_tokens: the most tokens of thoughts and answer; None: what the context holds.
+            max_tokens: the most tokens of thoughts and answer; None or -1: what the context holds.
             stop: strings that end the answer; thoughts and calls are not searched for them.
             on_prompt: as in :meth:`generate`.
             options: see :class:`GenerationOptions`.
@@ -314,7 +319,7 @@ class Model:
         continue_final_message: bool | None = None,
         add_generation_prompt: bool | None = None,
         max_tokens: int | None = None,
-        stop: str | bytes | Sequence[str | bytes] = (),
+        stop: str | bytes | Sequence[str | bytes] | None = (),
         on_prompt: OnPrompt | None = None,
         **options: Unpack[TokenOptions],
     ) -> Reply:
@@ -352,7 +357,7 @@ class Model:
         continue_final_message: bool | None = None,
         add_generation_prompt: bool | None = None,
         max_tokens: int | None = None,
-        stop: str | bytes | Sequence[str | bytes] = (),
+        stop: str | bytes | Sequence[str | bytes] | None = (),
         on_prompt: OnPrompt | None = None,
         **options: Unpack[TokenOptions],
     ) -> ReplyStream:
@@ -372,8 +377,10 @@ class Model:
         stops = [utf8_text(s) for s in stop_strings(stop)]
         names = [declaration["function"]["name"] for declaration in declared]
         parser = _core.ReplyParser(tokenizer, ids, stops, names)
-        limit = self.context if max_tokens is None else max_tokens
-        all_options = cast(GenerationOptions, {**options, "max_tokens": limit})
+        given = {name: value for name, value in options.items() if value is not None}
+        if "seed" in options:  # where None means something
+            given["seed"] = options["seed"]
+        all_options = cast(GenerationOptions, {**self.sampling, **given, "max_tokens": max_tokens})
         params = self._params_of(all_options, schema_of(response_format))
         if functions is not None:
             params.constraint = _core.call_constraint(tokenizer, ids, functions, thinking)
@@ -470,6 +477,12 @@ class Model:
         return self._engine.context
 
     @property
+    def sampling(self) -> dict[str, float]:
+        """Options that its makers recommend, by its file's keys ``general.sampling.*``: defaults of
+        chats and of the server. A text is completed greedily all the same."""
+        return self._engine.sampling
+
+    @property
     def vocab_size(self) -> int:
         return self._engine.vocab_size
 
@@ -482,12 +495,28 @@ class Model:
         """The instruction set in use, e.g. "avx2"."""
         return self._engine.backend.split("/")[1]
 
-    def _ids_of(self, prompt: Prompt, add_bos: bool = True) -> list[int]:
+    def _ids_of(self, prompt: Prompt, special: bool = False, add_bos: bool = True) -> list[int]:
+        boolean("special", special)
         if isinstance(prompt, (str, bytes)):
-            return self.tokenize(prompt, add_bos)
+            ids = self.tokenize(prompt, add_bos, special)
+            if not special:
+                self._warn_of_control(prompt)
+            return ids
         if not isinstance(prompt, Iterable):
             raise ArgumentError(f"the prompt is {shown(prompt)}; pass text or a list of token ids")
         return id_list(prompt)
+
+    def _warn_of_control(self, text: str | bytes) -> None:
+        if self._warned:
+            return
+        spelled = self._engine.tokenizer.spelled_control(text)
+        if spelled:
+            self._warned = True
+            _warnings.warning(
+                "the prompt spells the control token %s, which counts as text; if it is meant, "
+                "set special (--special)",
+                spelled,
+            )
 
 
 def demo_models() -> tuple[Path, Path]:

@@ -59,6 +59,8 @@ class Stats:
     """[i]: rounds that proposed an (i+1)-th token."""
     accepted_at: list[int]
     """[i]: of those rounds, the ones whose (i+1)-th proposal was accepted."""
+    seed: int
+    """What the text is a function of, beside prompt and options; also where a new one was drawn."""
     depth: DepthReport | None = None
     """What draft="auto" has learned; None for a fixed depth."""
 

@@ -35,7 +35,7 @@ class Session:
     def __init__(
         self,
         timeline: _core.Timeline,
-        ids_of: Callable[[Prompt, bool], list[int]],
+        ids_of: Callable[[Prompt, bool, bool], list[int]],
         params_of: Callable[[GenerationOptions], _core.GenerationParams],
         keep: Callable[[Session], Session],
     ):
@@ -65,10 +65,10 @@ class Session:
         """How many of the first tokens need not be run again."""
         return self._timeline.cached
 
-    def append(self, text: Prompt) -> None:
-        """Puts a text, or token ids, behind all; BOS goes before the first text. Ends a stream that
-        is under way."""
-        ids = self._ids_of(text, not self.tokens)
+    def append(self, text: Prompt, *, special: bool = False) -> None:
+        """Puts a text, or token ids, behind all; BOS goes before the first text, unless it is
+        there. Ends a stream that is under way. special: as in :meth:`Model.generate`."""
+        ids = self._ids_of(text, special, not self.tokens)
         self._end_stream()
         self._timeline.append(ids)
 
@@ -77,6 +77,7 @@ class Session:
         self,
         text: Prompt | None = None,
         *,
+        special: bool = False,
         on_prompt: OnPrompt | None = None,
         **options: Unpack[GenerationOptions],
     ) -> TextStream:
@@ -90,7 +91,7 @@ class Session:
         self._end_stream()
         before = len(timeline.tokens)
         if text is not None:
-            self.append(text)
+            self.append(text, special=special)
         try:
             timeline.begin(params)
         except BaseException:
@@ -104,11 +105,12 @@ class Session:
         self,
         text: Prompt | None = None,
         *,
+        special: bool = False,
         on_prompt: OnPrompt | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Output:
         """Like :meth:`stream`, but waits for the end."""
-        with self.stream(text, on_prompt=on_prompt, **options) as stream:
+        with self.stream(text, special=special, on_prompt=on_prompt, **options) as stream:
             return stream.output("".join(stream))
 
     def rewind(self, length: int) -> None:

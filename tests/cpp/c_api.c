@@ -129,6 +129,45 @@ static void pull(gemtp_session* session, const gemtp_generate_options* options, 
   }
 }
 
+/* GEMTP_RANDOM_SEED draws one, which gives the text again; -1 is no limit, top_k -1 is off and an
+ * empty stop string none. */
+static void words_for_none(gemtp_model* model) {
+  static Output drawn, again;
+  static const char* const nothing[] = {""};
+  gemtp_generate_options options = options_for(GEMTP_DRAFT_AUTO, 1, &drawn);
+  gemtp_session* session = prompted(model);
+  gemtp_model_info info;
+  const int64_t prompt = (int64_t)tokens_of(session);
+  gemtp_stats first, second;
+  options.seed = GEMTP_RANDOM_SEED;
+  options.top_k = -1;
+  OK(gemtp_model_sampling(model, &options, ERR)); /* the file recommends nothing */
+  REQUIRE(options.temperature == 1 && options.top_k == -1 && options.seed == GEMTP_RANDOM_SEED);
+  REQUIRE(gemtp_model_sampling(model, NULL, ERR) == GEMTP_ERROR_ARGUMENT);
+  REQUIRE(gemtp_model_sampling(NULL, &options, ERR) == GEMTP_ERROR_ARGUMENT);
+  options.stop = nothing;
+  options.stop_count = 1;
+  OK(gemtp_session_generate(session, &options, ERR));
+  first = stats_of(session);
+  OK(gemtp_session_rewind(session, prompt, ERR));
+  options = options_for(GEMTP_DRAFT_AUTO, 1, &again);
+  options.seed = first.seed;
+  OK(gemtp_session_generate(session, &options, ERR));
+  same_text(&drawn, &again);
+  OK(gemtp_session_rewind(session, prompt, ERR));
+  options.seed = GEMTP_RANDOM_SEED;
+  options.max_tokens = -1;
+  options.on_token = NULL;
+  options.on_prompt = NULL;
+  OK(gemtp_session_generate(session, &options, ERR));
+  second = stats_of(session);
+  info.size = sizeof info;
+  OK(gemtp_model_describe(model, &info, ERR));
+  REQUIRE(first.seed <= UINT32_MAX && second.seed <= UINT32_MAX && first.seed != second.seed);
+  REQUIRE(second.finish == GEMTP_FINISH_CONTEXT && prompt + second.tokens == info.context);
+  gemtp_session_close(session);
+}
+
 static void same_bytes_with_and_without_drafter(gemtp_model* model) {
   static Output plain, drafted, pulled;
   int i;
@@ -293,6 +332,12 @@ static void text_round_trips(gemtp_model* model) {
   OK(gemtp_tokenize(model, kPrompt, GEMTP_STRLEN, 0, ids, 64, &count, ERR));
   OK(gemtp_tokenize(model, kPrompt, GEMTP_STRLEN, GEMTP_ADD_BOS, NULL, 0, &with_bos, ERR));
   REQUIRE(with_bos == count + 1);
+  /* It is not put in front twice, nor read from text that may not spell it. */
+  OK(gemtp_tokenize(model, "<bos>a", GEMTP_STRLEN, GEMTP_ADD_BOS | GEMTP_PARSE_SPECIAL, NULL, 0,
+                    &with_bos, ERR));
+  REQUIRE(with_bos == 2);
+  OK(gemtp_tokenize(model, "<bos>a", GEMTP_STRLEN, GEMTP_ADD_BOS, NULL, 0, &with_bos, ERR));
+  REQUIRE(with_bos > 2);
   OK(gemtp_detokenize(model, ids, count, text, sizeof text, &length, ERR));
   REQUIRE(length == strlen(kPrompt) && memcmp(text, kPrompt, length) == 0);
   text[2] = '!';
@@ -779,7 +824,7 @@ static void mistakes_become_codes_and_sentences(gemtp_model* model) {
   REQUIRE(gemtp_session_generate(session, &options, ERR) == GEMTP_ERROR_ARGUMENT);
   REQUIRE(strstr(error, "top_p") != NULL);
   OK(gemtp_generate_options_init(&options, sizeof options));
-  options.max_tokens = -1;
+  options.max_tokens = -2;
   REQUIRE(gemtp_session_begin(session, &options, ERR) == GEMTP_ERROR_ARGUMENT);
   options.max_tokens = 1;
   options.stop = stops;
@@ -823,6 +868,7 @@ int main(int argc, char** argv) {
   OK(gemtp_model_open(argv[1], &options, &model, ERR));
   text_round_trips(model);
   a_model_describes_itself(model, argv[1], argv[2]);
+  words_for_none(model);
   same_bytes_with_and_without_drafter(model);
   logits_are_seen_and_changed(model);
   constraints_are_kept(model);

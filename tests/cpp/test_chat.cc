@@ -220,7 +220,11 @@ TEST_CASE("reply: stop strings end the answer, not a thought") {
   CHECK(parsed(t, "<|channel>END<channel|>abENDcd", {}, {"END"}) == "(END)ab");
   CHECK(parsed(t, "abEN", {}, {"END"}) == "abEN");
   CHECK(parsed(t, "abEN<|channel>x<channel|>D", {}, {"END"}) == "abEN(x)D");
-  CHECK_THROWS_AS(StopStrings({""}), Error);
+  CHECK_FALSE(StopStrings({""}).found());
+  StopStrings empty({"", "x"});
+  CHECK(empty.push("a\n") == "a\n");
+  CHECK(empty.push("bx") == "b");
+  CHECK(empty.found());
   CHECK_THROWS_AS(StopStrings({"\xFF"}), Error);
 }
 

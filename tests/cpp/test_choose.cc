@@ -695,8 +695,8 @@ TEST_CASE("validate names the parameter that is out of its domain") {
   for (const float x : {-1.0f, -1e-30f, kNan, kInf, -kInf}) {
     refused("temperature", [=](SamplingParams& p) { p.temperature = x; });
   }
-  refused("top_k", [](SamplingParams& p) { p.top_k = -1; });
-  for (const float x : {0.0f, -0.5f, 1.0001f, kNan, kInf}) {
+  refused("top_k", [](SamplingParams& p) { p.top_k = -2; });
+  for (const float x : {-1e-30f, -0.5f, 1.0001f, kNan, kInf}) {
     refused("top_p", [=](SamplingParams& p) { p.top_p = x; });
   }
   for (const float x : {-0.1f, 1.0f, kNan, kInf}) {

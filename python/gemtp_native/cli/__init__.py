@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import __version__, chat
 from ..errors import Error
@@ -38,6 +40,27 @@ _COMMANDS = {
     "sweep": (".sweep", "what quantizing a pair does to acceptance, speed and quality"),
     "export": (".export", "print how other engines run the same pair"),
     "demo": (".demo", "run the shipped pair, with and without its drafter"),
+}
+
+# What llama.cpp's programs call an option: what it is called here, or what to do.
+_OF_LLAMA_CPP = {
+    "-m": "the model's file is the first argument, without an option",
+    "--model": "the model's file is the first argument, without an option",
+    "-p": "the prompt is the second argument, without an option",
+    "-n": "--max-tokens",
+    "--n-predict": "--max-tokens",
+    "-c": "--context",
+    "--ctx-size": "--context",
+    "-t": "--threads",
+    "--temp": "--temperature",
+    "-s": "--seed",
+    "-f": "--file",
+    "-sys": "--system",
+    "-md": "--drafter",
+    "--model-draft": "--drafter",
+    "--repeat-penalty": "--repetition-penalty",
+    "-ngl": "it runs on the processor; leave it out",
+    "--n-gpu-layers": "it runs on the processor; leave it out",
 }
 
 
@@ -72,8 +95,14 @@ def _ended(argv: list[str]) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
-    if not argv or argv[0] not in _COMMANDS:
-        _overview().parse_args(argv)  # helps, tells the version, or explains; and exits
+    overview = _overview()
+    if not argv:
+        overview.print_help(sys.stderr)
+        return 2
+    if argv[0] not in _COMMANDS:
+        if not argv[0].startswith("-"):
+            overview.error(f"there is no command {argv[0]!r}{_closest(argv[0], _COMMANDS)}")
+        overview.parse_args(argv)  # helps, tells the version, or explains; and exits
     # Only the module of the command that is called gets imported: numpy alone costs 0.1 s.
     module, line = _COMMANDS[argv[0]]
     implementation = import_module(module, __name__)
@@ -111,10 +140,32 @@ def _find_models(args: argparse.Namespace, names: Sequence[str]) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, rather than behind a list of all options."""
+
     def _print_message(self, message: str, file: Any = None) -> None:
         """An output that cannot be written is an error here too."""
         if message:
             (file or sys.stderr).write(message)
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.fullmatch(r"unrecognized arguments: (-\S*?)(=.*| .*)?", message, re.DOTALL)
+        if unknown:
+            option = unknown[1]
+            message = f"there is no option {option}{self._instead_of(option)}"
+        message += " " if message.endswith("?") else "; "
+        self.exit(2, f"{self.prog}: error: {message}{self.prog} --help lists what there is\n")
+
+    def _instead_of(self, option: str) -> str:
+        known = self._option_string_actions
+        meant = _OF_LLAMA_CPP.get(option, "")
+        if meant and (not meant.startswith("-") or meant in known):
+            return f": {meant}" if not meant.startswith("-") else f", it is {meant} here"
+        return _closest(option, known)
+
+
+def _closest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f", did you mean {close[0]}?" if close else ""
 
 
 def _overview() -> argparse.ArgumentParser:

@@ -21,10 +21,11 @@ from .options import (
     add_pair_options,
     add_sampling_options,
     add_structure_options,
+    note_context,
     sampling_options,
     structure_options,
 )
-from .text import acceptance_table, statistics
+from .text import acceptance_table, options_text, statistics
 
 if TYPE_CHECKING:
     from ..chat.reply import Reply, ReplyStream
@@ -67,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     chat.add_argument(
         "--lines", action="store_true", help="a message or command a line, also from a pipe"
     )
-    add_sampling_options(parser)
+    add_sampling_options(parser, recommended=True)
     add_structure_options(parser)
     add_model_options(parser)
     output = parser.add_argument_group("output")
@@ -94,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
         context=args.context,
         kv_type=args.kv_type,
     )
+    note_context(args, model)
     options = {
         **sampling_options(args),
         **structure,
@@ -139,6 +141,8 @@ class _Chat:
             with contextlib.suppress(ImportError):
                 import readline  # noqa: F401  line editing and history for input()
             self._note("/help lists the commands, Ctrl-D ends")
+            if recommended := self._conversation.recommended:
+                self._note(f"as the model recommends: {options_text(recommended)}")
         with contextlib.suppress(AttributeError, OSError):
             sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
         for text in self._messages():
@@ -311,7 +315,7 @@ class _Chat:
         if not self._conversation.unanswer():
             self._note("there is no answer yet")
             return
-        if not self._conversation.options.get("temperature"):
+        if not self._conversation.temperature:
             self._note("at temperature 0 it is the same; --temperature 1 makes it another")
         self._show(self._conversation.answer())
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import NONE
 from ..errors import ArgumentError, FileError
 from ..input_file import read_input
 from ..json_text import json_text
@@ -39,6 +40,17 @@ class Conversation:
         first = [{"role": "system", "content": self.system}] if self.system else []
         return first + self.turns
 
+    @property
+    def recommended(self) -> dict[str, float]:
+        """What is taken from the model's file, since nothing else was asked for."""
+        sampling = self.model.sampling
+        return {name: value for name, value in sampling.items() if name not in self.options}
+
+    @property
+    def temperature(self) -> float:
+        chosen: dict[str, Any] = {**self.model.sampling, **self.options}
+        return float(chosen.get("temperature", 0))
+
     def ask(self, text: str) -> ReplyStream:
         """Adds a message and begins to answer it; answered() or undo() has to follow."""
         self.turns.append({"role": "user", "content": text})
@@ -71,7 +83,8 @@ class Conversation:
         if at == 0:
             return False
         del self.turns[at:]
-        self.options["seed"] = self.options.get("seed", 0) + 1
+        if self.options.get("seed") != NONE:
+            self.options["seed"] = (self.options.get("seed") or 0) + 1
         return True
 
     def save(self, path: Path) -> None:

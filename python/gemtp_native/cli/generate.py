@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import NONE
 from ..input_file import MOST_PROMPT, read_input, read_standard_input
 from ..json_text import json_text
 from . import INTERRUPTED
@@ -18,6 +19,7 @@ from .options import (
     add_pair_options,
     add_sampling_options,
     add_structure_options,
+    note_context,
     sampling_options,
     structure_options,
 )
@@ -31,10 +33,21 @@ MODELS = ("target", "drafter")  # arguments that may name a model by where it co
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET.gguf", help="the model")
-    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="text; - reads standard input")
+    parser.add_argument(
+        "prompt",
+        nargs="?",
+        metavar="PROMPT",
+        help="text; without it, or with -, standard input is read",
+    )
     parser.add_argument("--file", type=Path, help="read the prompt from a file or pipe")
     add_pair_options(parser)
-    parser.add_argument("--max-tokens", type=int, default=128, metavar="N", help="(default: 128)")
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        default=128,
+        metavar="N",
+        help="-1: what the context holds (default: 128)",
+    )
     parser.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; may repeat"
     )
@@ -68,8 +81,10 @@ def run(args: argparse.Namespace) -> int:
         context=args.context,
         kv_type=args.kv_type,
     )
+    note_context(args, model)
     stream = model.stream(
-        model.tokenize(prompt, special=args.special),
+        prompt,
+        special=args.special,
         max_tokens=args.max_tokens,
         stop=[os.fsencode(s) for s in args.stop],
         draft=args.draft,
@@ -100,20 +115,23 @@ def run(args: argparse.Namespace) -> int:
             print(acceptance_table(stream.stats), file=sys.stderr)
     if args.verbose:
         print(depth_lines(stream.stats), file=sys.stderr)
-    if not interrupted:
+    if not interrupted and not args.quiet:
         _note_end(args, model, stream)
     return INTERRUPTED if interrupted else 0
 
 
 def _prompt(args: argparse.Namespace) -> bytes:
-    if (args.prompt is None) == (args.file is None):
-        args.usage_error("give a prompt, or --file FILE, or - to read standard input")
+    if args.prompt is not None and args.file is not None:
+        args.usage_error("give a prompt or --file FILE, not both")
     if args.file is not None:
-        data = read_input(args.file, MOST_PROMPT, pipe=True)
-    elif args.prompt == "-":
-        data = read_standard_input()
-    else:
-        data = os.fsencode(args.prompt)
+        return read_input(args.file, MOST_PROMPT, pipe=True)
+    if args.prompt == "-":
+        return read_standard_input()
+    if args.prompt is not None:
+        return os.fsencode(args.prompt)
+    data = b"" if sys.stdin is None or sys.stdin.isatty() else read_standard_input()
+    if not data:
+        args.usage_error("give a prompt, --file FILE, or something on standard input")
     return data
 
 
@@ -127,8 +145,10 @@ def _result(text: str, stream: TextStream, interrupted: bool) -> dict[str, Any]:
 
 
 def _note_end(args: argparse.Namespace, model: Model, stream: TextStream) -> None:
-    if stream.finish_reason == "context" and not args.quiet:
+    if stream.finish_reason == "context":
         print(
             f"gemtp: note: the context of {model.context} tokens is full; --context sets its size",
             file=sys.stderr,
         )
+    if args.seed == NONE:
+        print(f"gemtp: note: the seed was {stream.stats.seed}", file=sys.stderr)

@@ -12,7 +12,7 @@ from .. import _core
 from ..errors import ArgumentError, Error
 from ..json_text import json_text
 from .model_file import ModelFile, why_not
-from .text import size_text
+from .text import options_text, size_text
 
 MODELS = ("file", "other", "drafter")  # arguments that may name a model by where it comes from
 
@@ -89,6 +89,7 @@ def describe(file: ModelFile) -> dict[str, Any]:
         "memory": _memory(file),
         "tokenizer": _tokenizer(file),
         "chat_template_characters": len(file.text("tokenizer.chat_template") or "") or None,
+        "sampling": _sampling(file),
     }
     if layers:
         facts["layers"] = {
@@ -163,6 +164,15 @@ def _tokenizer(file: ModelFile) -> dict[str, Any] | None:
     }
 
 
+def _sampling(file: ModelFile) -> dict[str, float] | None:
+    """What its makers recommend; None: nothing."""
+    try:
+        return file.gguf.sampling or None
+    except Error as e:
+        file.problem_of(e)
+        return None
+
+
 def _end_tokens(file: ModelFile) -> list[int] | None:
     try:
         return _core.Tokenizer(file.path).end_tokens
@@ -234,6 +244,8 @@ def _rows(facts: dict[str, Any]) -> Iterable[tuple[str, str]]:
     yield "tokenizer", _tokenizer_text(facts["tokenizer"])
     template = facts["chat_template_characters"]
     yield "chat", f"template of {template:,} characters" if template else "no template"
+    if facts["sampling"]:
+        yield "sampling", f"{options_text(facts['sampling'])}; the default of chats and the server"
 
 
 def _packed_text(name: str, facts: dict[str, Any]) -> str:

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..input_file import read_text_input
 from ..parts import files_of
 
+if TYPE_CHECKING:
+    from ..model import Model
+
+CONTEXT = 4096  # unless another is asked for
+
 _SAMPLING = {
-    "temperature": (float, 0.0, "0 is greedy (default)"),
-    "top_k": (int, 0, "keep the K likeliest tokens (default 0: all)"),
-    "top_p": (float, 1.0, "keep the likeliest tokens that sum to P (default 1: all)"),
-    "min_p": (float, 0.0, "drop tokens below P times the likeliest (default 0: none)"),
-    "repetition_penalty": (float, 1.0, "(default 1: none)"),
-    "presence_penalty": (float, 0.0, "(default 0: none)"),
-    "frequency_penalty": (float, 0.0, "(default 0: none)"),
-    "seed": (int, 0, "with a temperature, the text is a function of it (default 0)"),
+    "temperature": (float, "0 is greedy (default)"),
+    "top_k": (int, "keep the K likeliest tokens; 0 or -1: all (default 0)"),
+    "top_p": (float, "keep the likeliest tokens that sum to P (default 1: all)"),
+    "min_p": (float, "drop tokens below P times the likeliest (default 0: none)"),
+    "repetition_penalty": (float, "(default 1: none)"),
+    "presence_penalty": (float, "(default 0: none)"),
+    "frequency_penalty": (float, "(default 0: none)"),
+    "seed": (int, "with a temperature, the text is a function of it; -1: a new one (default 0)"),
 }
 
 
-def add_sampling_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("sampling")
-    for name, (kind, default, text) in _SAMPLING.items():
+def add_sampling_options(parser: argparse.ArgumentParser, recommended: bool = False) -> None:
+    """recommended: of a command that takes what the model recommends."""
+    note = "Defaults are what the model's file recommends (gemtp inspect shows it), else these."
+    group = parser.add_argument_group("sampling", note if recommended else None)
+    for name, (kind, text) in _SAMPLING.items():
         group.add_argument(
             f"--{name.replace('_', '-')}",
             type=kind,
-            default=default,
             metavar="N" if kind is int else "X",
             help=text,
         )
@@ -50,8 +57,9 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
 
 
 def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
-    """As keywords of Model.generate."""
-    options: dict[str, Any] = {name: getattr(args, name) for name in _SAMPLING}
+    """As keywords of Model.generate, those that are given."""
+    given = {name: getattr(args, name) for name in _SAMPLING}
+    options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     options["logit_bias"] = dict(args.logit_bias)
     options["suppress_tokens"] = args.suppress
     return options
@@ -98,11 +106,21 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--context",
         type=int,
-        default=4096,
+        default=CONTEXT,
         metavar="N",
-        help="tokens of prompt and answer together (default: 4096)",
+        help=f"tokens of prompt and answer together (default: {CONTEXT})",
     )
     add_engine_options(group)
+
+
+def note_context(args: argparse.Namespace, model: Model) -> None:
+    """That less was possible than what was asked for."""
+    if model.context < args.context != CONTEXT:
+        logging.getLogger("gemtp_native").warning(
+            "the context is %s tokens, the most that the model was made for, not %s",
+            model.context,
+            args.context,
+        )
 
 
 def add_engine_options(group: argparse._ActionsContainer) -> None:

@@ -10,9 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import NONE
 from ..errors import ArgumentError, FileError
 from ..input_file import read_text_input
-from .options import add_model_options, add_pair_options, add_sampling_options, sampling_options
+from .options import (
+    add_model_options,
+    add_pair_options,
+    add_sampling_options,
+    note_context,
+    sampling_options,
+)
+from .text import options_text
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -73,10 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cors", action="append", default=[], metavar="ORIGIN",
         help="let pages of https://example.org use it, or * all; may repeat",
     )  # fmt: skip
-    add_sampling_options(parser)
+    add_sampling_options(parser, recommended=True)
     add_model_options(parser)
-    # Of requests that say nothing; a seed that nobody names is drawn.
-    parser.set_defaults(seed=None)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -106,7 +112,11 @@ def run(args: argparse.Namespace) -> int:
             context=args.context,
             kv_type=args.kv_type,
         )
+        note_context(args, model)
         settings = _fitting(settings, args, model, say)
+        taken = {k: v for k, v in model.sampling.items() if k not in settings.sampling}
+        if taken:
+            say(f"as the model recommends: {options_text(taken)}")
         if not is_loopback(settings.host) and not settings.keys:
             say(
                 f"note: whoever reaches {settings.host} may use this server; --api-key asks for one"
@@ -142,7 +152,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         ("parallel", 1, 256),
         ("queue", 0, 1 << 20),
         ("max_body", 1024, 1 << 30),
-        ("max_tokens", 1, 2**31 - 1),
+        ("max_tokens", 1 if args.max_tokens != NONE else NONE, 2**31 - 1),
     ):
         value = getattr(args, name)
         if value is not None and not low <= value <= high:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +21,11 @@ def percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.0f}%" if whole else "-"
 
 
+def options_text(options: Mapping[str, float]) -> str:
+    """Options of sampling: "temperature 1, top_k 64"."""
+    return ", ".join(f"{name} {value:g}" for name, value in options.items())
+
+
 def statistics(stats: Stats) -> str:
     """The cost of a generation, in a few lines."""
     fresh = stats.prompt_tokens - stats.cached_tokens
@@ -30,6 +35,8 @@ def statistics(stats: Stats) -> str:
         f"decode   {stats.tokens} tokens, {stats.decode_seconds:.3f} s, "
         f"{stats.tokens_per_second:.1f} tokens/s",
     ]
+    if stats.seed:
+        lines.append(f"seed     {stats.seed}")
     if stats.rounds:
         lines.append(
             f"rounds   {stats.rounds}, drafted {stats.drafted}, accepted {stats.accepted} "

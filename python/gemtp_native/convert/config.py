@@ -95,6 +95,15 @@ _DEFAULT_ROPE = {
     FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0},
 }
 
+# Key of generation_config.json, name behind general.sampling., least and most.
+_SAMPLING = (
+    ("temperature", "temp", 0, 1e30),
+    ("top_k", "top_k", -1, 2**31 - 1),
+    ("top_p", "top_p", 0, 1),
+    ("min_p", "min_p", 0, 0.999999),
+    ("repetition_penalty", "penalty_repeat", 1e-30, 1e30),
+)
+
 
 @dataclass(frozen=True)
 class OrderedHead:
@@ -315,6 +324,31 @@ def refuse_adapter(model_dir: Path) -> None:
             f"{model_dir} holds an adapter, no model: merge it into its model first "
             f"(merge_and_unload of PEFT) and convert what that saves."
         )
+
+
+def read_sampling(model_dir: Path) -> dict[str, float]:
+    """What `generation_config.json` recommends, by llama.cpp's names; nothing where it is missing
+    or asks for the likeliest tokens. FileError: a bad value."""
+    path = model_dir / "generation_config.json"
+    if not path.is_file():
+        return {}
+    found = _Values(path, read_json_object(path))
+    if not found.boolean("do_sample", True):
+        return {}
+    out: dict[str, float] = {}
+    for key, name, low, high in _SAMPLING:
+        value = found.values.get(key)
+        if value is None:
+            continue
+        if key == "top_k":
+            out[name] = found.integer(key, None, -1, 2**31 - 1)
+        elif isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise found.bad(key, "a number")
+        elif not low <= value <= high:
+            raise found.bad(key, f"a number from {low:g} to {high:g}")
+        else:
+            out[name] = float(value)
+    return out
 
 
 def _identify(path: Path, root: dict[str, Any]) -> tuple[str, bool, bool]:

@@ -50,6 +50,9 @@ class Metadata:
     def u32(self, key: str, value: int) -> None:
         self._entries[key] = struct.pack("<II", _U32, value)
 
+    def i32(self, key: str, value: int) -> None:
+        self._entries[key] = struct.pack("<Ii", _I32, value)
+
     def f32(self, key: str, value: float) -> None:
         self._entries[key] = struct.pack("<If", _F32, value)
 

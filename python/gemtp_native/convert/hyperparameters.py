@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from .config import ModelConfig, OrderedHead
@@ -45,6 +47,16 @@ def write_hyperparameters(m: Metadata, c: ModelConfig, name: str, file_type: int
     if c.drafter:
         m.u32(f"{arch}.embedding_length_out", c.backbone)
         m.u32(f"{arch}.nextn_predict_layers", c.layers)
+
+
+def write_sampling(m: Metadata, sampling: Mapping[str, float]) -> None:
+    """What its makers recommend, by the last part of the key."""
+    for name, value in sampling.items():
+        key = f"general.sampling.{name}"
+        if isinstance(value, int):
+            m.i32(key, value)
+        else:
+            m.f32(key, value)
 
 
 def write_ordered_head(

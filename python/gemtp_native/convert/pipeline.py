@@ -13,9 +13,14 @@ import numpy as np
 from ..errors import ArgumentError, FileError, ModelError
 from ..whole_file import check_output, replacing
 from .checkpoint import Checkpoint
-from .config import ModelConfig, read_config
+from .config import ModelConfig, read_config, read_sampling
 from .gguf_file import Layout, Metadata, pad, read_metadata
-from .hyperparameters import rope_freqs, write_hyperparameters, write_ordered_head
+from .hyperparameters import (
+    rope_freqs,
+    write_hyperparameters,
+    write_ordered_head,
+    write_sampling,
+)
 from .slices import Bad, count_bad, encoded, encoders
 from .tensors import Plan, Spec, make_plan
 from .tokenizer import (
@@ -69,6 +74,7 @@ def convert(
         raise FileError(f"{model_dir} is not a folder; give the folder of a Hugging Face model.")
     check_output(out)
     config = read_config(model_dir)
+    sampling = {} if config.drafter else read_sampling(model_dir)
     if target is not None and not config.drafter:
         raise ArgumentError(
             f"{model_dir} is a target; only a drafter can take a tokenizer from one."
@@ -81,6 +87,7 @@ def convert(
 
         metadata = Metadata()
         write_hyperparameters(metadata, config, model_dir.resolve().name, wanted.number)
+        write_sampling(metadata, sampling)
         if config.ordered_head is not None:
             _write_ordered_head(metadata, config, plan, checkpoint)
         if vocabulary is not None:

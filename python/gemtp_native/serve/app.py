@@ -7,10 +7,12 @@ import importlib.util
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..arguments import DEFAULTS, NUMBERS
 from ..log import logger
 from ..model import demo_models
 from . import metrics
@@ -35,6 +37,7 @@ class App:
     """An ASGI application."""
 
     def __init__(self, model: Model, settings: Settings):
+        settings = replace(settings, sampling={**model.sampling, **settings.sampling})
         info = {"version": __version__, "model": settings.name, "isa": model.isa}
         self.service = Service(model, settings, info)
         self._model = model
@@ -199,9 +202,11 @@ class App:
                 "parallel": s.parallel,
                 "max_tokens": s.max_tokens,
                 "default_generation_settings": {
+                    **{k: v for k, v in DEFAULTS.items() if k in NUMBERS},
                     **{k: v for k, v in s.sampling.items() if _is_json(v)},
                     "draft": s.draft,
                 },
+                "model_sampling": self._model.sampling,
             }
         )
 

@@ -6,6 +6,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import NONE
 from .errors import RequestError
 from .fields import Fields, shown
 from .nested import check_messages, response_format, thinking_of, tools_of
@@ -55,11 +56,11 @@ def chat_work(data: dict[str, Any], settings: Settings) -> Work:
     check_messages(f)
     options = _sampling(f, settings)
     options |= _constraint(f)
-    limits = [f.integer(name, 0, MOST_TOKENS) for name in ("max_completion_tokens", "max_tokens")]
-    max_tokens = _capped(next((n for n in limits if n is not None), None), settings)
+    limits = [_limit(f, name) for name in ("max_completion_tokens", "max_tokens")]
+    max_tokens = _capped(next((n for n in limits if n is not None), NONE), settings)
     wanted = f.boolean("logprobs")
     top = f.integer("top_logprobs", 0, 20)
-    if top is not None and not wanted:
+    if top and not wanted:
         f.refuse("top_logprobs", "it needs logprobs to be true")
     logprobs = (top or 0) if wanted else None
     tools, tool_options, one_call = tools_of(f)
@@ -85,17 +86,18 @@ def completion_work(data: dict[str, Any], settings: Settings) -> Work:
     options |= _constraint(f)
     if "response_format" in options:
         options["json_schema"] = _schema(options.pop("response_format"))
-    max_tokens = f.integer("max_tokens", 0, MOST_TOKENS)
+    max_tokens = _limit(f, "max_tokens")
     options["max_tokens"] = _capped(
         COMPLETION_TOKENS if max_tokens is None else max_tokens, settings
     )
-    logprobs = f.integer("logprobs", 0, 20)
+    logprobs = f.integer("logprobs", 0, 20) if f.take("logprobs") is not False else None
     f.only("echo", [False], "it is not supported; put the prompt before the answer yourself")
     f.only("best_of", [1], "it is not supported; ask for n, and choose by logprobs")
     f.only("suffix", [""], "it is not supported: the models continue texts, they do not fill gaps")
 
     options["logprobs"] = logprobs
-    prompts: list[Prompt] = [_Text(text, options) for text in texts]
+    special = f.boolean("special") or False
+    prompts: list[Prompt] = [_Text(text, special, options) for text in texts]
     return _work(f, settings, prompts, logprobs, chat=False)
 
 
@@ -126,6 +128,7 @@ def _is_users(message: Any) -> bool:
 @dataclass(frozen=True)
 class _Text:
     text: str | list[int]
+    special: bool
     options: dict[str, Any]
 
     @property
@@ -133,10 +136,12 @@ class _Text:
         return len(self.text) if isinstance(self.text, str) else 0
 
     def ids(self, model: Model) -> list[int]:
-        return model.tokenize(self.text) if isinstance(self.text, str) else self.text
+        return model._ids_of(self.text, self.special)
 
     def start(self, model: Model, seed: int, on_prompt: OnPrompt | None) -> TextStream:
-        return model.stream(self.text, seed=seed, on_prompt=on_prompt, **self.options)
+        return model.stream(
+            self.text, special=self.special, seed=seed, on_prompt=on_prompt, **self.options
+        )
 
 
 def _work(
@@ -165,7 +170,7 @@ def _work(
     sequences = [
         Sequence(
             i,
-            (seed + i % n) % 2**64,
+            (seed % 2**64 + i % n) % (2**64 - 1),  # never NONE
             prompts[i // n],
             leader=i // n * n if n > 1 else None,
             copies=min(n, settings.parallel) - 1,
@@ -181,19 +186,18 @@ def _sampling(f: Fields, settings: Settings) -> dict[str, Any]:
     """Keywords of Model.stream that both kinds of requests have, but for the seed."""
     given = {
         "temperature": f.number("temperature", 0, 100),
-        "top_k": f.integer("top_k", 0, MOST_TOKENS),
+        "top_k": f.integer("top_k", NONE, MOST_TOKENS),
         "top_p": f.number("top_p", 0, 1),
         "min_p": f.number("min_p", 0, 1, open_high=True),
         "repetition_penalty": f.number("repetition_penalty", 0, 100, open_low=True),
         "presence_penalty": f.number("presence_penalty", -100, 100),
         "frequency_penalty": f.number("frequency_penalty", -100, 100),
+        "penalty_last_n": f.integer("penalty_last_n", NONE, MOST_TOKENS),
         "logit_bias": _biases(f),
         "stop": _stops(f, settings),
         "draft": _draft(f),
         "ignore_eos": f.boolean("ignore_eos"),
     }
-    if given["top_p"] == 0:  # what OpenAI lets it mean
-        given["top_p"], given["top_k"] = None, 1
     defaults = {k: v for k, v in settings.sampling.items() if k != "seed"}
     return {
         **defaults,
@@ -206,12 +210,16 @@ def _seed(f: Fields, settings: Settings) -> int:
     given = f.integer("seed", -(2**63), 2**64 - 1)
     if given is None:
         given = settings.sampling.get("seed")
-    return secrets.randbits(32) if given is None else given
+    return secrets.randbits(32) if given is None or (given - NONE) % 2**64 == 0 else given
 
 
-def _capped(tokens: int | None, settings: Settings) -> int | None:
-    limits = [n for n in (tokens, settings.max_tokens) if n is not None]
-    return min(limits) if limits else None
+def _limit(f: Fields, name: str) -> int | None:
+    return f.integer(name, NONE, MOST_TOKENS)
+
+
+def _capped(tokens: int, settings: Settings) -> int:
+    limits = [n for n in (tokens, settings.max_tokens) if n not in (None, NONE)]
+    return min(limits, default=NONE)
 
 
 def _draft(f: Fields) -> Any:
@@ -235,9 +243,9 @@ def _stops(f: Fields, settings: Settings) -> list[str] | None:
     if len(stops) > settings.max_stops:
         f.refuse("stop", f"it must have at most {settings.max_stops} entries, not {len(stops)}")
     for i, s in enumerate(stops):
-        if not 0 < len(s) <= MAX_STOP:
+        if len(s) > MAX_STOP:
             raise RequestError(
-                f"stop[{i}] has {len(s)} characters; it must have 1 to {MAX_STOP}",
+                f"stop[{i}] has {len(s)} characters; it must have at most {MAX_STOP}",
                 "stop",
                 "invalid_value",
             )
@@ -245,6 +253,8 @@ def _stops(f: Fields, settings: Settings) -> list[str] | None:
 
 
 def _biases(f: Fields) -> dict[int, float] | None:
+    if f.take("logit_bias") == []:  # llama.cpp's for none
+        return None
     biases = f.object("logit_bias")
     if biases is None:
         return None

@@ -34,7 +34,8 @@ class Settings:
     max_tokens: int | None = None
     """Most that an answer may have."""
     sampling: dict[str, Any] = field(default_factory=dict)
-    """What requests that say nothing get; a seed of None is drawn."""
+    """What requests that say nothing get, where it is not what the model's file recommends; unless
+    there is a seed, each gets a new one."""
     draft: Any = "auto"
 
     max_body: int = 4 << 20
