@@ -101,9 +101,8 @@ gemtp_status gemtp_memory_estimate(const char* target_path, const gemtp_model_op
     const auto o = complete(options, model_defaults(), "gemtp_model_options");
     const EngineOptions e = engine_options(o);
     e.check();
-    // Mapped whatever the options say: only headers are read.
     const MemoryEstimate estimate =
-        estimate_memory(ModelFiles::open(target_path, drafter_of(o), true), e);
+        estimate_memory(ModelFiles::open(target_path, drafter_of(o)), e);
     gemtp_memory out{};
     out.weights = estimate.weights;
     out.tables = estimate.tables;

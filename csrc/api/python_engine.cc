@@ -159,8 +159,8 @@ void bind_estimate(py::module_& m) {
         o.prefill_chunk = prefill_chunk;
         o.kv_f16 = kv_f16;
         o.check();
-        const ModelFiles files = ModelFiles::open(
-            path_of(target), drafter.is_none() ? "" : path_of(drafter), /*mmap=*/true);
+        const ModelFiles files =
+            ModelFiles::open(path_of(target), drafter.is_none() ? "" : path_of(drafter));
         const MemoryEstimate e = estimate_memory(files, o);
         using namespace py::literals;
         return py::dict("weights"_a = e.weights, "kv"_a = e.kv, "scratch"_a = e.scratch,

@@ -17,7 +17,7 @@ py::object metadata_value(const GgufFile& file, const std::string& key) {
   switch (scalar ? v.type : v.element) {
     case ValueType::kString: {
       if (scalar) return py::cast(*file.get_string(key));
-      const std::vector<std::string_view> strings = *file.get_strings(key);
+      const Strings strings = *file.get_strings(key);
       py::list out;
       for (std::string_view s : strings) out.append(lossy(s));
       return out;
@@ -40,10 +40,10 @@ py::object metadata_value(const GgufFile& file, const std::string& key) {
 
 void bind_file(py::module_& m) {
   py::class_<GgufFile, std::shared_ptr<GgufFile>>(m, "GgufFile")
-      .def(py::init([](const py::object& path, bool mmap) {
-             return std::const_pointer_cast<GgufFile>(GgufFile::open(path_of(path), mmap));
+      .def(py::init([](const py::object& path) {
+             return std::const_pointer_cast<GgufFile>(GgufFile::open(path_of(path)));
            }),
-           py::arg("path"), py::arg("mmap") = true)
+           py::arg("path"))
       .def_property_readonly("version", &GgufFile::version)
       .def_property_readonly("size", &GgufFile::size)
       .def_property_readonly("parts",
@@ -75,13 +75,21 @@ void bind_file(py::module_& m) {
                           format("%s: rows %lld to %lld of tensor %s cannot be read",
                                  f.quoted_path().c_str(), static_cast<long long>(first),
                                  static_cast<long long>(first + count), quoted(name).c_str()));
-            const WeightSource source{static_cast<DType>(t->type), rows, t->shape[0], t->data};
+            const WeightSource source{static_cast<DType>(t->type),
+                                      rows,
+                                      t->shape[0],
+                                      nullptr,
+                                      t->name,
+                                      &f.file_of(*t),
+                                      t->offset};
             FloatArray out(
                 {static_cast<py::ssize_t>(count), static_cast<py::ssize_t>(t->shape[0])});
             float* data = out.mutable_data();
             py::gil_scoped_release release;
+            Scratch<uint8_t> buffer;
             for (int64_t i = 0; i < count; ++i)
-              dequantize(source, first + i, 0, source.cols, data + i * source.cols);
+              dequantize(source, first + i, 0, source.cols, buffer, data + i * source.cols);
+            source.file->check_unchanged();
             return out;
           },
           py::arg("name"), py::arg("first"), py::arg("count"),

@@ -13,30 +13,49 @@
 #include <string>
 #include <vector>
 
+#include "base/aligned_memory.h"
+#include "base/input_file.h"
 #include "gguf/types.h"
 
 namespace gemtp {
 
-/// Rows of a weight in a file, as the source of a Matrix or a Table. `data` must outlive tables.
+/// Rows of a weight in memory or in a file, as the source of a Matrix or a table. What they lie in
+/// must outlive tables.
 struct WeightSource {
   DType type = DType::kF32;
-  int64_t rows = 0, cols = 0;     // [rows, cols], cols contiguous
-  const uint8_t* data = nullptr;  // first row
-  std::string name = {};          // for error sentences: file and tensor
+  int64_t rows = 0, cols = 0;       // [rows, cols], cols contiguous
+  const uint8_t* data = nullptr;    // first row, if they are in memory
+  std::string name = {};            // of the tensor
+  const InputFile* file = nullptr;  // that they come from, and lie in unless `data` is set
+  uint64_t offset = 0;              // of the first row, in the file
+
   int64_t row_bytes() const {
     const DTypeInfo* info = dtype_info(static_cast<uint32_t>(type));
     return cols / info->block * info->bytes;
   }
   WeightSource slice(int64_t first, int64_t count) const {
-    return {type, count, cols, data + first * row_bytes(), name};
+    const int64_t skipped = first * row_bytes();
+    return {type,
+            count,
+            cols,
+            data ? data + skipped : nullptr,
+            name,
+            file,
+            offset + static_cast<uint64_t>(skipped)};
+  }
+  /// For error sentences.
+  std::string where() const { return (file ? file->quoted_path() + ": " : "") + "tensor " + name; }
+  /// Bytes [at, at + n), counted from the first row: where they lie in memory, or read into
+  /// `buffer`. Error{kFile} as InputFile::read().
+  const uint8_t* bytes(int64_t at, int64_t n, uint8_t* buffer) const {
+    if (data) return data + at;
+    file->read(offset + static_cast<uint64_t>(at), static_cast<size_t>(n), buffer);
+    return buffer;
   }
 };
 
-/// Told by load_matrix() how far it is, from the calling thread.
-struct LoadProgress {
-  std::function<void(const uint8_t* data, int64_t bytes)> next;  // about to be read
-  std::function<void(const uint8_t* data, int64_t bytes)> done;  // has been read
-};
+/// Told by load_matrix() of the pieces that it has read, in order, from the calling thread.
+using LoadProgress = std::function<void(int64_t bytes)>;
 
 /// A weight laid out for matmul.
 class Matrix {
@@ -116,11 +135,14 @@ class Storage {
   /// n floats, 64-byte aligned, zero.
   virtual Buffer alloc(int64_t n) = 0;
 
-  /// Lays out the rows of `source` (all, in order, or those listed). Non-finite weights or scales
-  /// are Error{kFile} naming `name`. `progress`, if given, watches a source that is read in order.
-  virtual std::unique_ptr<Matrix> load_matrix(const WeightSource& source, const std::string& name,
+  /// Lays out the rows of `source`: all, in order, or those listed of rows in memory. Error{kFile}
+  /// for non-finite weights or scales, and for a file that cannot be read. `progress` may be empty;
+  /// it watches a source of which all rows are read.
+  virtual std::unique_ptr<Matrix> load_matrix(const WeightSource& source,
                                               const std::vector<int32_t>* rows = nullptr,
-                                              const LoadProgress* progress = nullptr) = 0;
+                                              const LoadProgress& progress = {}) = 0;
+  /// All rows of `source`, as they lie in the file.
+  virtual AlignedBytes read(const WeightSource& source) = 0;
   virtual std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                            bool f16) = 0;
 };
@@ -150,7 +172,8 @@ class Backend : public Storage {
   virtual bool stopped() const = 0;
 
   /// y[i] = table[ids[i]][col .. col + n) * scale; y is [m, n]. Tables are not read when they are
-  /// loaded, so here is where damage shows: Error{kFile} for a NaN or infinite value.
+  /// loaded, so here is where damage shows: Error{kFile} for a NaN or infinite value, and for a
+  /// file that is not what it was when it was opened.
   virtual void embed(const WeightSource& table, const int32_t* ids, int64_t m, int64_t col,
                      int64_t n, float scale, float* y) = 0;
   /// All products at once; jobs with the same x share its quantization.

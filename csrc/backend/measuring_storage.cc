@@ -31,9 +31,8 @@ Buffer MeasuringStorage::alloc(int64_t n) {
 }
 
 std::unique_ptr<Matrix> MeasuringStorage::load_matrix(const WeightSource& source,
-                                                      const std::string&,
                                                       const std::vector<int32_t>* rows,
-                                                      const LoadProgress*) {
+                                                      const LoadProgress&) {
   auto m = std::make_unique<Matrix>();
   m->type = source.type;
   m->rows = rows ? static_cast<int64_t>(rows->size()) : source.rows;
@@ -43,6 +42,8 @@ std::unique_ptr<Matrix> MeasuringStorage::load_matrix(const WeightSource& source
   max_cols_ = std::max(max_cols_, m->cols);
   return m;
 }
+
+AlignedBytes MeasuringStorage::read(const WeightSource&) { return nullptr; }
 
 std::unique_ptr<KvLayer> MeasuringStorage::make_kv(int64_t kv_heads, int64_t head_dim,
                                                    int64_t capacity, bool f16) {

@@ -18,9 +18,10 @@ class MeasuringStorage : public Storage {
 
   /// Null.
   Buffer alloc(int64_t n) override;
-  std::unique_ptr<Matrix> load_matrix(const WeightSource& source, const std::string& name,
-                                      const std::vector<int32_t>* rows,
-                                      const LoadProgress* progress) override;
+  std::unique_ptr<Matrix> load_matrix(const WeightSource& source, const std::vector<int32_t>* rows,
+                                      const LoadProgress& progress) override;
+  /// Null.
+  AlignedBytes read(const WeightSource& source) override;
   std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                    bool f16) override;
 

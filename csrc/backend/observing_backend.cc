@@ -10,14 +10,10 @@ ObservingBackend::ObservingBackend(std::unique_ptr<Backend> inner, Observer obse
 ObservingBackend::~ObservingBackend() = default;
 
 std::unique_ptr<Matrix> ObservingBackend::load_matrix(const WeightSource& source,
-                                                      const std::string& name,
                                                       const std::vector<int32_t>* rows,
-                                                      const LoadProgress* progress) {
-  std::unique_ptr<Matrix> m = inner_->load_matrix(source, name, rows, progress);
-  if (!rows) {
-    WeightSource& kept = sources_[m.get()] = source;
-    kept.name = name;
-  }
+                                                      const LoadProgress& progress) {
+  std::unique_ptr<Matrix> m = inner_->load_matrix(source, rows, progress);
+  if (!rows) sources_[m.get()] = source;
   return m;
 }
 

@@ -27,9 +27,9 @@ class ObservingBackend : public Backend {
   bool stopped() const override { return inner_->stopped(); }
   Buffer alloc(int64_t n) override { return inner_->alloc(n); }
   /// As the inner backend's; a matrix of rows that are listed is not observed.
-  std::unique_ptr<Matrix> load_matrix(const WeightSource& source, const std::string& name,
-                                      const std::vector<int32_t>* rows,
-                                      const LoadProgress* progress) override;
+  std::unique_ptr<Matrix> load_matrix(const WeightSource& source, const std::vector<int32_t>* rows,
+                                      const LoadProgress& progress) override;
+  AlignedBytes read(const WeightSource& source) override { return inner_->read(source); }
   std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                    bool f16) override {
     return inner_->make_kv(kv_heads, head_dim, capacity, f16);

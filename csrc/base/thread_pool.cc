@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <system_error>
+#include <utility>
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
@@ -134,6 +135,17 @@ void ThreadPool::work(int thread) {
   }
 }
 
+// As work(); what a piece throws is kept for the caller, and no further piece is begun.
+void ThreadPool::work_or_fail(int thread) noexcept {
+  try {
+    work(thread);
+  } catch (...) {
+    next_.store(n_, std::memory_order_relaxed);
+    const std::lock_guard lock(failure_mutex_);
+    if (!failure_) failure_ = std::current_exception();
+  }
+}
+
 void ThreadPool::run(int64_t n, int64_t grain, const void* fn, Invoke invoke) {
   const Pass pass(*this);  // for a section outside of any
   if (const uint64_t state = budget_.state(); state != budget_state_) {
@@ -155,13 +167,14 @@ void ThreadPool::run(int64_t n, int64_t grain, const void* fn, Invoke invoke) {
   gate_.store(kOpen, std::memory_order_release);
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
-  work(0);
+  work_or_fail(0);
   // Every piece has been taken; wait for the workers that still have one in hand.
   uint32_t inside = gate_.fetch_and(~kOpen, std::memory_order_acq_rel) & ~kOpen;
   while (inside != 0) {
     await_change(gate_, inside);
     inside = gate_.load(std::memory_order_acquire);
   }
+  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
 // Returns true when there is a section that this worker has not seen, false when it is to end.
@@ -187,7 +200,7 @@ void ThreadPool::worker_loop(int thread) {
     uint32_t gate = gate_.load(std::memory_order_relaxed);
     while (gate & kOpen) {
       if (!gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel)) continue;
-      work(thread);
+      work_or_fail(thread);
       if (gate_.fetch_sub(1, std::memory_order_acq_rel) == 1) gate_.notify_one();
       break;
     }

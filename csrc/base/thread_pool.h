@@ -5,6 +5,8 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -44,9 +46,9 @@ class ThreadPool {
 
   /// Calls fn(begin, end, thread) over [0, n) cut into pieces of at most `grain`, on all threads,
   /// and returns when every piece is done; one thread makes it one piece, unless it can be stopped.
-  /// Which thread
-  /// runs which piece is not fixed, so fn's result must not depend on it. fn must not throw and
-  /// must not call back into the pool. One caller at a time.
+  /// Which thread runs which piece is not fixed, so fn's result must not depend on it. When fn
+  /// throws, pieces are left out and one of its exceptions is thrown here. fn must not call back
+  /// into the pool. One caller at a time.
   template <class Fn>
   void parallel_for(int64_t n, int64_t grain, const Fn& fn) {
     if (n <= 0) return;
@@ -66,6 +68,7 @@ class ThreadPool {
   void wake(int threads);
   void run(int64_t n, int64_t grain, const void* fn, Invoke invoke);
   void work(int thread);
+  void work_or_fail(int thread) noexcept;
   bool await_section(int thread, uint32_t seen);
   void worker_loop(int thread);
 
@@ -84,6 +87,8 @@ class ThreadPool {
   alignas(64) std::atomic<uint32_t> generation_{0};  // sections so far; what awake workers watch
   alignas(64) std::atomic<uint32_t> gate_{0};        // kOpen | number of workers inside the section
   alignas(64) std::atomic<int32_t> awake_{0};        // workers below this look for sections
+  std::mutex failure_mutex_;
+  std::exception_ptr failure_;  // the first of the section
   std::vector<std::thread> workers_;
 };
 

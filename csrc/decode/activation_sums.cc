@@ -21,7 +21,7 @@ ActivationSums::ActivationSums(const std::string& path, int threads, int64_t con
   EngineOptions options;
   options.threads = threads;
   options.context = options.prefill_chunk = context;  // a text is one pass
-  files_ = ModelFiles::open(path, "", options.mmap);
+  files_ = ModelFiles::open(path, "");
   config_ = files_.target_config;
   const int64_t longest = std::min(config_.context, kLongest);
   if (context < 1 || context > longest)
@@ -39,7 +39,7 @@ ActivationSums::ActivationSums(const std::string& path, int threads, int64_t con
   weights_ = load_weights(files_.target, config_, *backend_);
   if (files_.target->has("tokenizer.ggml.model"))
     tokenizer_ = std::make_unique<Tokenizer>(*files_.target);
-  give_back_sources(weights_, config_);
+  settle_tables(weights_, *backend_, !options.mmap);
   target_ = std::make_unique<Target>(config_, weights_, *backend_, context);
   hidden_ = backend_->alloc(context * config_.hidden);
 }
@@ -65,7 +65,8 @@ void ActivationSums::observe(const WeightSource& source, const float* x, int64_t
   if (source.name.rfind("blk.", 0) != 0) return;
   const Tensor* tensor = files_.target->find_tensor(source.name);
   if (!tensor || tensor->shape.size() < 2) return;
-  const int64_t rows = tensor->shape[1], first = (source.data - tensor->data) / source.row_bytes();
+  const int64_t rows = tensor->shape[1];
+  const int64_t first = static_cast<int64_t>(source.offset - tensor->offset) / source.row_bytes();
   if (first % rows != 0) return;  // a further part of a matrix that has the same input
   const auto matrix = static_cast<size_t>(first / rows);
   const auto matrices = static_cast<size_t>(tensor->elements() / (rows * source.cols));

@@ -32,12 +32,9 @@ Bench::Bench(std::shared_ptr<Engine> engine, bool plain_head)
   session_ = std::make_unique<Session>(engine_->config(), engine_->backend(), engine_->context(),
                                        engine_->max_rows(), engine_->options().kv_f16);
   if (!plain_head || !ordered_head()) return;
-  // Opened again: of the engine's own copy, what had been laid out may be gone.
-  const auto file =
-      GgufFile::open(engine_->drafter_weights().file->path(), engine_->options().mmap);
+  const std::shared_ptr<const GgufFile>& file = engine_->drafter_weights().file;
   plain_config_ = read_config(*file);
   plain_weights_ = load_weights(file, plain_config_, engine_->backend(), HeadChoice::kPlain);
-  give_back_sources(plain_weights_, plain_config_);
   plain_ = std::make_unique<Drafter>(plain_config_, plain_weights_, engine_->config(),
                                      engine_->target_weights(), engine_->backend());
 }

@@ -34,7 +34,8 @@ uint64_t fingerprint_of(const GgufFile& file) {
     hash.add(t.name.data(), t.name.size());
     hash.add(&t.type, sizeof t.type);
     hash.add(t.shape.data(), t.shape.size() * sizeof(int64_t));
-    hash.add(t.data, static_cast<size_t>(std::min(t.bytes, kTellingBytes)));
+    const std::vector<uint8_t> bytes = file.bytes_of(t, kTellingBytes);
+    hash.add(bytes.data(), bytes.size());
   }
   return hash.value();
 }
@@ -118,7 +119,7 @@ std::shared_ptr<Engine> Engine::open(const std::string& target_path,
   std::shared_ptr<Engine> e(new Engine);
   e->options_ = options;
   e->options_.progress = nullptr;  // whatever it holds on to is the caller's
-  const ModelFiles files = ModelFiles::open(target_path, drafter_path, options.mmap);
+  const ModelFiles files = ModelFiles::open(target_path, drafter_path);
   e->config_ = files.target_config;
   e->drafter_config_ = files.drafter_config;
   e->backend_ =
@@ -143,12 +144,11 @@ std::shared_ptr<Engine> Engine::open(const std::string& target_path,
                 format("%s: the tokenizer has %d tokens, the embedding %lld rows; convert it again",
                        files.target->quoted_path().c_str(), e->tokenizer_->vocab_size(),
                        static_cast<long long>(e->config_.vocab)));
-  give_back_sources(e->weights_, e->config_);
+  settle_tables(e->weights_, *e->backend_, !options.mmap);
   e->context_ = std::min(options.context, e->config_.context);
   if (files.drafter) {
     e->drafter_weights_ =
         load_weights(files.drafter, e->drafter_config_, *e->backend_, HeadChoice::kOfFile, read);
-    give_back_sources(e->drafter_weights_, e->drafter_config_);
     e->drafter_ = std::make_unique<Drafter>(e->drafter_config_, e->drafter_weights_, e->config_,
                                             e->weights_, *e->backend_);
   }

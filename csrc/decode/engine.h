@@ -31,7 +31,7 @@ struct EngineOptions {
   int64_t context = 4096;       // positions a sequence can hold; capped by the model's own length
   int64_t prefill_chunk = 512;  // rows of one prefill pass
   bool kv_f16 = true;           // K/V in f16, else f32
-  bool mmap = true;
+  bool mmap = true;             // false: tables are read into memory instead of by the row
   int64_t kv_budget = 0;  // bytes of the K/V caches of all sequences; 0: a share of what is free
   std::string isa;        // "" : GEMTP_ISA, or the best that runs
   /// Of open(), if set: called on its thread with how much is done, from 0 to 1, never less than

@@ -39,8 +39,8 @@ int64_t longest_context(const Config& config, int64_t context, int64_t rows, boo
 
 }  // namespace
 
-int64_t MemoryEstimate::needed(bool mmap) const {
-  return add(add(weights, kv), add(scratch, mmap ? 0 : tables));
+int64_t MemoryEstimate::needed(bool tables_in_file) const {
+  return add(add(weights, kv), add(scratch, tables_in_file ? 0 : tables));
 }
 
 MemoryEstimate estimate_memory(const ModelFiles& files, const EngineOptions& options) {
@@ -50,7 +50,7 @@ MemoryEstimate estimate_memory(const ModelFiles& files, const EngineOptions& opt
   const Weights weights = load_weights(files.target, config, loaded);
   out.sources = weights.source_bytes;
   for (const WeightSource* table : {&weights.token_embedding, &weights.per_layer_embedding})
-    if (table->data) out.tables += table->rows * table->row_bytes();
+    if (table->rows) out.tables += table->rows * table->row_bytes();
 
   const int64_t rows = max_rows(options);
   out.context = std::min(options.context, config.context);

@@ -12,14 +12,14 @@ namespace gemtp {
 /// Bytes.
 struct MemoryEstimate {
   int64_t weights = 0;  // packed matrices, and norms, of target and drafter
-  int64_t tables = 0;   // looked up by row, in the file's pages
+  int64_t tables = 0;   // looked up by row, in the file
   int64_t kv = 0;       // K/V cache of one sequence of `context` tokens
   int64_t scratch = 0;  // of the longest pass, logits included
   int64_t context = 0;
   int64_t sources = 0;  // of the files, that are read to lay out the matrices
 
-  /// What must be resident. Mapped tables are not counted: their pages come and go.
-  int64_t needed(bool mmap) const;
+  /// What must be resident; tables only if they are read into memory.
+  int64_t needed(bool tables_in_file) const;
 };
 
 /// What Engine::open() would take, for one sequence at a time. Checks all that can be known without

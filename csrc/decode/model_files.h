@@ -13,9 +13,8 @@ struct ModelFiles {
   std::shared_ptr<const GgufFile> target, drafter;  // drafter: may be null
   Config target_config, drafter_config;             // as read_config() gives them
 
-  /// drafter_path may be empty. Error{kFile, kModel}; mmap as in GgufFile::open().
-  static ModelFiles open(const std::string& target_path, const std::string& drafter_path,
-                         bool mmap);
+  /// drafter_path may be empty. Error{kFile, kModel}.
+  static ModelFiles open(const std::string& target_path, const std::string& drafter_path);
 };
 
 }  // namespace gemtp

@@ -21,6 +21,7 @@ constexpr uint64_t kMaxTensorNameBytes = 64;  // by the format
 constexpr uint32_t kMaxDims = 4;
 constexpr uint64_t kDefaultAlignment = 32;
 constexpr uint64_t kMaxAlignment = uint64_t{1} << 20;
+constexpr uint64_t kWindow = uint64_t{1} << 16;  // bytes of the header that are read at a time
 // The fewest bytes that an entry can take: bounds a count by the bytes that are left.
 constexpr uint64_t kMinKeyValueBytes = 8 + 1 + 4 + 1;        // key length, key, type, value
 constexpr uint64_t kMinTensorBytes = 8 + 1 + 4 + 8 + 4 + 8;  // name, n_dims, one dim, type, offset
@@ -133,14 +134,14 @@ bool load_integer(ValueType type, const uint8_t* p, bool* negative, uint64_t* bi
 /// One pass over header, metadata and tensor list; then the tensors are placed in the data section.
 class GgufParser {
  public:
-  explicit GgufParser(GgufFile* file)
-      : out_(*file), begin_(file->files_[0]->data()), size_(file->files_[0]->size()) {}
+  explicit GgufParser(GgufFile* file) : out_(*file), file_(*file->files_[0]), size_(file_.size()) {}
 
   void parse() {
     header();
     for (uint64_t i = 0; i < key_count_; ++i) key_value(i);
     for (uint64_t i = 0; i < tensor_count_; ++i) tensor(i);
     place_tensors();
+    file_.check_unchanged();
   }
 
  private:
@@ -150,8 +151,8 @@ class GgufParser {
 
   uint64_t left() const { return size_ - at_; }
 
-  /// Consumes `bytes`; `what` completes "the file ends inside …".
-  const uint8_t* take(uint64_t bytes, const char* what) {
+  /// Passes over `bytes`; `what` completes "the file ends inside …".
+  void skip(uint64_t bytes, const char* what) {
     if (bytes > left()) {
       fail(
           format("the file ends inside %s (%llu bytes needed at byte %llu, %llu left); it is "
@@ -159,9 +160,19 @@ class GgufParser {
                  what, static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(at_),
                  static_cast<unsigned long long>(left())));
     }
-    const uint8_t* p = begin_ + at_;
     at_ += bytes;
-    return p;
+  }
+
+  /// The next `bytes` bytes, until more are taken.
+  const uint8_t* take(uint64_t bytes, const char* what) {
+    const uint64_t start = at_;
+    skip(bytes, what);
+    if (start < window_start_ || at_ > window_start_ + window_.size()) {
+      window_.resize(static_cast<size_t>(std::min(std::max(bytes, kWindow), size_ - start)));
+      file_.read(start, window_.size(), window_.data());
+      window_start_ = start;
+    }
+    return window_.data() + (start - window_start_);
   }
 
   template <typename T>
@@ -171,13 +182,14 @@ class GgufParser {
 
   // What lies under the file's name when a download went wrong.
   void refuse_impostor() const {
-    const std::string_view start(reinterpret_cast<const char*>(begin_),
-                                 static_cast<size_t>(std::min<uint64_t>(size_, 512)));
+    std::string start(static_cast<size_t>(std::min<uint64_t>(size_, 512)), '\0');
+    file_.read(0, start.size(), reinterpret_cast<uint8_t*>(start.data()));
     if (start.starts_with("version https://git-lfs.github.com/"))
       fail(
           "this is a Git LFS pointer, which only names the file; fetch the file itself (git lfs "
           "pull), or download it");
-    const std::string_view text = start.substr(std::min(start.find('<'), start.size()));
+    const std::string_view text =
+        std::string_view(start).substr(std::min(start.find('<'), start.size()));
     const auto begins = [&text](std::string_view word) {
       return text.size() >= word.size() &&
              std::equal(word.begin(), word.end(), text.begin(),
@@ -264,16 +276,15 @@ class GgufParser {
     } else {
       value.element = value.type;
     }
-    const uint64_t start = at_;
-    value.data = begin_ + at_;
+    value.offset = at_;
     if (value.element == ValueType::kString) {
       for (uint64_t i = 0; i < value.count; ++i) {
-        take(read<uint64_t>("a string of the metadata"), "a string of the metadata");
+        skip(read<uint64_t>("a string of the metadata"), "a string of the metadata");
       }
     } else {
-      take(value.count * value_size(value.element), "the metadata");
+      skip(value.count * value_size(value.element), "the metadata");
     }
-    value.bytes = at_ - start;
+    value.bytes = at_ - value.offset;
 
     if (!out_.values_.emplace(key, value).second) {
       fail("key " + quoted(key) + " appears twice");
@@ -375,15 +386,17 @@ class GgufParser {
                    static_cast<unsigned long long>(expected),
                    offset < expected ? "overlaps" : "has a gap"));
       }
-      tensor.data = begin_ + start + offset;
+      tensor.offset = start + offset;
       expected = (offset + tensor.bytes + align - 1) / align * align;
     }
   }
 
   GgufFile& out_;
-  const uint8_t* const begin_;
+  const InputFile& file_;
   const uint64_t size_;
   uint64_t at_ = 0;
+  std::vector<uint8_t> window_;  // of the file, from window_start_ on
+  uint64_t window_start_ = 0;
   uint64_t tensor_count_ = 0;
   uint64_t key_count_ = 0;
   std::vector<uint64_t> offsets_;  // as written, in the order of the tensors
@@ -395,15 +408,43 @@ int64_t Tensor::elements() const {
   return product;
 }
 
-std::shared_ptr<GgufFile> GgufFile::open_one(const std::string& path, bool mmap) {
+std::shared_ptr<GgufFile> GgufFile::open_one(const std::string& path) {
   std::shared_ptr<GgufFile> file(new GgufFile());
   file->parts_.push_back(path);
-  file->files_.push_back(MappedFile::open(path, mmap));
+  file->files_.push_back(InputFile::open(path));
   GgufParser(file.get()).parse();
   return file;
 }
 
 std::string GgufFile::quoted_path() const { return quoted(path(), 4096); }
+
+std::vector<uint8_t> GgufFile::bytes_of(const Tensor& tensor, uint64_t bytes) const {
+  std::vector<uint8_t> out(static_cast<size_t>(std::min(bytes, tensor.bytes)));
+  file_of(tensor).read(tensor.offset, out.size(), out.data());
+  return out;
+}
+
+std::vector<uint8_t> GgufFile::bytes_of(const Value& value) const {
+  std::vector<uint8_t> out(static_cast<size_t>(value.bytes));
+  files_[0]->read(value.offset, out.size(), out.data());
+  files_[0]->check_unchanged();
+  return out;
+}
+
+Strings::Strings(std::vector<uint8_t> bytes, uint64_t count, const std::function<void()>& fail)
+    : bytes_(std::move(bytes)) {
+  views_.reserve(static_cast<size_t>(count));
+  size_t at = 0;
+  for (uint64_t i = 0; i < count; ++i) {
+    if (bytes_.size() - at < sizeof(uint64_t)) fail();
+    const auto length = load<uint64_t>(bytes_.data() + at);
+    at += sizeof(uint64_t);
+    if (length > bytes_.size() - at) fail();
+    views_.emplace_back(reinterpret_cast<const char*>(bytes_.data() + at),
+                        static_cast<size_t>(length));
+    at += static_cast<size_t>(length);
+  }
+}
 
 const Value* GgufFile::find(std::string_view key) const {
   const auto it = values_.find(std::string(key));
@@ -420,7 +461,7 @@ std::optional<uint64_t> GgufFile::get_uint(std::string_view key) const {
   if (value == nullptr) return std::nullopt;
   bool negative = false;
   uint64_t bits = 0;
-  if (!load_integer(value->type, value->data, &negative, &bits)) {
+  if (!load_integer(value->type, bytes_of(*value).data(), &negative, &bits)) {
     wrong_type(path(), key, *value, "an integer");
   }
   if (negative) out_of_range(path(), key, "a non-negative integer");
@@ -432,7 +473,7 @@ std::optional<int64_t> GgufFile::get_int(std::string_view key) const {
   if (value == nullptr) return std::nullopt;
   bool negative = false;
   uint64_t bits = 0;
-  if (!load_integer(value->type, value->data, &negative, &bits)) {
+  if (!load_integer(value->type, bytes_of(*value).data(), &negative, &bits)) {
     wrong_type(path(), key, *value, "an integer");
   }
   if (!negative && bits > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
@@ -444,8 +485,8 @@ std::optional<int64_t> GgufFile::get_int(std::string_view key) const {
 std::optional<double> GgufFile::get_float(std::string_view key) const {
   const Value* value = find(key);
   if (value == nullptr) return std::nullopt;
-  if (value->type == ValueType::kFloat32) return load<float>(value->data);
-  if (value->type == ValueType::kFloat64) return load<double>(value->data);
+  if (value->type == ValueType::kFloat32) return load<float>(bytes_of(*value).data());
+  if (value->type == ValueType::kFloat64) return load<double>(bytes_of(*value).data());
   wrong_type(path(), key, *value, "a float");
 }
 
@@ -453,16 +494,18 @@ std::optional<bool> GgufFile::get_bool(std::string_view key) const {
   const Value* value = find(key);
   if (value == nullptr) return std::nullopt;
   if (value->type != ValueType::kBool) wrong_type(path(), key, *value, "a bool");
-  if (*value->data > 1) out_of_range(path(), key, "a bool of 0 or 1");
-  return *value->data != 0;
+  const uint8_t byte = bytes_of(*value)[0];
+  if (byte > 1) out_of_range(path(), key, "a bool of 0 or 1");
+  return byte != 0;
 }
 
 std::optional<std::string> GgufFile::get_string(std::string_view key) const {
   const Value* value = find(key);
   if (value == nullptr) return std::nullopt;
   if (value->type != ValueType::kString) wrong_type(path(), key, *value, "a string");
-  const uint8_t* text = value->data + sizeof(uint64_t);
-  const uint64_t length = value->bytes - sizeof(uint64_t);
+  const std::vector<uint8_t> bytes = bytes_of(*value);
+  const uint8_t* text = bytes.data() + sizeof(uint64_t);
+  const size_t length = bytes.size() - sizeof(uint64_t);
   if (!valid_utf8(text, length)) out_of_range(path(), key, "valid UTF-8");
   return std::string(reinterpret_cast<const char*>(text), length);
 }
@@ -472,23 +515,23 @@ std::optional<std::vector<int64_t>> GgufFile::get_ints(std::string_view key) con
   if (value == nullptr) return std::nullopt;
   if (value->type != ValueType::kArray) wrong_type(path(), key, *value, "an array of integers");
   const uint64_t size = value_size(value->element);
-  std::vector<int64_t> out;
-  if (value->element == ValueType::kBool) {
-    out.reserve(value->count);
-    for (uint64_t i = 0; i < value->count; ++i) {
-      if (value->data[i] > 1) out_of_range(path(), key, "an array of bools of 0 or 1");
-      out.push_back(value->data[i]);
-    }
-    return out;
-  }
   bool negative = false;
   uint64_t bits = 0;
   if (size == 0 || value->element == ValueType::kFloat32 || value->element == ValueType::kFloat64) {
     wrong_type(path(), key, *value, "an array of integers");
   }
-  out.reserve(value->count);
+  const std::vector<uint8_t> bytes = bytes_of(*value);
+  std::vector<int64_t> out;
+  out.reserve(static_cast<size_t>(value->count));
+  if (value->element == ValueType::kBool) {
+    for (const uint8_t byte : bytes) {
+      if (byte > 1) out_of_range(path(), key, "an array of bools of 0 or 1");
+      out.push_back(byte);
+    }
+    return out;
+  }
   for (uint64_t i = 0; i < value->count; ++i) {
-    load_integer(value->element, value->data + i * size, &negative, &bits);
+    load_integer(value->element, bytes.data() + i * size, &negative, &bits);
     if (!negative && bits > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
       out_of_range(path(), key, "an array of integers of 63 bits");
     }
@@ -503,30 +546,21 @@ std::optional<std::vector<float>> GgufFile::get_floats(std::string_view key) con
   if (value->type != ValueType::kArray || value->element != ValueType::kFloat32) {
     wrong_type(path(), key, *value, "an array of float32");
   }
-  std::vector<float> out(value->count);
-  if (!out.empty()) std::memcpy(out.data(), value->data, value->count * sizeof(float));
+  const std::vector<uint8_t> bytes = bytes_of(*value);
+  std::vector<float> out(static_cast<size_t>(value->count));
+  if (!out.empty()) std::memcpy(out.data(), bytes.data(), bytes.size());
   return out;
 }
 
-std::optional<std::vector<std::string_view>> GgufFile::get_strings(std::string_view key) const {
+std::optional<Strings> GgufFile::get_strings(std::string_view key) const {
   const Value* value = find(key);
   if (value == nullptr) return std::nullopt;
   if (value->type != ValueType::kArray || value->element != ValueType::kString) {
     wrong_type(path(), key, *value, "an array of strings");
   }
-  std::vector<std::string_view> out;
-  out.reserve(value->count);
-  // Bounds are checked again: a mapping shows what other processes write into the file.
-  uint64_t at = 0;
-  for (uint64_t i = 0; i < value->count; ++i) {
-    if (value->bytes - at < sizeof(uint64_t)) out_of_range(path(), key, "what it was when opened");
-    const uint64_t length = load<uint64_t>(value->data + at);
-    at += sizeof(uint64_t);
-    if (length > value->bytes - at) out_of_range(path(), key, "what it was when opened");
-    out.emplace_back(reinterpret_cast<const char*>(value->data + at), length);
-    at += length;
-  }
-  return out;
+  // Bounds are checked again: another process may have written into the file since.
+  return Strings(bytes_of(*value), value->count,
+                 [&] { out_of_range(path(), key, "what it was when opened"); });
 }
 
 }  // namespace gemtp

@@ -1,7 +1,5 @@
 // A model in several files: finding the parts, checking that they belong together, and the parts of
 // GgufFile that know that there can be more than one file.
-#include <cstring>
-#include <functional>
 #include <optional>
 #include <utility>
 
@@ -50,17 +48,12 @@ std::optional<PartName> part_name(std::string_view path) {
   return PartName{std::string(path.substr(0, path.size() - kTail)), *index - 1, *count};
 }
 
-bool equal(const Value& a, const Value& b) {
-  return a.type == b.type && a.element == b.element && a.bytes == b.bytes &&
-         std::memcmp(a.data, b.data, a.bytes) == 0;
-}
-
 }  // namespace
 
 /// Puts the parts of a set together.
 class GgufSet {
  public:
-  static std::shared_ptr<GgufFile> open(std::shared_ptr<GgufFile> given, bool mmap) {
+  static std::shared_ptr<GgufFile> open(std::shared_ptr<GgufFile> given) {
     const auto name = part_name(given->path());
     if (!name)
       throw Error(ErrorKind::kFile,
@@ -72,7 +65,7 @@ class GgufSet {
                          static_cast<Count>(*given->get_uint("split.count"))));
     GgufSet set;
     for (uint64_t i = 0; i < name->count; ++i)
-      set.add(i == name->index ? given : open_part(*name, i, mmap), i, name->count);
+      set.add(i == name->index ? given : open_part(*name, i), i, name->count);
     set.check_count();
     return set.out_;
   }
@@ -82,9 +75,9 @@ class GgufSet {
     throw Error(ErrorKind::kFile, file.quoted_path() + ": " + what);
   }
 
-  static std::shared_ptr<GgufFile> open_part(const PartName& name, uint64_t i, bool mmap) {
+  static std::shared_ptr<GgufFile> open_part(const PartName& name, uint64_t i) {
     try {
-      return GgufFile::open_one(name.path_of(i), mmap);
+      return GgufFile::open_one(name.path_of(i));
     } catch (const Error& e) {
       throw Error(e.kind(),
                   format("%s (it is part %llu of the %llu that the model consists of)", e.what(),
@@ -121,10 +114,15 @@ class GgufSet {
     for (const std::string& key : part.keys()) {
       if (key == "split.no" || key == "general.alignment") continue;
       const Value* first = out_->find(key);
-      if (first && !equal(*first, *part.find(key)))
+      if (first && !equal(*first, part, *part.find(key)))
         fail(part, format("key %s is not what it is in %s; the two parts are of different models",
                           quoted(key).c_str(), out_->quoted_path().c_str()));
     }
+  }
+
+  bool equal(const Value& first, const GgufFile& part, const Value& other) const {
+    return first.type == other.type && first.element == other.element &&
+           first.bytes == other.bytes && out_->bytes_of(first) == part.bytes_of(other);
   }
 
   void check_count() const {
@@ -138,10 +136,10 @@ class GgufSet {
   std::shared_ptr<GgufFile> out_;  // the first part, to which the others are added
 };
 
-std::shared_ptr<const GgufFile> GgufFile::open(const std::string& path, bool mmap) {
-  std::shared_ptr<GgufFile> file = open_one(path, mmap);
+std::shared_ptr<const GgufFile> GgufFile::open(const std::string& path) {
+  std::shared_ptr<GgufFile> file = open_one(path);
   if (file->get_uint("split.count").value_or(1) <= 1) return file;
-  return GgufSet::open(std::move(file), mmap);
+  return GgufSet::open(std::move(file));
 }
 
 std::string GgufFile::quoted_path(const Tensor& tensor) const {
@@ -154,29 +152,11 @@ uint64_t GgufFile::size() const {
   return sum;
 }
 
-const MappedFile* GgufFile::file_of(const uint8_t* data) const {
-  const std::less<const uint8_t*> before;
-  for (const auto& file : files_)
-    if (!before(data, file->data()) && before(data, file->data() + file->size())) return file.get();
-  return nullptr;
+void GgufFile::check_unchanged() const {
+  for (const auto& file : files_) file->check_unchanged();
 }
-
-void GgufFile::prefetch(const uint8_t* data, uint64_t bytes) const {
-  if (const MappedFile* f = file_of(data))
-    f->prefetch(static_cast<size_t>(data - f->data()), bytes);
-}
-void GgufFile::expect_random(const uint8_t* data, uint64_t bytes) const {
-  if (const MappedFile* f = file_of(data))
-    f->expect_random(static_cast<size_t>(data - f->data()), bytes);
-}
-void GgufFile::release(const uint8_t* data, uint64_t bytes) const {
-  if (const MappedFile* f = file_of(data)) f->release(static_cast<size_t>(data - f->data()), bytes);
-}
-void GgufFile::discard(const uint8_t* data, uint64_t bytes) const {
-  if (const MappedFile* f = file_of(data)) f->discard(static_cast<size_t>(data - f->data()), bytes);
-}
-void GgufFile::release_all() const {
-  for (const auto& file : files_) file->release(0, file->size());
+void GgufFile::expect_random() const {
+  for (const auto& file : files_) file->expect_random();
 }
 
 }  // namespace gemtp

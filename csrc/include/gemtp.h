@@ -118,7 +118,7 @@ typedef struct gemtp_model_options {
   int64_t kv_budget;        /* bytes that all sessions' K/V may take; 0: a share of what is free */
   int32_t threads;          /* 0: as many as this machine profits from */
   int32_t kv_f32;           /* 0: K/V in f16 (half the memory), 1: in f32 */
-  int32_t no_mmap;          /* 1: read the files into memory, if they may change while in use */
+  int32_t no_mmap;          /* 1: embedding tables in memory; the files may change then */
   const char* isa;          /* NULL: environment variable GEMTP_ISA, else the best that runs */
   /* While it opens: how much is done, from 0 to 1. Stopped, gemtp_model_open() returns
    * GEMTP_ERROR_CANCELLED and nothing is left of it. */

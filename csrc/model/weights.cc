@@ -90,54 +90,57 @@ class Loader {
   }
 
   WeightSource source(const std::string& name, int64_t rows, int64_t cols) const {
-    const Tensor& t = demand(name, {cols, rows});
-    return {static_cast<DType>(t.type), rows, cols, t.data,
-            file_.quoted_path(t) + ": tensor " + name};
+    return source_of(demand(name, {cols, rows}), rows, cols);
   }
 
-  /// A matrix of all rows of `source`, whose memory is given back as it is read. `last_use`: the
-  /// file's copy is not looked up later.
-  MatrixPtr layout(const WeightSource& source, const std::string& name, bool last_use = true) {
-    const LoadProgress progress{
-        [&](const uint8_t* p, int64_t n) { file_.prefetch(p, static_cast<uint64_t>(n)); },
-        [&](const uint8_t* p, int64_t n) {
-          if (last_use)
-            file_.discard(p, static_cast<uint64_t>(n));
-          else
-            file_.release(p, static_cast<uint64_t>(n));
-          tell(n);
-        }};
-    return load(source, name, nullptr, file_.holds(source.data) ? &progress : nullptr);
+  /// A matrix of all rows of `source`.
+  MatrixPtr layout(const WeightSource& source) {
+    const int64_t end = weights_.source_bytes + source.rows * source.row_bytes();
+    MatrixPtr m = storage_.load_matrix(source, nullptr, [&](int64_t bytes) { tell(bytes); });
+    weights_.matrix_bytes += m->bytes;
+    if (weights_.source_bytes < end) tell(end - weights_.source_bytes);  // only measured
+    return m;
   }
 
-  /// A matrix of the listed rows.
-  MatrixPtr gather(const WeightSource& source, const std::string& name,
-                   const std::vector<int32_t>& rows) {
-    return load(source, name, &rows, nullptr);
+  /// Matrices of `each` of the listed rows at a time. They come from all over the source, which is
+  /// in memory meanwhile.
+  std::vector<MatrixPtr> gather(WeightSource source, const std::vector<int32_t>& rows,
+                                int64_t each) {
+    const AlignedBytes bytes = storage_.read(source);
+    source.data = bytes.get();
+    std::vector<MatrixPtr> out;
+    for (auto from = rows.begin(); from != rows.end(); from += each) {
+      const std::vector<int32_t> some(from, from + each);
+      out.push_back(storage_.load_matrix(source, &some));
+      weights_.matrix_bytes += out.back()->bytes;
+      tell(each * source.row_bytes());
+    }
+    return out;
   }
 
-  /// Of rows that are multiplied by tensor name, with the scale beside it.
-  MatrixPtr scaled(const WeightSource& rows, const std::string& name) {
-    MatrixPtr m = layout(rows, name);
-    m->scale = scales(name, 1)[0];
+  /// Of rows of a tensor, with the scale beside it.
+  MatrixPtr scaled(const WeightSource& rows) {
+    MatrixPtr m = layout(rows);
+    m->scale = scales(rows.name, 1)[0];
     return m;
   }
 
   MatrixPtr matrix(const std::string& name, int64_t rows, int64_t cols) {
-    return scaled(source(name, rows, cols), name);
+    return scaled(source(name, rows, cols));
   }
 
   /// A vector as floats (F32, F16 or BF16 in the file).
   std::vector<float> values(const std::string& name, int64_t n) const {
     const Tensor& t = demand(name, {n});
     const auto type = static_cast<DType>(t.type);
+    const std::vector<uint8_t> bytes = file_.bytes_of(t);
     std::vector<float> v(static_cast<size_t>(n));
     for (int64_t i = 0; i < n; ++i) {
       uint16_t h = 0;
       if (type == DType::kF32)
-        std::memcpy(&v[static_cast<size_t>(i)], t.data + i * 4, 4);
+        std::memcpy(&v[static_cast<size_t>(i)], bytes.data() + i * 4, 4);
       else if (type == DType::kF16 || type == DType::kBF16)
-        std::memcpy(&h, t.data + i * 2, 2);
+        std::memcpy(&h, bytes.data() + i * 2, 2);
       else
         fail(t, format("tensor %s is %s; norms and scales must be F32, F16 or BF16", name.c_str(),
                        dtype_info(t.type)->name));
@@ -169,12 +172,12 @@ class Loader {
   std::vector<MatrixPtr> experts(const std::string& name, int64_t n, int64_t rows, int64_t cols,
                                  int64_t first, int64_t count, bool own_scales = true) {
     const Tensor& t = demand(name, {cols, rows, n});
-    const WeightSource all{static_cast<DType>(t.type), rows * n, cols, t.data};
+    const WeightSource all = source_of(t, rows * n, cols);
     const std::vector<float> scale =
         own_scales ? scales(name, n) : std::vector<float>(static_cast<size_t>(n), 1.0f);
     std::vector<MatrixPtr> out;
     for (int64_t e = 0; e < n; ++e) {
-      out.push_back(layout(all.slice(e * rows + first, count), name));
+      out.push_back(layout(all.slice(e * rows + first, count)));
       out.back()->scale = scale[static_cast<size_t>(e)];
     }
     return out;
@@ -187,20 +190,8 @@ class Loader {
   }
   static bool is_input_scale(const std::string& name) { return name.ends_with(".input_scale"); }
 
-  MatrixPtr load(const WeightSource& source, const std::string& name,
-                 const std::vector<int32_t>* rows, const LoadProgress* progress) {
-    const int64_t n = rows ? static_cast<int64_t>(rows->size()) : source.rows;
-    const int64_t end = weights_.source_bytes + n * source.row_bytes();
-    MatrixPtr m;
-    try {
-      m = storage_.load_matrix(source, name, rows, progress);
-    } catch (const Error& e) {
-      if (e.kind() == ErrorKind::kCancelled) throw;
-      fail(e.what());
-    }
-    weights_.matrix_bytes += m->bytes;
-    if (weights_.source_bytes < end) tell(end - weights_.source_bytes);
-    return m;
+  WeightSource source_of(const Tensor& t, int64_t rows, int64_t cols) const {
+    return {static_cast<DType>(t.type), rows, cols, nullptr, t.name, &file_.file_of(t), t.offset};
   }
 
   void tell(int64_t bytes) {
@@ -226,10 +217,10 @@ void load_fused_qkv(Loader& load, const Config& c, const LayerConfig& l, const s
     rows = q_rows + (given == kv_rows || given == 2 * kv_rows ? given : 0);
   }
   const WeightSource s = load.source(name, rows, c.hidden);
-  w.q = load.scaled(s.slice(0, q_rows), name);
+  w.q = load.scaled(s.slice(0, q_rows));
   if (!owns_kv) return;
-  w.k = load.scaled(s.slice(q_rows, kv_rows), name);
-  if (!k_is_v) w.v = load.scaled(s.slice(q_rows + kv_rows, kv_rows), name);
+  w.k = load.scaled(s.slice(q_rows, kv_rows));
+  if (!k_is_v) w.v = load.scaled(s.slice(q_rows + kv_rows, kv_rows));
 }
 
 void load_attention(Loader& load, const Config& c, const LayerConfig& l, const std::string& p,
@@ -259,7 +250,7 @@ void load_attention(Loader& load, const Config& c, const LayerConfig& l, const s
 std::unique_ptr<ExpertWeights> load_experts(Loader& load, const Config& c, const std::string& p) {
   auto e = std::make_unique<ExpertWeights>();
   const std::string router = p + "ffn_gate_inp.weight";  // its .scale belongs to its input
-  e->router = load.layout(load.source(router, c.experts, c.hidden), router);
+  e->router = load.layout(load.source(router, c.experts, c.hidden));
   e->router_scale = load.vector(p + "ffn_gate_inp.scale", c.hidden);
   e->per_expert_scale = load.vector(p + "ffn_down_exps.scale", c.experts);
   if (load.has(p + "ffn_gate_up_exps.weight")) {
@@ -348,9 +339,13 @@ OrderedHead ordered_head_from_metadata(Loader& load, const GgufFile& file, const
     load.fail(format("the ordered head has %zu centroid values, %lld x %lld are needed",
                      values.size(), static_cast<long long>(head.centroids),
                      static_cast<long long>(c.hidden)));
-  const WeightSource rows{DType::kF32, head.centroids, c.hidden,
-                          reinterpret_cast<const uint8_t*>(values.data())};
-  head.matrix = load.layout(rows, prefix + "centroids");
+  const WeightSource rows{DType::kF32,
+                          head.centroids,
+                          c.hidden,
+                          reinterpret_cast<const uint8_t*>(values.data()),
+                          prefix + "centroids",
+                          &file.metadata_file()};
+  head.matrix = load.layout(rows);
   head.order = file.get_ints(prefix + "token_order").value_or(std::vector<int64_t>{});
   return head;
 }
@@ -394,14 +389,15 @@ OrderedHead ordered_head_from_tensors(Loader& load, const GgufFile& file, const 
   if (!order || (order->type != kI32 && order->type != kI64) || order->elements() != c.vocab)
     load.fail(format("tensor %s must be I32 or I64 with one entry a token",
                      load.name_of(kOrdering).c_str()));
+  const std::vector<uint8_t> bytes = file.bytes_of(*order);
   for (int64_t i = 0; i < c.vocab; ++i) {
     int32_t narrow;
     int64_t wide;
     if (order->type == kI32) {
-      std::memcpy(&narrow, order->data + i * 4, 4);
+      std::memcpy(&narrow, bytes.data() + i * 4, 4);
       wide = narrow;
     } else {
-      std::memcpy(&wide, order->data + i * 8, 8);
+      std::memcpy(&wide, bytes.data() + i * 8, 8);
     }
     head.order.push_back(wide);
   }
@@ -434,16 +430,11 @@ void load_ordered_head(Loader& load, const GgufFile& file, Config& c, Weights& w
   c.centroid_top_k = head.top_k;
   w.centroids = std::move(head.matrix);
   w.token_order.assign(head.order.begin(), head.order.end());
-  const int64_t per_cluster = c.vocab / c.centroids;
   const std::string name = load.has("output.weight") ? "output.weight" : "token_embd.weight";
-  const WeightSource rows = load.source(name, c.vocab, c.hidden);
+  w.clusters =
+      load.gather(load.source(name, c.vocab, c.hidden), w.token_order, c.vocab / c.centroids);
   const float scale = load.scales(name, 1)[0];
-  for (int64_t i = 0; i < c.centroids; ++i) {
-    const std::vector<int32_t> tokens(w.token_order.begin() + i * per_cluster,
-                                      w.token_order.begin() + (i + 1) * per_cluster);
-    w.clusters.push_back(load.gather(rows, name, tokens));
-    w.clusters.back()->scale = scale;
-  }
+  for (const MatrixPtr& cluster : w.clusters) cluster->scale = scale;
 }
 
 }  // namespace
@@ -521,7 +512,7 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Stora
     const WeightSource all = load.source(name, c.per_layer * c.n_layers(), c.hidden);
     for (int i = 0; i < c.n_layers(); ++i)
       w.layers[static_cast<size_t>(i)].ple_model_proj =
-          load.layout(all.slice(i * c.per_layer, c.per_layer), name);
+          load.layout(all.slice(i * c.per_layer, c.per_layer));
   }
 
   if (c.drafter) {
@@ -534,24 +525,23 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Stora
   }
   if (w.clusters.empty()) {
     const bool untied = load.has("output.weight");
-    w.head = untied ? load.matrix("output.weight", c.vocab, c.hidden)
-                    : load.layout(w.token_embedding, "token_embd.weight", c.drafter);
+    w.head =
+        untied ? load.matrix("output.weight", c.vocab, c.hidden) : load.layout(w.token_embedding);
   }
   load.check_nothing_is_left();
+  file->check_unchanged();
   return w;
 }
 
-void give_back_sources(const Weights& weights, const Config& config) {
-  const GgufFile& file = *weights.file;
-  const auto each_table = [&](auto advise) {
-    for (const WeightSource* t : {&weights.token_embedding, &weights.per_layer_embedding})
-      if (t->data) advise(t->data, static_cast<uint64_t>(t->rows * t->row_bytes()));
-  };
-  if (config.drafter)  // it looks tokens up in the target's table
-    each_table([&](const uint8_t* data, uint64_t bytes) { file.discard(data, bytes); });
-  else
-    each_table([&](const uint8_t* data, uint64_t bytes) { file.expect_random(data, bytes); });
-  file.release_all();
+void settle_tables(Weights& weights, Storage& storage, bool in_memory) {
+  weights.file->expect_random();
+  if (!in_memory) return;
+  for (WeightSource* table : {&weights.token_embedding, &weights.per_layer_embedding}) {
+    if (table->rows == 0) continue;
+    weights.tables.push_back(storage.read(*table));
+    table->data = weights.tables.back().get();
+  }
+  weights.file->check_unchanged();
 }
 
 }  // namespace gemtp

@@ -46,9 +46,10 @@ struct LayerWeights {
 };
 
 struct Weights {
-  std::shared_ptr<const GgufFile> file;  // keeps the tables' mapping alive
+  std::shared_ptr<const GgufFile> file;  // keeps what the tables lie in open
   WeightSource token_embedding;          // [vocab, hidden], looked up by row, but not a drafter's
   WeightSource per_layer_embedding;      // [vocab, layers * P], looked up by row
+  std::vector<AlignedBytes> tables;      // what they lie in, if it is memory
   Buffer ple_norm;                       // [P]
   std::vector<LayerWeights> layers;
   Buffer output_norm;               // [hidden]
@@ -78,16 +79,14 @@ enum class HeadChoice { kOfFile, kPlain };
 
 /// Loads everything `config` calls for; completes config.vocab (from the embedding's shape) and the
 /// ordered head's sizes. Error{kFile} names a tensor that is missing, misshapen, of a type this
-/// build cannot compute with, or damaged. Parts of `file` that are no longer needed give their
-/// memory back: a file in memory (not mapped) can be loaded from once. `read` is told of each piece
-/// of Weights::source_bytes, on the calling thread; what it throws ends the loading.
+/// build cannot compute with, or damaged, and a file that has changed meanwhile. `read` is told of
+/// each piece of Weights::source_bytes, on the calling thread; what it throws ends the loading.
 Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Storage& storage,
                      HeadChoice head = HeadChoice::kOfFile,
                      const std::function<void(int64_t bytes)>& read = {});
 
-/// After load_weights(): from here on only rows of the target's tables are looked up, one at a
-/// time. Whatever else of the file is still in memory (headers, norms, pages that two tensors
-/// share, a drafter's embedding) goes.
-void give_back_sources(const Weights& weights, const Config& config);
+/// After load_weights() of a target: from here on only rows of its tables are looked up, one at a
+/// time, in the file or in a copy of them in memory.
+void settle_tables(Weights& weights, Storage& storage, bool in_memory);
 
 }  // namespace gemtp

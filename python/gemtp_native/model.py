@@ -100,7 +100,9 @@ class Model:
             model was made for.
         kv_type: "f16" or "f32", the type keys and values are kept in.
         prefill_chunk: rows of one prefill pass; changes memory and speed, never the result.
-        mmap: False reads the file into memory, for files that may change while in use.
+        mmap: False reads the embedding tables into memory. By default a token's rows are read from
+            the file, which must then stay as it is while the model is open: FileError if it
+            does not. Nothing is mapped either way.
         kv_budget: bytes that keys and values of all sequences may take together, those at work and
             those kept for later prompts that begin alike; None: half of the memory that is free,
             at most 16 full contexts. generate and chat wait for one that ends when it is used up.

@@ -128,14 +128,15 @@ TEST_CASE("matmul is the product with the dequantized weights, within the activa
     for (int64_t rows : {1, 16, 37, 130}) {
       const int64_t cols = whole_blocks(type, 96), m = 5;
       const Weight w = make_weight(type, rows, cols, 7);
-      const auto matrix = backend->load_matrix(w.source, "w");
+      const auto matrix = backend->load_matrix(w.source);
       const std::vector<float> x = random_floats(m * cols, 3);
       std::vector<float> y(static_cast<size_t>(m * rows), NAN);
       backend->matmul({{matrix.get(), x.data(), cols, m, y.data(), rows}});
       std::vector<float> wr(static_cast<size_t>(cols));
+      Scratch<uint8_t> buffer;
       for (int64_t i = 0; i < m; ++i)
         for (int64_t r = 0; r < rows; ++r) {
-          dequantize(w.source, r, 0, cols, wr.data());
+          dequantize(w.source, r, 0, cols, buffer, wr.data());
           double want = 0, bound = 0;
           for (int64_t b = 0; b < cols; b += 32) {
             double amax = 0, sum = 0;
@@ -163,7 +164,7 @@ TEST_CASE("a row's product has the same bits alone, in a batch, on any threads a
     std::vector<float> want(static_cast<size_t>(m * rows));
     {
       const auto scalar = make_cpu_backend(1, "scalar");
-      const auto matrix = scalar->load_matrix(w.source, "w");
+      const auto matrix = scalar->load_matrix(w.source);
       for (int64_t i = 0; i < m; ++i)
         scalar->matmul(
             {{matrix.get(), x.data() + i * cols, cols, 1, want.data() + i * rows, rows}});
@@ -171,7 +172,7 @@ TEST_CASE("a row's product has the same bits alone, in a batch, on any threads a
     for (const gemtp_kernels* k : runnable_kernels())
       for (int threads : {1, 2, 3}) {
         const auto backend = make_cpu_backend(threads, k->name);
-        const auto matrix = backend->load_matrix(w.source, "w");
+        const auto matrix = backend->load_matrix(w.source);
         std::vector<float> y(want.size());
         backend->matmul({{matrix.get(), x.data(), cols, m, y.data(), rows}});
         CHECK(std::memcmp(y.data(), want.data(), want.size() * 4) == 0);
@@ -183,8 +184,8 @@ TEST_CASE("a matrix of listed rows is those rows in that order") {
   const auto backend = make_cpu_backend(1, "");
   const Weight w = make_weight(DType::kQ4_0, 40, 64, 2);
   const std::vector<int32_t> order{39, 0, 7, 7, 21};
-  const auto all = backend->load_matrix(w.source, "w");
-  const auto some = backend->load_matrix(w.source, "w", &order);
+  const auto all = backend->load_matrix(w.source);
+  const auto some = backend->load_matrix(w.source, &order);
   const std::vector<float> x = random_floats(64, 1);
   std::vector<float> y(40), z(5);
   backend->matmul(
@@ -208,8 +209,8 @@ TEST_CASE("NaN and infinite weights or scales are refused by name") {
         put_half(w.bytes, 140, gemtp_f32_to_f16(bad));
       else
         put_scale(w.bytes, type, static_cast<size_t>(info.bytes) * 3, gemtp_f32_to_f16(bad));
-      CHECK_THROWS_WITH_AS(backend->load_matrix(w.source, "blk.0.x"), doctest::Contains("blk.0.x"),
-                           Error);
+      w.source.name = "blk.0.x";
+      CHECK_THROWS_WITH_AS(backend->load_matrix(w.source), doctest::Contains("blk.0.x"), Error);
     }
 }
 
@@ -283,8 +284,8 @@ TEST_CASE("gated products and the head are those of matmul, gelu, softcap and a 
                                        type, 64);  // several groups of tiles, the last one not full
         const Weight a = make_weight(type, rows, cols, 11);
         const Weight b = make_weight(m == 3 ? DType::kF32 : type, rows, cols, 12);
-        const auto gate = backend->load_matrix(a.source, "gate");
-        const auto up = backend->load_matrix(b.source, "up");
+        const auto gate = backend->load_matrix(a.source);
+        const auto up = backend->load_matrix(b.source);
         const auto x = random_floats(m * cols, 13);
         const auto n = static_cast<size_t>(m * rows);
         std::vector<float> gates(n), ups(n), gated(n);
@@ -325,8 +326,8 @@ TEST_CASE("head: the smallest index of equal logits, and damage before everythin
   const int64_t rows = 5000, cols = 1;
   std::vector<float> w(static_cast<size_t>(rows), 1.0f);
   const auto best_of = [&](float x) {
-    const auto matrix = backend->load_matrix(
-        {DType::kF32, rows, cols, reinterpret_cast<const uint8_t*>(w.data())}, "head");
+    const auto matrix =
+        backend->load_matrix({DType::kF32, rows, cols, reinterpret_cast<const uint8_t*>(w.data())});
     BestLogit best;
     float* nowhere = nullptr;
     backend->head(*matrix, &x, 1, 0, &nowhere, &best);

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -68,52 +69,60 @@ std::string message_of(const std::string& path) {
 
 TEST_CASE("any part of a set opens all of it") {
   const Set set;
-  for (int given = 0; given < kParts; ++given)
-    for (const bool mmap : {true, false}) {
-      const auto file = GgufFile::open(set.path(given), mmap);
-      CHECK(file->path() == set.path(0));
-      REQUIRE(file->parts().size() == kParts);
-      REQUIRE(file->tensors().size() == kParts);
-      CHECK(file->get_string("general.architecture") == "gemma4");
-      uint64_t bytes = 0;
-      for (int i = 0; i < kParts; ++i) {
-        const Tensor* t = file->find_tensor(format("t%d", i));
-        REQUIRE(t);
-        CHECK(t->part == static_cast<size_t>(i));
-        CHECK(file->quoted_path(*t).find(set.path(i)) != std::string::npos);
-        float last;
-        std::memcpy(&last, t->data + t->bytes - sizeof last, sizeof last);
-        CHECK(last == static_cast<float>(i));
-        bytes += std::filesystem::file_size(set.path(i));
-      }
-      CHECK(file->size() == bytes);
+  for (int given = 0; given < kParts; ++given) {
+    const auto file = GgufFile::open(set.path(given));
+    CHECK(file->path() == set.path(0));
+    REQUIRE(file->parts().size() == kParts);
+    REQUIRE(file->tensors().size() == kParts);
+    CHECK(file->get_string("general.architecture") == "gemma4");
+    uint64_t bytes = 0;
+    for (int i = 0; i < kParts; ++i) {
+      const Tensor* t = file->find_tensor(format("t%d", i));
+      REQUIRE(t);
+      CHECK(t->part == static_cast<size_t>(i));
+      CHECK(file->quoted_path(*t).find(set.path(i)) != std::string::npos);
+      float last;
+      std::memcpy(&last, file->bytes_of(*t).data() + t->bytes - sizeof last, sizeof last);
+      CHECK(last == static_cast<float>(i));
+      bytes += std::filesystem::file_size(set.path(i));
     }
+    CHECK(file->size() == bytes);
+  }
 }
 
-TEST_CASE("advice reaches the part that an address lies in") {
+TEST_CASE("advice about a set leaves its bytes as they are") {
   const Set set;
   const auto file = GgufFile::open(set.path(1));
-  const float outside = 0;
-  CHECK_FALSE(file->holds(reinterpret_cast<const uint8_t*>(&outside)));
-  file->discard(reinterpret_cast<const uint8_t*>(&outside), sizeof outside);
+  file->expect_random();
   for (const Tensor& t : file->tensors()) {
-    CHECK(file->holds(t.data));
-    file->prefetch(t.data, t.bytes);
-    file->expect_random(t.data, t.bytes);
-    file->release(t.data, t.bytes);
-    file->discard(t.data, t.bytes);  // of a mapping: read again when asked
+    file->file_of(t).prefetch(t.offset, t.bytes);
     float last;
-    std::memcpy(&last, t.data + t.bytes - sizeof last, sizeof last);
+    std::memcpy(&last, file->bytes_of(t).data() + t.bytes - sizeof last, sizeof last);
     CHECK(last == static_cast<float>(t.part));
   }
-  file->release_all();
-  // In memory, discarding one part leaves the others as they are.
-  const auto copy = GgufFile::open(set.path(0), /*mmap=*/false);
-  const Tensor& first = *copy->find_tensor("t0");
-  copy->discard(first.data, first.bytes);
-  float last;
-  std::memcpy(&last, copy->find_tensor("t2")->data, sizeof last);
-  CHECK(last == 2.0f);
+  file->check_unchanged();
+}
+
+TEST_CASE("a part of an open set that is cut short is named") {
+  const Set set;
+  const auto file = GgufFile::open(set.path(0));
+  const Tensor& t = *file->find_tensor("t2");
+#ifndef _WIN32  // there nobody can write to a file that is open for reading
+  std::filesystem::resize_file(set.path(2), t.offset + 100);
+  CHECK(file->bytes_of(t, 100).size() == 100);
+  for (const std::function<void()>& act :
+       {std::function<void()>([&] { file->bytes_of(t); }), {[&] { file->check_unchanged(); }}})
+    try {
+      act();
+      FAIL("a file that is too short was read");
+    } catch (const Error& e) {
+      CHECK(e.kind() == ErrorKind::kFile);
+      CHECK(std::string(e.what()).find("m-00003-of-00003.gguf' ") != std::string::npos);
+      CHECK(std::string(e.what()).find("; put the whole file back and open it again") !=
+            std::string::npos);
+    }
+#endif
+  CHECK(file->bytes_of(*file->find_tensor("t1")).size() == kFloats * sizeof(float));
 }
 
 TEST_CASE("sets that are none name the part") {

@@ -1,6 +1,8 @@
 #include <doctest/doctest.h>
 
 #include <cstring>
+#include <filesystem>
+#include <functional>
 #include <numeric>
 #include <random>
 #include <string>
@@ -11,7 +13,8 @@
 #include "backend/cpu/pack.h"
 #include "backend/cpu/packed_form.h"
 #include "base/aligned_memory.h"
-#include "base/mapped_file.h"
+#include "base/error.h"
+#include "base/input_file.h"
 #include "gguf_builder.h"
 
 using namespace gemtp;
@@ -52,7 +55,13 @@ TEST_CASE("every byte of a weight is packed to its documented place") {
         const int64_t n = rows ? 5 : 37;
         std::vector<uint8_t> tile(static_cast<size_t>(tile_bytes(type, cols)), 0xee);
         for (int64_t t = 0; t * GEMTP_TILE < n; ++t) {
-          CHECK(pack_tile(source, rows ? rows->data() : nullptr, n, t, tile.data()) == 0);
+          const uint8_t* from[GEMTP_TILE] = {};
+          for (int64_t i = 0; i < GEMTP_TILE && t * GEMTP_TILE + i < n; ++i) {
+            const int64_t out = t * GEMTP_TILE + i;
+            from[i] =
+                source.data + (rows ? (*rows)[static_cast<size_t>(out)] : out) * source.row_bytes();
+          }
+          CHECK(pack_tile(type, cols, from, tile.data()) == 0);
           bool same = true;
           for (int64_t lane = 0; lane < GEMTP_TILE; ++lane) {
             const int64_t out = t * GEMTP_TILE + lane;
@@ -69,48 +78,96 @@ TEST_CASE("every byte of a weight is packed to its documented place") {
     }
 }
 
-TEST_CASE("loading reports its way through a source: each byte once, in order, next before done") {
+TEST_CASE("weights are the same from a file and from memory, and loading reports its way") {
   WeightSource source{DType::kF32, 3001, 2048};  // 24 MB: more than one report
-  const std::vector<uint8_t> bytes(static_cast<size_t>(source.rows * source.row_bytes()), 1);
-  source.data = bytes.data();
-  const uint8_t *next = source.data, *done = source.data;
-  const LoadProgress progress{[&](const uint8_t* p, int64_t n) {
-                                CHECK(p == next);
-                                next += n;
-                              },
-                              [&](const uint8_t* p, int64_t n) {
-                                CHECK(p == done);
-                                done += n;
-                                CHECK(next >= done);
-                              }};
-  const auto backend = make_cpu_backend(2, "");
-  const auto matrix = backend->load_matrix(source, "w", nullptr, &progress);
-  const uint8_t* const end = source.data + bytes.size();
-  CHECK(next == end);
-  CHECK(done == end);
-  CHECK(matrix->bytes == 188 * tile_bytes(source.type, source.cols));
+  const std::vector<uint8_t> bytes = random_bytes(source.rows * source.row_bytes());
+  const TempFile temp("before" + std::string(bytes.begin(), bytes.end()) + "behind");
+  const auto file = InputFile::open(temp.path());
+  std::vector<float> products[2];
+  for (const bool in_memory : {true, false}) {
+    source.data = in_memory ? bytes.data() : nullptr;
+    source.file = file.get();
+    source.offset = 6;
+    std::vector<int64_t> read;
+    const auto backend = make_cpu_backend(2, "");
+    const auto matrix =
+        backend->load_matrix(source, nullptr, [&](int64_t n) { read.push_back(n); });
+    CHECK(read.size() == 2);
+    CHECK(std::accumulate(read.begin(), read.end(), int64_t{0}) ==
+          static_cast<int64_t>(bytes.size()));
+    CHECK(matrix->bytes == 188 * tile_bytes(source.type, source.cols));
+    const std::vector<float> x(2048, 1.0f);
+    std::vector<float>& y = products[in_memory];
+    y.resize(3001);
+    backend->matmul({{matrix.get(), x.data(), 2048, 1, y.data(), 3001}});
+
+    const AlignedBytes copy = backend->read(source);
+    CHECK(std::memcmp(copy.get(), bytes.data(), bytes.size()) == 0);
+    const int32_t ids[] = {3000, 0, 1234};
+    std::vector<float> row(3 * 7);
+    backend->embed(source, ids, 3, 2041, 7, 1.0f, row.data());
+    for (size_t i = 0; i < 3; ++i)
+      CHECK(std::memcmp(row.data() + i * 7,
+                        bytes.data() + (static_cast<size_t>(ids[i]) * 2048 + 2041) * 4, 28) == 0);
+  }
+  CHECK(products[0] == products[1]);
 }
 
-TEST_CASE("what a file gives back takes no neighbour with it") {
-  std::string content(300000, '\0');
-  for (size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(i * 7 % 251);
-  const TempFile temp(content);
-  for (const bool mmap : {true, false}) {
-    const auto file = MappedFile::open(temp.path(), mmap);
-    CHECK(file->mapped() == mmap);
-    file->prefetch(5000, 100000);
-    file->expect_random(0, content.size() + 1);
-    file->release(0, content.size());
-    CHECK(std::memcmp(file->data(), content.data(), content.size()) == 0);
-    constexpr size_t kBegin = 5001, kEnd = 200001;
-    file->discard(kBegin, kEnd - kBegin);
-    file->discard(content.size(), 5);
-    file->discard(7, 20);  // less than a page: nothing
-    CHECK(std::memcmp(file->data(), content.data(), kBegin) == 0);
-    CHECK(std::memcmp(file->data() + kEnd, content.data() + kEnd, content.size() - kEnd) == 0);
-    if (mmap) CHECK(std::memcmp(file->data(), content.data(), content.size()) == 0);
+// On Windows nobody can write to a file that is open for reading.
+#ifndef _WIN32
+namespace {
+
+std::string message_of(const std::function<void()>& act) {
+  try {
+    act();
+  } catch (const Error& e) {
+    CHECK(e.kind() == ErrorKind::kFile);
+    return e.what();
   }
+  return "";
 }
+
+}  // namespace
+
+TEST_CASE("a file that is cut short, written to or replaced while it is open") {
+  const std::string content(300000, 'x');
+  const TempFile temp(content);
+  const auto file = InputFile::open(temp.path());
+  std::string got(content.size(), '\0');
+  file->read(0, got.size(), got.data());
+  CHECK(got == content);
+  CHECK(message_of([&] { file->check_unchanged(); }) == "");
+
+  std::filesystem::resize_file(temp.path(), 100001);
+  file->read(100000, 1, got.data());
+  for (const size_t at : {size_t{100000}, size_t{100001}, size_t{299990}})
+    CHECK(message_of([&] { file->read(at, 10, got.data()); }) ==
+          quoted(temp.path(), 4096) +
+              " became shorter while in use: it ends at byte 100001 of 300000; put the whole file "
+              "back and open it again");
+  CHECK(message_of([&] { file->check_unchanged(); }).find("has 100001 bytes and had 300000") !=
+        std::string::npos);
+  CHECK(message_of([&] {
+          WeightSource table{DType::kF32, 100, 750};
+          table.file = file.get();
+          const std::vector<int32_t> ids(64, 99);  // on both threads
+          std::vector<float> y(ids.size() * 750);
+          make_cpu_backend(2, "")->embed(table, ids.data(), 64, 0, 750, 1.0f, y.data());
+        }).find("became shorter") != std::string::npos);
+
+  // The same length, other bytes.
+  std::filesystem::resize_file(temp.path(), content.size());
+  CHECK(message_of([&] { file->check_unchanged(); }).find("was changed while in use; open it") !=
+        std::string::npos);
+
+  const auto again = InputFile::open(temp.path());
+  const TempFile other(std::string(10, 'y'));
+  std::filesystem::rename(other.path(), temp.path());  // what is open stays what it was
+  again->read(0, 1, got.data());
+  again->check_unchanged();
+  CHECK(got[0] == 'x');
+}
+#endif
 
 TEST_CASE("arena pieces are aligned, disjoint, and outlive the arena") {
   std::vector<std::shared_ptr<uint8_t>> pieces;

@@ -4,6 +4,7 @@
 #include <barrier>
 #include <chrono>
 #include <numeric>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -52,6 +53,24 @@ TEST_CASE("thousands of short sections in a row, with pauses in which the worker
     if (section % 1000 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   CHECK(total == 5000 * 120);
+}
+
+TEST_CASE("what a piece throws reaches the caller, on any thread, and the pool goes on") {
+  for (int threads : {1, 2, 3}) {
+    ThreadPool pool(threads);
+    for (int round = 0; round < 200; ++round) {
+      std::atomic<int64_t> sum{0};
+      CHECK_THROWS_WITH_AS(pool.parallel_for(64, 1,
+                                             [&](int64_t begin, int64_t end, int) {
+                                               for (int64_t i = begin; i < end; ++i)
+                                                 if (i % 8 == round % 8)
+                                                   throw std::runtime_error("a piece");
+                                             }),
+                           "a piece", std::runtime_error);
+      pool.parallel_for(64, 1, [&](int64_t begin, int64_t end, int) { sum += end - begin; });
+      REQUIRE(sum == 64);
+    }
+  }
 }
 
 TEST_CASE("two pools work side by side") {

@@ -23,6 +23,9 @@ namespace {
 // Of a matrix, read between two reports of progress.
 constexpr int64_t kLoadWindow = 16 << 20;
 
+// Of a file, read by a thread at a time: stays in the cache until it has been packed.
+constexpr int64_t kReadBytes = 128 << 10;
+
 // Pieces per thread: enough that a thread which was descheduled does not hold up the others.
 constexpr int64_t kPiecesPerThread = 4;
 
@@ -32,7 +35,11 @@ constexpr int64_t kSerialFloats = 16384;
 class CpuBackend : public Backend {
  public:
   CpuBackend(int threads, const gemtp_kernels& kernels)
-      : kernels_(kernels), pool_(threads), matmul_(kernels, pool_), attention_(kernels, pool_) {}
+      : kernels_(kernels),
+        pool_(threads),
+        buffers_(static_cast<size_t>(pool_.threads())),
+        matmul_(kernels, pool_),
+        attention_(kernels, pool_) {}
 
   std::string name() const override { return std::string("cpu/") + kernels_.name; }
   int threads() const override { return pool_.threads(); }
@@ -42,9 +49,8 @@ class CpuBackend : public Backend {
     return Buffer(static_cast<float*>(allocate_zeros(static_cast<size_t>(n) * sizeof(float))));
   }
 
-  std::unique_ptr<Matrix> load_matrix(const WeightSource& source, const std::string& name,
-                                      const std::vector<int32_t>* rows,
-                                      const LoadProgress* progress) override {
+  std::unique_ptr<Matrix> load_matrix(const WeightSource& source, const std::vector<int32_t>* rows,
+                                      const LoadProgress& progress) override {
     auto m = std::make_unique<CpuMatrix>();
     m->type = source.type;
     m->rows = rows ? static_cast<int64_t>(rows->size()) : source.rows;
@@ -54,32 +60,38 @@ class CpuBackend : public Backend {
     m->data = arena_.allocate(static_cast<size_t>(m->bytes));
     GEMTP_ASSERT(!(rows && progress));
     const int64_t tile_source = GEMTP_TILE * source.row_bytes();
-    const int64_t window = progress ? std::max<int64_t>(1, kLoadWindow / tile_source) : m->tiles();
-    const auto report = [&](const auto& to, int64_t first) {
-      const int64_t at = first * tile_source, end = source.rows * source.row_bytes();
-      if (at < end) to(source.data + at, std::min(end - at, window * tile_source));
-    };
+    const int64_t window = std::max<int64_t>(1, kLoadWindow / tile_source);
+    const int64_t all = source.rows * source.row_bytes();
     std::atomic<int64_t> bad{0};
-    if (progress) report(progress->next, 0);
+    if (!rows) prefetch(source, 0, window * tile_source);
     for (int64_t first = 0; first < m->tiles(); first += window) {
-      if (progress) report(progress->next, first + window);
+      if (!rows) prefetch(source, (first + window) * tile_source, window * tile_source);
       const int64_t n = std::min(window, m->tiles() - first);
-      pool_.parallel_for(n, 8, [&](int64_t begin, int64_t end, int) {
-        int64_t seen = 0;
-        for (int64_t t = first + begin; t < first + end; ++t)
-          seen += pack_tile(source, rows ? rows->data() : nullptr, m->rows, t,
-                            m->data.get() + t * m->tile_bytes);
+      pool_.parallel_for(n, 8, [&](int64_t begin, int64_t end, int thread) {
+        const int64_t seen = rows ? pack_listed(source, *rows, *m, first + begin, first + end)
+                                  : pack(source, *m, first + begin, first + end, thread);
         if (seen) bad += seen;
       });
-      if (progress) report(progress->done, first);
+      if (progress) progress(std::min(all - first * tile_source, window * tile_source));
     }
     if (bad != 0)
       throw Error(ErrorKind::kFile,
-                  format("tensor %s holds %lld NaN or infinite %s; the file is damaged, convert or "
+                  format("%s holds %lld NaN or infinite %s; the file is damaged, convert or "
                          "download it again",
-                         quoted(name).c_str(), static_cast<long long>(bad.load()),
+                         source.where().c_str(), static_cast<long long>(bad.load()),
                          quantized(source.type) ? "block scales" : "weights"));
     return m;
+  }
+
+  AlignedBytes read(const WeightSource& source) override {
+    const int64_t size = source.rows * source.row_bytes();
+    AlignedBytes out = allocate(size);
+    prefetch(source, 0, size);
+    pool_.parallel_for(size, kReadBytes, [&](int64_t begin, int64_t end, int) {
+      const uint8_t* from = source.bytes(begin, end - begin, out.get() + begin);
+      if (source.data) std::memcpy(out.get() + begin, from, static_cast<size_t>(end - begin));
+    });
+    return out;
   }
 
   std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,
@@ -90,18 +102,19 @@ class CpuBackend : public Backend {
   void embed(const WeightSource& table, const int32_t* ids, int64_t m, int64_t col, int64_t n,
              float scale, float* y) override {
     std::atomic<int64_t> bad{-1};
-    rows(m, n, [&](int64_t i) {
-      dequantize(table, ids[i], col, n, y + i * n);
+    rows(m, n, [&](int64_t i, int thread) {
+      dequantize(table, ids[i], col, n, buffers_[static_cast<size_t>(thread)], y + i * n);
       kernels_.scale(y + i * n, scale, n, y + i * n);
       for (int64_t j = 0; j < n; ++j)
         if (!std::isfinite(y[i * n + j])) bad = ids[i];
     });
+    if (!table.data) table.file->check_unchanged();
     if (bad >= 0)
       throw Error(
           ErrorKind::kFile,
           format("%s holds a NaN or infinite value in row %lld; the file is damaged, convert "
                  "or download it again",
-                 table.name.c_str(), static_cast<long long>(bad.load())));
+                 table.where().c_str(), static_cast<long long>(bad.load())));
   }
 
   void matmul(const std::vector<MatmulJob>& jobs) override { matmul_.products(jobs); }
@@ -113,13 +126,14 @@ class CpuBackend : public Backend {
 
   void rms_norm(const float* x, const float* w, int64_t m, int64_t n, float eps,
                 float* y) override {
-    rows(m, n, [&](int64_t i) { kernels_.rms_norm(x + i * n, w, n, eps, y + i * n); });
+    rows(m, n, [&](int64_t i, int) { kernels_.rms_norm(x + i * n, w, n, eps, y + i * n); });
   }
 
   void rms_norm_add(const float* x, const float* w, int64_t m, int64_t n, float eps, const float* r,
                     float* y) override {
-    rows(m, n,
-         [&](int64_t i) { kernels_.rms_norm_add(x + i * n, w, n, eps, r + i * n, y + i * n); });
+    rows(m, n, [&](int64_t i, int) {
+      kernels_.rms_norm_add(x + i * n, w, n, eps, r + i * n, y + i * n);
+    });
   }
 
   void gelu_mul(const float* gate, const float* up, int64_t m, int64_t n, float* y) override {
@@ -138,14 +152,14 @@ class CpuBackend : public Backend {
   }
 
   void gather(const float* x, const int32_t* from, int64_t m, int64_t n, float* y) override {
-    rows(m, n, [&](int64_t i) {
+    rows(m, n, [&](int64_t i, int) {
       std::memcpy(y + i * n, x + from[i] * n, static_cast<size_t>(n) * sizeof(float));
     });
   }
 
   void weighted_sum(const float* x, const int32_t* from, const float* weights, int64_t m,
                     int64_t terms, int64_t n, float* y) override {
-    rows(m, n * terms, [&](int64_t i) {
+    rows(m, n * terms, [&](int64_t i, int) {
       std::memset(y + i * n, 0, static_cast<size_t>(n) * 4);
       for (int64_t j = i * terms; j < (i + 1) * terms; ++j)
         kernels_.axpy(weights[j], x + from[j] * n, n, y + i * n);
@@ -154,7 +168,7 @@ class CpuBackend : public Backend {
 
   void head_norm_rope(float* x, const float* w, int64_t m, int64_t heads, int64_t d, float eps,
                       const RopeRows* rope) override {
-    rows(m, heads * d, [&](int64_t i) {
+    rows(m, heads * d, [&](int64_t i, int) {
       for (int64_t h = 0; h < heads; ++h) {
         float* head = x + (i * heads + h) * d;
         kernels_.rms_norm(head, w, d, eps, head);
@@ -176,12 +190,57 @@ class CpuBackend : public Backend {
   void begin_pass(const std::atomic<bool>* stop) override { pool_.begin_pass(stop); }
   void end_pass() override { pool_.end_pass(); }
 
+  // Of the rows of `source`, bytes [at, at + n) as far as there are any.
+  static void prefetch(const WeightSource& source, int64_t at, int64_t n) {
+    const int64_t end = std::min(at + n, source.rows * source.row_bytes());
+    if (source.data || at >= end) return;
+    source.file->prefetch(source.offset + static_cast<uint64_t>(at),
+                          static_cast<uint64_t>(end - at));
+  }
+
+  // Tiles begin .. end - 1 of all rows in order. Returns as pack_tile().
+  int64_t pack(const WeightSource& source, const CpuMatrix& m, int64_t begin, int64_t end,
+               int thread) {
+    const int64_t row_bytes = source.row_bytes(), tile_source = GEMTP_TILE * row_bytes;
+    const int64_t size = source.rows * row_bytes;
+    const int64_t together = std::max<int64_t>(1, kReadBytes / tile_source);
+    int64_t bad = 0;
+    for (int64_t first = begin; first < end; first += together) {
+      const int64_t stop = std::min(end, first + together), at = first * tile_source;
+      const int64_t n = std::min(size, stop * tile_source) - at;
+      uint8_t* buffer = source.data ? nullptr : buffers_[static_cast<size_t>(thread)].ensure(n);
+      const uint8_t* row = source.bytes(at, n, buffer);
+      for (int64_t t = first; t < stop; ++t) {
+        const uint8_t* rows[GEMTP_TILE] = {};
+        for (int64_t i = 0; i < std::min<int64_t>(GEMTP_TILE, m.rows - t * GEMTP_TILE); ++i)
+          rows[i] = row + i * row_bytes;
+        bad += pack_tile(m.type, m.cols, rows, m.data.get() + t * m.tile_bytes);
+        row += tile_source;
+      }
+    }
+    return bad;
+  }
+
+  // Likewise of the rows that are listed, which are in memory.
+  static int64_t pack_listed(const WeightSource& source, const std::vector<int32_t>& list,
+                             const CpuMatrix& m, int64_t begin, int64_t end) {
+    GEMTP_ASSERT(source.data);
+    int64_t bad = 0;
+    for (int64_t t = begin; t < end; ++t) {
+      const uint8_t* rows[GEMTP_TILE] = {};
+      for (int64_t i = 0; i < std::min<int64_t>(GEMTP_TILE, m.rows - t * GEMTP_TILE); ++i)
+        rows[i] = source.data + list[static_cast<size_t>(t * GEMTP_TILE + i)] * source.row_bytes();
+      bad += pack_tile(m.type, m.cols, rows, m.data.get() + t * m.tile_bytes);
+    }
+    return bad;
+  }
+
   template <class Fn>
   void rows(int64_t m, int64_t n, const Fn& fn) {
     const int64_t grain =
         m * n < kSerialFloats ? m : std::max<int64_t>(1, m / (pool_.threads() * kPiecesPerThread));
-    pool_.parallel_for(m, grain, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) fn(i);
+    pool_.parallel_for(m, grain, [&](int64_t begin, int64_t end, int thread) {
+      for (int64_t i = begin; i < end; ++i) fn(i, thread);
     });
   }
 
@@ -199,7 +258,8 @@ class CpuBackend : public Backend {
 
   const gemtp_kernels& kernels_;
   ThreadPool pool_;
-  Arena arena_;  // of the matrices
+  std::vector<Scratch<uint8_t>> buffers_;  // of what is read from files, one per thread
+  Arena arena_;                            // of the matrices
   CpuMatmul matmul_;
   CpuAttention attention_;
 };

@@ -261,36 +261,38 @@ int64_t pack_decoded(const TileRows& from, DType type, int64_t cols, uint8_t* ds
 
 }  // namespace
 
-int64_t pack_tile(const WeightSource& source, const int32_t* rows, int64_t n_rows, int64_t tile,
+int64_t pack_tile(DType type, int64_t cols, const uint8_t* const (&rows)[GEMTP_TILE],
                   uint8_t* dst) {
-  const int64_t first = tile * kTile;
   std::vector<uint8_t> zero;  // stands in for the rows that the last tile lacks
-  if (n_rows - first < kTile) zero.resize(static_cast<size_t>(source.row_bytes()));
   TileRows from;
   for (int64_t lane = 0; lane < kTile; ++lane) {
-    const int64_t row = first + lane;
-    from.row[lane] =
-        row >= n_rows ? zero.data() : source.data + (rows ? rows[row] : row) * source.row_bytes();
+    if (!rows[lane]) zero.resize(static_cast<size_t>(WeightSource{type, 1, cols}.row_bytes()));
+    from.row[lane] = rows[lane] ? rows[lane] : zero.data();
   }
-  switch (source.type) {
+  switch (type) {
     case DType::kF32:
-      return pack_floats<uint32_t>(from, source.cols, dst, finite_f32);
+      return pack_floats<uint32_t>(from, cols, dst, finite_f32);
     case DType::kF16:
-      return pack_floats<uint16_t>(from, source.cols, dst, finite_f16);
+      return pack_floats<uint16_t>(from, cols, dst, finite_f16);
     case DType::kBF16:
-      return pack_floats<uint16_t>(from, source.cols, dst, finite_bf16);
+      return pack_floats<uint16_t>(from, cols, dst, finite_bf16);
     case DType::kQ8_0:
-      return pack_blocks<sizeof(BlockQ8_0::q)>(from, source.cols / 32, dst);
+      return pack_blocks<sizeof(BlockQ8_0::q)>(from, cols / 32, dst);
     case DType::kQ4_0:
     case DType::kIQ4_NL:  // Q4_0's blocks, with other values for the nibbles
-      return pack_blocks<sizeof(BlockQ4_0::q)>(from, source.cols / 32, dst);
+      return pack_blocks<sizeof(BlockQ4_0::q)>(from, cols / 32, dst);
     default:
-      return pack_decoded(from, source.type, source.cols, dst);
+      return pack_decoded(from, type, cols, dst);
   }
 }
 
-void dequantize(const WeightSource& source, int64_t row, int64_t begin, int64_t n, float* dst) {
-  const uint8_t* src = source.data + row * source.row_bytes();
+void dequantize(const WeightSource& source, int64_t row, int64_t begin, int64_t n,
+                Scratch<uint8_t>& buffer, float* dst) {
+  const DTypeInfo& info = *dtype_info(static_cast<uint32_t>(source.type));
+  const int64_t first = begin / info.block, blocks = (begin + n - 1) / info.block + 1 - first;
+  const uint8_t* src = source.bytes(row * source.row_bytes() + first * info.bytes,
+                                    blocks * info.bytes, buffer.ensure(blocks * info.bytes));
+  begin -= first * info.block;
   switch (source.type) {
     case DType::kF32:
       std::memcpy(dst, src + begin * 4, static_cast<size_t>(n) * 4);
@@ -306,7 +308,6 @@ void dequantize(const WeightSource& source, int64_t row, int64_t begin, int64_t 
     default:
       break;
   }
-  const DTypeInfo& info = *dtype_info(static_cast<uint32_t>(source.type));
   for (int64_t k = begin; k < begin + n;) {
     DecodedBlock block;
     float values[256];

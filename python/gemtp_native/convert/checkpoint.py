@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from ..errors import FileError
 from ..input_file import open_input
@@ -25,6 +25,7 @@ from .impostor import refuse_impostor
 
 _INDEX = "model.safetensors.index.json"
 _ITEM_SIZE = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4}
+_MAX_HEADER = 100_000_000  # bytes, by the format
 FLOAT_TYPES = ("F32", "F16", "BF16")
 _PIECE = 1 << 20  # values compared at a time
 
@@ -155,27 +156,57 @@ def _weight_files(model_dir: Path) -> tuple[list[Path], dict[str, str]]:
 
 def _read_header(path: Path) -> Iterator[StoredTensor]:
     try:
-        # The library checks everything: sizes, types, offsets without gaps, end of file.
-        with safe_open(path, framework="numpy"):
-            pass
         with open_input(path) as handle:
+            size = os.fstat(handle.fileno()).st_size
             (length,) = struct.unpack("<Q", handle.read(8))
-            header: dict[str, Any] = json.loads(handle.read(length))
-    except (SafetensorError, ValueError, struct.error) as e:
+            if length > min(_MAX_HEADER, size - 8):
+                raise ValueError(f"a header of {length} bytes in a file of {size}")
+            tensors = _tensors(path, json.loads(handle.read(length)), 8 + length)
+    except (ValueError, RecursionError, struct.error) as e:
         refuse_impostor(path)
         raise FileError(
             f"{path} is not a complete safetensors file ({e}): download it again."
         ) from e
     except OSError as e:
         raise FileError(f"{path} cannot be read: {e.strerror or e}.") from e
+    end = 8 + length
+    for tensor in sorted(tensors, key=lambda t: (t.offset, t.nbytes)):
+        if tensor.offset != end:
+            raise FileError(
+                f"{path} is not a complete safetensors file ({tensor.name} does not begin where "
+                f"the tensor before it ends): download it again."
+            )
+        end += tensor.nbytes
+    if end != size:
+        raise FileError(
+            f"{path} is not a complete safetensors file ({size} bytes, {end} by its header): "
+            f"download it again."
+        )
+    for tensor in tensors:
+        item = _ITEM_SIZE.get(tensor.dtype)
+        if item is not None and tensor.count * item != tensor.nbytes:
+            raise FileError(
+                f"{path}: {tensor.name} has {tensor.nbytes} bytes, its shape needs another count."
+            )
+        yield tensor
+
+
+def _tensors(path: Path, header: Any, start: int) -> list[StoredTensor]:
+    """What a header lists; start: of the data. ValueError for a header that is none."""
+    if not isinstance(header, dict):
+        raise ValueError("its header is not an object")
+    found = []
     for name, info in header.items():
         if name == "__metadata__":
             continue
-        begin, end = info["data_offsets"]
-        shape = tuple(info["shape"])
-        size = _ITEM_SIZE.get(info["dtype"])
-        if size is not None and math.prod(shape) * size != end - begin:
-            raise FileError(
-                f"{path}: {name} has {end - begin} bytes, its shape needs another count."
-            )
-        yield StoredTensor(name, path, info["dtype"], shape, 8 + length + begin, end - begin)
+        try:
+            (begin, end), shape, dtype = info["data_offsets"], info["shape"], info["dtype"]
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"no dtype, shape and data_offsets of {name}") from None
+        numbers = [begin, end, *shape] if isinstance(shape, list) else [None]
+        if not all(type(n) is int and n >= 0 for n in numbers) or end < begin:
+            raise ValueError(f"no shape or place of {name}")
+        if not isinstance(dtype, str):
+            raise ValueError(f"no dtype of {name}")
+        found.append(StoredTensor(name, path, dtype, tuple(shape), start + begin, end - begin))
+    return found

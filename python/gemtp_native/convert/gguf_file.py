@@ -4,7 +4,7 @@ where tensors lie."""
 from __future__ import annotations
 
 import math
-import mmap
+import os
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -219,11 +219,8 @@ def _together(files: list[Path], count: int | None) -> Contents:
 
 def _read(path: Path, what: Callable[[_Reader], Any]) -> Any:
     try:
-        with (
-            open_input(path) as handle,
-            mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        ):
-            return what(_Reader(path, data))
+        with open_input(path) as handle:
+            return what(_Reader(path, handle))
     except OSError as e:
         raise FileError(f"{path} cannot be read: {e.strerror or e}.") from e
     except (struct.error, ValueError, IndexError) as e:
@@ -232,35 +229,37 @@ def _read(path: Path, what: Callable[[_Reader], Any]) -> Any:
 
 
 class _Reader:
-    def __init__(self, path: Path, data: mmap.mmap):
+    """Plain reads, not a mapping: a file that shrinks while it is read is an error and no crash."""
+
+    def __init__(self, path: Path, handle: BinaryIO):
         self._path = path
-        self._data = data
+        self._handle = handle
+        self._size = os.fstat(handle.fileno()).st_size
         self._at = 0
+        self._tensor_count = 0
 
     def metadata(self) -> tuple[dict[str, Any], Metadata]:
         """The values, and the same as they are written."""
-        if self._data[:4] != b"GGUF":
+        if self._bytes(4) != b"GGUF":
             raise ValueError("it does not start with GGUF")
-        version = struct.unpack_from("<I", self._data, 4)[0]
+        version = self._scalar("<I")
         if version not in (2, 3):
             raise ValueError(f"version {version}")
-        count = struct.unpack_from("<Q", self._data, 16)[0]
-        self._at = 24
+        self._tensor_count = self._scalar("<Q")
         values: dict[str, Any] = {}
         written = Metadata()
-        for _ in range(count):
+        for _ in range(self._scalar("<Q")):
             key = self._text().decode("utf-8")
             if key in values:
                 raise ValueError(f"key {key!r} twice")
             start = self._at
             values[key] = self._value(self._scalar("<I"))
-            written.raw(key, self._data[start : self._at])
+            written.raw(key, self._again(start))
         return values, written
 
     def contents(self) -> Contents:
         values, written = self.metadata()
-        count = struct.unpack_from("<Q", self._data, 8)[0]
-        return Contents(values, written, self._tensors(count, values))
+        return Contents(values, written, self._tensors(self._tensor_count, values))
 
     def _tensors(self, count: int, values: dict[str, Any]) -> list[TensorInfo]:
         found = []
@@ -278,15 +277,23 @@ class _Reader:
         return [TensorInfo(n, self._path, shape, kind, start + at) for n, shape, kind, at in found]
 
     def _scalar(self, fmt: str) -> Any:
-        (value,) = struct.unpack_from(fmt, self._data, self._at)
-        self._at += struct.calcsize(fmt)
+        (value,) = struct.unpack(fmt, self._bytes(struct.calcsize(fmt)))
         return value
 
     def _bytes(self, size: int) -> bytes:
-        if size > len(self._data) - self._at:
+        if size > self._size - self._at:
             raise ValueError("it ends too early")
+        data = self._handle.read(size)
+        if len(data) != size:
+            raise ValueError("it became shorter while being read")
         self._at += size
-        return self._data[self._at - size : self._at]
+        return data
+
+    def _again(self, start: int) -> bytes:
+        """What has been read from there on."""
+        size, self._at = self._at - start, start
+        self._handle.seek(start)
+        return self._bytes(size)
 
     def _text(self) -> bytes:
         return self._bytes(self._scalar("<Q"))
@@ -297,7 +304,7 @@ class _Reader:
         if kind == _ARRAY:
             item, count = self._scalar("<I"), self._scalar("<Q")
             if item == _STRING:
-                if count > len(self._data) // 8:
+                if count > self._size // 8:
                     raise ValueError("it ends too early")
                 return [self._text() for _ in range(count)]
             fmt = self._format(item)
