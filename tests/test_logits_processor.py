@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gemtp_native as gemtp
+from gemtp_native import _core
 
 PROMPT = "def mean(values):\n    total = 0\n"
 
@@ -176,3 +177,24 @@ def test_it_cannot_use_the_model_that_calls_it(model, use):
 
     with pytest.raises(gemtp.ArgumentError, match="cannot use the model that is calling it"):
         model.generate(PROMPT, max_tokens=2, logits_processor=processor)
+
+
+def test_an_exception_keeps_nothing_alive() -> None:
+    """It knows frames that hold the generation, which has seen it."""
+    model = gemtp.Model(*gemtp.demo_models()[:1], context=64, kv_budget=4_000_000)
+
+    def bad(tokens: list[int], logits: object) -> None:
+        raise ValueError("mine")
+
+    for _ in range(100):
+        with pytest.raises(ValueError, match="mine"):
+            model.generate("def f(", max_tokens=4, logits_processor=bad)
+    params = _core.GenerationParams()
+    params.logits_processor = bad
+    generation = _core.Generation(model._engine, [2, 5], params)
+    with pytest.raises(ValueError, match="mine") as raised:
+        generation.step()
+    assert raised.value.__traceback__ is not None
+    for _ in range(2):
+        with pytest.raises(gemtp.ArgumentError, match="has ended the generation"):
+            generation.step()

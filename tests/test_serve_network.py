@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import resource
 import signal
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -132,7 +134,8 @@ def test_keys_cors_and_names(tmp_path, target):
         (["--timeout", "nan"], "--timeout is nan"),
         (["--max-body", 3], "--max-body"),
         (["--api-key", " "], "API key"),
-        (["--api-key-file", "/dev/null"], "has no key"),
+        (["--api-key-file", Path(gemtp.__file__).parent / "py.typed"], "has no key"),
+        (["--api-key-file", os.devnull], "is not a file but a device"),
         (["--host", "no.such.host.invalid"], "no.such.host.invalid"),
     ],
 )

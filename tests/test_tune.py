@@ -267,7 +267,8 @@ def test_refusals(call, args, words):
 def test_wrong_usage(call, args):
     code, out, err = call(*args)
     assert (code, out) == (2, "")
-    assert err.startswith("usage: gemtp tune")
+    assert err.startswith("gemtp tune: error: ")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@
 #include <unordered_map>
 
 #include "base/error.h"
+#include "base/fork.h"
 #include "gemtp.h"
 
 namespace gemtp {
@@ -28,7 +29,7 @@ class Handles {
 
   Handle* add(std::shared_ptr<Object> object) {
     const uintptr_t handle = next_handle();
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<std::mutex> lock(fork_mutex());
     open_.emplace(handle, std::move(object));
     return reinterpret_cast<Handle*>(handle);
   }
@@ -36,7 +37,7 @@ class Handles {
   /// Error{kArgument} for what is not open.
   std::shared_ptr<Object> get(const Handle* handle) {
     {
-      const std::lock_guard<std::mutex> lock(mutex_);
+      const std::lock_guard<std::mutex> lock(fork_mutex());
       const auto found = open_.find(reinterpret_cast<uintptr_t>(handle));
       if (found != open_.end()) return found->second;
     }
@@ -47,7 +48,7 @@ class Handles {
 
   /// Null for what is not open.
   std::shared_ptr<Object> remove(const Handle* handle) {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<std::mutex> lock(fork_mutex());
     const auto found = open_.find(reinterpret_cast<uintptr_t>(handle));
     if (found == open_.end()) return nullptr;
     std::shared_ptr<Object> object = std::move(found->second);
@@ -57,8 +58,7 @@ class Handles {
 
  private:
   const char* kind_;
-  std::mutex mutex_;
-  std::unordered_map<uintptr_t, std::shared_ptr<Object>> open_;
+  std::unordered_map<uintptr_t, std::shared_ptr<Object>> open_;  // under the fork_mutex()
 };
 
 class Engine;

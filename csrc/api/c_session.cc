@@ -73,17 +73,24 @@ void CSession::begin(GenerationParams params) {
 void CSession::step() {
   if (cancelled_ || closed_) timeline->cancel();
   emitted.clear();
+  top.clear();
   const Generation* generation = timeline->generation();
   const bool was_done = generation && generation->done();
-  emitted = timeline->step();
-  if (!was_done && generation->done() && !generation->tail().empty()) {
-    emitted.emplace_back();
-    emitted.back().text = generation->tail();
-  }
-  top.clear();
-  for (const Emitted& e : emitted) {
-    top.emplace_back();
-    for (const TokenLogprob& t : e.logprobs.top) top.back().push_back({t.logprob, t.id});
+  const auto before = static_cast<int64_t>(timeline->tokens().size());
+  try {
+    std::vector<Emitted> out = timeline->step();
+    if (!was_done && generation->done() && !generation->tail().empty()) {
+      out.emplace_back();
+      out.back().text = generation->tail();
+    }
+    for (const Emitted& e : out) {
+      top.emplace_back();
+      for (const TokenLogprob& t : e.logprobs.top) top.back().push_back({t.logprob, t.id});
+    }
+    emitted = std::move(out);
+  } catch (...) {
+    timeline->rewind(before);  // the caller has not seen what came behind
+    throw;
   }
 }
 

@@ -3,6 +3,9 @@
 
 #include <memory>
 #include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "api/c_boundary.h"
 #include "api/c_handles.h"
@@ -37,15 +40,33 @@ std::vector<ChatMessage> messages_of(const gemtp_message* messages, size_t count
   return out;
 }
 
+// What a caller is told of a reply.
+struct Told {
+  std::vector<ReplyEvent> events;
+  std::vector<std::string> arguments;  // of each, as JSON
+};
+
 // A parser keeps a reference to the tokenizer, and so to the model.
 struct Reply {
   std::shared_ptr<Engine> engine;
-  std::mutex mutex;
-  ReplyParser parser;
+  std::unique_ptr<ReplyParser> parser;  // under the fork_mutex()
 
   Reply(std::shared_ptr<Engine> e, const std::vector<int32_t>& prompt,
         std::vector<std::string> stop)
-      : engine(std::move(e)), parser(engine->need_tokenizer(), prompt, std::move(stop)) {}
+      : engine(std::move(e)),
+        parser(std::make_unique<ReplyParser>(engine->need_tokenizer(), prompt, std::move(stop))) {}
+
+  /// What fn makes of the parser, which stays as it is if that fails.
+  template <class Fn>
+  Told parse(const Fn& fn) {
+    auto next = std::make_unique<ReplyParser>(*parser);
+    Told out;
+    out.events = fn(*next);
+    for (const ReplyEvent& e : out.events)
+      out.arguments.push_back(e.part == ReplyPart::kToolCall ? to_json(e.call.arguments) : "");
+    parser = std::move(next);
+    return out;
+  }
 };
 
 Handles<gemtp_reply, Reply>& replies() {
@@ -68,18 +89,17 @@ int32_t part_of(ReplyPart part) {
 }
 
 // False when the callback stops.
-bool tell(const std::vector<ReplyEvent>& events, gemtp_reply_callback on_event, void* user) {
-  for (const ReplyEvent& e : events) {
+bool tell(const Told& told, gemtp_reply_callback on_event, void* user) {
+  for (size_t i = 0; i < told.events.size(); ++i) {
+    const ReplyEvent& e = told.events[i];
     gemtp_reply_event out{};
     out.size = sizeof out;
     out.part = part_of(e.part);
     out.text = e.text.data();
     out.length = e.text.size();
-    std::string arguments;
     if (e.part == ReplyPart::kToolCall) {
-      arguments = to_json(e.call.arguments);
       out.tool_name = e.call.name.c_str();
-      out.arguments_json = arguments.c_str();
+      out.arguments_json = told.arguments[i].c_str();
     }
     if (on_event(&out, user) != 0) return false;
   }
@@ -165,17 +185,17 @@ gemtp_status gemtp_reply_push(gemtp_reply* reply, int32_t id, gemtp_reply_callba
   return guarded(error, error_size, [&] {
     const auto r = replies().get(reply);
     need(reinterpret_cast<const void*>(on_event), "on_event");
-    std::vector<ReplyEvent> events;
+    Told told;
     bool stop = false;
     {
-      const std::lock_guard<std::mutex> lock(r->mutex);
+      const std::lock_guard<std::mutex> lock(fork_mutex());
       if (id >= 0) {
         r->engine->check_ids({id}, 0);
-        events = r->parser.push(id);
+        told = r->parse([&](ReplyParser& parser) { return parser.push(id); });
       }
-      stop = r->parser.stopped();
+      stop = r->parser->stopped();
     }
-    if (!tell(events, on_event, user)) stop = true;
+    if (!tell(told, on_event, user)) stop = true;
     if (stopped) *stopped = stop;
   });
 }
@@ -185,12 +205,12 @@ gemtp_status gemtp_reply_finish(gemtp_reply* reply, gemtp_reply_callback on_even
   return guarded(error, error_size, [&] {
     const auto r = replies().get(reply);
     need(reinterpret_cast<const void*>(on_event), "on_event");
-    std::vector<ReplyEvent> events;
+    Told told;
     {
-      const std::lock_guard<std::mutex> lock(r->mutex);
-      events = r->parser.finish();
+      const std::lock_guard<std::mutex> lock(fork_mutex());
+      told = r->parse([](ReplyParser& parser) { return parser.finish(); });
     }
-    tell(events, on_event, user);
+    tell(told, on_event, user);
   });
 }
 

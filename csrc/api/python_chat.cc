@@ -114,6 +114,16 @@ py::list events(const std::vector<ReplyEvent>& from) {
   return out;
 }
 
+// With the tokenizer that the parser refers to.
+struct OwningParser {
+  OwningParser(std::shared_ptr<Tokenizer> t, const std::vector<int32_t>& prompt,
+               std::vector<std::string> stop, const std::vector<std::string>& functions)
+      : tokenizer(std::move(t)), parser(*tokenizer, prompt, std::move(stop), functions) {}
+
+  const std::shared_ptr<Tokenizer> tokenizer;
+  ReplyParser parser;
+};
+
 }  // namespace
 
 void bind_chat(py::module_& m) {
@@ -136,14 +146,17 @@ void bind_chat(py::module_& m) {
       "writable_declaration",
       [](const py::dict& tool) { return object_of(writable_declaration(value_of(tool))); },
       py::arg("tool"), "The declaration of a tool in the form that Gemma's templates can write.");
-  py::class_<ReplyParser>(m, "ReplyParser")
-      .def(py::init<const Tokenizer&, const std::vector<int32_t>&, std::vector<std::string>,
-                    const std::vector<std::string>&>(),
+  Class<OwningParser>(m, "ReplyParser")
+      .def(py::init([](std::shared_ptr<Tokenizer> tokenizer, const std::vector<int32_t>& prompt,
+                       std::vector<std::string> stop, const std::vector<std::string>& functions) {
+             return std::make_unique<OwningParser>(std::move(tokenizer), prompt, std::move(stop),
+                                                   functions);
+           }),
            py::arg("tokenizer"), py::arg("prompt"), py::arg("stop"),
-           py::arg("functions") = std::vector<std::string>(), py::keep_alive<1, 2>())
-      .def("push", [](ReplyParser& p, int32_t id) { return events(p.push(id)); })
-      .def("finish", [](ReplyParser& p) { return events(p.finish()); })
-      .def_property_readonly("stopped", &ReplyParser::stopped);
+           py::arg("functions") = std::vector<std::string>())
+      .def("push", [](OwningParser& p, int32_t id) { return events(p.parser.push(id)); })
+      .def("finish", [](OwningParser& p) { return events(p.parser.finish()); })
+      .def_property_readonly("stopped", [](const OwningParser& p) { return p.parser.stopped(); });
 }
 
 }  // namespace gemtp

@@ -31,40 +31,42 @@ class Matcher : public Constraint {
   Matcher(const Matcher&) = delete;
   Matcher& operator=(const Matcher&) = delete;
   ~Matcher() override {
-    const py::gil_scoped_acquire gil;
-    for (py::object* o : {&matcher_, &consume_, &rollback_, &fill_mask_, &validate_, &forced_,
-                          &is_stopped_, &is_error_})
-      *o = py::object();
+    give_up({&matcher_, &consume_, &rollback_, &fill_mask_, &validate_, &forced_, &is_stopped_,
+             &is_error_});
   }
 
   void push(const int32_t* tokens, int64_t n) override {
-    const py::gil_scoped_acquire gil;
-    if (!consume_(list(tokens, n)).cast<bool>()) fail();
+    call_python([&] {
+      if (!call(consume_, list(tokens, n)).cast<bool>()) fail();
+    });
   }
   void pop(int64_t n) override {
-    const py::gil_scoped_acquire gil;
-    if (!rollback_(n).cast<bool>()) fail();
+    call_python([&] {
+      if (!call(rollback_, n).cast<bool>()) fail();
+    });
   }
   void mask(uint32_t* words, int64_t n) override {
-    const py::gil_scoped_acquire gil;
-    fill_mask_(reinterpret_cast<uintptr_t>(words), n * int64_t{4});
-    check();
+    call_python([&] {
+      call(fill_mask_, reinterpret_cast<uintptr_t>(words), n * int64_t{4});
+      check();
+    });
   }
   int64_t allowed(const int32_t* tokens, int64_t n) override {
-    const py::gil_scoped_acquire gil;
-    const auto count = validate_(list(tokens, n)).cast<int64_t>();
-    check();
-    return count;
+    return call_python([&] {
+      const auto count = call(validate_, list(tokens, n)).cast<int64_t>();
+      check();
+      return count;
+    });
   }
   std::vector<int32_t> forced() override {
-    const py::gil_scoped_acquire gil;
-    return forced_().cast<std::vector<int32_t>>();
+    return call_python([&] { return call(forced_).cast<std::vector<int32_t>>(); });
   }
   bool complete() override {
-    const py::gil_scoped_acquire gil;
-    if (!is_stopped_().cast<bool>()) return false;
-    check();
-    return true;
+    return call_python([&] {
+      if (!call(is_stopped_).cast<bool>()) return false;
+      check();
+      return true;
+    });
   }
 
  private:
@@ -74,10 +76,10 @@ class Matcher : public Constraint {
     return out;
   }
   void check() const {
-    if (is_error_().cast<bool>()) fail();
+    if (call(is_error_).cast<bool>()) fail();
   }
   [[noreturn]] void fail() const {
-    const auto why = matcher_.attr("get_error")().cast<std::string>();
+    const auto why = call(matcher_.attr("get_error")).cast<std::string>();
     throw Error(ErrorKind::kArgument,
                 "the text cannot go on under its grammar: " + why.substr(0, why.find('\n')));
   }
@@ -103,7 +105,7 @@ py::tuple grammar_vocabulary(const Tokenizer& t) {
 
 void bind_constraint(py::module_& m) {
   m.def("grammar_vocabulary", &grammar_vocabulary, py::arg("tokenizer"));
-  py::class_<Constraint, std::shared_ptr<Constraint>>(m, "Constraint");
+  Class<Constraint, std::shared_ptr<Constraint>>(m, "Constraint");
   m.def(
       "matcher_constraint",
       [](const py::object& matcher) -> std::shared_ptr<Constraint> {

@@ -15,7 +15,7 @@ namespace gemtp {
 namespace {
 
 void bind_class(py::module_& m) {
-  py::class_<Engine, std::shared_ptr<Engine>>(m, "Engine")
+  Class<Engine, std::shared_ptr<Engine>>(m, "Engine")
       .def(py::init([](const py::object& target, const py::object& drafter, int threads,
                        int64_t context, int64_t prefill_chunk, bool kv_f16, bool mmap,
                        const std::string& isa, int64_t kv_budget, const py::object& progress) {
@@ -29,14 +29,14 @@ void bind_class(py::module_& m) {
              o.kv_budget = kv_budget;
              o.progress = [&progress](double fraction) {
                check_signals();
-               const py::gil_scoped_acquire gil;
-               return progress.is_none() || !progress(fraction).is(py::bool_(false));
+               return progress.is_none() ||
+                      call_python([&] { return !call(progress, fraction).is(py::bool_(false)); });
              };
              const std::string target_path = path_of(target);
              const std::string drafter_path = drafter.is_none() ? "" : path_of(drafter);
              if (!drafter.is_none() && drafter_path.empty())
                throw Error(ErrorKind::kArgument, "the path of the drafter is empty");
-             py::gil_scoped_release release;
+             const ReleasedGil release;
              return Engine::open(target_path, drafter_path, o);
            }),
            py::arg("target"), py::arg("drafter"), py::arg("threads"), py::arg("context"),
@@ -49,8 +49,9 @@ void bind_class(py::module_& m) {
       .def_property_readonly("backend", &Engine::backend_name)
       .def_property_readonly("target_bytes", &Engine::target_bytes)
       .def_property_readonly("drafter_bytes", &Engine::drafter_bytes)
-      .def_property_readonly("tokenizer", &Engine::need_tokenizer,
-                             py::return_value_policy::reference_internal)
+      .def_property_readonly(
+          "tokenizer",
+          [](const std::shared_ptr<Engine>& e) { return part_of(e, e->need_tokenizer()); })
       .def_property_readonly("chat_template",
                              [](const Engine& e) -> py::object {
                                const auto text = e.file().get_string("tokenizer.chat_template");
@@ -67,7 +68,7 @@ void bind_class(py::module_& m) {
              FloatArray out({static_cast<py::ssize_t>(ids.size()),
                              static_cast<py::ssize_t>(e.config().vocab)});
              float* data = out.mutable_data();
-             py::gil_scoped_release release;
+             const ReleasedGil release;
              e.logits(ids, data);
              return out;
            })
@@ -75,7 +76,7 @@ void bind_class(py::module_& m) {
            [](Engine& e, const std::vector<int32_t>& ids, int64_t first) {
              std::vector<double> scores;
              {
-               py::gil_scoped_release release;
+               const ReleasedGil release;
                scores = score(e, ids, first, check_signals);
              }
              return array_of(scores);
@@ -84,7 +85,7 @@ void bind_class(py::module_& m) {
            [](Engine& p, Engine& q, const std::vector<int32_t>& ids, int64_t first) {
              Comparison c;
              {
-               py::gil_scoped_release release;
+               const ReleasedGil release;
                c = compare(p, q, ids, first, check_signals);
              }
              return py::make_tuple(array_of(c.log_p), array_of(c.log_q), array_of(c.divergence),
@@ -100,7 +101,7 @@ void bind_class(py::module_& m) {
             std::vector<Engine::DraftCost> d;
             for (const auto& [step, context, seconds] : draft)
               d.push_back({step, context, seconds});
-            const py::gil_scoped_release release;  // a pass may be calling Python
+            const ReleasedGil release;  // a pass may be calling Python
             e.set_costs(v, d);
           },
           py::arg("verify"), py::arg("draft"))
@@ -108,7 +109,7 @@ void bind_class(py::module_& m) {
            [](Engine& e, const std::vector<int32_t>& ids, int steps) {
              std::vector<float> values;
              {
-               py::gil_scoped_release release;
+               const ReleasedGil release;
                values = draft_features(e, ids, steps, check_signals);
              }
              const auto rounds = static_cast<py::ssize_t>(ids.size()) - 1;
@@ -118,7 +119,7 @@ void bind_class(py::module_& m) {
       .def("draft", [](Engine& e, const std::vector<int32_t>& ids, int k) {
         DraftTrace t;
         {
-          py::gil_scoped_release release;
+          const ReleasedGil release;
           t = e.draft(ids, k);
         }
         const auto rows = static_cast<py::ssize_t>(k);
@@ -131,9 +132,12 @@ void bind_class(py::module_& m) {
 }
 
 void bind_bench(py::module_& m) {
-  py::class_<Bench>(m, "Bench")
-      .def(py::init<std::shared_ptr<Engine>, bool>(), py::arg("engine"), py::arg("plain_head"),
-           NoGil())
+  Class<Bench>(m, "Bench")
+      .def(py::init([](std::shared_ptr<Engine> engine, bool plain_head) {
+             const ReleasedGil release;
+             return std::make_unique<Bench>(std::move(engine), plain_head);
+           }),
+           py::arg("engine"), py::arg("plain_head"))
       .def("prefill", &Bench::prefill, py::arg("tokens"), NoGil())
       .def("verify", &Bench::verify, py::arg("context"), py::arg("rows"), NoGil())
       .def("draft", &Bench::draft, py::arg("context"), py::arg("steps"), py::arg("plain_head"),
@@ -142,8 +146,12 @@ void bind_bench(py::module_& m) {
       .def_property_readonly("ordered_head", &Bench::ordered_head)
       .def_property_readonly("both_heads", &Bench::both_heads)
       .def_property_readonly("plain_head_bytes", &Bench::plain_head_bytes);
-  py::class_<ReadBandwidth>(m, "ReadBandwidth")
-      .def(py::init<int, int64_t>(), py::arg("threads"), py::arg("bytes") = 0, NoGil())
+  Class<ReadBandwidth>(m, "ReadBandwidth")
+      .def(py::init([](int threads, int64_t bytes) {
+             const ReleasedGil release;
+             return std::make_unique<ReadBandwidth>(threads, bytes);
+           }),
+           py::arg("threads"), py::arg("bytes") = 0)
       .def("plain", &ReadBandwidth::plain, NoGil())
       .def("prefetched", &ReadBandwidth::prefetched, NoGil())
       .def_property_readonly("bytes", &ReadBandwidth::bytes);

@@ -39,7 +39,7 @@ py::object metadata_value(const GgufFile& file, const std::string& key) {
 }
 
 void bind_file(py::module_& m) {
-  py::class_<GgufFile, std::shared_ptr<GgufFile>>(m, "GgufFile")
+  Class<GgufFile, std::shared_ptr<GgufFile>>(m, "GgufFile")
       .def(py::init([](const py::object& path) {
              return std::const_pointer_cast<GgufFile>(GgufFile::open(path_of(path)));
            }),
@@ -85,7 +85,7 @@ void bind_file(py::module_& m) {
             FloatArray out(
                 {static_cast<py::ssize_t>(count), static_cast<py::ssize_t>(t->shape[0])});
             float* data = out.mutable_data();
-            py::gil_scoped_release release;
+            const ReleasedGil release;
             Scratch<uint8_t> buffer;
             for (int64_t i = 0; i < count; ++i)
               dequantize(source, first + i, 0, source.cols, buffer, data + i * source.cols);

@@ -49,21 +49,21 @@ py::tuple token_tuple(const Emitted& e) {
 class PythonProcessor {
  public:
   explicit PythonProcessor(py::object function) : function_(std::move(function)) {}
-  ~PythonProcessor() {
-    const py::gil_scoped_acquire gil;
-    function_ = py::object();
-    seen_ = py::object();
-  }
+  ~PythonProcessor() { give_up({&function_, &seen_}); }
   PythonProcessor(const PythonProcessor&) = delete;
 
   void operator()(const std::vector<int32_t>& tokens, float* logits, int64_t vocab) {
-    const py::gil_scoped_acquire gil;
+    call_python([&] { process(tokens, logits, vocab); });
+  }
+
+ private:
+  void process(const std::vector<int32_t>& tokens, float* logits, int64_t vocab) {
     if (!seen_) seen_ = py::list();
     auto seen = py::reinterpret_borrow<py::list>(seen_);
     for (size_t i = seen.size(); i < tokens.size(); ++i) seen.append(tokens[i]);
     // A copy: the function may keep it.
     FloatArray values(static_cast<py::ssize_t>(vocab), logits);
-    const py::object result = function_(seen, values);
+    const py::object result = call(function_, seen, values);
     const FloatInput changed = FloatInput::ensure(result.is_none() ? py::object(values) : result);
     if (!changed || changed.ndim() != 1 || changed.shape(0) != vocab) {
       PyErr_Clear();
@@ -75,7 +75,6 @@ class PythonProcessor {
     std::memcpy(logits, changed.data(), static_cast<size_t>(vocab) * sizeof(float));
   }
 
- private:
   py::object function_, seen_;  // seen_: list[int], the tokens given before
 };
 
@@ -116,7 +115,7 @@ class Exclusive {
   template <class Fn>
   auto work(const Fn& fn) {
     return use([&](T& value) {
-      const py::gil_scoped_release release;
+      const ReleasedGil release;
       return fn(value);
     });
   }
@@ -166,8 +165,8 @@ void bind_steps(py::class_<Exclusive<T>>& c) {
 }
 
 void bind_sampling(py::module_& m) {
-  py::class_<SamplingParams> c(m, "SamplingParams");
-  c.def(py::init<>())
+  Class<SamplingParams, std::shared_ptr<SamplingParams>> c(m, "SamplingParams");
+  c.def(py::init([] { return std::make_shared<SamplingParams>(); }))
       .def_readwrite("seed", &SamplingParams::seed)
       .def_readwrite("logit_bias", &SamplingParams::logit_bias)
       .def_readwrite("suppress_tokens", &SamplingParams::suppress_tokens);
@@ -192,7 +191,7 @@ void bind_sampling(py::module_& m) {
         py::array_t<int32_t> out(static_cast<py::ssize_t>(positions.size()));
         int32_t* chosen = out.mutable_data();
         const float* values = logits.data();
-        py::gil_scoped_release release;
+        const ReleasedGil release;
         Chooser chooser(params, {}, static_cast<int32_t>(n));
         TokenHistory tokens(params.penalty_last_n);
         for (int32_t id : history) tokens.push(id);
@@ -205,9 +204,12 @@ void bind_sampling(py::module_& m) {
 }
 
 void bind_params(py::module_& m) {
-  py::class_<PythonParams>(m, "GenerationParams")
-      .def(py::init<>())
-      .def_readwrite("sampling", &PythonParams::sampling)
+  Class<PythonParams, std::shared_ptr<PythonParams>>(m, "GenerationParams")
+      .def(py::init([] { return std::make_shared<PythonParams>(); }))
+      .def_property(
+          "sampling",
+          [](const std::shared_ptr<PythonParams>& p) { return part_of(p, p->sampling); },
+          [](PythonParams& p, const SamplingParams& sampling) { p.sampling = sampling; })
       .def_readwrite("max_tokens", &PythonParams::max_tokens)
       .def_property(
           "stop", [](const PythonParams& p) { return p.stop; },
@@ -224,7 +226,7 @@ void bind_params(py::module_& m) {
 
 void bind_timeline(py::module_& m) {
   using Held = Exclusive<Timeline>;
-  py::class_<Held> c(m, "Timeline");
+  Class<Held> c(m, "Timeline");
   const auto held = [](std::unique_ptr<Timeline> timeline) {
     return std::make_unique<Held>(std::move(timeline));
   };
@@ -268,7 +270,7 @@ void bind_timeline(py::module_& m) {
             const std::string p = path_of(path);
             std::unique_ptr<Timeline> timeline;
             {
-              const py::gil_scoped_release release;
+              const ReleasedGil release;
               timeline = Timeline::restore(std::move(engine), p);
             }
             return held(std::move(timeline));
@@ -283,11 +285,11 @@ void bind_generation(py::module_& m) {
   bind_sampling(m);
   bind_params(m);
   using Held = Exclusive<Generation>;
-  py::class_<Held> c(m, "Generation");
+  Class<Held> c(m, "Generation");
   c.def(py::init(
             [](std::shared_ptr<Engine> engine, std::vector<int32_t> prompt, const PythonParams& p) {
               GenerationParams params = p.params();
-              const py::gil_scoped_release release;
+              const ReleasedGil release;
               return std::make_unique<Held>(std::make_unique<Generation>(
                   std::move(engine), std::move(prompt), std::move(params)));
             }),

@@ -1,6 +1,9 @@
 // The Python binding: converts arguments and results, releases the GIL around work, and turns Error
 // into the classes of gemtp_native.errors. No logic of its own.
 #include <cstring>
+#include <iterator>
+#include <new>
+#include <stdexcept>
 #include <string>
 
 #include "api/python_parts.h"
@@ -31,7 +34,7 @@ std::string utf8(const py::object& text) {
 }
 
 std::string path_of(const py::object& path) {
-  const py::object encoded = py::module_::import("os").attr("fsencode")(path);
+  const py::object encoded = call(py::module_::import("os").attr("fsencode"), path);
   return encoded.cast<std::string>();
 }
 
@@ -41,21 +44,51 @@ py::object lossy(std::string_view s) {
 }
 
 void check_signals() {
-  const py::gil_scoped_acquire gil;
-  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  call_python([] {
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  });
+}
+
+namespace {
+
+// To pybind11, which takes what it gets for an object.
+PyObject* allocate_object(PyTypeObject* type, Py_ssize_t n) {
+  PyObject* object = PyType_GenericAlloc(type, n);
+  if (!object) {
+    PyErr_Clear();
+    throw std::bad_alloc();
+  }
+  return object;
+}
+
+PyObject* new_object(PyTypeObject* type, PyObject*, PyObject*) noexcept {
+  try {
+    return py::detail::make_new_instance(type);
+  } catch (const std::exception&) {
+    return PyErr_NoMemory();
+  }
+}
+
+}  // namespace
+
+py::custom_type_setup checked_allocation() {
+  return py::custom_type_setup([](PyHeapTypeObject* type) {
+    type->ht_type.tp_alloc = allocate_object;
+    type->ht_type.tp_new = new_object;
+  });
 }
 
 void bind_tokenizer(py::module_& m) {
-  py::class_<Tokenizer>(m, "Tokenizer")
+  Class<Tokenizer, std::shared_ptr<Tokenizer>>(m, "Tokenizer")
       .def(py::init([](const py::object& path) {
-             return std::make_unique<Tokenizer>(*GgufFile::open(path_of(path)));
+             return std::make_shared<Tokenizer>(*GgufFile::open(path_of(path)));
            }),
            py::arg("path"))
       .def(
           "encode",
           [](const Tokenizer& t, const py::object& text, bool add_bos, bool special) {
             const std::string s = utf8(text);
-            py::gil_scoped_release release;
+            const ReleasedGil release;
             return t.encode(s, add_bos, special);
           },
           py::arg("text"), py::arg("add_bos") = false, py::arg("special") = false)
@@ -65,7 +98,7 @@ void bind_tokenizer(py::module_& m) {
              const std::vector<std::pair<size_t, size_t>>& literal) {
             std::vector<TextRange> ranges;
             for (const auto& [begin, end] : literal) ranges.push_back({begin, end});
-            py::gil_scoped_release release;
+            const ReleasedGil release;
             return t.encode_chat(text, ranges, true);
           },
           py::arg("text"), py::arg("literal"))
@@ -96,6 +129,10 @@ void bind_tokenizer(py::module_& m) {
 
 namespace {
 
+constexpr ErrorKind kKinds[] = {ErrorKind::kFile,    ErrorKind::kModel,     ErrorKind::kArgument,
+                                ErrorKind::kContext, ErrorKind::kCancelled, ErrorKind::kMemory,
+                                ErrorKind::kInternal};
+
 const char* error_class(ErrorKind kind) {
   switch (kind) {
     case ErrorKind::kFile:
@@ -116,12 +153,21 @@ const char* error_class(ErrorKind kind) {
   return "Error";
 }
 
+// Looked up when the module is imported: raising one must not need to import.
+PyObject* error_classes[std::size(kKinds)];
+
+void look_up_error_classes() {
+  const py::module_ errors = py::module_::import("gemtp_native.errors");
+  for (const ErrorKind kind : kKinds)
+    error_classes[static_cast<size_t>(kind)] =
+        py::object(errors.attr(error_class(kind))).release().ptr();
+}
+
 void raise(ErrorKind kind, const char* message) {
-  const py::object type = py::module_::import("gemtp_native.errors").attr(error_class(kind));
   // File names may hold bytes that are not UTF-8.
   const py::object text = py::reinterpret_steal<py::object>(
       PyUnicode_DecodeUTF8(message, static_cast<Py_ssize_t>(std::strlen(message)), "replace"));
-  PyErr_SetObject(type.ptr(), text.ptr());
+  if (text) PyErr_SetObject(error_classes[static_cast<size_t>(kind)], text.ptr());
 }
 
 }  // namespace
@@ -140,8 +186,19 @@ PYBIND11_MODULE(_core, m) {
     } catch (const std::bad_alloc&) {
       raise(ErrorKind::kMemory,
             "not enough memory; use a smaller context or a smaller model, or close other programs");
+    } catch (const PythonError& e) {
+      try {
+        e.restore();
+      } catch (const Error& again) {
+        raise(again.kind(), again.what());
+      }
+    } catch (const std::runtime_error&) {
+      // What pybind11 throws where Python has found no memory.
+      if (!PyErr_Occurred() || !PyErr_ExceptionMatches(PyExc_MemoryError)) throw;
     }
   });
+  look_up_error_classes();
+  watch_end_of_interpreter();
   bind_files(m);
   bind_tokenizer(m);
   bind_engine(m);

@@ -6,9 +6,14 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <typeinfo>
+#include <utility>
 #include <vector>
+
+#include "api/python_gil.h"
 
 namespace gemtp {
 
@@ -22,9 +27,43 @@ void bind_generation(pybind11::module_& m);
 void bind_quantize(pybind11::module_& m);
 void bind_chat(pybind11::module_& m);
 
-using NoGil = pybind11::call_guard<pybind11::gil_scoped_release>;
+using NoGil = pybind11::call_guard<ReleasedGil>;
 using FloatArray = pybind11::array_t<float, pybind11::array::c_style>;
 using FloatInput = pybind11::array_t<float, pybind11::array::c_style | pybind11::array::forcecast>;
+
+/// For class_: where there is no memory for an object, MemoryError.
+pybind11::custom_type_setup checked_allocation();
+
+/// A class_ whose objects come into being whole or not at all; pybind11 by itself crashes where
+/// memory runs out meanwhile. Constructors are functions that give a holder: py::init(function).
+template <class T, class... Options>
+class Class : public pybind11::class_<T, Options...> {
+ public:
+  Class(pybind11::module_& m, const char* name)
+      : pybind11::class_<T, Options...>(m, name, checked_allocation()) {
+    pybind11::detail::type_info* info = pybind11::detail::get_type_info(typeid(T));
+    register_unchecked = std::exchange(info->init_instance, register_object);
+  }
+
+ private:
+  // Where it fails the holder still owns the value, and the object must not free it too.
+  static void register_object(pybind11::detail::instance* object, const void* holder) {
+    try {
+      register_unchecked(object, holder);
+    } catch (...) {
+      const auto* info = pybind11::detail::get_type_info(typeid(T));
+      object->get_value_and_holder(info).value_ptr() = nullptr;
+      throw;
+    }
+  }
+  static inline void (*register_unchecked)(pybind11::detail::instance*, const void*) = nullptr;
+};
+
+/// What is part of a whole and keeps that alive.
+template <class Whole, class Part>
+std::shared_ptr<Part> part_of(const std::shared_ptr<Whole>& whole, const Part& part) {
+  return std::shared_ptr<Part>(whole, const_cast<Part*>(&part));
+}
 
 /// str or bytes as UTF-8. Error{kArgument} for anything else, and for a str with lone surrogates,
 /// which have no UTF-8.

@@ -42,7 +42,7 @@ void bind_quantize(py::module_& m) {
         const float* w = importance ? importance->data() : nullptr;
         const float* x = values.data();
         uint8_t* bytes = out.mutable_data();
-        py::gil_scoped_release release;
+        const ReleasedGil release;
         if (w && !std::all_of(w, w + n, [](float v) { return v >= 0 && std::isfinite(v); }))
           throw Error(ErrorKind::kArgument, "an importance is negative or no finite number");
         const int64_t bad = encode(static_cast<DType>(type), x, n, w, bytes);
@@ -66,7 +66,7 @@ void bind_quantize(py::module_& m) {
         FloatArray out(static_cast<py::ssize_t>(n / info.bytes * info.block));
         const uint8_t* blocks = data.data();
         float* values = out.mutable_data();
-        py::gil_scoped_release release;
+        const ReleasedGil release;
         DecodedBlock decoded;
         for (int64_t i = 0; i < n / info.bytes; ++i) {
           if (!decode_block(static_cast<DType>(type), blocks + i * info.bytes, &decoded))
@@ -78,16 +78,19 @@ void bind_quantize(py::module_& m) {
         return out;
       },
       py::arg("type"), py::arg("data"));
-  py::class_<ActivationSums>(m, "ActivationSums")
+  Class<ActivationSums, std::shared_ptr<ActivationSums>>(m, "ActivationSums")
       .def(py::init([](const py::object& target, int threads, int64_t context) {
              const std::string path = path_of(target);
-             py::gil_scoped_release release;
-             return std::make_unique<ActivationSums>(path, threads, context);
+             const ReleasedGil release;
+             return std::make_shared<ActivationSums>(path, threads, context);
            }),
            py::arg("target"), py::arg("threads"), py::arg("context"))
       .def("add", &ActivationSums::add, py::arg("ids"), NoGil())
-      .def_property_readonly("tokenizer", &ActivationSums::tokenizer,
-                             py::return_value_policy::reference_internal)
+      .def_property_readonly("tokenizer",
+                             [](const std::shared_ptr<ActivationSums>& sums) -> py::object {
+                               const Tokenizer* t = sums->tokenizer();
+                               return t ? py::cast(part_of(sums, *t)) : py::none();
+                             })
       .def("entries", [](const ActivationSums& sums) {
         py::list out;
         for (const auto& [name, e] : sums.entries()) {

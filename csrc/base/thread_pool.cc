@@ -2,14 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
+#include <new>
 #include <system_error>
 #include <utility>
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
-#endif
-#if !defined(_WIN32)
-#include <pthread.h>
 #endif
 
 namespace gemtp {
@@ -50,30 +49,23 @@ void await_change(std::atomic<uint32_t>& value, uint32_t old) {
     if (spin.expired()) return value.wait(old, std::memory_order_acquire);
 }
 
-// How many forks lie between this process and the one that was started.
-std::atomic<uint32_t> fork_count{0};
-
-void watch_forks() {
-#if !defined(_WIN32)
-  [[maybe_unused]] static const int registered = pthread_atfork(nullptr, nullptr, [] {
-    fork_count.fetch_add(1);
-    CoreBudget::process().reset();
-  });
-#endif
+// The workers stayed in the parent: there are no threads to join, and handles that are destroyed
+// would end the process.
+void forget(std::vector<std::thread>& workers) noexcept {
+  alignas(std::vector<std::thread>) std::byte never_destroyed[sizeof workers];
+  new (never_destroyed) std::vector<std::thread>(std::move(workers));
+  workers.clear();
 }
 
 }  // namespace
 
 ThreadPool::ThreadPool(int threads, CoreBudget& budget) : budget_(budget) {
-  CoreBudget::process();  // exists before a fork resets it
-  watch_forks();
   start_workers(threads);
 }
 
 ThreadPool::~ThreadPool() {
-  if (forks_ != fork_count.load()) {
-    // The workers stayed in the parent: there is no thread to join, only handles to forget.
-    new std::vector<std::thread>(std::move(workers_));
+  if (forks_ != fork_count()) {
+    forget(workers_);
     return;
   }
   awake_.store(kStop);
@@ -83,21 +75,21 @@ ThreadPool::~ThreadPool() {
   for (std::thread& t : workers_) t.join();
 }
 
-void ThreadPool::start_workers(int threads) {
-  forks_ = fork_count.load();
-  workers_.reserve(static_cast<size_t>(std::max(threads - 1, 0)));
+// A limit on threads or memory: those that run are enough to go on.
+void ThreadPool::start_workers(int threads) noexcept {
+  forks_ = fork_count();
   try {
+    workers_.reserve(static_cast<size_t>(std::max(threads - 1, 0)));
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { worker_loop(i); });
   } catch (const std::system_error&) {
-    // A limit on threads or memory: those that run are enough to go on.
+  } catch (const std::bad_alloc&) {
   }
 }
 
 // A child has the pool's memory, but not its workers.
-void ThreadPool::revive_after_fork() {
+void ThreadPool::revive_after_fork() noexcept {
   const int threads = this->threads();
-  new std::vector<std::thread>(std::move(workers_));  // forgotten, as above
-  workers_.clear();
+  forget(workers_);
   generation_.store(0);
   gate_.store(0);
   awake_.store(0);
@@ -105,9 +97,11 @@ void ThreadPool::revive_after_fork() {
 }
 
 void ThreadPool::begin_pass(const std::atomic<bool>* stop) {
+  const bool forked = forks_ != fork_count();
+  if ((depth_ > 0 && forked) || (depth_ == 0 && !watch_.enter())) throw_lost_by_fork();
   if (depth_++ > 0) return;
   stop_ = stop;
-  if (forks_ != fork_count.load(std::memory_order_relaxed)) revive_after_fork();
+  if (forked) revive_after_fork();
   budget_state_ = budget_.state();  // before: what changes meanwhile is seen by the first section
   held_ = budget_.enter(threads());
   wake(held_);
@@ -117,8 +111,9 @@ void ThreadPool::end_pass() {
   if (--depth_ > 0) return;
   stop_ = nullptr;
   awake_.store(0, std::memory_order_release);
-  budget_.leave(threads(), held_);
+  if (forks_ == fork_count()) budget_.leave(threads(), held_);  // a child's begins anew
   held_ = 0;
+  watch_.leave();
 }
 
 // From now on `threads` threads, the caller among them, take part.
@@ -127,22 +122,15 @@ void ThreadPool::wake(int threads) {
     awake_.notify_all();
 }
 
-void ThreadPool::work(int thread) {
+void ThreadPool::work(int thread) noexcept {
   for (;;) {
     const int64_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
-    if (begin >= n_ || stopped()) return;
-    invoke_(fn_, begin, std::min(begin + grain_, n_), thread);
-  }
-}
-
-// As work(); what a piece throws is kept for the caller, and no further piece is begun.
-void ThreadPool::work_or_fail(int thread) noexcept {
-  try {
-    work(thread);
-  } catch (...) {
-    next_.store(n_, std::memory_order_relaxed);
-    const std::lock_guard lock(failure_mutex_);
-    if (!failure_) failure_ = std::current_exception();
+    if (begin >= n_ || stopped() || failed_.load(std::memory_order_relaxed)) return;
+    try {
+      invoke_(fn_, begin, std::min(begin + grain_, n_), thread);
+    } catch (...) {
+      if (!failed_.exchange(true)) failure_ = std::current_exception();
+    }
   }
 }
 
@@ -167,14 +155,17 @@ void ThreadPool::run(int64_t n, int64_t grain, const void* fn, Invoke invoke) {
   gate_.store(kOpen, std::memory_order_release);
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
-  work_or_fail(0);
+  work(0);
   // Every piece has been taken; wait for the workers that still have one in hand.
   uint32_t inside = gate_.fetch_and(~kOpen, std::memory_order_acq_rel) & ~kOpen;
   while (inside != 0) {
     await_change(gate_, inside);
     inside = gate_.load(std::memory_order_acquire);
   }
-  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+  if (failed_.load(std::memory_order_relaxed)) {
+    failed_.store(false, std::memory_order_relaxed);
+    std::rethrow_exception(std::exchange(failure_, nullptr));
+  }
 }
 
 // Returns true when there is a section that this worker has not seen, false when it is to end.
@@ -200,7 +191,7 @@ void ThreadPool::worker_loop(int thread) {
     uint32_t gate = gate_.load(std::memory_order_relaxed);
     while (gate & kOpen) {
       if (!gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel)) continue;
-      work_or_fail(thread);
+      work(thread);
       if (gate_.fetch_sub(1, std::memory_order_acq_rel) == 1) gate_.notify_one();
       break;
     }

@@ -6,17 +6,18 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
-#include <mutex>
 #include <thread>
 #include <vector>
 
 #include "base/core_budget.h"
+#include "base/fork.h"
 
 namespace gemtp {
 
 class ThreadPool {
  public:
-  /// `threads` >= 1 counts the calling thread. A system that refuses a thread makes a smaller pool.
+  /// `threads` >= 1 counts the calling thread. A system that refuses a thread, or memory for one,
+  /// makes a smaller pool.
   explicit ThreadPool(int threads, CoreBudget& budget = CoreBudget::process());
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -27,7 +28,8 @@ class ThreadPool {
   int awake() const { return held_; }
 
   /// While one lives, sections follow each other closely. Passes may nest; one caller at a time.
-  /// When `stop`, the outermost pass's, becomes true, sections leave pieces out.
+  /// When `stop`, the outermost pass's, becomes true, sections leave pieces out. In a child that
+  /// was forked while the pool was in a pass there is no other: Error{kArgument}.
   class Pass {
    public:
     explicit Pass(ThreadPool& pool, const std::atomic<bool>* stop = nullptr) : pool_(pool) {
@@ -46,9 +48,10 @@ class ThreadPool {
 
   /// Calls fn(begin, end, thread) over [0, n) cut into pieces of at most `grain`, on all threads,
   /// and returns when every piece is done; one thread makes it one piece, unless it can be stopped.
-  /// Which thread runs which piece is not fixed, so fn's result must not depend on it. When fn
-  /// throws, pieces are left out and one of its exceptions is thrown here. fn must not call back
-  /// into the pool. One caller at a time.
+  /// Which thread
+  /// runs which piece is not fixed, so fn's result must not depend on it. What fn throws comes out
+  /// here, once no thread is at work any more: the first of several; then pieces have been left
+  /// out. fn must not call back into the pool. One caller at a time.
   template <class Fn>
   void parallel_for(int64_t n, int64_t grain, const Fn& fn) {
     if (n <= 0) return;
@@ -63,15 +66,15 @@ class ThreadPool {
 
  private:
   using Invoke = void (*)(const void* fn, int64_t begin, int64_t end, int thread);
-  void start_workers(int threads);
-  void revive_after_fork();
+  void start_workers(int threads) noexcept;
+  void revive_after_fork() noexcept;
   void wake(int threads);
   void run(int64_t n, int64_t grain, const void* fn, Invoke invoke);
-  void work(int thread);
-  void work_or_fail(int thread) noexcept;
+  void work(int thread) noexcept;
   bool await_section(int thread, uint32_t seen);
   void worker_loop(int thread);
 
+  ForkWatch watch_;  // of passes
   CoreBudget& budget_;
   uint64_t budget_state_ = 0;                // when last adjusted
   int held_ = 0;                             // threads at work, the caller among them
@@ -83,12 +86,12 @@ class ThreadPool {
   int64_t n_ = 0, grain_ = 1;
   const void* fn_ = nullptr;
   Invoke invoke_ = nullptr;
+  std::atomic<bool> failed_{false};  // a piece has thrown
+  std::exception_ptr failure_;       // written by whoever set failed_
   alignas(64) std::atomic<int64_t> next_{0};
   alignas(64) std::atomic<uint32_t> generation_{0};  // sections so far; what awake workers watch
   alignas(64) std::atomic<uint32_t> gate_{0};        // kOpen | number of workers inside the section
   alignas(64) std::atomic<int32_t> awake_{0};        // workers below this look for sections
-  std::mutex failure_mutex_;
-  std::exception_ptr failure_;  // the first of the section
   std::vector<std::thread> workers_;
 };
 

@@ -6,6 +6,7 @@
 #include <future>
 #include <limits>
 #include <map>
+#include <new>
 
 #include "backend/measuring_storage.h"
 #include "base/cpu_info.h"
@@ -116,7 +117,10 @@ std::shared_ptr<Engine> Engine::open(const std::string& target_path,
                                      const std::string& drafter_path,
                                      const EngineOptions& options) {
   options.check();
-  std::shared_ptr<Engine> e(new Engine);
+  // A child cannot end what threads of its parent have begun: it leaves such an engine as it is.
+  std::shared_ptr<Engine> e(new Engine, [](Engine* engine) {
+    if (!engine->watch_.lost()) delete engine;
+  });
   e->options_ = options;
   e->options_.progress = nullptr;  // whatever it holds on to is the caller's
   const ModelFiles files = ModelFiles::open(target_path, drafter_path);
@@ -251,6 +255,8 @@ void Engine::set_costs(const std::vector<VerifyCost>& verify, const std::vector<
 }
 
 std::unique_ptr<Session> Engine::take_session(const std::vector<int32_t>& prompt) {
+  const ForkWatch::Use use(watch_);
+  if (!use) throw_lost_by_fork();
   std::unique_ptr<Session> source;
   int64_t reuse = 0;
   {
@@ -281,6 +287,8 @@ std::unique_ptr<Session> Engine::take_session(const std::vector<int32_t>& prompt
 }
 
 std::unique_ptr<Session> Engine::try_new_session() {
+  const ForkWatch::Use use(watch_);
+  if (!use) throw_lost_by_fork();
   const int64_t bytes = full_cache_bytes(config_, options_, context_);
   KvBudget::Share share = KvBudget::take(kv_budget_, bytes);
   while (!share) {
@@ -308,10 +316,14 @@ std::unique_ptr<Session> Engine::new_session() {
              static_cast<long long>(full_cache_bytes(config_, options_, context_) / 1000000)));
 }
 
-void Engine::give_back(std::unique_ptr<Session> session) {
-  if (session->length() == 0) return;
+void Engine::give_back(std::unique_ptr<Session> session) noexcept {
+  const ForkWatch::Use use(watch_);
+  if (!use || session->length() == 0) return;
   const std::lock_guard<std::mutex> lock(sessions_mutex_);
-  idle_.push_back(std::move(session));
+  try {
+    idle_.push_back(std::move(session));
+  } catch (const std::bad_alloc&) {
+  }
 }
 
 void Engine::refuse_nested() const {
@@ -321,6 +333,8 @@ void Engine::refuse_nested() const {
 }
 
 void Engine::clear_cache() {
+  const ForkWatch::Use use(watch_);
+  if (!use) throw_lost_by_fork();
   const std::lock_guard<std::mutex> lock(sessions_mutex_);
   idle_.clear();
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "base/fork.h"
 #include "decode/depth.h"
 #include "decode/outputs.h"
 #include "decode/scheduler.h"
@@ -112,11 +113,13 @@ class Engine {
   /// itself if it goes on, a copy of it otherwise. give_back() keeps a session for later ones, as
   /// long as the budget has room for it. Error{kMemory} when sessions in use leave none.
   std::unique_ptr<Session> take_session(const std::vector<int32_t>& prompt);
-  std::unique_ptr<Session> new_session();  // empty
-  void give_back(std::unique_ptr<Session> session);
+  std::unique_ptr<Session> new_session();                     // empty
+  void give_back(std::unique_ptr<Session> session) noexcept;  // forgets it where memory is short
   /// Forgets all that were given back.
   void clear_cache();
   int64_t kv_budget() const { return kv_budget_->limit(); }
+  /// Of it, what sequences take: those in use and those that were given back.
+  int64_t kv_used() const { return kv_budget_->used(); }
 
   /// Error{kArgument} in a thread that is in a Turn: a caller's function that a pass has called
   /// would wait for that pass.
@@ -124,7 +127,8 @@ class Engine {
 
   class Hold {
    public:
-    explicit Hold(Engine& engine) : engine_(engine) {
+    explicit Hold(Engine& engine) : engine_(engine), use_(engine.watch_) {
+      if (!use_) throw_lost_by_fork();
       engine.refuse_nested();
       engine.mutex_.lock();
       engine.holder_ = std::this_thread::get_id();
@@ -137,10 +141,11 @@ class Engine {
 
    private:
     Engine& engine_;
+    const ForkWatch::Use use_;
   };
 
   /// One caller at a time has the engine: its scratch and, awake, its threads. With `stop`: as for
-  /// Backend::Pass.
+  /// Backend::Pass. Error{kArgument} in a child that was forked while one was at work.
   class Turn {
    public:
     explicit Turn(Engine& engine, const std::atomic<bool>* stop = nullptr)
@@ -159,6 +164,8 @@ class Engine {
   int64_t max_rows() const { return gemtp::max_rows(options_); }  // of one pass
   DepthEstimates& depth_estimates() { return depth_estimates_; }
   Scheduler& scheduler() { return scheduler_; }  // needs no Turn
+  /// Of all that locks and changes the engine.
+  ForkWatch& watch() { return watch_; }
   /// K/V that a row at this position reads over the weights that a token reads.
   double kv_share(int64_t position) const;
   const Weights& target_weights() const { return weights_; }
@@ -181,6 +188,7 @@ class Engine {
   std::unique_ptr<Outputs> outputs_;
   Scheduler scheduler_;
   uint64_t fingerprint_ = 0;
+  ForkWatch watch_;
   std::mutex mutex_;  // of a Turn
   std::atomic<std::thread::id> holder_;
   std::mutex sessions_mutex_;

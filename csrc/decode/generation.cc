@@ -115,6 +115,8 @@ std::vector<Emitted> Generation::step() {
   round_ = {};
   try {
     engine_->scheduler().run(*this);
+    seconds += monotonic_seconds() - start;
+    emit(round_, out);
   } catch (const Error& e) {
     if (e.kind() == ErrorKind::kCancelled)
       finish_ = FinishReason::kCancelled;
@@ -125,10 +127,13 @@ std::vector<Emitted> Generation::step() {
     failure_ = std::current_exception();
     throw;
   }
-  seconds += monotonic_seconds() - start;
-  emit(round_, out);
   if (done()) engine_->scheduler().leave(*this);
   return out;
+}
+
+std::unique_ptr<Session> Generation::release() {
+  if (session_ && !done() && !failure_) finish_ = FinishReason::kCancelled;
+  return std::move(session_);
 }
 
 SequenceRows Generation::prepare(const Share& share) {

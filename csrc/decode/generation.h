@@ -96,7 +96,8 @@ class Generation : private Participant {
   /// K/V of the prompt and of the tokens chosen, but for the last of them; null once released, and
   /// for max_tokens 0. Not during a step.
   const Session* session() const { return session_.get(); }
-  std::unique_ptr<Session> release() { return std::move(session_); }
+  /// A generation that was under way is cancelled by that.
+  std::unique_ptr<Session> release();
 
  private:
   bool prefilling() const override { return !prefilled_; }

@@ -1,9 +1,9 @@
 // How much memory the K/V caches of all sequences may take together.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 
 namespace gemtp {
 
@@ -12,6 +12,7 @@ class KvBudget {
   /// Bytes.
   explicit KvBudget(int64_t limit) : limit_(limit) {}
   int64_t limit() const { return limit_; }
+  int64_t used() const { return used_.load(); }
 
   /// A part of a budget, given back when the last copy goes.
   using Share = std::shared_ptr<void>;
@@ -23,15 +24,15 @@ class KvBudget {
 
  private:
   bool add(int64_t bytes) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (used_ + bytes > limit_) return false;
-    used_ += bytes;
+    int64_t used = used_.load();
+    do {
+      if (used + bytes > limit_) return false;
+    } while (!used_.compare_exchange_weak(used, used + bytes));
     return true;
   }
 
   const int64_t limit_;
-  std::mutex mutex_;
-  int64_t used_ = 0;
+  std::atomic<int64_t> used_{0};
 };
 
 }  // namespace gemtp

@@ -31,13 +31,21 @@ double patience(double pass_seconds) {
 
 }  // namespace
 
+Scheduler::Scheduler(Engine& engine) : engine_(engine) {
+  running_.reserve(static_cast<size_t>(kOutputRows));
+  expected_.reserve(static_cast<size_t>(kOutputRows));
+}
+
 void Scheduler::run(Participant& p) {
+  const ForkWatch::Use use(engine_.watch());
+  if (!use) throw_lost_by_fork();
   engine_.refuse_nested();
   std::unique_lock<std::mutex> lock(mutex_);
   std::erase(expected_, &p);
   if (p.cancelled()) throw_cancelled();
   if (p.left_ >= 0) p.slow_ = monotonic_seconds() - p.left_ > patience(pass_seconds_);
   Request request{&p, false, false, nullptr};
+  queue_.reserve(queue_.size() + running_.size() + 1);  // they may come back to it
   queue_.push_back(&request);
   changed_.notify_all();  // whoever waits for others
   while (!request.done) {
@@ -56,6 +64,11 @@ void Scheduler::run(Participant& p) {
 }
 
 void Scheduler::cancel(Participant& p) {
+  const ForkWatch::Use use(engine_.watch());
+  if (!use) {
+    p.cancelled_ = true;  // nothing runs it
+    return;
+  }
   const std::lock_guard<std::mutex> lock(mutex_);
   p.cancelled_ = true;
   for (const Request* r : running_)
@@ -64,6 +77,8 @@ void Scheduler::cancel(Participant& p) {
 }
 
 void Scheduler::leave(Participant& p) {
+  const ForkWatch::Use use(engine_.watch());
+  if (!use) return;
   const std::lock_guard<std::mutex> lock(mutex_);
   std::erase(expected_, &p);
   changed_.notify_all();
@@ -80,48 +95,55 @@ void Scheduler::await_others(std::unique_lock<std::mutex>& lock) {
 }
 
 // Those that are to run now: at most one for each row that can be given outputs.
-std::vector<Scheduler::Request*> Scheduler::take() {
-  std::vector<Request*> batch;
+void Scheduler::take() {
   const auto limit = static_cast<size_t>(std::min(kOutputRows, engine_.max_rows()));
-  for (auto it = queue_.begin(); it != queue_.end() && batch.size() < limit;) {
+  for (auto it = queue_.begin(); it != queue_.end() && running_.size() < limit;) {
     if ((*it)->participant->cancelled()) {
       ++it;  // its own thread takes it out
       continue;
     }
-    batch.push_back(*it);
+    running_.push_back(*it);
     it = queue_.erase(it);
   }
-  return batch;
 }
 
-void Scheduler::lead(std::unique_lock<std::mutex>& lock) {
+void Scheduler::lead(std::unique_lock<std::mutex>& lock) noexcept {
   leading_ = true;
   await_others(lock);
-  running_ = take();
+  take();
   stop_ = false;
-  const std::vector<Request*> batch = running_;
   lock.unlock();
   const double start = monotonic_seconds();
-  if (!batch.empty()) {
-    const Engine::Turn turn(engine_, &stop_);
-    run_pass(batch);
-  }
+  run_batch();
   lock.lock();
-  running_.clear();
   ended_ = monotonic_seconds();
   pass_seconds_ = ended_ - start;
   // Those that have not had their turn go first next time.
-  std::vector<Request*> again;
-  for (Request* r : batch) {
-    r->done = r->ran;
-    if (r->ran)
-      expected_.push_back(r->participant);
-    else
-      again.push_back(r);
+  for (auto it = running_.rbegin(); it != running_.rend(); ++it) {
+    (*it)->done = (*it)->ran;
+    if (!(*it)->ran) queue_.insert(queue_.begin(), *it);
   }
-  queue_.insert(queue_.begin(), again.begin(), again.end());
+  for (const Request* r : running_)
+    if (r->done) expected_.push_back(r->participant);
+  running_.clear();
   leading_ = false;
   changed_.notify_all();
+}
+
+// A pass for those in running_, which stays as it is meanwhile. What goes wrong is told to those
+// whom it concerns: all that had not run.
+void Scheduler::run_batch() noexcept {
+  if (running_.empty()) return;
+  try {
+    const Engine::Turn turn(engine_, &stop_);
+    run_pass(running_);
+  } catch (...) {
+    for (Request* r : running_) {
+      if (r->ran) continue;
+      r->error = std::current_exception();
+      r->ran = true;
+    }
+  }
 }
 
 // Of `budget` rows, those of the next of some prompts: an even share, in whole panels.
@@ -131,7 +153,7 @@ int64_t Scheduler::prompt_rows(int64_t budget, int64_t prompts) {
 }
 
 // Runs what fits; requests that have had their turn have run.
-void Scheduler::run_pass(const std::vector<Request*>& batch) {
+void Scheduler::run_pass(std::span<Request* const> batch) {
   Outputs& outputs = engine_.outputs();
   struct Part {
     Request* request;
@@ -139,6 +161,8 @@ void Scheduler::run_pass(const std::vector<Request*>& batch) {
   };
   std::vector<Part> parts;
   std::vector<SequenceRows> sequences;
+  parts.reserve(batch.size());  // first: what is in one is in the other
+  sequences.reserve(batch.size());
   int64_t rows = 0, wanted = 0;
   const auto prepare = [&](Request* r, const Participant::Share& share) {
     try {
@@ -195,7 +219,7 @@ void Scheduler::run_pass(const std::vector<Request*>& batch) {
   } catch (...) {
     if (stop_) return;
     if (parts.size() > 1) {  // one of them met what is wrong with the weights
-      for (const Part& part : parts) run_pass({part.request});
+      for (const Part& part : parts) run_pass({&part.request, 1});
       return;
     }
     parts[0].request->error = std::current_exception();

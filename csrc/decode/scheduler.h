@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "decode/depth.h"
@@ -67,7 +68,7 @@ class Scheduler {
   /// Most rows of a pass whose outputs are wanted.
   static constexpr int64_t kOutputRows = 128;
 
-  explicit Scheduler(Engine& engine) : engine_(engine) {}
+  explicit Scheduler(Engine& engine);
 
   /// Takes part in one pass. Throws what its prepare() or complete() threw, or the pass;
   /// Error{kCancelled} after cancel(): then it has not taken part.
@@ -86,15 +87,18 @@ class Scheduler {
   };
 
   void await_others(std::unique_lock<std::mutex>& lock);
-  std::vector<Request*> take();
-  void lead(std::unique_lock<std::mutex>& lock);
-  void run_pass(const std::vector<Request*>& batch);
+  void take();
+  void lead(std::unique_lock<std::mutex>& lock) noexcept;
+  void run_batch() noexcept;
+  void run_pass(std::span<Request* const> batch);
   static int64_t prompt_rows(int64_t budget, int64_t prompts);
 
   Engine& engine_;
   std::mutex mutex_;
   std::condition_variable changed_;
   bool leading_ = false;
+  // Whoever leads acts for others, who would wait for ever if it could fail: so these have room for
+  // all that a pass puts there.
   std::vector<Request*> queue_;          // that wait, in the order they came
   std::vector<Request*> running_;        // in the pass
   std::vector<Participant*> expected_;   // of the latest pass, not back yet

@@ -8,7 +8,9 @@ namespace gemtp {
 
 Session::Session(const Config& target, Storage& storage, int64_t context, int64_t max_rows,
                  bool kv_f16, KvBudget::Share share)
-    : share_(std::move(share)), kv_(target, storage, context, max_rows, kv_f16) {}
+    : share_(std::move(share)), kv_(target, storage, context, max_rows, kv_f16) {
+  tokens_.reserve(static_cast<size_t>(context));
+}
 
 int64_t Session::reusable(const std::vector<int32_t>& ids) const {
   const size_t n = std::min(ids.size(), tokens_.size());
@@ -31,10 +33,10 @@ void Session::copy(const Session& other, int64_t length) {
   tokens_.assign(other.tokens_.begin(), other.tokens_.begin() + length);
 }
 
-void Session::read(std::vector<int32_t> tokens, int64_t oldest,
+void Session::read(const std::vector<int32_t>& tokens, int64_t oldest,
                    const std::function<void(uint8_t* data, int64_t bytes)>& get) {
   kv_.read(static_cast<int64_t>(tokens.size()), oldest, get);
-  tokens_ = std::move(tokens);
+  tokens_ = tokens;
 }
 
 SequenceRows Session::rows(const int32_t* ids, int64_t m, int64_t want) {

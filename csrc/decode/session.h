@@ -31,7 +31,7 @@ class Session {
   /// other.kv().can_truncate(length).
   void copy(const Session& other, int64_t length);
   /// As KvCache::read(): the first of `tokens` are in the cache.
-  void read(std::vector<int32_t> tokens, int64_t oldest,
+  void read(const std::vector<int32_t>& tokens, int64_t oldest,
             const std::function<void(uint8_t* data, int64_t bytes)>& get);
 
   /// ids[0 .. m) as rows of a pass behind the cached tokens. After it: appended().
@@ -53,7 +53,7 @@ class Session {
  private:
   KvBudget::Share share_;
   KvCache kv_;
-  std::vector<int32_t> tokens_;
+  std::vector<int32_t> tokens_;  // as many as K/V; never allocates: there is room for the context
 };
 
 }  // namespace gemtp

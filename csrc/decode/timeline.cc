@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/fork.h"
 
 namespace gemtp {
 
@@ -25,29 +26,35 @@ void Timeline::append(const std::vector<int32_t>& ids) {
 void Timeline::begin(GenerationParams params) {
   end();
   auto next =
-      std::make_unique<Generation>(engine_, tokens_, std::move(params), std::move(session_));
-  const std::lock_guard<std::mutex> lock(mutex_);
-  generation_ = std::move(next);
+      std::make_shared<Generation>(engine_, tokens_, std::move(params), std::move(session_));
+  const std::lock_guard<std::mutex> lock(fork_mutex());
+  generation_.swap(next);  // the earlier one ends outside of the lock
 }
 
 std::vector<Emitted> Timeline::step() {
   if (!generation_)
     throw Error(ErrorKind::kArgument, "nothing is being generated; begin a generation first");
+  const size_t before = tokens_.size();
   std::vector<Emitted> out;
   try {
     out = generation_->step();
+    for (const Emitted& e : out) tokens_.push_back(e.id);
   } catch (...) {
+    tokens_.resize(before);
     end();
     throw;
   }
-  for (const Emitted& e : out) tokens_.push_back(e.id);
   if (generation_->done()) end();
   return out;
 }
 
 void Timeline::cancel() {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (generation_) generation_->cancel();
+  std::shared_ptr<Generation> generation;
+  {
+    const std::lock_guard<std::mutex> lock(fork_mutex());
+    generation = generation_;
+  }
+  if (generation) generation->cancel();
 }
 
 // K/V of tokens that were chosen but not given goes.

@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -32,7 +31,8 @@ class Timeline {
 
   /// Begins to generate behind all tokens. Errors as Generation's.
   void begin(GenerationParams params);
-  /// As Generation::step(); the tokens are part of the timeline.
+  /// As Generation::step(); the tokens are part of the timeline. After an error all is as before
+  /// the step, but for the generation, which has ended.
   std::vector<Emitted> step();
   /// Null before the first begin(). Stays after the end, for its stats, until the next begin().
   const Generation* generation() const { return generation_.get(); }
@@ -60,8 +60,8 @@ class Timeline {
   std::shared_ptr<Engine> engine_;
   std::vector<int32_t> tokens_;
   std::unique_ptr<Session> session_;  // null: none yet, or the generation has it
-  std::mutex mutex_;                  // of the pointer, between cancel() and the rest
-  std::unique_ptr<Generation> generation_;
+  // Changed under the fork_mutex(), under which cancel() reads it: a child can always lock that.
+  std::shared_ptr<Generation> generation_;
 };
 
 }  // namespace gemtp

@@ -49,6 +49,9 @@
  *    one of its own callbacks, is GEMTP_ERROR_BUSY and changes nothing.
  *  - Closing. A session keeps alive what it needs of a model that is closed. gemtp_session_close()
  *    may come from any thread and from callbacks: what the session is doing ends as if cancelled.
+ *  - fork(). A child uses what it has, also sessions. Where another thread was in a call on a model
+ *    or its sessions at that moment, the child's calls give GEMTP_ERROR_ARGUMENT, or _BUSY for the
+ *    session of that call: it opens the model again.
  *  - Callbacks come on the thread of the call, return 0 to go on and anything else to stop, and may
  *    call everything but what the rules above exclude. They must not throw or jump out.
  *  - Structs begin with their size, so that they can grow. The *_init() functions set it and fill

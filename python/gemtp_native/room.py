@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from .errors import OutOfMemoryError
+from .forking import begins_anew_in_child
 
 if TYPE_CHECKING:
     from .chat.reply import ReplyStream
@@ -22,8 +23,14 @@ class Room:
     may stay so for ever."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
         self._running: list[int] = []  # threads of those that have a stream
+        self.begin_in_child()
+        begins_anew_in_child(self)
+
+    def begin_in_child(self) -> None:
+        self._lock = threading.RLock()
+        thread = threading.get_ident()  # the only one that a child has
+        self._running = [t for t in self._running if t == thread]
         self._waiting: list[Callable[[], object]] = []  # to be called when one of them ends
 
     @contextmanager

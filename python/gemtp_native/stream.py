@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import _core
 from .closing import Closing
+from .forking import begins_anew_in_child
 from .log import logger
 from .results import DepthReport, Output, Stats, Token
 
@@ -36,13 +37,17 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
         self._generation: _core.Work | None = generation
         self._on_prompt = on_prompt
         self._on_close = on_close
-        self._working = threading.Lock()  # held by whoever lets the generation work
+        self.begin_in_child()
+        begins_anew_in_child(self)
         self._closed = False
         self._worker: ThreadPoolExecutor | None = None  # of async iteration
         self._pending: list[Token] = []
         self._tokens: list[Token] = []
         self._prompt_shown = -1
         self._record(generation)
+
+    def begin_in_child(self) -> None:
+        self._working = threading.Lock()  # held by whoever lets the generation work
 
     # ---------------------------------------------------------------- a round at a time
 

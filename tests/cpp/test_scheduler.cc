@@ -11,6 +11,14 @@
 #include "base/error.h"
 #include "decode/generation.h"
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define GEMTP_NO_FORK  // the thread sanitizer ends a child that starts threads
+#endif
+
 using namespace gemtp;
 
 namespace {
@@ -160,3 +168,55 @@ TEST_CASE("cancel before the first step, between steps and after the end") {
   CHECK(after.step().empty());
   CHECK(after.finish_reason() == FinishReason::kLength);
 }
+
+#if (defined(__unix__) || defined(__APPLE__)) && !defined(GEMTP_NO_FORK)
+namespace {
+
+// What a child that generates ends with: 0: the tokens that are expected, 1: an Error of the fork.
+int fork_and_run(std::shared_ptr<Engine>& engine, const Job& job,
+                 const std::vector<int32_t>& expected) {
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(20);
+    int code = 9;
+    try {
+      code = run(engine, job) == expected ? 0 : 8;
+    } catch (const Error& e) {
+      code = e.kind() == ErrorKind::kArgument ? 1 : 7;
+    }
+    engine.reset();
+    _exit(code);
+  }
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  REQUIRE(WIFEXITED(status));
+  return WEXITSTATUS(status);
+}
+
+}  // namespace
+
+TEST_CASE("a child that was forked while others generate is told, and does not wait") {
+  auto engine = open_demo(2), idle = open_demo(2);
+  const std::vector<Job> all = jobs(*engine, 4);
+  const std::vector<int32_t> expected = run(engine, all[0]);
+  CHECK(fork_and_run(engine, all[0], expected) == 0);
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> callers;
+  for (size_t i = 1; i < all.size(); ++i)
+    callers.emplace_back([&, i] {
+      while (!stop) run(engine, all[i]);
+    });
+  int told = 0;
+  for (int i = 0; i < 20; ++i) {
+    const int code = fork_and_run(engine, all[0], expected);
+    CHECK(code <= 1);
+    told += code;
+    CHECK(fork_and_run(idle, all[0], expected) == 0);
+  }
+  CHECK(told > 0);
+  stop = true;
+  for (std::thread& t : callers) t.join();
+  CHECK(run(engine, all[0]) == expected);
+  CHECK(fork_and_run(engine, all[0], expected) == 0);
+}
+#endif

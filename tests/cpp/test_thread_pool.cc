@@ -221,3 +221,20 @@ TEST_CASE("a forked child goes on with workers of its own") {
   CHECK(sum == 2 * 50 * 9);
 }
 #endif
+
+TEST_CASE("what a piece throws comes out of the section, and the next section is whole") {
+  for (int threads : {1, 2, 4}) {
+    ThreadPool pool(threads);
+    const ThreadPool::Pass pass(pool);
+    for (int64_t bad = 0; bad < 40; ++bad) {
+      const auto work = [bad](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i)
+          if (i == bad) throw std::runtime_error("a piece");
+      };
+      CHECK_THROWS_WITH(pool.parallel_for(40, 1, work), "a piece");
+      std::atomic<int64_t> sum{0};
+      pool.parallel_for(40, 1, [&](int64_t begin, int64_t end, int) { sum += end - begin; });
+      CHECK(sum == 40);
+    }
+  }
+}

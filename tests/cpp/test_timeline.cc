@@ -201,3 +201,19 @@ TEST_CASE("the budget bounds sequences in use, and drops earlier ones first") {
   options.kv_budget = one / 2;
   CHECK_THROWS_AS(open_demo(options), Error);
 }
+
+TEST_CASE("a step of a generation that was ended gives nothing") {
+  const auto t = begun(open_demo());
+  const auto length = static_cast<int64_t>(t->tokens().size());
+  for (int way = 0; way < 3; ++way) {
+    t->begin(params(20));
+    t->step();
+    if (way == 0) t->end();
+    if (way == 1) t->rewind(length - 3);
+    if (way == 2) t->append({5, 6, 7});
+    const std::vector<int32_t> before = t->tokens();
+    CHECK(t->step().empty());
+    CHECK(t->tokens() == before);
+    CHECK(t->generation()->finish_reason() == FinishReason::kCancelled);
+  }
+}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import subprocess
 import sys
 import threading
 import weakref
@@ -13,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..log import logger
 from . import trial
 
 if TYPE_CHECKING:
+    import subprocess
+
     from .. import _core
 
-_log = logging.getLogger("gemtp_native.grammar")
+_log = logger("grammar")
 
 LIMITS: dict[str, Any] = {"max_lexer_states": 50_000, "verbose_errors": False}
 """Of llguidance, there and here: what a text that is being followed may take."""
@@ -68,6 +69,8 @@ class Helper:
 
     def _started(self) -> subprocess.Popen[bytes] | None:
         if self._process is None and not self._missing:
+            import subprocess
+
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-I", str(Path(trial.__file__))],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import _core
 from ..errors import ArgumentError
+from ..forking import begins_anew_in_child
 from ..log import logger
 from . import trial
 from .compile import Source, failure
@@ -54,12 +55,16 @@ class Grammars:
     thread."""
 
     def __init__(self) -> None:
-        self._compiling = threading.Lock()
-        self._lock = threading.Lock()  # of what follows; nobody holds it for long
+        self.begin_in_child()
+        begins_anew_in_child(self)
         self._kept: OrderedDict[bytes, _Compiled] = OrderedDict()
         self._refusals: OrderedDict[bytes, str] = OrderedDict()
         self._tokenizer: LLTokenizer | None = None
-        self._helper: Helper | None = None
+
+    def begin_in_child(self) -> None:
+        self._compiling = threading.Lock()
+        self._lock = threading.Lock()  # of what is kept; nobody holds it for long
+        self._helper: Helper | None = None  # a process that answers one parent
 
     def constraint(self, engine: _core.Engine, source: Source | None) -> _core.Constraint | None:
         """For one generation. Raises ArgumentError for what cannot be compiled."""
