@@ -36,8 +36,7 @@ WORK = {
     "load": "gemtp.Model(target, drafter=drafter)",
     "load with progress": "gemtp.Model(target, drafter=drafter, progress=lambda f: None)",
     "encode": "_core.encode(2, np.ones(320000, np.float32))",
-    "logits_processor": "model.generate('a', max_tokens=400, "
-    "ignore_eos=True, logits_processor=slow)",
+    "logits_processor": "model.generate('a', max_tokens=400, logits_processor=slow)",
 }
 
 

@@ -234,8 +234,8 @@ void bind_timeline(py::module_& m) {
           return held(std::make_unique<Timeline>(std::move(engine)));
         }),
         py::arg("engine"))
-      .def_property_readonly("tokens",
-                             [](Held& t) { return t.use([](Timeline& x) { return x.tokens(); }); })
+      .def_property_readonly(
+          "tokens", [](Held& t) { return list_of(t.use([](Timeline& x) { return x.tokens(); })); })
       .def_property_readonly("cached",
                              [](Held& t) { return t.use([](Timeline& x) { return x.cached(); }); })
       .def_property_readonly(

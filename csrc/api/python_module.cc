@@ -43,6 +43,15 @@ py::object lossy(std::string_view s) {
       PyUnicode_DecodeUTF8(s.data(), static_cast<Py_ssize_t>(s.size()), "replace"));
 }
 
+py::list list_of(const std::vector<int32_t>& ids) {
+  py::list out;
+  for (const int32_t id : ids) {
+    const auto number = py::reinterpret_steal<py::object>(PyLong_FromLong(id));
+    if (!number || PyList_Append(out.ptr(), number.ptr()) != 0) throw py::error_already_set();
+  }
+  return out;
+}
+
 void check_signals() {
   call_python([] {
     if (PyErr_CheckSignals() != 0) throw py::error_already_set();
@@ -88,8 +97,12 @@ void bind_tokenizer(py::module_& m) {
           "encode",
           [](const Tokenizer& t, const py::object& text, bool add_bos, bool special) {
             const std::string s = utf8(text);
-            const ReleasedGil release;
-            return t.encode(s, add_bos, special);
+            std::vector<int32_t> ids;
+            {
+              const ReleasedGil release;
+              ids = t.encode(s, add_bos, special);
+            }
+            return list_of(ids);
           },
           py::arg("text"), py::arg("add_bos") = false, py::arg("special") = false)
       .def(
@@ -98,8 +111,12 @@ void bind_tokenizer(py::module_& m) {
              const std::vector<std::pair<size_t, size_t>>& literal) {
             std::vector<TextRange> ranges;
             for (const auto& [begin, end] : literal) ranges.push_back({begin, end});
-            const ReleasedGil release;
-            return t.encode_chat(text, ranges, true);
+            std::vector<int32_t> ids;
+            {
+              const ReleasedGil release;
+              ids = t.encode_chat(text, ranges, true);
+            }
+            return list_of(ids);
           },
           py::arg("text"), py::arg("literal"))
       .def(
@@ -110,8 +127,10 @@ void bind_tokenizer(py::module_& m) {
           py::arg("ids"), py::arg("special") = false)
       .def_property_readonly("vocab_size", &Tokenizer::vocab_size)
       .def_property_readonly("bos", &Tokenizer::bos)
-      .def_property_readonly("end_tokens", &Tokenizer::end_tokens)
-      .def_property_readonly("suppressed", &Tokenizer::suppressed)
+      .def_property_readonly("end_tokens",
+                             [](const Tokenizer& t) { return list_of(t.end_tokens()); })
+      .def_property_readonly("suppressed",
+                             [](const Tokenizer& t) { return list_of(t.suppressed()); })
       .def_property_readonly("control_tokens",
                              [](const Tokenizer& t) {
                                py::list out;

@@ -76,6 +76,9 @@ pybind11::dict sampling_dict(const GgufFile& file);
 /// Lets Ctrl-C, or another signal that Python handles, end work that has released the GIL.
 void check_signals();
 
+/// list[int]. pybind11's own conversion crashes where memory runs out meanwhile.
+pybind11::list list_of(const std::vector<int32_t>& ids);
+
 template <class T>
 pybind11::array_t<T> array_of(const std::vector<T>& values) {
   return pybind11::array_t<T>(static_cast<pybind11::ssize_t>(values.size()), values.data());
