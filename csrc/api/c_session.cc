@@ -1,4 +1,4 @@
-// The C ABI's part on sessions: one timeline each.
+// The C ABI's part on sessions: one session each.
 #include <atomic>
 #include <memory>
 #include <utility>
@@ -9,7 +9,7 @@
 #include "api/c_text.h"
 #include "decode/engine.h"
 #include "decode/generation.h"
-#include "decode/timeline.h"
+#include "decode/session.h"
 #include "gemtp.h"
 
 namespace gemtp {
@@ -17,7 +17,7 @@ namespace {
 
 class CSession {
  public:
-  explicit CSession(std::unique_ptr<Timeline> t) : timeline(std::move(t)) {}
+  explicit CSession(std::unique_ptr<Session> t) : session(std::move(t)) {}
 
   /// One call at a time has the session.
   class Call {
@@ -40,7 +40,7 @@ class CSession {
   /// From any thread. Counts from the moment a generation was asked for.
   void cancel() {
     cancelled_ = true;
-    timeline->cancel();
+    session->cancel();
   }
   /// As cancel(), also for what begins later: the session was closed.
   void close() {
@@ -52,7 +52,7 @@ class CSession {
   gemtp_token token(size_t index) const;
   gemtp_stats stats() const;
 
-  const std::unique_ptr<Timeline> timeline;
+  const std::unique_ptr<Session> session;
   std::vector<Emitted> emitted;  // by the latest step, with what was held back at the end
   std::vector<std::vector<gemtp_logprob>> top;  // of each
 
@@ -67,18 +67,18 @@ void CSession::begin(GenerationParams params) {
   cancelled_ = false;
   stopped_ = false;
   emitted.clear();
-  timeline->begin(std::move(params));
+  session->begin(std::move(params));
 }
 
 void CSession::step() {
-  if (cancelled_ || closed_) timeline->cancel();
+  if (cancelled_ || closed_) session->cancel();
   emitted.clear();
   top.clear();
-  const Generation* generation = timeline->generation();
+  const Generation* generation = session->generation();
   const bool was_done = generation && generation->done();
-  const auto before = static_cast<int64_t>(timeline->tokens().size());
+  const auto before = static_cast<int64_t>(session->tokens().size());
   try {
-    std::vector<Emitted> out = timeline->step();
+    std::vector<Emitted> out = session->step();
     if (!was_done && generation->done() && !generation->tail().empty()) {
       out.emplace_back();
       out.back().text = generation->tail();
@@ -89,15 +89,15 @@ void CSession::step() {
     }
     emitted = std::move(out);
   } catch (...) {
-    timeline->rewind(before);  // the caller has not seen what came behind
+    session->rewind(before);  // the caller has not seen what came behind
     throw;
   }
 }
 
 // False when the callback stops.
 bool CSession::tell_prompt(const gemtp_generate_options& o, int64_t* told) const {
-  const int64_t total = timeline->generation()->stats().prompt_tokens;
-  const int64_t done = std::min(timeline->cached(), total);
+  const int64_t total = session->generation()->stats().prompt_tokens;
+  const int64_t done = std::min(session->cached(), total);
   if (!o.on_prompt || *told == total || *told == done) return true;
   *told = done;
   return o.on_prompt(done, total, o.user) == 0;
@@ -106,20 +106,20 @@ bool CSession::tell_prompt(const gemtp_generate_options& o, int64_t* told) const
 void CSession::generate(const gemtp_generate_options& o) {
   int64_t told = -1;
   bool go_on = tell_prompt(o, &told);
-  while (go_on && !timeline->generation()->done()) {
-    const size_t before = timeline->tokens().size();
+  while (go_on && !session->generation()->done()) {
+    const size_t before = session->tokens().size();
     step();
     go_on = tell_prompt(o, &told);
     for (size_t i = 0; go_on && o.on_token && i < emitted.size(); ++i) {
       const gemtp_token t = token(i);
       go_on = o.on_token(&t, o.user) == 0;
       // The session ends with what the caller has seen.
-      if (!go_on && t.id >= 0) timeline->rewind(static_cast<int64_t>(before + i + 1));
+      if (!go_on && t.id >= 0) session->rewind(static_cast<int64_t>(before + i + 1));
     }
   }
   if (go_on) return;
   stopped_ = true;
-  timeline->end();
+  session->end();
 }
 
 int32_t source_of(DraftSource source) {
@@ -138,7 +138,7 @@ int32_t source_of(DraftSource source) {
 
 gemtp_finish CSession::finish() const {
   if (stopped_) return GEMTP_FINISH_CANCELLED;
-  switch (timeline->generation() ? timeline->generation()->finish_reason() : FinishReason::kNone) {
+  switch (session->generation() ? session->generation()->finish_reason() : FinishReason::kNone) {
     case FinishReason::kNone:
       return GEMTP_UNFINISHED;
     case FinishReason::kStop:
@@ -174,7 +174,7 @@ gemtp_token CSession::token(size_t index) const {
 gemtp_stats CSession::stats() const {
   gemtp_stats out{};
   out.finish = finish();
-  const Generation* generation = timeline->generation();
+  const Generation* generation = session->generation();
   if (!generation) return out;
   const GenerationStats& s = generation->stats();
   out.rounds = s.rounds;
@@ -186,7 +186,7 @@ gemtp_stats CSession::stats() const {
   out.grammar_accepted = s.grammar_accepted;
   out.prompt_tokens = s.prompt_tokens;
   out.cached_tokens = s.cached_tokens;
-  out.prompt_done = std::min(timeline->cached(), s.prompt_tokens);
+  out.prompt_done = std::min(session->cached(), s.prompt_tokens);
   out.tokens = s.tokens;
   out.prompt_seconds = s.prompt_seconds;
   out.decode_seconds = s.decode_seconds;
@@ -265,8 +265,8 @@ Handles<gemtp_session, CSession>& sessions() {
   return *all;
 }
 
-gemtp_session* open_session(std::unique_ptr<Timeline> timeline) {
-  return sessions().add(std::make_shared<CSession>(std::move(timeline)));
+gemtp_session* open_session(std::unique_ptr<Session> session) {
+  return sessions().add(std::make_shared<CSession>(std::move(session)));
 }
 
 // Runs fn with the session to itself.
@@ -291,7 +291,7 @@ gemtp_status gemtp_session_open(gemtp_model* model, gemtp_session** session, cha
   return guarded(error, error_size, [&] {
     const auto engine = models().get(model);
     need(session, "the pointer for the session");
-    *session = open_session(std::make_unique<Timeline>(engine));
+    *session = open_session(std::make_unique<Session>(engine));
   });
 }
 
@@ -302,13 +302,13 @@ void gemtp_session_close(gemtp_session* session) {
 gemtp_status gemtp_session_append(gemtp_session* session, const int32_t* ids, size_t count,
                                   char* error, size_t error_size) {
   return guarded_call(session, error, error_size,
-                      [&](CSession& s) { s.timeline->append(ids_of(ids, count)); });
+                      [&](CSession& s) { s.session->append(ids_of(ids, count)); });
 }
 
 gemtp_status gemtp_session_append_text(gemtp_session* session, const char* text, size_t length,
                                        int32_t flags, char* error, size_t error_size) {
   return guarded_call(session, error, error_size, [&](CSession& s) {
-    s.timeline->append(encode(*s.timeline->engine(), text_of(text, length, "text"), flags));
+    s.session->append(encode(*s.session->engine(), text_of(text, length, "text"), flags));
   });
 }
 
@@ -316,30 +316,30 @@ gemtp_status gemtp_session_assign(gemtp_session* session, const int32_t* ids, si
                                   char* error, size_t error_size) {
   return guarded_call(session, error, error_size, [&](CSession& s) {
     const std::vector<int32_t> all = ids_of(ids, count);
-    if (count) s.timeline->engine()->check_ids(all, 0);
-    const std::vector<int32_t>& have = s.timeline->tokens();
+    if (count) s.session->engine()->check_ids(all, 0);
+    const std::vector<int32_t>& have = s.session->tokens();
     const auto common = std::mismatch(have.begin(), have.end(), all.begin(), all.end()).second;
-    s.timeline->rewind(common - all.begin());
-    s.timeline->append({common, all.end()});
+    s.session->rewind(common - all.begin());
+    s.session->append({common, all.end()});
   });
 }
 
 gemtp_status gemtp_session_tokens(gemtp_session* session, int32_t* ids, size_t capacity,
                                   size_t* count, char* error, size_t error_size) {
   return guarded_call(session, error, error_size,
-                      [&](CSession& s) { copy_out(s.timeline->tokens(), ids, capacity, count); });
+                      [&](CSession& s) { copy_out(s.session->tokens(), ids, capacity, count); });
 }
 
 gemtp_status gemtp_session_rewind(gemtp_session* session, int64_t length, char* error,
                                   size_t error_size) {
-  return guarded_call(session, error, error_size, [&](CSession& s) { s.timeline->rewind(length); });
+  return guarded_call(session, error, error_size, [&](CSession& s) { s.session->rewind(length); });
 }
 
 gemtp_status gemtp_session_fork(gemtp_session* session, gemtp_session** fork, char* error,
                                 size_t error_size) {
   return guarded_call(session, error, error_size, [&](CSession& s) {
     need(fork, "the pointer for the fork");
-    *fork = open_session(s.timeline->fork());
+    *fork = open_session(s.session->fork());
   });
 }
 
@@ -347,7 +347,7 @@ gemtp_status gemtp_session_save(gemtp_session* session, const char* path, char* 
                                 size_t error_size) {
   return guarded_call(session, error, error_size, [&](CSession& s) {
     need(path, "path");
-    s.timeline->save(path);
+    s.session->save(path);
   });
 }
 
@@ -357,7 +357,7 @@ gemtp_status gemtp_session_restore(gemtp_model* model, const char* path, gemtp_s
     const auto engine = models().get(model);
     need(path, "path");
     need(session, "the pointer for the session");
-    *session = open_session(Timeline::restore(engine, path));
+    *session = open_session(Session::restore(engine, path));
   });
 }
 
@@ -384,7 +384,7 @@ gemtp_status gemtp_session_generate(gemtp_session* session, const gemtp_generate
                                     char* error, size_t error_size) {
   return guarded_call(session, error, error_size, [&](CSession& s) {
     const gemtp_generate_options o = with_defaults(options);
-    s.begin(params_of(o, *s.timeline->engine()));
+    s.begin(params_of(o, *s.session->engine()));
     s.generate(o);
   });
 }
@@ -396,7 +396,7 @@ gemtp_status gemtp_session_cancel(gemtp_session* session, char* error, size_t er
 gemtp_status gemtp_session_begin(gemtp_session* session, const gemtp_generate_options* options,
                                  char* error, size_t error_size) {
   return guarded_call(session, error, error_size, [&](CSession& s) {
-    s.begin(params_of(with_defaults(options), *s.timeline->engine()));
+    s.begin(params_of(with_defaults(options), *s.session->engine()));
   });
 }
 

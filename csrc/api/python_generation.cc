@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "decode/choose.h"
 #include "decode/generation.h"
-#include "decode/timeline.h"
+#include "decode/session.h"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -134,12 +134,12 @@ class Exclusive {
 
 const Generation& generation_of(const Generation& g) { return g; }
 
-const Generation& generation_of(const Timeline& t) {
+const Generation& generation_of(const Session& t) {
   if (!t.generation()) throw Error(ErrorKind::kArgument, "nothing has been generated yet");
   return *t.generation();
 }
 
-// step(), cancel() and what a generation reports, of a Generation or a Timeline.
+// step(), cancel() and what a generation reports, of a Generation or a Session.
 template <class T>
 void bind_steps(py::class_<Exclusive<T>>& c) {
   using Held = Exclusive<T>;
@@ -224,56 +224,56 @@ void bind_params(py::module_& m) {
       .def_readwrite("logits_processor", &PythonParams::processor);
 }
 
-void bind_timeline(py::module_& m) {
-  using Held = Exclusive<Timeline>;
-  Class<Held> c(m, "Timeline");
-  const auto held = [](std::unique_ptr<Timeline> timeline) {
-    return std::make_unique<Held>(std::move(timeline));
+void bind_session(py::module_& m) {
+  using Held = Exclusive<Session>;
+  Class<Held> c(m, "Session");
+  const auto held = [](std::unique_ptr<Session> session) {
+    return std::make_unique<Held>(std::move(session));
   };
   c.def(py::init([held](std::shared_ptr<Engine> engine) {
-          return held(std::make_unique<Timeline>(std::move(engine)));
+          return held(std::make_unique<Session>(std::move(engine)));
         }),
         py::arg("engine"))
       .def_property_readonly(
-          "tokens", [](Held& t) { return list_of(t.use([](Timeline& x) { return x.tokens(); })); })
+          "tokens", [](Held& t) { return list_of(t.use([](Session& x) { return x.tokens(); })); })
       .def_property_readonly("cached",
-                             [](Held& t) { return t.use([](Timeline& x) { return x.cached(); }); })
+                             [](Held& t) { return t.use([](Session& x) { return x.cached(); }); })
       .def_property_readonly(
-          "generating", [](Held& t) { return t.use([](Timeline& x) { return x.generating(); }); })
+          "generating", [](Held& t) { return t.use([](Session& x) { return x.generating(); }); })
       .def(
           "append",
           [](Held& t, const std::vector<int32_t>& ids) {
-            t.work([&](Timeline& x) { x.append(ids); });
+            t.work([&](Session& x) { x.append(ids); });
           },
           py::arg("ids"))
       .def(
           "begin",
           [](Held& t, const PythonParams& p) {
             GenerationParams params = p.params();
-            t.work([&](Timeline& x) { x.begin(std::move(params)); });
+            t.work([&](Session& x) { x.begin(std::move(params)); });
           },
           py::arg("params"))
-      .def("end", [](Held& t) { t.work([](Timeline& x) { x.end(); }); })
+      .def("end", [](Held& t) { t.work([](Session& x) { x.end(); }); })
       .def(
-          "rewind", [](Held& t, int64_t length) { t.work([&](Timeline& x) { x.rewind(length); }); },
+          "rewind", [](Held& t, int64_t length) { t.work([&](Session& x) { x.rewind(length); }); },
           py::arg("length"))
-      .def("fork", [held](Held& t) { return held(t.work([](Timeline& x) { return x.fork(); })); })
+      .def("fork", [held](Held& t) { return held(t.work([](Session& x) { return x.fork(); })); })
       .def(
           "save",
           [](Held& t, const py::object& path) {
-            t.work([p = path_of(path)](Timeline& x) { x.save(p); });
+            t.work([p = path_of(path)](Session& x) { x.save(p); });
           },
           py::arg("path"))
       .def_static(
           "restore",
           [held](std::shared_ptr<Engine> engine, const py::object& path) {
             const std::string p = path_of(path);
-            std::unique_ptr<Timeline> timeline;
+            std::unique_ptr<Session> session;
             {
               const ReleasedGil release;
-              timeline = Timeline::restore(std::move(engine), p);
+              session = Session::restore(std::move(engine), p);
             }
-            return held(std::move(timeline));
+            return held(std::move(session));
           },
           py::arg("engine"), py::arg("path"));
   bind_steps(c);
@@ -295,7 +295,7 @@ void bind_generation(py::module_& m) {
             }),
         py::arg("engine"), py::arg("prompt"), py::arg("params"));
   bind_steps(c);
-  bind_timeline(m);
+  bind_session(m);
 }
 
 }  // namespace gemtp

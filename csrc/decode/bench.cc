@@ -28,9 +28,9 @@ Bench::Bench(std::shared_ptr<Engine> engine, bool plain_head)
       ids_(arbitrary_tokens(engine_->context(), engine_->config().vocab)),
       h_(static_cast<size_t>(engine_->config().hidden), 0.5f),
       greedy_({}, {}, static_cast<int32_t>(engine_->config().vocab)) {
-  const Engine::Turn turn(*engine_);
-  session_ = std::make_unique<Session>(engine_->config(), engine_->backend(), engine_->context(),
-                                       engine_->max_rows(), engine_->options().kv_f16);
+  const Engine::Exclusive exclusive(*engine_);
+  sequence_ = std::make_unique<Sequence>(engine_->config(), engine_->backend(), engine_->context(),
+                                         engine_->max_rows(), engine_->options().kv_f16);
   if (!plain_head || !ordered_head()) return;
   const std::shared_ptr<const GgufFile>& file = engine_->drafter_weights().file;
   plain_config_ = read_config(*file);
@@ -56,18 +56,18 @@ void Bench::need_room(int64_t context, int64_t rows) const {
 }
 
 void Bench::need_noise() {
-  if (!noisy_) session_->fill_with_noise(engine_->backend());
+  if (!noisy_) sequence_->fill_with_noise(engine_->backend());
   noisy_ = true;
 }
 
 double Bench::prefill(int64_t tokens) {
   if (tokens < 1) throw Error(ErrorKind::kArgument, "a prompt has at least one token");
   need_room(0, tokens);
-  const Engine::Turn turn(*engine_);
-  session_->jump(0);
+  const Engine::Exclusive exclusive(*engine_);
+  sequence_->jump(0);
   const double start = monotonic_seconds();
-  session_->prefill(engine_->target(), ids_.data(), tokens, engine_->options().prefill_chunk,
-                    head_output(greedy_), outputs_);
+  sequence_->prefill(engine_->target(), ids_.data(), tokens, engine_->options().prefill_chunk,
+                     head_output(greedy_), outputs_);
   outputs_.choose(0, greedy_, tokens, TokenHistory());
   return monotonic_seconds() - start;
 }
@@ -77,12 +77,12 @@ double Bench::verify(int64_t context, int64_t rows) {
     throw Error(ErrorKind::kArgument, format("a pass verifies between 1 and %d rows, not %lld",
                                              kMaxDraft + 1, static_cast<long long>(rows)));
   need_room(context, rows);
-  const Engine::Turn turn(*engine_);
+  const Engine::Exclusive exclusive(*engine_);
   need_noise();
-  session_->jump(context);
+  sequence_->jump(context);
   const double start = monotonic_seconds();
-  session_->forward(engine_->target(), ids_.data() + context, rows, rows, head_output(greedy_),
-                    outputs_);
+  sequence_->forward(engine_->target(), ids_.data() + context, rows, rows, head_output(greedy_),
+                     outputs_);
   for (int64_t i = 0; i < rows; ++i) outputs_.choose(i, greedy_, context + 1 + i, TokenHistory());
   return monotonic_seconds() - start;
 }
@@ -98,13 +98,13 @@ double Bench::draft(int64_t context, int steps, bool plain_head) {
   if (context < 1)
     throw Error(ErrorKind::kArgument, "drafting needs at least one position of context");
   need_room(context, 1);
-  const Engine::Turn turn(*engine_);
+  const Engine::Exclusive exclusive(*engine_);
   need_noise();
-  session_->jump(context);
+  sequence_->jump(context);
   Drafter& drafter = plain_head ? *plain_ : engine_->drafter();
   std::fill(h_.begin(), h_.end(), 0.5f);
   const double start = monotonic_seconds();
-  drafter.begin_round(session_->kv(), context);
+  drafter.begin_round(sequence_->kv(), context);
   int32_t token = ids_[static_cast<size_t>(context)];
   for (int i = 0; i < steps; ++i) {
     drafter.step(token, h_.data(), h_.data());

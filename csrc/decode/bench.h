@@ -9,7 +9,7 @@
 
 #include "decode/choose.h"
 #include "decode/engine.h"
-#include "decode/session.h"
+#include "decode/sequence.h"
 
 namespace gemtp {
 
@@ -43,9 +43,9 @@ class Bench {
   Config plain_config_;
   Weights plain_weights_;
   std::unique_ptr<Drafter> plain_;
-  std::unique_ptr<Session> session_;
+  std::unique_ptr<Sequence> sequence_;
   Outputs outputs_;
-  bool noisy_ = false;        // every slot of the session holds something
+  bool noisy_ = false;        // every slot of the sequence holds something
   std::vector<int32_t> ids_;  // rows to run: arbitrary tokens
   std::vector<float> h_;      // [hidden]
   Chooser greedy_;

@@ -39,10 +39,10 @@ const char* draft_source_name(DraftSource source) {
 }
 
 void DepthControl::begin(double context, int limit, int lookup_tokens, int lookup_match,
-                         const Company& company, int forced_tokens) {
+                         const Others& others, int forced_tokens) {
   const CostModel& costs = estimates_.costs;
-  context_ = context + company.context;
-  company_ = company;
+  context_ = context + others.context;
+  others_ = others;
   limit_ = std::clamp(limit, 0, std::min(CostModel::kMaxRows - 1, 2 * estimates_.deepest + 1));
   lookup_match_ = lookup_match;
   depth_ = 0;
@@ -57,7 +57,7 @@ void DepthControl::begin(double context, int limit, int lookup_tokens, int looku
   expected_.clear();
   lookup_chances_.clear();
   for (int k = 0; k <= limit_; ++k) {
-    const int rows = company.rows + k + 1;
+    const int rows = others.rows + k + 1;
     const double benefit = kBenefitOfDoubt * costs.doubt(rows, usual_, context_);
     const double cost = costs.verify(rows, context_) * std::exp(-benefit);
     verify_.push_back(k ? std::max(cost, verify_.back()) : cost);  // more rows never cost less
@@ -72,7 +72,7 @@ void DepthControl::begin(double context, int limit, int lookup_tokens, int looku
     lookup_chances_.push_back(
         estimates_.lookup.predict(recent_lookup_, j, lookup_confidence(lookup_match + j)));
 
-  const double plain = (company.tokens + 1) / verify_[0];
+  const double plain = (others.tokens + 1) / verify_[0];
   const Plan drafter = best(expected_, forced), lookup = best(lookup_chances_, limit_);
   rate_ = std::max({plain, drafter.rate, lookup.rate});
   if (lookup.depth > 0 && lookup.rate >= std::max(plain, drafter.rate)) {
@@ -88,7 +88,7 @@ void DepthControl::begin(double context, int limit, int lookup_tokens, int looku
 // The depth of the most tokens per second, where the first `free` drafts need no draft steps.
 DepthControl::Plan DepthControl::best(const std::vector<double>& chances, int free) const {
   Plan plan;
-  double tokens = company_.tokens + 1, all = 1;
+  double tokens = others_.tokens + 1, all = 1;
   for (size_t k = 1; k <= chances.size(); ++k) {
     all *= chances[k - 1];
     tokens += all;
@@ -166,7 +166,7 @@ void DepthControl::end(const RoundOutcome& outcome) {
   const int verified = depth();
   if (outcome.rows <= CostModel::kMaxRows)
     costs.observe_verify(outcome.rows, context_, outcome.verify_seconds);
-  usual_ = company_.rows + depth_ + 1;
+  usual_ = others_.rows + depth_ + 1;
   since_refresh_ = refresh_ ? 0 : since_refresh_ + (depth_ > 0);
   const int agreed =
       source_ == DraftSource::kLookup ? outcome.lookup_agreed : outcome.drafter_agreed;
@@ -193,8 +193,8 @@ void DepthControl::end(const RoundOutcome& outcome) {
     return;
   }
   since_peek_ = 0;
-  // Those in company hold each other up, so they share what peeks may cost.
-  const double share = (1 + company_.rows) * draft_[1] / verify_[0];
+  // Those in others hold each other up, so they share what peeks may cost.
+  const double share = (1 + others_.rows) * draft_[1] / verify_[0];
   const auto interval = [share](double budget) {
     return static_cast<int>(
         std::clamp(std::ceil(share / budget), 1.0, static_cast<double>(kLongestPeekInterval)));

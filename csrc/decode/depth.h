@@ -42,7 +42,7 @@ struct DepthEstimates {
 };
 
 /// Other sequences' rows in the same pass.
-struct Company {
+struct Others {
   int rows = 0;        // to be verified
   double tokens = 0;   // expected of them
   double context = 0;  // as in CostModel, all together
@@ -71,11 +71,11 @@ class DepthControl {
 
   /// context: as in CostModel. limit: most drafts that can become tokens. The look-up offers
   /// `lookup_tokens`, behind `lookup_match` tokens that agree with those before their model. With
-  /// company it is the tokens of all that count, and the time of the pass that all share.
+  /// others it is the tokens of all that count, and the time of the pass that all share.
   /// forced_tokens: of the grammar, as the first drafts; they are given to forced() next, unless
   /// the look-up has been chosen.
   void begin(double context, int limit, int lookup_tokens, int lookup_match,
-             const Company& company = {}, int forced_tokens = 0);
+             const Others& others = {}, int forced_tokens = 0);
   /// Whether the drafter should propose a further token.
   bool more() const { return more_; }
   /// It did, with this probability. 0 to 1.
@@ -110,7 +110,7 @@ class DepthControl {
 
   // The round.
   double context_ = 0;
-  Company company_;
+  Others others_;
   int limit_ = 0, lookup_match_ = 0;
   DraftSource source_ = DraftSource::kNone;
   bool more_ = false;

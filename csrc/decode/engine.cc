@@ -24,10 +24,10 @@ namespace {
 constexpr int64_t kFullCaches = 16;
 
 // Tokens at the end of an earlier sequence that are not worth keeping it for.
-constexpr int64_t kRetold = 64;
+constexpr int64_t kReprocessedTokens = 64;
 
 // Of each tensor, the bytes that tell it from another.
-constexpr uint64_t kTellingBytes = 4096;
+constexpr uint64_t kFingerprintBytes = 4096;
 
 uint64_t fingerprint_of(const GgufFile& file) {
   Hash64 hash;
@@ -35,7 +35,7 @@ uint64_t fingerprint_of(const GgufFile& file) {
     hash.add(t.name.data(), t.name.size());
     hash.add(&t.type, sizeof t.type);
     hash.add(t.shape.data(), t.shape.size() * sizeof(int64_t));
-    const std::vector<uint8_t> bytes = file.bytes_of(t, kTellingBytes);
+    const std::vector<uint8_t> bytes = file.bytes_of(t, kFingerprintBytes);
     hash.add(bytes.data(), bytes.size());
   }
   return hash.value();
@@ -238,7 +238,7 @@ void Engine::set_costs(const std::vector<VerifyCost>& verify, const std::vector<
                   format("a measured draft step is %d; it must be 0 or 1", d.step));
     if (d.step == 0) first[d.context] = d.seconds;
   }
-  const Turn turn(*this);
+  const Exclusive exclusive(*this);
   CostModel& costs = depth_estimates_.costs;
   // Medians of several samples each: as good as a few single times. The first contexts come last,
   // so that the estimate ends where most texts begin.
@@ -254,13 +254,13 @@ void Engine::set_costs(const std::vector<VerifyCost>& verify, const std::vector<
   }
 }
 
-std::unique_ptr<Session> Engine::take_session(const std::vector<int32_t>& prompt) {
+std::unique_ptr<Sequence> Engine::take_sequence(const std::vector<int32_t>& prompt) {
   const ForkWatch::Use use(watch_);
   if (!use) throw_lost_by_fork();
-  std::unique_ptr<Session> source;
+  std::unique_ptr<Sequence> source;
   int64_t reuse = 0;
   {
-    const std::lock_guard<std::mutex> lock(sessions_mutex_);
+    const std::lock_guard<std::mutex> lock(sequences_mutex_);
     auto best = idle_.end();
     for (auto it = idle_.begin(); it != idle_.end(); ++it)
       if (const int64_t n = (*it)->reusable(prompt); n > reuse) {
@@ -272,11 +272,11 @@ std::unique_ptr<Session> Engine::take_session(const std::vector<int32_t>& prompt
       idle_.erase(best);
     }
   }
-  if (!source) return new_session();
+  if (!source) return new_sequence();
   // A conversation goes on where it was, but for a few tokens at its end; anything else may be
   // begun again from where the two part.
-  if (source->length() - reuse > kRetold) {
-    if (std::unique_ptr<Session> copy = try_new_session()) {
+  if (source->length() - reuse > kReprocessedTokens) {
+    if (std::unique_ptr<Sequence> copy = try_new_sequence()) {
       copy->copy(*source, reuse);
       give_back(std::move(source));
       return copy;
@@ -286,28 +286,28 @@ std::unique_ptr<Session> Engine::take_session(const std::vector<int32_t>& prompt
   return source;
 }
 
-std::unique_ptr<Session> Engine::try_new_session() {
+std::unique_ptr<Sequence> Engine::try_new_sequence() {
   const ForkWatch::Use use(watch_);
   if (!use) throw_lost_by_fork();
   const int64_t bytes = full_cache_bytes(config_, options_, context_);
-  KvBudget::Share share = KvBudget::take(kv_budget_, bytes);
-  while (!share) {
-    std::unique_ptr<Session> oldest;
+  KvBudget::Reservation reservation = KvBudget::take(kv_budget_, bytes);
+  while (!reservation) {
+    std::unique_ptr<Sequence> oldest;
     {
-      const std::lock_guard<std::mutex> lock(sessions_mutex_);
+      const std::lock_guard<std::mutex> lock(sequences_mutex_);
       if (idle_.empty()) return nullptr;
       oldest = std::move(idle_.front());
       idle_.erase(idle_.begin());
     }
     oldest.reset();
-    share = KvBudget::take(kv_budget_, bytes);
+    reservation = KvBudget::take(kv_budget_, bytes);
   }
-  return std::make_unique<Session>(config_, *backend_, context_, max_rows(), options_.kv_f16,
-                                   std::move(share));
+  return std::make_unique<Sequence>(config_, *backend_, context_, max_rows(), options_.kv_f16,
+                                    std::move(reservation));
 }
 
-std::unique_ptr<Session> Engine::new_session() {
-  if (std::unique_ptr<Session> session = try_new_session()) return session;
+std::unique_ptr<Sequence> Engine::new_sequence() {
+  if (std::unique_ptr<Sequence> sequence = try_new_sequence()) return sequence;
   throw Error(
       ErrorKind::kMemory,
       format("the K/V caches of the sequences in use fill the budget of %lld MB, %lld MB each; "
@@ -316,12 +316,12 @@ std::unique_ptr<Session> Engine::new_session() {
              static_cast<long long>(full_cache_bytes(config_, options_, context_) / 1000000)));
 }
 
-void Engine::give_back(std::unique_ptr<Session> session) noexcept {
+void Engine::give_back(std::unique_ptr<Sequence> sequence) noexcept {
   const ForkWatch::Use use(watch_);
-  if (!use || session->length() == 0) return;
-  const std::lock_guard<std::mutex> lock(sessions_mutex_);
+  if (!use || sequence->length() == 0) return;
+  const std::lock_guard<std::mutex> lock(sequences_mutex_);
   try {
-    idle_.push_back(std::move(session));
+    idle_.push_back(std::move(sequence));
   } catch (const std::bad_alloc&) {
   }
 }
@@ -335,13 +335,13 @@ void Engine::refuse_nested() const {
 void Engine::clear_cache() {
   const ForkWatch::Use use(watch_);
   if (!use) throw_lost_by_fork();
-  const std::lock_guard<std::mutex> lock(sessions_mutex_);
+  const std::lock_guard<std::mutex> lock(sequences_mutex_);
   idle_.clear();
 }
 
 void Engine::logits(const std::vector<int32_t>& ids, float* out) {
   check_ids(ids, 0);
-  const Turn turn(*this);
+  const Exclusive exclusive(*this);
   KvCache kv(config_, *backend_, context_, max_rows(), options_.kv_f16);
   Buffer hidden = backend_->alloc(max_rows() * config_.hidden);
   std::vector<BestLogit> best(static_cast<size_t>(max_rows()));
@@ -363,29 +363,29 @@ DraftTrace Engine::draft(const std::vector<int32_t>& ids, int k) {
                 "drafting needs at least two tokens: the last is the pending one, and the drafter "
                 "starts from the target's hidden state before it");
   const std::vector<int32_t> prompt(ids.begin(), ids.end() - 1);
-  std::unique_ptr<Session> session = take_session(prompt);
-  const Turn turn(*this);
-  session->prefill(*target_, prompt.data(), static_cast<int64_t>(prompt.size()),
-                   options_.prefill_chunk, HeadOutput::kNone, *outputs_);
+  std::unique_ptr<Sequence> sequence = take_sequence(prompt);
+  const Exclusive exclusive(*this);
+  sequence->prefill(*target_, prompt.data(), static_cast<int64_t>(prompt.size()),
+                    options_.prefill_chunk, HeadOutput::kNone, *outputs_);
   DraftTrace trace;
   const auto vocab = static_cast<size_t>(config_.vocab);
   trace.logits.assign(vocab * static_cast<size_t>(k), -std::numeric_limits<float>::infinity());
   std::vector<float> h(outputs_->hidden(0), outputs_->hidden(0) + config_.hidden);
   int32_t token = ids.back();
   Chooser greedy({}, {}, static_cast<int32_t>(config_.vocab));
-  drafter_->begin_round(session->kv(), session->length());
+  drafter_->begin_round(sequence->kv(), sequence->length());
   for (int i = 0; i < k; ++i) {
     drafter_->step(token, h.data(), h.data());
     const int64_t n = drafter_->candidate_count();
     const int32_t* candidates = drafter_->candidates();
     float* row = trace.logits.data() + static_cast<size_t>(i) * vocab;
     for (int64_t c = 0; c < n; ++c) row[candidates ? candidates[c] : c] = drafter_->logits()[c];
-    token =
-        greedy.choose(drafter_->logits(), candidates, n, session->length() + 1 + i, TokenHistory());
+    token = greedy.choose(drafter_->logits(), candidates, n, sequence->length() + 1 + i,
+                          TokenHistory());
     trace.tokens.push_back(token);
     trace.hidden.insert(trace.hidden.end(), h.begin(), h.end());
   }
-  give_back(std::move(session));
+  give_back(std::move(sequence));
   return trace;
 }
 

@@ -1,6 +1,6 @@
 // An opened model: target, optional drafter, tokenizer and backend. Immutable after open() but for
-// the scratch of its forward passes, which a Turn guards: one pass runs at a time, and it uses all
-// threads.
+// the scratch of its forward passes, which an Exclusive guards: one pass runs at a time, and it
+// uses all threads.
 #pragma once
 
 #include <atomic>
@@ -17,7 +17,7 @@
 #include "decode/depth.h"
 #include "decode/outputs.h"
 #include "decode/scheduler.h"
-#include "decode/session.h"
+#include "decode/sequence.h"
 #include "model/config.h"
 #include "model/drafter.h"
 #include "model/kv_cache.h"
@@ -109,35 +109,35 @@ class Engine {
   };
   void set_costs(const std::vector<VerifyCost>& verify, const std::vector<DraftCost>& draft);
 
-  /// A session that holds as much of the beginning of `prompt` as an earlier one has: that one
-  /// itself if it goes on, a copy of it otherwise. give_back() keeps a session for later ones, as
-  /// long as the budget has room for it. Error{kMemory} when sessions in use leave none.
-  std::unique_ptr<Session> take_session(const std::vector<int32_t>& prompt);
-  std::unique_ptr<Session> new_session();                     // empty
-  void give_back(std::unique_ptr<Session> session) noexcept;  // forgets it where memory is short
+  /// A sequence that holds as much of the beginning of `prompt` as an earlier one has: that one
+  /// itself if it goes on, a copy of it otherwise. give_back() keeps a sequence for later ones, as
+  /// long as the budget has room for it. Error{kMemory} when sequences in use leave none.
+  std::unique_ptr<Sequence> take_sequence(const std::vector<int32_t>& prompt);
+  std::unique_ptr<Sequence> new_sequence();                     // empty
+  void give_back(std::unique_ptr<Sequence> sequence) noexcept;  // forgets it where memory is short
   /// Forgets all that were given back.
   void clear_cache();
   int64_t kv_budget() const { return kv_budget_->limit(); }
   /// Of it, what sequences take: those in use and those that were given back.
   int64_t kv_used() const { return kv_budget_->used(); }
 
-  /// Error{kArgument} in a thread that is in a Turn: a caller's function that a pass has called
-  /// would wait for that pass.
+  /// Error{kArgument} in a thread that is in an Exclusive: a caller's function that a pass has
+  /// called would wait for that pass.
   void refuse_nested() const;
 
-  class Hold {
+  class Lock {
    public:
-    explicit Hold(Engine& engine) : engine_(engine), use_(engine.watch_) {
+    explicit Lock(Engine& engine) : engine_(engine), use_(engine.watch_) {
       if (!use_) throw_lost_by_fork();
       engine.refuse_nested();
       engine.mutex_.lock();
       engine.holder_ = std::this_thread::get_id();
     }
-    ~Hold() {
+    ~Lock() {
       engine_.holder_ = std::thread::id();
       engine_.mutex_.unlock();
     }
-    Hold(const Hold&) = delete;
+    Lock(const Lock&) = delete;
 
    private:
     Engine& engine_;
@@ -146,24 +146,24 @@ class Engine {
 
   /// One caller at a time has the engine: its scratch and, awake, its threads. With `stop`: as for
   /// Backend::Pass. Error{kArgument} in a child that was forked while one was at work.
-  class Turn {
+  class Exclusive {
    public:
-    explicit Turn(Engine& engine, const std::atomic<bool>* stop = nullptr)
-        : hold_(engine), pass_(*engine.backend_, stop) {}
+    explicit Exclusive(Engine& engine, const std::atomic<bool>* stop = nullptr)
+        : lock_(engine), pass_(*engine.backend_, stop) {}
 
    private:
-    const Hold hold_;
+    const Lock lock_;
     const Backend::Pass pass_;
   };
 
-  // For the decode loop, in a Turn.
+  // For the decode loop, in an Exclusive.
   Target& target() { return *target_; }
   Drafter& drafter() { return *drafter_; }
   Backend& backend() { return *backend_; }
   Outputs& outputs() { return *outputs_; }
   int64_t max_rows() const { return gemtp::max_rows(options_); }  // of one pass
   DepthEstimates& depth_estimates() { return depth_estimates_; }
-  Scheduler& scheduler() { return scheduler_; }  // needs no Turn
+  Scheduler& scheduler() { return scheduler_; }  // needs no Exclusive
   /// Of all that locks and changes the engine.
   ForkWatch& watch() { return watch_; }
   /// K/V that a row at this position reads over the weights that a token reads.
@@ -174,7 +174,7 @@ class Engine {
  private:
   Engine() : scheduler_(*this) {}
   BytesRead bytes_read() const;
-  std::unique_ptr<Session> try_new_session();  // null where the budget has no room
+  std::unique_ptr<Sequence> try_new_sequence();  // null where the budget has no room
 
   EngineOptions options_;
   int64_t context_ = 0;
@@ -189,11 +189,11 @@ class Engine {
   Scheduler scheduler_;
   uint64_t fingerprint_ = 0;
   ForkWatch watch_;
-  std::mutex mutex_;  // of a Turn
+  std::mutex mutex_;  // of an Exclusive
   std::atomic<std::thread::id> holder_;
-  std::mutex sessions_mutex_;
+  std::mutex sequences_mutex_;
   std::shared_ptr<KvBudget> kv_budget_;
-  std::vector<std::unique_ptr<Session>> idle_;  // the latest last
+  std::vector<std::unique_ptr<Sequence>> idle_;  // the latest last
 };
 
 }  // namespace gemtp

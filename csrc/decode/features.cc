@@ -41,7 +41,7 @@ std::vector<float> draft_features(Engine& engine, const std::vector<int32_t>& id
   out.reserve(static_cast<size_t>(rounds * steps * width));
   for (int64_t at = 0; at < rounds; at += chunk) {
     if (poll) poll();
-    const Engine::Turn turn(engine);
+    const Engine::Exclusive exclusive(engine);
     const int64_t m = std::min(chunk, rounds - at);
     engine.target().forward({&kv, ids.data() + at, m, m, hidden.get()});
     for (int64_t i = 0; i < m; ++i) {

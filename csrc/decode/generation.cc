@@ -67,7 +67,7 @@ double GenerationStats::tokens_per_second() const {
 }
 
 Generation::Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prompt,
-                       GenerationParams params, std::unique_ptr<Session>&& session)
+                       GenerationParams params, std::unique_ptr<Sequence>&& sequence)
     : engine_(std::move(engine)),
       prompt_(std::move(prompt)),
       params_(with_seed(std::move(params))),
@@ -96,14 +96,14 @@ Generation::Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prom
     finish_ = FinishReason::kLength;
     return;
   }
-  session_ = session ? std::move(session) : engine_->take_session(prompt_);
-  session_->truncate(session_->reusable(prompt_));
-  stats_.cached_tokens = prompt_done_ = session_->length();
+  sequence_ = sequence ? std::move(sequence) : engine_->take_sequence(prompt_);
+  sequence_->truncate(sequence_->reusable(prompt_));
+  stats_.cached_tokens = prompt_done_ = sequence_->length();
 }
 
 Generation::~Generation() {
   engine_->scheduler().leave(*this);
-  if (session_) engine_->give_back(std::move(session_));
+  if (sequence_) engine_->give_back(std::move(sequence_));
 }
 
 std::vector<Emitted> Generation::step() {
@@ -131,33 +131,33 @@ std::vector<Emitted> Generation::step() {
   return out;
 }
 
-std::unique_ptr<Session> Generation::release() {
-  if (session_ && !done() && !failure_) finish_ = FinishReason::kCancelled;
-  return std::move(session_);
+std::unique_ptr<Sequence> Generation::release() {
+  if (sequence_ && !done() && !failure_) finish_ = FinishReason::kCancelled;
+  return std::move(sequence_);
 }
 
-SequenceRows Generation::prepare(const Share& share) {
+SequenceRows Generation::prepare(const Allotment& allotment) {
   if (prefilled_) {
-    const int limit = static_cast<int>(std::min<int64_t>(draft_limit(), share.rows - 1));
-    speculation_.propose(*session_, pending_, chooser_, history_, limit, share.company);
+    const int limit = static_cast<int>(std::min<int64_t>(draft_limit(), allotment.rows - 1));
+    speculation_.propose(*sequence_, pending_, chooser_, history_, limit, allotment.others);
     const std::vector<int32_t>& rows = speculation_.rows();
     const auto m = static_cast<int64_t>(rows.size());
-    return rows_ = session_->rows(rows.data(), m, m);
+    return rows_ = sequence_->rows(rows.data(), m, m);
   }
-  const int64_t at = session_->length(), left = static_cast<int64_t>(prompt_.size()) - at;
-  const int64_t m = std::min(share.rows, left);
-  return rows_ = session_->rows(prompt_.data() + at, m, m == left ? 1 : 0);
+  const int64_t at = sequence_->length(), left = static_cast<int64_t>(prompt_.size()) - at;
+  const int64_t m = std::min(allotment.rows, left);
+  return rows_ = sequence_->rows(prompt_.data() + at, m, m == left ? 1 : 0);
 }
 
 void Generation::complete(const Outputs& outputs, int64_t row, int64_t rows, double seconds) {
-  session_->appended(rows_.ids, rows_.m);
+  sequence_->appended(rows_.ids, rows_.m);
   if (prefilled_) {
-    const int64_t before = session_->length() - rows_.m;
+    const int64_t before = sequence_->length() - rows_.m;
     try {
-      round_ =
-          speculation_.accept(outputs, row, *session_, pending_, chooser_, history_, rows, seconds);
+      round_ = speculation_.accept(outputs, row, *sequence_, pending_, chooser_, history_, rows,
+                                   seconds);
     } catch (...) {
-      session_->truncate(before);
+      sequence_->truncate(before);
       throw;
     }
     take_logprobs(outputs, row);
@@ -165,9 +165,9 @@ void Generation::complete(const Outputs& outputs, int64_t row, int64_t rows, dou
     if (speculation_.control()) learned_ = engine_->depth_estimates();
     return;
   }
-  prompt_done_ = session_->length();
+  prompt_done_ = sequence_->length();
   if (rows_.want == 0) return;
-  pending_.token = outputs.choose(row, chooser_, session_->length(), history_);
+  pending_.token = outputs.choose(row, chooser_, sequence_->length(), history_);
   history_.push(pending_.token);
   speculation_.push(pending_.token);
   const float* h = outputs.hidden(row);
@@ -230,7 +230,7 @@ DepthReport Generation::depth_report() const {
 // Drafts that can still become tokens: a round yields at most one more than it drafts.
 int Generation::draft_limit() const {
   const int64_t left = params_.max_tokens - stats_.tokens;
-  const int64_t room = engine_->context() - session_->length();
+  const int64_t room = engine_->context() - sequence_->length();
   return static_cast<int>(std::max<int64_t>(0, std::min({int64_t{kMaxDraft}, left - 1, room - 1})));
 }
 

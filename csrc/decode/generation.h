@@ -70,12 +70,12 @@ struct Emitted {
 /// several threads share passes (scheduler.h).
 class Generation : private Participant {
  public:
-  /// Validates everything; nothing has run yet. session: where K/V of the prompt's first tokens may
-  /// be, taken only if nothing is wrong; null: the engine gives one. Error{kArgument, kContext,
+  /// Validates everything; nothing has run yet. sequence: where K/V of the prompt's first tokens
+  /// may be, taken only if nothing is wrong; null: the engine gives one. Error{kArgument, kContext,
   /// kModel, kMemory}.
   Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prompt, GenerationParams params,
-             std::unique_ptr<Session>&& session = nullptr);
-  ~Generation() override;  // hands the session to the engine, also half-way
+             std::unique_ptr<Sequence>&& sequence = nullptr);
+  ~Generation() override;  // hands the sequence to the engine, also half-way
 
   /// One chunk of prefill or one round. The end token that finished the generation is not emitted.
   /// Text still held back at the end comes with the last token, or in tail().
@@ -95,20 +95,20 @@ class Generation : private Participant {
   DepthReport depth_report() const;
   /// K/V of the prompt and of the tokens chosen, but for the last of them; null once released, and
   /// for max_tokens 0. Not during a step.
-  const Session* session() const { return session_.get(); }
+  const Sequence* sequence() const { return sequence_.get(); }
   /// A generation that was under way is cancelled by that.
-  std::unique_ptr<Session> release();
+  std::unique_ptr<Sequence> release();
 
  private:
   bool prefilling() const override { return !prefilled_; }
   HeadOutput head() const override {
     return params_.logprobs >= 0 ? HeadOutput::kLogits : head_output(chooser_, text_ != nullptr);
   }
-  SequenceRows prepare(const Share& share) override;
+  SequenceRows prepare(const Allotment& allotment) override;
   double expected_tokens() const override {
     return prefilled_ ? speculation_.expected_tokens() : 0;
   }
-  double context() const override { return engine_->kv_share(session_->length()); }
+  double context() const override { return engine_->kv_share(sequence_->length()); }
   void complete(const Outputs& outputs, int64_t row, int64_t rows, double seconds) override;
   void take_logprobs(const Outputs& outputs, int64_t row);
   void count(const Round& round);
@@ -118,7 +118,7 @@ class Generation : private Participant {
   bool is_end(int32_t token) const;
 
   std::shared_ptr<Engine> engine_;
-  std::unique_ptr<Session> session_;
+  std::unique_ptr<Sequence> sequence_;
   std::vector<int32_t> prompt_;
   GenerationParams params_;
   Chooser chooser_;

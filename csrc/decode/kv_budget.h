@@ -15,11 +15,11 @@ class KvBudget {
   int64_t used() const { return used_.load(); }
 
   /// A part of a budget, given back when the last copy goes.
-  using Share = std::shared_ptr<void>;
+  using Reservation = std::shared_ptr<void>;
   /// `bytes` of the budget; null where that has not so much left.
-  static Share take(const std::shared_ptr<KvBudget>& budget, int64_t bytes) {
+  static Reservation take(const std::shared_ptr<KvBudget>& budget, int64_t bytes) {
     if (!budget->add(bytes)) return nullptr;
-    return Share(budget.get(), [budget, bytes](void*) { budget->add(-bytes); });
+    return Reservation(budget.get(), [budget, bytes](void*) { budget->add(-bytes); });
   }
 
  private:

@@ -135,7 +135,7 @@ void Scheduler::lead(std::unique_lock<std::mutex>& lock) noexcept {
 void Scheduler::run_batch() noexcept {
   if (running_.empty()) return;
   try {
-    const Engine::Turn turn(engine_, &stop_);
+    const Engine::Exclusive exclusive(engine_, &stop_);
     run_pass(running_);
   } catch (...) {
     for (Request* r : running_) {
@@ -164,9 +164,9 @@ void Scheduler::run_pass(std::span<Request* const> batch) {
   parts.reserve(batch.size());  // first: what is in one is in the other
   sequences.reserve(batch.size());
   int64_t rows = 0, wanted = 0;
-  const auto prepare = [&](Request* r, const Participant::Share& share) {
+  const auto prepare = [&](Request* r, const Participant::Allotment& allotment) {
     try {
-      SequenceRows s = r->participant->prepare(share);
+      SequenceRows s = r->participant->prepare(allotment);
       outputs.receive(wanted, r->participant->head(), &s);
       parts.push_back({r, wanted});
       sequences.push_back(s);
@@ -182,7 +182,7 @@ void Scheduler::run_pass(std::span<Request* const> batch) {
                                [](Request* r) { return r->participant->prefilling(); });
   const auto decoding = static_cast<int64_t>(batch.size()) - prompts;
   // Those that have not said what they bring count as a row and a token each.
-  Company all;
+  Others all;
   for (const Request* r : batch) {
     if (r->participant->prefilling()) continue;
     ++all.rows;

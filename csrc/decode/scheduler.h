@@ -37,12 +37,12 @@ class Participant {
   /// Whether its next rows are a prompt's.
   virtual bool prefilling() const = 0;
 
-  struct Share {
-    int64_t rows;     // at most so many
-    Company company;  // who else is there, as far as known
+  struct Allotment {
+    int64_t rows;   // at most so many
+    Others others;  // who else is there, as far as known
   };
   /// Its rows. May be called again without complete(): after a pass that was stopped.
-  virtual SequenceRows prepare(const Share& share) = 0;
+  virtual SequenceRows prepare(const Allotment& allotment) = 0;
   /// Of what prepare() gave.
   virtual double expected_tokens() const = 0;
   /// K/V that a row reads, as in CostModel.

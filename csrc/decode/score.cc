@@ -60,7 +60,7 @@ class LogitStream {
       if (poll_) poll_();
       run_chunk();
     }
-    const Engine::Turn turn(engine_);
+    const Engine::Exclusive exclusive(engine_);
     const Config& c = engine_.config();
     const int64_t rows = std::min(kLogitRows, wanted_ - given_);
     const int64_t position = kv_.length() - wanted_ + given_;
@@ -85,7 +85,7 @@ class LogitStream {
 
  private:
   void run_chunk() {
-    const Engine::Turn turn(engine_);
+    const Engine::Exclusive exclusive(engine_);
     const int64_t at = kv_.length();
     const int64_t m = std::min(chunk_, rows_ - at);
     wanted_ = std::clamp<int64_t>(at + m - first_row_, 0, m);

@@ -1,76 +1,85 @@
 #include "decode/session.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
+#include "base/fork.h"
 
 namespace gemtp {
 
-Session::Session(const Config& target, Storage& storage, int64_t context, int64_t max_rows,
-                 bool kv_f16, KvBudget::Share share)
-    : share_(std::move(share)), kv_(target, storage, context, max_rows, kv_f16) {
-  tokens_.reserve(static_cast<size_t>(context));
+Session::~Session() {
+  end();
+  if (sequence_) engine_->give_back(std::move(sequence_));
 }
 
-int64_t Session::reusable(const std::vector<int32_t>& ids) const {
-  const size_t n = std::min(ids.size(), tokens_.size());
-  const auto common =
-      std::mismatch(ids.begin(), ids.begin() + static_cast<int64_t>(n), tokens_.begin());
-  // The last token runs in any case: its logits are wanted.
-  const int64_t length =
-      std::min<int64_t>(common.first - ids.begin(), static_cast<int64_t>(ids.size()) - 1);
-  return kv_.can_truncate(length) ? length : 0;
+int64_t Session::cached() const { return sequence() ? sequence()->length() : 0; }
+
+void Session::append(const std::vector<int32_t>& ids) {
+  end();
+  std::vector<int32_t> all = tokens_;
+  all.insert(all.end(), ids.begin(), ids.end());
+  if (!ids.empty()) engine_->check_ids(all, 0);
+  tokens_ = std::move(all);
 }
 
-void Session::truncate(int64_t length) {
-  if (!kv_.can_truncate(length)) length = 0;
-  kv_.truncate(length);
-  tokens_.resize(static_cast<size_t>(length));
+void Session::begin(GenerationParams params) {
+  end();
+  auto next =
+      std::make_shared<Generation>(engine_, tokens_, std::move(params), std::move(sequence_));
+  const std::lock_guard<std::mutex> lock(fork_mutex());
+  generation_.swap(next);  // the earlier one ends outside of the lock
 }
 
-void Session::copy(const Session& other, int64_t length) {
-  kv_.copy(other.kv_, length);
-  tokens_.assign(other.tokens_.begin(), other.tokens_.begin() + length);
-}
-
-void Session::read(const std::vector<int32_t>& tokens, int64_t oldest,
-                   const std::function<void(uint8_t* data, int64_t bytes)>& get) {
-  kv_.read(static_cast<int64_t>(tokens.size()), oldest, get);
-  tokens_ = tokens;
-}
-
-SequenceRows Session::rows(const int32_t* ids, int64_t m, int64_t want) {
-  SequenceRows out;
-  out.kv = &kv_;
-  out.ids = ids;
-  out.m = m;
-  out.want = want;
+std::vector<Emitted> Session::step() {
+  if (!generation_)
+    throw Error(ErrorKind::kArgument, "nothing is being generated; begin a generation first");
+  const size_t before = tokens_.size();
+  std::vector<Emitted> out;
+  try {
+    out = generation_->step();
+    for (const Emitted& e : out) tokens_.push_back(e.id);
+  } catch (...) {
+    tokens_.resize(before);
+    end();
+    throw;
+  }
+  if (generation_->done()) end();
   return out;
 }
 
-void Session::appended(const int32_t* ids, int64_t m) {
-  tokens_.insert(tokens_.end(), ids, ids + m);
-}
-
-void Session::forward(Target& target, const int32_t* ids, int64_t m, int64_t want, HeadOutput head,
-                      Outputs& outputs) {
-  SequenceRows sequence = rows(ids, m, want);
-  outputs.receive(0, head, &sequence);
-  target.forward(sequence);
-  appended(ids, m);
-}
-
-void Session::prefill(Target& target, const int32_t* ids, int64_t n, int64_t chunk, HeadOutput head,
-                      Outputs& outputs) {
-  while (length() < n) {
-    const int64_t left = n - length(), m = std::min(chunk, left);
-    forward(target, ids + length(), m, m == left ? 1 : 0, head, outputs);
+void Session::cancel() {
+  std::shared_ptr<Generation> generation;
+  {
+    const std::lock_guard<std::mutex> lock(fork_mutex());
+    generation = generation_;
   }
+  if (generation) generation->cancel();
 }
 
-void Session::jump(int64_t length) {
-  kv_.jump(length);
-  tokens_.assign(static_cast<size_t>(length), -1);
+// K/V of tokens that were chosen but not given goes.
+void Session::end() {
+  if (!generation_ || !generation_->sequence()) return;
+  sequence_ = generation_->release();
+  sequence_->truncate(std::min(sequence_->length(), static_cast<int64_t>(tokens_.size())));
+}
+
+void Session::rewind(int64_t length) {
+  if (length < 0 || length > static_cast<int64_t>(tokens_.size()))
+    throw Error(ErrorKind::kArgument, format("cannot rewind to %lld tokens: there are %zu",
+                                             static_cast<long long>(length), tokens_.size()));
+  end();
+  tokens_.resize(static_cast<size_t>(length));
+  if (sequence_) sequence_->truncate(std::min(sequence_->length(), length));
+}
+
+std::unique_ptr<Session> Session::fork() const {
+  auto out = std::make_unique<Session>(engine_);
+  out->tokens_ = tokens_;
+  if (cached() == 0) return out;
+  out->sequence_ = engine_->new_sequence();
+  out->sequence_->copy(*sequence(), cached());
+  return out;
 }
 
 }  // namespace gemtp

@@ -1,59 +1,69 @@
-// A sequence as the target sees it: tokens and their K/V.
+// A text that goes on: tokens so far, and K/V of most of them. Tokens are put behind it or
+// generated there; it can be cut back, split in two, kept in a file. What is generated depends on
+// its tokens alone, not on how they came about.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
-#include "decode/kv_budget.h"
-#include "decode/outputs.h"
-#include "model/kv_cache.h"
-#include "model/target.h"
+#include "decode/engine.h"
+#include "decode/generation.h"
 
 namespace gemtp {
 
+/// For one thread at a time, but for cancel().
 class Session {
  public:
-  /// max_rows: of one pass. share: what the K/V cache takes of a budget.
-  Session(const Config& target, Storage& storage, int64_t context, int64_t max_rows, bool kv_f16,
-          KvBudget::Share share = {});
+  explicit Session(std::shared_ptr<Engine> engine) : engine_(std::move(engine)) {}
+  ~Session();  // its K/V serves later prompts that begin alike
 
-  /// Tokens in the cache, position by position.
+  /// Everything so far: what was put there and what was generated.
   const std::vector<int32_t>& tokens() const { return tokens_; }
-  int64_t length() const { return kv_.length(); }
-  const KvCache& kv() const { return kv_; }
+  /// Of them, the first that need not be run again.
+  int64_t cached() const;
+  const std::shared_ptr<Engine>& engine() const { return engine_; }
 
-  /// How many of the first tokens of `ids` need not be run again.
-  int64_t reusable(const std::vector<int32_t>& ids) const;
-  /// Keeps positions below `length`, or nothing if what they need is gone.
-  void truncate(int64_t length);
-  /// Becomes what `other` is behind its first `length` positions. Precondition:
-  /// other.kv().can_truncate(length).
-  void copy(const Session& other, int64_t length);
-  /// As KvCache::read(): the first of `tokens` are in the cache.
-  void read(const std::vector<int32_t>& tokens, int64_t oldest,
-            const std::function<void(uint8_t* data, int64_t bytes)>& get);
+  /// Ends a generation that is under way. Error{kArgument} for ids outside the vocabulary,
+  /// Error{kContext} for more than fit.
+  void append(const std::vector<int32_t>& ids);
 
-  /// ids[0 .. m) as rows of a pass behind the cached tokens. After it: appended().
-  SequenceRows rows(const int32_t* ids, int64_t m, int64_t want);
-  void appended(const int32_t* ids, int64_t m);
+  /// Begins to generate behind all tokens. Errors as Generation's.
+  void begin(GenerationParams params);
+  /// As Generation::step(); the tokens are part of the session. After an error all is as before
+  /// the step, but for the generation, which has ended.
+  std::vector<Emitted> step();
+  /// Null before the first begin(). Stays after the end, for its stats, until the next begin().
+  const Generation* generation() const { return generation_.get(); }
+  /// Whether a generation is under way.
+  bool generating() const { return generation_ && generation_->sequence() && !generation_->done(); }
+  /// From any thread: ends the generation that is under way, as Generation::cancel(). Tokens that
+  /// step() gave before stay.
+  void cancel();
+  /// Ends the generation that is under way, if one is.
+  void end();
 
-  /// A pass of its own: outputs of the last `want` rows go to `outputs` from row 0 on.
-  void forward(Target& target, const int32_t* ids, int64_t m, int64_t want, HeadOutput head,
-               Outputs& outputs);
-  /// Runs what the cache lacks of ids[0 .. n) in passes of at most `chunk` rows; outputs are of the
-  /// last row.
-  void prefill(Target& target, const int32_t* ids, int64_t n, int64_t chunk, HeadOutput head,
-               Outputs& outputs);
+  /// Keeps the first `length` tokens, and ends a generation. Error{kArgument} beyond tokens().
+  void rewind(int64_t length);
+  /// A second one with the same past, also between two steps. Error{kMemory}.
+  std::unique_ptr<Session> fork() const;
 
-  /// For measurements: as in KvCache. A session that has jumped shares no prefix with any prompt.
-  void fill_with_noise(Backend& backend) { kv_.fill_with_noise(backend); }
-  void jump(int64_t length);
+  /// Tokens and K/V to a file, for this model and K/V type. Error{kFile}: nothing is left behind.
+  void save(const std::string& path) const;
+  /// Error{kFile} for a damaged file, Error{kModel} for another model's, Error{kContext}.
+  static std::unique_ptr<Session> restore(std::shared_ptr<Engine> engine, const std::string& path);
 
  private:
-  KvBudget::Share share_;
-  KvCache kv_;
-  std::vector<int32_t> tokens_;  // as many as K/V; never allocates: there is room for the context
+  const Sequence* sequence() const {
+    return generating() ? generation_->sequence() : sequence_.get();
+  }
+
+  std::shared_ptr<Engine> engine_;
+  std::vector<int32_t> tokens_;
+  std::unique_ptr<Sequence> sequence_;  // null: none yet, or the generation has it
+  // Changed under the fork_mutex(), under which cancel() reads it: a child can always lock that.
+  std::shared_ptr<Generation> generation_;
 };
 
 }  // namespace gemtp

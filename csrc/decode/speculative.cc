@@ -42,7 +42,7 @@ bool Speculation::is_end(int32_t token) const {
 // as many as the control asks for; fewer when nothing can follow: after an end, and when the
 // candidates of an ordered head are all banned, by bias, suppression or grammar (the target, which
 // sees the whole vocabulary, may well have a choice).
-void Speculation::draft(const Session& session, const Pending& pending, Chooser& chooser,
+void Speculation::draft(const Sequence& sequence, const Pending& pending, Chooser& chooser,
                         TokenHistory& history, int limit) {
   ConstrainedText* text = history.constraint();
   const auto add = [&](int32_t token, DraftSource source) {
@@ -63,7 +63,7 @@ void Speculation::draft(const Session& session, const Pending& pending, Chooser&
     if (!engine_.has_drafter() || (automatic() && !control_.more())) break;
     int32_t token;
     try {
-      token = draft_step(session, pending, chooser, history);
+      token = draft_step(sequence, pending, chooser, history);
     } catch (const Error& e) {
       if (e.kind() != ErrorKind::kArgument) throw;
       break;
@@ -80,20 +80,20 @@ void Speculation::draft(const Session& session, const Pending& pending, Chooser&
 }
 
 // The drafter's next token. It is given those first that it has not made itself.
-int32_t Speculation::draft_step(const Session& session, const Pending& pending, Chooser& chooser,
+int32_t Speculation::draft_step(const Sequence& sequence, const Pending& pending, Chooser& chooser,
                                 const TokenHistory& history) {
   Drafter& drafter = engine_.drafter();
   const auto drafted = static_cast<int>(drafts_.size());
   if (steps_ == 0) {
     draft_hidden_ = pending.hidden;
-    drafter.begin_round(session.kv(), session.length());
+    drafter.begin_round(sequence.kv(), sequence.length());
   }
   for (; steps_ <= drafted; ++steps_) {
     const int32_t token = steps_ ? drafts_[static_cast<size_t>(steps_ - 1)] : pending.token;
     drafter.step(token, draft_hidden_.data(), draft_hidden_.data());
   }
   return chooser.choose(drafter.logits(), drafter.candidates(), drafter.candidate_count(),
-                        session.length() + 1 + drafted, history);
+                        sequence.length() + 1 + drafted, history);
 }
 
 void Speculation::look_up(int limit, ConstrainedText* text) {
@@ -101,8 +101,8 @@ void Speculation::look_up(int limit, ConstrainedText* text) {
   if (text) found_.tokens.resize(static_cast<size_t>(text->allowed(found_.tokens)));
 }
 
-void Speculation::propose(const Session& session, const Pending& pending, Chooser& chooser,
-                          TokenHistory& history, int limit, const Company& company) {
+void Speculation::propose(const Sequence& sequence, const Pending& pending, Chooser& chooser,
+                          TokenHistory& history, int limit, const Others& others) {
   const double start = monotonic_seconds();
   drafts_.clear();
   made_by_.clear();
@@ -114,8 +114,8 @@ void Speculation::propose(const Session& session, const Pending& pending, Choose
   if (automatic()) {
     look_up(limit, text);
     engine_.depth_estimates().costs.pass_time(start - idle_since_);
-    control_.begin(engine_.kv_share(session.length()), limit,
-                   static_cast<int>(found_.tokens.size()), found_.match, company,
+    control_.begin(engine_.kv_share(sequence.length()), limit,
+                   static_cast<int>(found_.tokens.size()), found_.match, others,
                    static_cast<int>(forced_.size()));
   }
   const double looked_up = monotonic_seconds();
@@ -123,7 +123,7 @@ void Speculation::propose(const Session& session, const Pending& pending, Choose
                                           (control_.more() || !forced_.empty())
                                     : draft_ > 0;
   if (drafting)
-    draft(session, pending, chooser, history, automatic() ? limit : std::min(draft_, limit));
+    draft(sequence, pending, chooser, history, automatic() ? limit : std::min(draft_, limit));
   idle_since_ = monotonic_seconds();
   draft_seconds_ = idle_since_ - (text ? looked_up : start);
 
@@ -136,12 +136,12 @@ void Speculation::propose(const Session& session, const Pending& pending, Choose
   rows_.insert(rows_.end(), source.begin(), source.begin() + n);
 }
 
-Round Speculation::accept(const Outputs& outputs, int64_t row, Session& session, Pending& pending,
+Round Speculation::accept(const Outputs& outputs, int64_t row, Sequence& sequence, Pending& pending,
                           Chooser& chooser, TokenHistory& history, int64_t pass_rows,
                           double pass_seconds) {
   const double start = monotonic_seconds();
   const auto m = static_cast<int64_t>(rows_.size());
-  const int64_t p = session.length() - m;
+  const int64_t p = sequence.length() - m;
   Round round;
   if (source_ == DraftSource::kLookup)
     round.drafts.assign(static_cast<size_t>(m - 1), source_);
@@ -160,7 +160,7 @@ Round Speculation::accept(const Outputs& outputs, int64_t row, Session& session,
     if (!agreed || round.complete) break;
   }
   // Row `last` was the last one run on true tokens; what lies behind it was rejected.
-  session.truncate(p + last + 1);
+  sequence.truncate(p + last + 1);
   pending.token = round.tokens.back();
   const float* h = outputs.hidden(row + last);
   pending.hidden.assign(h, h + engine_.config().hidden);

@@ -9,7 +9,7 @@
 #include "decode/engine.h"
 #include "decode/lookup.h"
 #include "decode/outputs.h"
-#include "decode/session.h"
+#include "decode/sequence.h"
 
 namespace gemtp {
 
@@ -45,19 +45,19 @@ class Speculation {
   /// Of the text, as it becomes certain outside rounds: the prompt and the first token.
   void push(int32_t token);
 
-  /// Proposes at most `limit` tokens after pending.token, behind session.length() positions. May be
-  /// called again instead of accept(): the round begins anew.
-  void propose(const Session& session, const Pending& pending, Chooser& chooser,
-               TokenHistory& history, int limit, const Company& company);
+  /// Proposes at most `limit` tokens after pending.token, behind sequence.length() positions. May
+  /// be called again instead of accept(): the round begins anew.
+  void propose(const Sequence& sequence, const Pending& pending, Chooser& chooser,
+               TokenHistory& history, int limit, const Others& others);
   /// Tokens expected of the round.
   double expected_tokens() const { return automatic() ? control_.tokens() : 1; }
   /// pending.token and the drafts to verify: valid until the next call.
   const std::vector<int32_t>& rows() const { return rows_; }
-  /// The pass has run, its outputs are those from `row` on, and session holds the rows. They are
-  /// walked while choice == draft. Updates session, pending and history (which holds every token
+  /// The pass has run, its outputs are those from `row` on, and sequence holds the rows. They are
+  /// walked while choice == draft. Updates sequence, pending and history (which holds every token
   /// chosen so far, pending.token included). pass_rows, pass_seconds: of the whole pass, choices
   /// not included; 0: not known.
-  Round accept(const Outputs& outputs, int64_t row, Session& session, Pending& pending,
+  Round accept(const Outputs& outputs, int64_t row, Sequence& sequence, Pending& pending,
                Chooser& chooser, TokenHistory& history, int64_t pass_rows, double pass_seconds);
 
   /// Null for a fixed depth.
@@ -65,9 +65,9 @@ class Speculation {
 
  private:
   bool automatic() const { return draft_ == kAutoDraft; }
-  void draft(const Session& session, const Pending& pending, Chooser& chooser,
+  void draft(const Sequence& sequence, const Pending& pending, Chooser& chooser,
              TokenHistory& history, int limit);
-  int32_t draft_step(const Session& session, const Pending& pending, Chooser& chooser,
+  int32_t draft_step(const Sequence& sequence, const Pending& pending, Chooser& chooser,
                      const TokenHistory& history);
   void look_up(int limit, ConstrainedText* text);
   bool is_end(int32_t token) const;

@@ -36,7 +36,7 @@ class Target {
   /// Runs the rows of one or more sequences together and appends to the K/V of each; what a
   /// sequence gets does not depend on the others. Rows that nobody wants skip every layer that
   /// shares K/V, and all but the K/V of the last layer that owns them.
-  /// Preconditions (checked by the session): of each 1 <= m, 0 <= want <= m, ids valid, kv another
+  /// Preconditions (checked by the sequence): of each 1 <= m, 0 <= want <= m, ids valid, kv another
   /// one; max_rows in all.
   /// Error{kCancelled} when the backend's pass has been stopped: no sequence is any longer then.
   void forward(std::span<const SequenceRows> sequences);

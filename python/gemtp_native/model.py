@@ -394,15 +394,15 @@ class Model:
 
     def session(self) -> Session:
         """An empty :class:`Session`: a text to append to and to generate at, again and again."""
-        return self._session(_core.Timeline(self._engine))
+        return self._session(_core.Session(self._engine))
 
     def restore(self, path: str | os.PathLike[str]) -> Session:
         """The session that :meth:`Session.save` has put into a file. Raises FileError for a damaged
         file, ModelError for another model's, ContextError for one longer than the context."""
-        return self._session(_core.Timeline.restore(self._engine, checked_path("file", path)))
+        return self._session(_core.Session.restore(self._engine, checked_path("file", path)))
 
-    def _session(self, timeline: _core.Timeline) -> Session:
-        return self._keep(Session(timeline, self._ids_of, self._params_of, self._keep))
+    def _session(self, native: _core.Session) -> Session:
+        return self._keep(Session(native, self._ids_of, self._params_of, self._keep))
 
     def chat_prompt(
         self,

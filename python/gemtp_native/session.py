@@ -34,19 +34,19 @@ class Session:
 
     def __init__(
         self,
-        timeline: _core.Timeline,
+        native: _core.Session,
         ids_of: Callable[[Prompt, bool, bool], list[int]],
         params_of: Callable[[GenerationOptions], _core.GenerationParams],
         keep: Callable[[Session], Session],
     ):
-        self._open: _core.Timeline | None = timeline
+        self._open: _core.Session | None = native
         self._ids_of = ids_of
         self._params_of = params_of
         self._keep = keep
         self._stream: TextStream | None = None  # the latest
 
     @property
-    def _timeline(self) -> _core.Timeline:
+    def _native(self) -> _core.Session:
         if self._open is None:
             raise ArgumentError("the session is closed")
         return self._open
@@ -55,7 +55,7 @@ class Session:
     def tokens(self) -> list[int]:
         """All of the text: what was appended and what was generated. While a stream is read, tokens
         whose text it has not given yet are among them."""
-        return self._timeline.tokens
+        return self._native.tokens
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -63,14 +63,14 @@ class Session:
     @property
     def cached(self) -> int:
         """How many of the first tokens need not be run again."""
-        return self._timeline.cached
+        return self._native.cached
 
     def append(self, text: Prompt, *, special: bool = False) -> None:
         """Puts a text, or token ids, behind all; BOS goes before the first text, unless it is
         there. Ends a stream that is under way. special: as in :meth:`Model.generate`."""
         ids = self._ids_of(text, special, not self.tokens)
         self._end_stream()
-        self._timeline.append(ids)
+        self._native.append(ids)
 
     @takes_options
     def stream(
@@ -85,19 +85,19 @@ class Session:
         generated stays part of the session, also if the stream is ended early. An end token does
         not become part of it.
         """
-        timeline = self._timeline
+        native = self._native
         params = self._params_of(options)
         callback("on_prompt", on_prompt)
         self._end_stream()
-        before = len(timeline.tokens)
+        before = len(native.tokens)
         if text is not None:
             self.append(text, special=special)
         try:
-            timeline.begin(params)
+            native.begin(params)
         except BaseException:
-            timeline.rewind(before)
+            native.rewind(before)
             raise
-        self._stream = TextStream(timeline, on_prompt, timeline.end)
+        self._stream = TextStream(native, on_prompt, native.end)
         return self._stream
 
     @takes_options
@@ -117,17 +117,17 @@ class Session:
         """Keeps the first ``length`` tokens. Ends a stream that is under way."""
         length = integer("length", length)
         self._end_stream()
-        self._timeline.rewind(length)
+        self._native.rewind(length)
 
     def fork(self) -> Session:
         """A second session with the same past; also while a stream is read."""
-        return self._keep(Session(self._timeline.fork(), self._ids_of, self._params_of, self._keep))
+        return self._keep(Session(self._native.fork(), self._ids_of, self._params_of, self._keep))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Keeps tokens, keys and values in a file; :meth:`Model.restore` goes on from there. The
         file is of use to the same target and kv_type alone. It appears whole, over an earlier one,
         or not at all, and is its owner's alone to read, for it holds the text."""
-        self._timeline.save(checked_path("session file", path))
+        self._native.save(checked_path("session file", path))
 
     def close(self) -> None:
         """Ends it. Its keys and values may serve later prompts that begin alike."""

@@ -381,19 +381,19 @@ TEST_CASE("chances follow what confidence and position turn out to mean") {
   CHECK(model.predict(recent, 1, drafter_confidence(0.4)) > 0.9);
 }
 
-// What company of `others` sequences that decode without drafts leave of drafting, on a machine
+// What `others` sequences that decode without drafts leave of drafting, on a machine
 // whose pass over m rows takes seconds(m): the mean depth after the first rounds, and the tokens
 // per second of all over those without any drafts.
 template <class Seconds>
-static std::pair<double, double> in_company(int others, const Seconds& seconds) {
+static std::pair<double, double> with_others(int others, const Seconds& seconds) {
   DepthEstimates estimates;
   DepthControl control(estimates, true);
-  const Company company{others, static_cast<double>(others), 0};
+  const Others shared{others, static_cast<double>(others), 0};
   uint32_t x = 1;
   double time = 0, tokens = 0, depths = 0;
   constexpr int kRounds = 600, kLearning = 100;
   for (int round = 0; round < kRounds; ++round) {
-    control.begin(0, 7, 0, 0, company);
+    control.begin(0, 7, 0, 0, shared);
     int steps = 0, agreed = 0;
     bool right = true;
     for (; control.more(); ++steps) {
@@ -424,17 +424,17 @@ TEST_CASE("in a pass with others, drafts are made as long as they are worth it t
   // Weights are read in the time of 4 rows' arithmetic; and in that of 40.
   const auto dear = [](int rows) { return 0.01 * std::max(4, rows); };
   const auto cheap = [](int rows) { return 0.001 * std::max(40, rows); };
-  CHECK(in_company(0, dear).second > 1.8);
-  CHECK(in_company(1, dear).second > 1.15);
+  CHECK(with_others(0, dear).second > 1.8);
+  CHECK(with_others(1, dear).second > 1.15);
   for (const int others : {3, 7}) {
     CAPTURE(others);
-    const auto [depth, gain] = in_company(others, dear);
+    const auto [depth, gain] = with_others(others, dear);
     CHECK(depth < 0.1);
     CHECK(gain > 0.98);
-    const auto [far, more] = in_company(others, cheap);
+    const auto [far, more] = with_others(others, cheap);
     CHECK(far > 2);
     CHECK(more > 1.1);
   }
-  CHECK(in_company(31, dear).second > 0.98);  // beyond what passes are learned from
-  CHECK(in_company(31, cheap).second > 0.98);
+  CHECK(with_others(31, dear).second > 0.98);  // beyond what passes are learned from
+  CHECK(with_others(31, cheap).second > 0.98);
 }

@@ -140,7 +140,7 @@ TEST_CASE("a generation that is cancelled ends, and the others go on with what t
     CHECK(victim.done());
     CHECK(victim.finish_reason() == FinishReason::kCancelled);
     CHECK(victim.step().empty());
-    // Its session is as long as what was given, and goes on the same.
+    // Its sequence is as long as what was given, and goes on the same.
     Job rest = endless;
     rest.params.max_tokens = 60;
     const std::vector<int32_t> whole = run(engine, rest);

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "decode/timeline.h"
+#include "decode/session.h"
 
 using namespace gemtp;
 
@@ -36,21 +36,21 @@ GenerationParams params(int64_t max_tokens, float temperature = 0.8f) {
   return p;
 }
 
-std::unique_ptr<Timeline> begun(const std::shared_ptr<Engine>& engine) {
-  auto t = std::make_unique<Timeline>(engine);
+std::unique_ptr<Session> begun(const std::shared_ptr<Engine>& engine) {
+  auto t = std::make_unique<Session>(engine);
   t->append(engine->need_tokenizer().encode(kPrompt, true, false));
   return t;
 }
 
-// Generates until the timeline has `length` tokens, however the rounds fall.
-void grow(Timeline& t, size_t length) {
+// Generates until the session has `length` tokens, however the rounds fall.
+void grow(Session& t, size_t length) {
   t.begin(params(static_cast<int64_t>(length - t.tokens().size())));
   while (t.generating()) t.step();
   REQUIRE(t.tokens().size() == length);
 }
 
 // Stops as soon as there are `length` tokens: mostly in the middle of a round.
-void grow_and_stop(Timeline& t, size_t length) {
+void grow_and_stop(Session& t, size_t length) {
   t.begin(params(100));
   while (t.tokens().size() < length) t.step();
   t.rewind(static_cast<int64_t>(length));
@@ -62,7 +62,7 @@ std::string temporary(const char* name) {
 
 }  // namespace
 
-TEST_CASE("a timeline that is stopped, forked, rewound, saved and restored goes on the same") {
+TEST_CASE("a session that is stopped, forked, rewound, saved and restored goes on the same") {
   const auto engine = open_demo();
   const auto whole = begun(engine);
   grow(*whole, 120);
@@ -74,13 +74,13 @@ TEST_CASE("a timeline that is stopped, forked, rewound, saved and restored goes 
     const auto t = begun(engine);
     grow_and_stop(*t, stop);
     CHECK(t->cached() >= static_cast<int64_t>(stop) - 1);
-    const std::string path = temporary("gemtp_timeline_test.session");
+    const std::string path = temporary("gemtp_session_test.session");
     t->save(path);
     const auto fork = t->fork();
-    const auto restored = Timeline::restore(open_demo(), path);
+    const auto restored = Session::restore(open_demo(), path);
     CHECK(restored->tokens() == t->tokens());
     CHECK(restored->cached() == t->cached());
-    for (Timeline* each : {t.get(), fork.get(), restored.get()}) {
+    for (Session* each : {t.get(), fork.get(), restored.get()}) {
       grow(*each, 120);
       CHECK(each->tokens() == expected);
     }
@@ -91,7 +91,7 @@ TEST_CASE("a timeline that is stopped, forked, rewound, saved and restored goes 
   }
 }
 
-TEST_CASE("a timeline can be forked between the steps of a generation") {
+TEST_CASE("a session can be forked between the steps of a generation") {
   const auto engine = open_demo();
   const auto whole = begun(engine);
   grow(*whole, 100);
@@ -109,14 +109,14 @@ TEST_CASE("a timeline can be forked between the steps of a generation") {
   CHECK(forks > 4);
 }
 
-TEST_CASE("a timeline cut back beyond what its rings hold runs its tokens again") {
+TEST_CASE("a session cut back beyond what its rings hold runs its tokens again") {
   const auto engine = open_demo();
   const auto t = begun(engine);
   grow(*t, 250);
   const std::vector<int32_t> all = t->tokens();
   t->rewind(20);
   CHECK(t->cached() <= 20);
-  const auto other = std::make_unique<Timeline>(open_demo());
+  const auto other = std::make_unique<Session>(open_demo());
   other->append({all.begin(), all.begin() + 20});
   grow(*t, 90);
   grow(*other, 90);
@@ -127,7 +127,7 @@ TEST_CASE("files that are no session of this model are refused") {
   const auto engine = open_demo();
   const auto t = begun(engine);
   grow_and_stop(*t, 60);
-  const std::string path = temporary("gemtp_timeline_refused.session");
+  const std::string path = temporary("gemtp_session_refused.session");
   t->save(path);
   std::string bytes;
   {
@@ -140,11 +140,11 @@ TEST_CASE("files that are no session of this model are refused") {
       out.write(content.data(), static_cast<std::streamsize>(content.size()));
     }
     try {
-      Timeline::restore(engine, path);
+      Session::restore(engine, path);
       FAIL("restored");
     } catch (const Error& e) {
       CHECK(e.kind() == kind);
-      CHECK(std::string(e.what()).find("gemtp_timeline_refused") != std::string::npos);
+      CHECK(std::string(e.what()).find("gemtp_session_refused") != std::string::npos);
     }
   };
   for (size_t n = 0; n < bytes.size(); n += n < 400 ? 1 : bytes.size() / 37)
@@ -165,12 +165,12 @@ TEST_CASE("files that are no session of this model are refused") {
   refused(changed(51, 0x7f), ErrorKind::kFile);                               // a token's id
   refused(changed(bytes.size() / 2, static_cast<char>(~bytes[bytes.size() / 2])), ErrorKind::kFile);
   std::remove(path.c_str());
-  CHECK_THROWS_AS(Timeline::restore(engine, path), Error);
+  CHECK_THROWS_AS(Session::restore(engine, path), Error);
   CHECK_THROWS_AS(t->save("/nowhere/at/all"), Error);
   EngineOptions f32;
   f32.kv_f16 = false;
   t->save(path);
-  CHECK_THROWS_AS(Timeline::restore(open_demo(f32), path), Error);
+  CHECK_THROWS_AS(Session::restore(open_demo(f32), path), Error);
   std::remove(path.c_str());
 }
 
@@ -185,12 +185,12 @@ TEST_CASE("the budget bounds sequences in use, and drops earlier ones first") {
   options.kv_budget = 2 * one;
   const auto engine = open_demo(options);
   for (int i = 0; i < 5; ++i) {  // ended ones make room
-    const auto t = std::make_unique<Timeline>(engine);
+    const auto t = std::make_unique<Session>(engine);
     t->append({2, 100 + i, 200});
     grow(*t, 40);
   }
-  const auto a = begun(engine), b = std::make_unique<Timeline>(engine),
-             c = std::make_unique<Timeline>(engine);
+  const auto a = begun(engine), b = std::make_unique<Session>(engine),
+             c = std::make_unique<Session>(engine);
   b->append({2, 77});
   c->append({2, 78});
   grow(*a, 60);

@@ -1,4 +1,4 @@
-// A timeline as a file:
+// A session as a file:
 //   "GEMTPSES", version u32, K/V in f16 u32, fingerprint u64, tokens i64, of them in the cache i64,
 //   oldest position of the sliding layers i64, the tokens i32 each, the cache's blocks (KvCache),
 //   FNV-1a of all of it u64; numbers in little endian.
@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/whole_file.h"
-#include "decode/timeline.h"
+#include "decode/session.h"
 
 namespace gemtp {
 namespace {
@@ -60,7 +60,7 @@ class File {
 
 }  // namespace
 
-void Timeline::save(const std::string& path) const {
+void Session::save(const std::string& path) const {
   WholeFile file(path);
   Hash64 hash;
   const auto put = [&](const void* data, size_t n) {
@@ -72,19 +72,18 @@ void Timeline::save(const std::string& path) const {
   h.fingerprint = engine_->fingerprint();
   h.tokens = static_cast<int64_t>(tokens_.size());
   h.cached = cached();
-  h.oldest = h.cached ? session()->kv().oldest() : 0;
+  h.oldest = h.cached ? sequence()->kv().oldest() : 0;
   put(&h, sizeof h);
   put(tokens_.data(), tokens_.size() * sizeof(int32_t));
   if (h.cached)
-    session()->kv().write(
+    sequence()->kv().write(
         [&](const uint8_t* data, int64_t bytes) { put(data, static_cast<size_t>(bytes)); });
   const uint64_t sum = hash.value();
   file.write(&sum, sizeof sum);
   file.complete();
 }
 
-std::unique_ptr<Timeline> Timeline::restore(std::shared_ptr<Engine> engine,
-                                            const std::string& path) {
+std::unique_ptr<Session> Session::restore(std::shared_ptr<Engine> engine, const std::string& path) {
   File file(path);
   Header h;
   file.read(&h, sizeof h);
@@ -110,15 +109,15 @@ std::unique_ptr<Timeline> Timeline::restore(std::shared_ptr<Engine> engine,
                        "context",
                        file.name().c_str(), static_cast<long long>(h.tokens),
                        static_cast<long long>(engine->context())));
-  auto out = std::make_unique<Timeline>(std::move(engine));
+  auto out = std::make_unique<Session>(std::move(engine));
   out->tokens_.resize(static_cast<size_t>(h.tokens));
   file.read(out->tokens_.data(), out->tokens_.size() * sizeof(int32_t));
   for (const int32_t id : out->tokens_)
     if (id < 0 || id >= out->engine_->config().vocab) throw_damaged(file);
   if (h.cached) {
-    out->session_ = out->engine_->new_session();
-    if (!out->session_->kv().plausible(h.cached, h.oldest)) throw_damaged(file);
-    out->session_->read(
+    out->sequence_ = out->engine_->new_sequence();
+    if (!out->sequence_->kv().plausible(h.cached, h.oldest)) throw_damaged(file);
+    out->sequence_->read(
         {out->tokens_.begin(), out->tokens_.begin() + h.cached}, h.oldest,
         [&](uint8_t* data, int64_t bytes) { file.read(data, static_cast<size_t>(bytes)); });
   }
@@ -126,7 +125,7 @@ std::unique_ptr<Timeline> Timeline::restore(std::shared_ptr<Engine> engine,
   uint64_t stored = 0;
   file.read(&stored, sizeof stored);
   if (stored != hash || !file.at_end()) {
-    out->session_.reset();  // nobody is to go on from it
+    out->sequence_.reset();  // nobody is to go on from it
     throw_damaged(file);
   }
   return out;
