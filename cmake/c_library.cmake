@@ -1,13 +1,13 @@
 # The C library, self-contained: shared, or static with -DBUILD_SHARED_LIBS=OFF. A wheel does not
 # carry it.
 option(BUILD_SHARED_LIBS "Build the C library as a shared one" ON)
-set(api csrc/api)
+set(api csrc/api/c)
 add_library(gemtp
-  ${api}/c_boundary.cc
-  ${api}/c_constraint.cc
-  ${api}/c_model.cc
-  ${api}/c_session.cc
-  ${api}/c_text.cc
+  ${api}/boundary.cc
+  ${api}/constraint.cc
+  ${api}/model.cc
+  ${api}/session.cc
+  ${api}/text.cc
   $<TARGET_OBJECTS:gemtp_core>
 )
 add_library(gemtp::gemtp ALIAS gemtp)

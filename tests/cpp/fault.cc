@@ -23,8 +23,8 @@
 #include <utility>
 #include <vector>
 
-#include "api/c_handles.h"
-#include "decode/engine.h"
+#include "api/c/handles.h"
+#include "engine/engine.h"
 #include "gemtp.h"
 
 namespace {

@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "decode/engine.h"
-#include "decode/generation.h"
+#include "engine/engine.h"
+#include "generate/generation.h"
 
 namespace {
 

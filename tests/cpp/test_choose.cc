@@ -1,4 +1,4 @@
-#include "decode/choose.h"
+#include "choose/choose.h"
 
 #include <doctest/doctest.h>
 

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "base/error.h"
-#include "decode/choose.h"
-#include "decode/generation.h"
+#include "choose/choose.h"
+#include "generate/generation.h"
 #include "toy_constraint.h"
 
 using namespace gemtp;

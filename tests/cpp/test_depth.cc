@@ -1,5 +1,5 @@
 // Depth control against machines and drafters that are made up, where the best depth is known.
-#include "decode/depth.h"
+#include "draft/depth.h"
 
 #include <doctest/doctest.h>
 

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "base/error.h"
-#include "decode/engine.h"
-#include "decode/generation.h"
+#include "engine/engine.h"
+#include "generate/generation.h"
 
 using namespace gemtp;
 

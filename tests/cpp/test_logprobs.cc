@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "base/error.h"
-#include "decode/distribution.h"
-#include "decode/generation.h"
-#include "decode/score.h"
+#include "choose/distribution.h"
+#include "generate/generation.h"
+#include "measure/score.h"
 
 using namespace gemtp;
 

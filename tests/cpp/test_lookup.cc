@@ -1,4 +1,4 @@
-#include "decode/lookup.h"
+#include "draft/lookup.h"
 
 #include <doctest/doctest.h>
 

@@ -9,7 +9,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "decode/generation.h"
+#include "generate/generation.h"
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <sys/wait.h>

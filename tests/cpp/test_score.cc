@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "decode/score.h"
+#include "measure/score.h"
 
 using namespace gemtp;
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "decode/session.h"
+#include "generate/session.h"
 
 using namespace gemtp;
 

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "decode/constraint.h"
+#include "choose/constraint.h"
 #include "text/tokenizer.h"
 
 namespace gemtp {

@@ -1,0 +1,190 @@
+#include "api/python/parts.h"
+
+#include "backend/cpu/bandwidth.h"
+#include "base/error.h"
+#include "engine/engine.h"
+#include "engine/memory.h"
+#include "engine/model_files.h"
+#include "measure/bench.h"
+#include "measure/features.h"
+#include "measure/score.h"
+
+namespace py = pybind11;
+
+namespace gemtp {
+namespace {
+
+void bind_class(py::module_& m) {
+  Class<Engine, std::shared_ptr<Engine>>(m, "Engine")
+      .def(py::init([](const py::object& target, const py::object& drafter, int threads,
+                       int64_t context, int64_t prefill_chunk, bool kv_f16, bool mmap,
+                       const std::string& isa, int64_t kv_budget, const py::object& progress) {
+             EngineOptions o;
+             o.threads = threads;
+             o.context = context;
+             o.prefill_chunk = prefill_chunk;
+             o.kv_f16 = kv_f16;
+             o.mmap = mmap;
+             o.isa = isa;
+             o.kv_budget = kv_budget;
+             o.progress = [&progress](double fraction) {
+               check_signals();
+               return progress.is_none() ||
+                      call_python([&] { return !call(progress, fraction).is(py::bool_(false)); });
+             };
+             const std::string target_path = path_of(target);
+             const std::string drafter_path = drafter.is_none() ? "" : path_of(drafter);
+             if (!drafter.is_none() && drafter_path.empty())
+               throw Error(ErrorKind::kArgument, "the path of the drafter is empty");
+             const ReleasedGil release;
+             return Engine::open(target_path, drafter_path, o);
+           }),
+           py::arg("target"), py::arg("drafter"), py::arg("threads"), py::arg("context"),
+           py::arg("prefill_chunk"), py::arg("kv_f16"), py::arg("mmap"), py::arg("isa"),
+           py::arg("kv_budget") = 0, py::arg("progress") = py::none())
+      .def_property_readonly("has_drafter", &Engine::has_drafter)
+      .def_property_readonly("context", &Engine::context)
+      .def_property_readonly("vocab_size", [](const Engine& e) { return e.config().vocab; })
+      .def_property_readonly("threads", &Engine::threads)
+      .def_property_readonly("backend", &Engine::backend_name)
+      .def_property_readonly("target_bytes", &Engine::target_bytes)
+      .def_property_readonly("drafter_bytes", &Engine::drafter_bytes)
+      .def_property_readonly(
+          "tokenizer",
+          [](const std::shared_ptr<Engine>& e) { return part_of(e, e->need_tokenizer()); })
+      .def_property_readonly("chat_template",
+                             [](const Engine& e) -> py::object {
+                               const auto text = e.file().get_string("tokenizer.chat_template");
+                               return text ? py::bytes(*text) : py::object(py::none());
+                             })
+      .def_property_readonly("sampling", [](const Engine& e) { return sampling_dict(e.file()); })
+      .def_property_readonly("kv_budget", &Engine::kv_budget)
+      .def("clear_cache", &Engine::clear_cache, NoGil())
+      .def_property_readonly("has_tokenizer",
+                             [](const Engine& e) { return e.tokenizer() != nullptr; })
+      .def("logits",
+           [](Engine& e, const std::vector<int32_t>& ids) {
+             e.check_ids(ids, 0);
+             FloatArray out({static_cast<py::ssize_t>(ids.size()),
+                             static_cast<py::ssize_t>(e.config().vocab)});
+             float* data = out.mutable_data();
+             const ReleasedGil release;
+             e.logits(ids, data);
+             return out;
+           })
+      .def("score",
+           [](Engine& e, const std::vector<int32_t>& ids, int64_t first) {
+             std::vector<double> scores;
+             {
+               const ReleasedGil release;
+               scores = score(e, ids, first, check_signals);
+             }
+             return array_of(scores);
+           })
+      .def("compare",
+           [](Engine& p, Engine& q, const std::vector<int32_t>& ids, int64_t first) {
+             Comparison c;
+             {
+               const ReleasedGil release;
+               c = compare(p, q, ids, first, check_signals);
+             }
+             return py::make_tuple(array_of(c.log_p), array_of(c.log_q), array_of(c.divergence),
+                                   array_of(c.same_best));
+           })
+      .def(
+          "set_costs",
+          [](Engine& e, const std::vector<std::tuple<int, int64_t, double>>& verify,
+             const std::vector<std::tuple<int, int64_t, double>>& draft) {
+            std::vector<Engine::VerifyCost> v;
+            for (const auto& [rows, context, seconds] : verify)
+              v.push_back({rows, context, seconds});
+            std::vector<Engine::DraftCost> d;
+            for (const auto& [step, context, seconds] : draft)
+              d.push_back({step, context, seconds});
+            const ReleasedGil release;  // a pass may be calling Python
+            e.set_costs(v, d);
+          },
+          py::arg("verify"), py::arg("draft"))
+      .def("draft_features",
+           [](Engine& e, const std::vector<int32_t>& ids, int steps) {
+             std::vector<float> values;
+             {
+               const ReleasedGil release;
+               values = draft_features(e, ids, steps, check_signals);
+             }
+             const auto rounds = static_cast<py::ssize_t>(ids.size()) - 1;
+             const auto width = static_cast<py::ssize_t>(values.size()) / (rounds * steps);
+             return FloatArray({rounds, static_cast<py::ssize_t>(steps), width}, values.data());
+           })
+      .def("draft", [](Engine& e, const std::vector<int32_t>& ids, int k) {
+        DraftTrace t;
+        {
+          const ReleasedGil release;
+          t = e.draft(ids, k);
+        }
+        const auto rows = static_cast<py::ssize_t>(k);
+        const auto hidden = static_cast<py::ssize_t>(t.hidden.size()) / rows;
+        return py::make_tuple(
+            t.tokens,
+            FloatArray({rows, static_cast<py::ssize_t>(e.config().vocab)}, t.logits.data()),
+            FloatArray({rows, hidden}, t.hidden.data()));
+      });
+}
+
+void bind_bench(py::module_& m) {
+  Class<Bench>(m, "Bench")
+      .def(py::init([](std::shared_ptr<Engine> engine, bool plain_head) {
+             const ReleasedGil release;
+             return std::make_unique<Bench>(std::move(engine), plain_head);
+           }),
+           py::arg("engine"), py::arg("plain_head"))
+      .def("prefill", &Bench::prefill, py::arg("tokens"), NoGil())
+      .def("verify", &Bench::verify, py::arg("context"), py::arg("rows"), NoGil())
+      .def("draft", &Bench::draft, py::arg("context"), py::arg("steps"), py::arg("plain_head"),
+           NoGil())
+      .def("kv_bytes", &Bench::kv_bytes, py::arg("context"))
+      .def_property_readonly("ordered_head", &Bench::ordered_head)
+      .def_property_readonly("both_heads", &Bench::both_heads)
+      .def_property_readonly("plain_head_bytes", &Bench::plain_head_bytes);
+  Class<ReadBandwidth>(m, "ReadBandwidth")
+      .def(py::init([](int threads, int64_t bytes) {
+             const ReleasedGil release;
+             return std::make_unique<ReadBandwidth>(threads, bytes);
+           }),
+           py::arg("threads"), py::arg("bytes") = 0)
+      .def("plain", &ReadBandwidth::plain, NoGil())
+      .def("prefetched", &ReadBandwidth::prefetched, NoGil())
+      .def_property_readonly("bytes", &ReadBandwidth::bytes);
+}
+
+void bind_estimate(py::module_& m) {
+  m.def(
+      "memory_estimate",
+      [](const py::object& target, const py::object& drafter, int64_t context,
+         int64_t prefill_chunk, bool kv_f16) {
+        EngineOptions o;
+        o.context = context;
+        o.prefill_chunk = prefill_chunk;
+        o.kv_f16 = kv_f16;
+        o.check();
+        const ModelFiles files =
+            ModelFiles::open(path_of(target), drafter.is_none() ? "" : path_of(drafter));
+        const MemoryEstimate e = estimate_memory(files, o);
+        using namespace py::literals;
+        return py::dict("weights"_a = e.weights, "kv"_a = e.kv, "scratch"_a = e.scratch,
+                        "needed"_a = e.needed(true), "tables"_a = e.tables,
+                        "context"_a = e.context);
+      },
+      py::arg("target"), py::arg("drafter"), py::arg("context"), py::arg("prefill_chunk"),
+      py::arg("kv_f16"));
+}
+
+}  // namespace
+
+void bind_engine(py::module_& m) {
+  bind_class(m);
+  bind_bench(m);
+  bind_estimate(m);
+}
+
+}  // namespace gemtp

@@ -1,0 +1,87 @@
+// What the files of the Python binding share: the binding of each part, and conversions.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <typeinfo>
+#include <utility>
+#include <vector>
+
+#include "api/python/gil.h"
+
+namespace gemtp {
+
+class GgufFile;
+
+void bind_files(pybind11::module_& m);
+void bind_tokenizer(pybind11::module_& m);
+void bind_constraint(pybind11::module_& m);
+void bind_engine(pybind11::module_& m);
+void bind_generation(pybind11::module_& m);
+void bind_quantize(pybind11::module_& m);
+void bind_chat(pybind11::module_& m);
+
+using NoGil = pybind11::call_guard<ReleasedGil>;
+using FloatArray = pybind11::array_t<float, pybind11::array::c_style>;
+using FloatInput = pybind11::array_t<float, pybind11::array::c_style | pybind11::array::forcecast>;
+
+/// For class_: where there is no memory for an object, MemoryError.
+pybind11::custom_type_setup checked_allocation();
+
+/// A class_ whose objects come into being whole or not at all; pybind11 by itself crashes where
+/// memory runs out meanwhile. Constructors are functions that give a holder: py::init(function).
+template <class T, class... Options>
+class Class : public pybind11::class_<T, Options...> {
+ public:
+  Class(pybind11::module_& m, const char* name)
+      : pybind11::class_<T, Options...>(m, name, checked_allocation()) {
+    pybind11::detail::type_info* info = pybind11::detail::get_type_info(typeid(T));
+    register_unchecked = std::exchange(info->init_instance, register_object);
+  }
+
+ private:
+  // Where it fails the holder still owns the value, and the object must not free it too.
+  static void register_object(pybind11::detail::instance* object, const void* holder) {
+    try {
+      register_unchecked(object, holder);
+    } catch (...) {
+      const auto* info = pybind11::detail::get_type_info(typeid(T));
+      object->get_value_and_holder(info).value_ptr() = nullptr;
+      throw;
+    }
+  }
+  static inline void (*register_unchecked)(pybind11::detail::instance*, const void*) = nullptr;
+};
+
+/// What is part of a whole and keeps that alive.
+template <class Whole, class Part>
+std::shared_ptr<Part> part_of(const std::shared_ptr<Whole>& whole, const Part& part) {
+  return std::shared_ptr<Part>(whole, const_cast<Part*>(&part));
+}
+
+/// str or bytes as UTF-8. Error{kArgument} for anything else, and for a str with lone surrogates,
+/// which have no UTF-8.
+std::string utf8(const pybind11::object& text);
+std::string path_of(const pybind11::object& path);
+/// Of text in a file that is being looked at: invalid UTF-8 is shown, not refused.
+pybind11::object lossy(std::string_view s);
+/// recommended_sampling(), by name.
+pybind11::dict sampling_dict(const GgufFile& file);
+/// Lets Ctrl-C, or another signal that Python handles, end work that has released the GIL.
+void check_signals();
+
+/// list[int]. pybind11's own conversion crashes where memory runs out meanwhile.
+pybind11::list list_of(const std::vector<int32_t>& ids);
+
+template <class T>
+pybind11::array_t<T> array_of(const std::vector<T>& values) {
+  return pybind11::array_t<T>(static_cast<pybind11::ssize_t>(values.size()), values.data());
+}
+
+}  // namespace gemtp

@@ -1,0 +1,107 @@
+#include "engine/memory.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "backend/cpu/measuring_storage.h"
+#include "base/error.h"
+#include "model/kv_cache.h"
+#include "model/layer.h"
+#include "model/weights.h"
+
+namespace gemtp {
+namespace {
+
+int64_t add(int64_t a, int64_t b) {
+  constexpr auto kMost = std::numeric_limits<int64_t>::max();
+  return a > kMost - b ? kMost : a + b;
+}
+
+// "1.28 GB", in powers of 1000 like the sizes of files.
+std::string gigabytes(int64_t bytes) {
+  const double gb = static_cast<double>(bytes) * 1e-9;
+  return format(gb < 0.1 ? "%.3f GB" : "%.2f GB", gb);
+}
+
+// The longest context whose K/V cache takes at most `bytes`, 0 if none of 2 tokens or more does.
+int64_t longest_context(const Config& config, int64_t context, int64_t rows, bool f16,
+                        int64_t bytes) {
+  int64_t low = 0, high = context;
+  while (low + 1 < high) {
+    const int64_t middle = low + (high - low) / 2;
+    MeasuringStorage storage;
+    const KvCache cache(config, storage, middle, rows, f16);
+    (storage.kv() <= bytes ? low : high) = middle;
+  }
+  // A round number, easy to type again.
+  return low > 1024 ? low / 1024 * 1024 : low > 1 ? low : 0;
+}
+
+}  // namespace
+
+int64_t MemoryEstimate::needed(bool tables_in_file) const {
+  return add(add(weights, kv), add(scratch, tables_in_file ? 0 : tables));
+}
+
+MemoryEstimate estimate_memory(const ModelFiles& files, const EngineOptions& options) {
+  MemoryEstimate out;
+  MeasuringStorage loaded, used;
+  Config config = files.target_config, drafter_config = files.drafter_config;
+  const Weights weights = load_weights(files.target, config, loaded);
+  out.sources = weights.source_bytes;
+  for (const WeightSource* table : {&weights.token_embedding, &weights.per_layer_embedding})
+    if (table->rows) out.tables += table->rows * table->row_bytes();
+
+  const int64_t rows = max_rows(options);
+  out.context = std::min(options.context, config.context);
+  const KvCache cache(config, used, out.context, rows, options.kv_f16);
+  const LayerScratch pass(config, used, rows);
+  used.alloc(3 * rows * config.hidden);  // Target
+  used.alloc((kMaxDraft + 1) *
+             (config.hidden + config.vocab));  // Outputs, as far as one sequence uses them
+  if (files.drafter) {
+    const Weights drafter_weights = load_weights(files.drafter, drafter_config, loaded);
+    out.sources += drafter_weights.source_bytes;
+    try {
+      check_pair(config, drafter_config);
+    } catch (const Error& error) {
+      throw Error(error.kind(), files.drafter->quoted_path() + ": " + error.what());
+    }
+    const LayerScratch step(drafter_config, used, 1);
+    used.alloc(drafter_config.vocab);  // Drafter: the logits of a step, at most
+  }
+  out.weights = add(loaded.matrices(), loaded.buffers());
+  out.kv = used.kv();
+  // Beside the buffers of the forward pass: its activations as int8 with a scale and a correction
+  // for each block of 32.
+  out.scratch = add(used.buffers(), rows * loaded.max_cols() * 5 / 4);
+  return out;
+}
+
+void check_memory(const MemoryEstimate& e, const ModelFiles& files, const EngineOptions& options,
+                  uint64_t available) {
+  const int64_t needed = e.needed(options.mmap);
+  if (available == 0 || static_cast<uint64_t>(needed) <= available) return;
+  const auto room = static_cast<int64_t>(available);  // less than needed
+  const int64_t fixed = e.needed(options.mmap) - e.kv;
+  std::string advice = "use a smaller quantization or a smaller model";
+  if (fixed < room) {
+    const int64_t context = longest_context(files.target_config, e.context, max_rows(options),
+                                            options.kv_f16, room - fixed);
+    if (context > 0)
+      advice = format("open it with a context of at most %lld", static_cast<long long>(context));
+  } else if (!options.mmap && fixed - e.tables < room) {
+    advice = "open it with mmap=True";
+  }
+  throw Error(
+      ErrorKind::kMemory,
+      format("%s%s needs %s of memory and this process may use %s: weights %s, K/V cache of %lld "
+             "tokens %s, scratch %s%s; %s",
+             files.target->quoted_path().c_str(), files.drafter ? " with its drafter" : "",
+             gigabytes(needed).c_str(), gigabytes(room).c_str(), gigabytes(e.weights).c_str(),
+             static_cast<long long>(e.context), gigabytes(e.kv).c_str(),
+             gigabytes(e.scratch).c_str(),
+             options.mmap ? "" : (", tables " + gigabytes(e.tables)).c_str(), advice.c_str()));
+}
+
+}  // namespace gemtp

@@ -1,0 +1,275 @@
+#include "generate/generation.h"
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+namespace gemtp {
+namespace {
+
+std::vector<int32_t> end_tokens(const Engine& engine, const GenerationParams& params) {
+  if (params.ignore_eos || !engine.tokenizer()) return {};
+  return engine.tokenizer()->end_tokens();
+}
+
+std::vector<int32_t> suppressed(const Engine& engine) {
+  return engine.tokenizer() ? engine.tokenizer()->suppressed() : std::vector<int32_t>{};
+}
+
+void check(const Engine& engine, const GenerationParams& params) {
+  if (params.max_tokens < -1)
+    throw Error(ErrorKind::kArgument,
+                format("max_tokens is %lld; it must be 0 or more, or -1 for what the context holds",
+                       static_cast<long long>(params.max_tokens)));
+  if (params.draft < kAutoDraft || params.draft > kMaxDraft)
+    throw Error(ErrorKind::kArgument,
+                format("draft is %d; it must be \"auto\" or a number from 0 to %d", params.draft,
+                       kMaxDraft));
+  if (params.draft > 0 && !engine.has_drafter())
+    throw Error(ErrorKind::kArgument,
+                format("draft is %d but no drafter is loaded; open the model with one, or pass "
+                       "\"auto\" or 0",
+                       params.draft));
+  if (params.logprobs < -1 || params.logprobs > kMaxTopLogprobs)
+    throw Error(ErrorKind::kArgument,
+                format("logprobs is %d; it must be a number from 0 to %d, the likeliest tokens to "
+                       "be named beside the chosen one",
+                       params.logprobs, kMaxTopLogprobs));
+  if (!params.stop.empty()) engine.need_tokenizer();
+}
+
+GenerationParams with_seed(GenerationParams params) {
+  if (params.sampling.seed == kRandomSeed) params.sampling.seed = draw_seed();
+  return params;
+}
+
+}  // namespace
+
+const char* finish_reason_name(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kNone:
+      return "unfinished";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kContext:
+      return "context";
+    case FinishReason::kCancelled:
+      return "cancelled";
+  }
+  return "";
+}
+
+double GenerationStats::tokens_per_second() const {
+  return tokens > 1 && decode_seconds > 0 ? static_cast<double>(tokens - 1) / decode_seconds : 0.0;
+}
+
+Generation::Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prompt,
+                       GenerationParams params, std::unique_ptr<Sequence>&& sequence)
+    : engine_(std::move(engine)),
+      prompt_(std::move(prompt)),
+      params_(with_seed(std::move(params))),
+      chooser_(params_.sampling, suppressed(*engine_),
+               static_cast<int32_t>(engine_->config().vocab)),
+      history_(params_.sampling.penalty_last_n),
+      ends_(end_tokens(*engine_, params_)),
+      stop_(params_.stop),
+      speculation_(*engine_, params_.draft, ends_) {
+  check(*engine_, params_);
+  if (params_.max_tokens < 0) params_.max_tokens = engine_->context();
+  stats_.seed = params_.sampling.seed;
+  chooser_.set_processor(params_.logits_processor);
+  engine_->check_ids(prompt_, 1);
+  if (engine_->tokenizer()) decoder_ = std::make_unique<StreamDecoder>(*engine_->tokenizer());
+  for (int32_t id : prompt_) {
+    history_.push(id);
+    speculation_.push(id);
+  }
+  if (params_.constraint) {
+    text_ = std::make_unique<ConstrainedText>(params_.constraint, engine_->config().vocab);
+    history_.constrain(text_.get());
+  }
+  stats_.prompt_tokens = static_cast<int64_t>(prompt_.size());
+  if (params_.max_tokens == 0) {
+    finish_ = FinishReason::kLength;
+    return;
+  }
+  sequence_ = sequence ? std::move(sequence) : engine_->take_sequence(prompt_);
+  sequence_->truncate(sequence_->reusable(prompt_));
+  stats_.cached_tokens = prompt_done_ = sequence_->length();
+}
+
+Generation::~Generation() {
+  engine_->scheduler().leave(*this);
+  if (sequence_) engine_->give_back(std::move(sequence_));
+}
+
+std::vector<Emitted> Generation::step() {
+  std::vector<Emitted> out;
+  if (failure_) std::rethrow_exception(failure_);
+  if (done()) return out;
+  double& seconds = prefilled_ ? stats_.decode_seconds : stats_.prompt_seconds;
+  const double start = monotonic_seconds();
+  round_ = {};
+  try {
+    engine_->scheduler().run(*this);
+    seconds += monotonic_seconds() - start;
+    emit(round_, out);
+  } catch (const Error& e) {
+    if (e.kind() == ErrorKind::kCancelled)
+      finish_ = FinishReason::kCancelled;
+    else
+      failure_ = std::current_exception();
+    throw;
+  } catch (...) {
+    failure_ = std::current_exception();
+    throw;
+  }
+  if (done()) engine_->scheduler().leave(*this);
+  return out;
+}
+
+std::unique_ptr<Sequence> Generation::release() {
+  if (sequence_ && !done() && !failure_) finish_ = FinishReason::kCancelled;
+  return std::move(sequence_);
+}
+
+SequenceRows Generation::prepare(const Allotment& allotment) {
+  if (prefilled_) {
+    const int limit = static_cast<int>(std::min<int64_t>(draft_limit(), allotment.rows - 1));
+    speculation_.propose(*sequence_, pending_, chooser_, history_, limit, allotment.others);
+    const std::vector<int32_t>& rows = speculation_.rows();
+    const auto m = static_cast<int64_t>(rows.size());
+    return rows_ = sequence_->rows(rows.data(), m, m);
+  }
+  const int64_t at = sequence_->length(), left = static_cast<int64_t>(prompt_.size()) - at;
+  const int64_t m = std::min(allotment.rows, left);
+  return rows_ = sequence_->rows(prompt_.data() + at, m, m == left ? 1 : 0);
+}
+
+void Generation::complete(const Outputs& outputs, int64_t row, int64_t rows, double seconds) {
+  sequence_->appended(rows_.ids, rows_.m);
+  if (prefilled_) {
+    const int64_t before = sequence_->length() - rows_.m;
+    try {
+      round_ = speculation_.accept(outputs, row, *sequence_, pending_, chooser_, history_, rows,
+                                   seconds);
+    } catch (...) {
+      sequence_->truncate(before);
+      throw;
+    }
+    take_logprobs(outputs, row);
+    count(round_);
+    if (speculation_.control()) learned_ = engine_->depth_estimates();
+    return;
+  }
+  prompt_done_ = sequence_->length();
+  if (rows_.want == 0) return;
+  pending_.token = outputs.choose(row, chooser_, sequence_->length(), history_);
+  history_.push(pending_.token);
+  speculation_.push(pending_.token);
+  const float* h = outputs.hidden(row);
+  pending_.hidden.assign(h, h + engine_->config().hidden);
+  prefilled_ = true;
+  round_.tokens = {pending_.token};
+  round_.complete = text_ && !is_end(pending_.token) && text_->complete();
+  take_logprobs(outputs, row);
+}
+
+// Of the round's tokens, chosen from the rows from `row` on.
+void Generation::take_logprobs(const Outputs& outputs, int64_t row) {
+  logprobs_.clear();
+  if (params_.logprobs < 0) return;
+  for (const int32_t id : round_.tokens)
+    logprobs_.push_back(
+        logprobs(outputs.logits(row++), engine_->config().vocab, id, params_.logprobs));
+}
+
+void Generation::count(const Round& round) {
+  ++stats_.rounds;
+  stats_.drafted += round.drafted();
+  stats_.accepted += round.accepted;
+  for (int i = 0; i < round.drafted(); ++i) {
+    const DraftSource source = round.drafts[static_cast<size_t>(i)];
+    const bool accepted = i < round.accepted;
+    if (source == DraftSource::kLookup) {
+      ++stats_.lookup_drafted;
+      stats_.lookup_accepted += accepted;
+    } else if (source == DraftSource::kGrammar) {
+      ++stats_.grammar_drafted;
+      stats_.grammar_accepted += accepted;
+    }
+  }
+  const auto add = [](std::vector<int64_t>& v, int i) {
+    if (v.size() <= static_cast<size_t>(i)) v.resize(static_cast<size_t>(i) + 1);
+    ++v[static_cast<size_t>(i)];
+  };
+  add(stats_.depth_histogram, round.drafted());
+  for (int i = 0; i < round.drafted(); ++i) add(stats_.drafted_at, i);
+  for (int i = 0; i < round.accepted; ++i) add(stats_.accepted_at, i);
+  stats_.accepted_at.resize(stats_.drafted_at.size());
+}
+
+DepthReport Generation::depth_report() const {
+  DepthReport out;
+  if (!speculation_.control()) return out;
+  const CostModel& costs = learned_.costs;
+  const double context = engine_->kv_share(stats_.prompt_tokens + stats_.tokens);
+  for (int rows = 1; rows <= kMaxDraft + 1; ++rows)
+    out.verify_seconds.push_back(costs.verify(rows, context));
+  out.draft_seconds[0] = costs.draft(1);
+  out.draft_seconds[1] = costs.draft(2) - costs.draft(1);
+  out.drafter_acceptance = learned_.drafter.long_run();
+  out.lookup_acceptance = learned_.lookup.long_run();
+  out.expected_rate = speculation_.control()->rate();
+  return out;
+}
+
+// Drafts that can still become tokens: a round yields at most one more than it drafts.
+int Generation::draft_limit() const {
+  const int64_t left = params_.max_tokens - stats_.tokens;
+  const int64_t room = engine_->context() - sequence_->length();
+  return static_cast<int>(std::max<int64_t>(0, std::min({int64_t{kMaxDraft}, left - 1, room - 1})));
+}
+
+void Generation::emit(const Round& round, std::vector<Emitted>& out) {
+  for (size_t i = 0; i < round.tokens.size() && !done(); ++i) {
+    const int32_t id = round.tokens[i];
+    if (is_end(id)) {
+      finish_ = FinishReason::kStop;
+      break;
+    }
+    ++stats_.tokens;
+    const bool drafted = static_cast<int>(i) < round.accepted;
+    Emitted e{id, drafted ? round.drafts[i] : DraftSource::kNone, "", {}};
+    if (!logprobs_.empty()) e.logprobs = logprobs_[i];
+    if (decoder_) e.text = release_text(decoder_->push(id));
+    out.push_back(std::move(e));
+    if (done()) return;  // a stop string: what it held back is dropped
+    if (round.complete && i + 1 == round.tokens.size())
+      finish_ = FinishReason::kStop;
+    else if (stats_.tokens == params_.max_tokens)
+      finish_ = FinishReason::kLength;
+    else if (stats_.prompt_tokens + stats_.tokens == engine_->context())
+      finish_ = FinishReason::kContext;
+  }
+  if (!done() || !decoder_) return;
+  std::string rest = release_text(decoder_->finish());
+  rest += stop_.finish();
+  (out.empty() ? tail_ : out.back().text) += rest;
+}
+
+bool Generation::is_end(int32_t token) const {
+  return std::binary_search(ends_.begin(), ends_.end(), token);
+}
+
+// What of the text, with this piece, can be shown; a stop string ends the generation.
+std::string Generation::release_text(const std::string& piece) {
+  std::string shown = stop_.push(piece);
+  if (stop_.found()) finish_ = FinishReason::kStop;
+  return shown;
+}
+
+}  // namespace gemtp

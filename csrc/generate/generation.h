@@ -1,0 +1,144 @@
+// One generation: prompt in, tokens and text out, a step at a time.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "choose/choose.h"
+#include "choose/distribution.h"
+#include "engine/engine.h"
+#include "engine/scheduler.h"
+#include "generate/speculative.h"
+#include "text/stop_strings.h"
+
+namespace gemtp {
+
+struct GenerationParams {
+  SamplingParams sampling;        // its seed may be kRandomSeed
+  int64_t max_tokens = 128;       // -1: until the context is full
+  std::vector<std::string> stop;  // strings that end the text; not part of it
+  int draft = kAutoDraft;         // tokens to draft a round; 0: none; kAutoDraft: what pays off
+  bool ignore_eos = false;        // end tokens are tokens like any other
+  int logprobs = -1;  // of each token, and of so many of the likeliest in its place; -1: none
+  LogitsProcessor logits_processor;        // empty: none
+  std::shared_ptr<Constraint> constraint;  // what may be generated, for this generation alone
+};
+
+struct GenerationStats {
+  int64_t rounds = 0;                                 // verify passes
+  int64_t drafted = 0;                                // drafts verified
+  int64_t accepted = 0;                               // drafts that became tokens
+  int64_t lookup_drafted = 0, lookup_accepted = 0;    // of those, the ones looked up in the text
+  int64_t grammar_drafted = 0, grammar_accepted = 0;  // and the ones that the constraint forced
+  int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;             // of the prompt, taken from an earlier call's K/V
+  double prompt_seconds = 0;             // until the first token
+  int64_t tokens = 0;                    // generated
+  double decode_seconds = 0;             // after the first token
+  std::vector<int64_t> depth_histogram;  // [k]: rounds that drafted k tokens
+  std::vector<int64_t> drafted_at;       // [i]: rounds that drafted an (i+1)-th token
+  std::vector<int64_t> accepted_at;      // [i]: of those, the ones that accepted it
+  uint64_t seed = 0;                     // also where a new one was asked for
+  double tokens_per_second() const;      // of decoding: tokens after the first, over their time
+};
+
+/// What depth control has learned: seconds of a pass over 1 .. 16 rows, of a round's first draft
+/// step and of a further one; how many drafts are accepted in the long run, after none that was
+/// not; and the tokens per second that the latest round promised.
+struct DepthReport {
+  std::vector<double> verify_seconds;  // [16]
+  double draft_seconds[2] = {};
+  double drafter_acceptance = 0, lookup_acceptance = 0;
+  double expected_rate = 0;
+};
+
+enum class FinishReason { kNone, kStop, kLength, kContext, kCancelled };
+const char* finish_reason_name(FinishReason reason);
+
+/// One token as it leaves the generation. `text` is what became certain with it: valid UTF-8,
+/// possibly empty (an unfinished character, or text that may yet turn out to be a stop string).
+struct Emitted {
+  int32_t id = -1;
+  DraftSource source = DraftSource::kNone;  // whose guess it was
+  std::string text;
+  Logprobs logprobs;  // of the target's own distribution, whatever the sampling parameters
+};
+
+/// For one thread at a time, but for cancel(). Generations of one engine that are stepped on
+/// several threads share passes (scheduler.h).
+class Generation : private Participant {
+ public:
+  /// Validates everything; nothing has run yet. sequence: where K/V of the prompt's first tokens
+  /// may be, taken only if nothing is wrong; null: the engine gives one. Error{kArgument, kContext,
+  /// kModel, kMemory}.
+  Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prompt, GenerationParams params,
+             std::unique_ptr<Sequence>&& sequence = nullptr);
+  ~Generation() override;  // hands the sequence to the engine, also half-way
+
+  /// One chunk of prefill or one round. The end token that finished the generation is not emitted.
+  /// Text still held back at the end comes with the last token, or in tail().
+  /// After an error every step gives the same one.
+  std::vector<Emitted> step();
+  /// Ends it, from any thread: a step that is running gives Error{kCancelled} within milliseconds,
+  /// also in the middle of a prompt, otherwise the next one does. K/V of what had been run stays.
+  void cancel() { engine_->scheduler().cancel(*this); }
+  bool done() const { return finish_ != FinishReason::kNone; }
+  FinishReason finish_reason() const { return finish_; }
+  /// Text that was held back when the generation ended without a further token to carry it.
+  const std::string& tail() const { return tail_; }
+  const GenerationStats& stats() const { return stats_; }
+  /// Tokens of the prompt that have been run.
+  int64_t prompt_done() const { return prompt_done_; }
+  /// After the latest round; empty for a fixed depth.
+  DepthReport depth_report() const;
+  /// K/V of the prompt and of the tokens chosen, but for the last of them; null once released, and
+  /// for max_tokens 0. Not during a step.
+  const Sequence* sequence() const { return sequence_.get(); }
+  /// A generation that was under way is cancelled by that.
+  std::unique_ptr<Sequence> release();
+
+ private:
+  bool prefilling() const override { return !prefilled_; }
+  HeadOutput head() const override {
+    return params_.logprobs >= 0 ? HeadOutput::kLogits : head_output(chooser_, text_ != nullptr);
+  }
+  SequenceRows prepare(const Allotment& allotment) override;
+  double expected_tokens() const override {
+    return prefilled_ ? speculation_.expected_tokens() : 0;
+  }
+  double context() const override { return engine_->kv_share(sequence_->length()); }
+  void complete(const Outputs& outputs, int64_t row, int64_t rows, double seconds) override;
+  void take_logprobs(const Outputs& outputs, int64_t row);
+  void count(const Round& round);
+  void emit(const Round& round, std::vector<Emitted>& out);
+  std::string release_text(const std::string& piece);
+  int draft_limit() const;
+  bool is_end(int32_t token) const;
+
+  std::shared_ptr<Engine> engine_;
+  std::unique_ptr<Sequence> sequence_;
+  std::vector<int32_t> prompt_;
+  GenerationParams params_;
+  Chooser chooser_;
+  std::unique_ptr<ConstrainedText> text_;  // null: free
+  TokenHistory history_;
+  std::vector<int32_t> ends_;
+  StopStrings stop_;
+  Speculation speculation_;
+  std::unique_ptr<StreamDecoder> decoder_;
+  Pending pending_;
+  bool prefilled_ = false;
+  int64_t prompt_done_ = 0;
+  SequenceRows rows_;               // of the pass
+  Round round_;                     // of the latest pass
+  std::vector<Logprobs> logprobs_;  // of its tokens, if they are wanted
+  std::exception_ptr failure_;
+  std::string tail_;
+  FinishReason finish_ = FinishReason::kNone;
+  GenerationStats stats_;
+  DepthEstimates learned_;  // as of the latest round
+};
+
+}  // namespace gemtp

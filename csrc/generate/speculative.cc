@@ -1,0 +1,183 @@
+#include "generate/speculative.h"
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+namespace gemtp {
+namespace {
+
+// How many of the first proposals were chosen too.
+int agreement(const std::vector<int32_t>& proposed, const std::vector<int32_t>& chosen) {
+  const auto n = static_cast<int64_t>(std::min(proposed.size(), chosen.size()));
+  return static_cast<int>(
+      std::mismatch(proposed.begin(), proposed.begin() + n, chosen.begin()).first -
+      proposed.begin());
+}
+
+bool missed(const std::vector<int32_t>& proposed, const std::vector<int32_t>& chosen, int agreed) {
+  return static_cast<size_t>(agreed) < std::min(proposed.size(), chosen.size());
+}
+
+}  // namespace
+
+Speculation::Speculation(Engine& engine, int draft, std::vector<int32_t> ends)
+    : engine_(engine),
+      draft_(draft),
+      ends_(std::move(ends)),
+      control_(engine.depth_estimates(), engine.has_drafter()),
+      idle_since_(monotonic_seconds()) {}
+
+void Speculation::push(int32_t token) {
+  if (automatic()) lookup_.push(token);
+}
+
+bool Speculation::is_end(int32_t token) const {
+  return std::binary_search(ends_.begin(), ends_.end(), token);
+}
+
+// Drafts tokens after pending.token: what the grammar forces, and otherwise the drafter's, chosen
+// exactly as the target will choose: same function, same noise, same history. `limit` of them, or
+// as many as the control asks for; fewer when nothing can follow: after an end, and when the
+// candidates of an ordered head are all banned, by bias, suppression or grammar (the target, which
+// sees the whole vocabulary, may well have a choice).
+void Speculation::draft(const Sequence& sequence, const Pending& pending, Chooser& chooser,
+                        TokenHistory& history, int limit) {
+  ConstrainedText* text = history.constraint();
+  const auto add = [&](int32_t token, DraftSource source) {
+    history.push(token);
+    drafts_.push_back(token);
+    made_by_.push_back(source);
+  };
+  const auto full = [&] { return static_cast<int>(drafts_.size()) >= limit; };
+  for (bool first = true; !full(); first = false) {
+    if (text) {
+      for (const int32_t token : first ? forced_ : text->forced()) {
+        if (full()) break;
+        add(token, DraftSource::kGrammar);
+        if (automatic()) control_.forced();
+      }
+      if (full() || text->complete()) break;
+    }
+    if (!engine_.has_drafter() || (automatic() && !control_.more())) break;
+    int32_t token;
+    try {
+      token = draft_step(sequence, pending, chooser, history);
+    } catch (const Error& e) {
+      if (e.kind() != ErrorKind::kArgument) throw;
+      break;
+    }
+    if (automatic()) {
+      Drafter& drafter = engine_.drafter();
+      control_.drafted(chooser.probability(drafter.logits(), drafter.candidates(),
+                                           drafter.candidate_count(), token, history));
+    }
+    add(token, DraftSource::kDrafter);
+    if (is_end(token)) break;
+  }
+  for (size_t i = 0; i < drafts_.size(); ++i) history.pop();
+}
+
+// The drafter's next token. It is given those first that it has not made itself.
+int32_t Speculation::draft_step(const Sequence& sequence, const Pending& pending, Chooser& chooser,
+                                const TokenHistory& history) {
+  Drafter& drafter = engine_.drafter();
+  const auto drafted = static_cast<int>(drafts_.size());
+  if (steps_ == 0) {
+    draft_hidden_ = pending.hidden;
+    drafter.begin_round(sequence.kv(), sequence.length());
+  }
+  for (; steps_ <= drafted; ++steps_) {
+    const int32_t token = steps_ ? drafts_[static_cast<size_t>(steps_ - 1)] : pending.token;
+    drafter.step(token, draft_hidden_.data(), draft_hidden_.data());
+  }
+  return chooser.choose(drafter.logits(), drafter.candidates(), drafter.candidate_count(),
+                        sequence.length() + 1 + drafted, history);
+}
+
+void Speculation::look_up(int limit, ConstrainedText* text) {
+  found_ = lookup_.draft(limit);
+  if (text) found_.tokens.resize(static_cast<size_t>(text->allowed(found_.tokens)));
+}
+
+void Speculation::propose(const Sequence& sequence, const Pending& pending, Chooser& chooser,
+                          TokenHistory& history, int limit, const Others& others) {
+  const double start = monotonic_seconds();
+  drafts_.clear();
+  made_by_.clear();
+  forced_.clear();
+  found_ = {};
+  steps_ = 0;
+  ConstrainedText* text = draft_ != 0 && limit > 0 ? history.constraint() : nullptr;
+  if (text) forced_ = text->forced();
+  if (automatic()) {
+    look_up(limit, text);
+    engine_.depth_estimates().costs.pass_time(start - idle_since_);
+    control_.begin(engine_.kv_share(sequence.length()), limit,
+                   static_cast<int>(found_.tokens.size()), found_.match, others,
+                   static_cast<int>(forced_.size()));
+  }
+  const double looked_up = monotonic_seconds();
+  const bool drafting = automatic() ? control_.source() != DraftSource::kLookup &&
+                                          (control_.more() || !forced_.empty())
+                                    : draft_ > 0;
+  if (drafting)
+    draft(sequence, pending, chooser, history, automatic() ? limit : std::min(draft_, limit));
+  idle_since_ = monotonic_seconds();
+  draft_seconds_ = idle_since_ - (text ? looked_up : start);
+
+  source_ = automatic()       ? control_.source()
+            : drafts_.empty() ? DraftSource::kNone
+                              : DraftSource::kDrafter;
+  const std::vector<int32_t>& source = source_ == DraftSource::kLookup ? found_.tokens : drafts_;
+  const int n = automatic() ? control_.depth() : static_cast<int>(drafts_.size());
+  rows_ = {pending.token};
+  rows_.insert(rows_.end(), source.begin(), source.begin() + n);
+}
+
+Round Speculation::accept(const Outputs& outputs, int64_t row, Sequence& sequence, Pending& pending,
+                          Chooser& chooser, TokenHistory& history, int64_t pass_rows,
+                          double pass_seconds) {
+  const double start = monotonic_seconds();
+  const auto m = static_cast<int64_t>(rows_.size());
+  const int64_t p = sequence.length() - m;
+  Round round;
+  if (source_ == DraftSource::kLookup)
+    round.drafts.assign(static_cast<size_t>(m - 1), source_);
+  else
+    round.drafts.assign(made_by_.begin(), made_by_.begin() + (m - 1));
+  int64_t last = 0;
+  for (;; ++last) {
+    const int32_t choice = outputs.choose(row + last, chooser, p + 1 + last, history);
+    history.push(choice);
+    push(choice);
+    round.tokens.push_back(choice);
+    const bool agreed = last + 1 < m && choice == rows_[static_cast<size_t>(last + 1)];
+    round.accepted += agreed;
+    if (is_end(choice)) break;
+    round.complete = history.constraint() && history.constraint()->complete();
+    if (!agreed || round.complete) break;
+  }
+  // Row `last` was the last one run on true tokens; what lies behind it was rejected.
+  sequence.truncate(p + last + 1);
+  pending.token = round.tokens.back();
+  const float* h = outputs.hidden(row + last);
+  pending.hidden.assign(h, h + engine_.config().hidden);
+  idle_since_ = monotonic_seconds();
+
+  if (automatic()) {
+    RoundOutcome outcome;
+    outcome.draft_seconds = draft_seconds_;
+    outcome.verify_seconds = pass_seconds > 0 ? pass_seconds + idle_since_ - start : 0;
+    outcome.rows = static_cast<int>(pass_rows);
+    outcome.drafter_agreed = agreement(drafts_, round.tokens);
+    outcome.drafter_missed = missed(drafts_, round.tokens, outcome.drafter_agreed);
+    outcome.lookup_agreed = agreement(found_.tokens, round.tokens);
+    outcome.lookup_missed = missed(found_.tokens, round.tokens, outcome.lookup_agreed);
+    control_.end(outcome);
+  }
+  return round;
+}
+
+}  // namespace gemtp

@@ -1,0 +1,93 @@
+// The draft-verify round.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "choose/choose.h"
+#include "draft/depth.h"
+#include "draft/lookup.h"
+#include "engine/engine.h"
+#include "engine/outputs.h"
+#include "engine/sequence.h"
+
+namespace gemtp {
+
+/// Where a sequence stands between rounds: `token` is chosen but not yet run through the target,
+/// and `hidden` [backbone] is the target's hidden state (after the final norm) at the position
+/// before it.
+struct Pending {
+  int32_t token = -1;
+  std::vector<float> hidden;
+};
+
+struct Round {
+  std::vector<int32_t>
+      tokens;  // chosen by the target, in order; the last one is the new pending token
+  std::vector<DraftSource> drafts;  // who proposed each of those that were verified
+  int accepted = 0;                 // drafts that were the target's choice: tokens[0 .. accepted)
+  bool complete = false;            // the constraint lets nothing but an end follow
+
+  int drafted() const { return static_cast<int>(drafts.size()); }
+};
+
+constexpr int kAutoDraft = -1;
+
+/// The rounds of one generation: propose(), a pass of the target over rows(), accept(). Both in a
+/// Turn of the engine.
+class Speculation {
+ public:
+  /// draft: tokens that the drafter proposes in every round, or kAutoDraft: as many as pay off,
+  /// from the drafter, if there is one, or looked up in the text. What the history's constraint
+  /// forces is proposed before the drafter is asked. tokens in `ends` end a round.
+  Speculation(Engine& engine, int draft, std::vector<int32_t> ends);
+
+  /// Of the text, as it becomes certain outside rounds: the prompt and the first token.
+  void push(int32_t token);
+
+  /// Proposes at most `limit` tokens after pending.token, behind sequence.length() positions. May
+  /// be called again instead of accept(): the round begins anew.
+  void propose(const Sequence& sequence, const Pending& pending, Chooser& chooser,
+               TokenHistory& history, int limit, const Others& others);
+  /// Tokens expected of the round.
+  double expected_tokens() const { return automatic() ? control_.tokens() : 1; }
+  /// pending.token and the drafts to verify: valid until the next call.
+  const std::vector<int32_t>& rows() const { return rows_; }
+  /// The pass has run, its outputs are those from `row` on, and sequence holds the rows. They are
+  /// walked while choice == draft. Updates sequence, pending and history (which holds every token
+  /// chosen so far, pending.token included). pass_rows, pass_seconds: of the whole pass, choices
+  /// not included; 0: not known.
+  Round accept(const Outputs& outputs, int64_t row, Sequence& sequence, Pending& pending,
+               Chooser& chooser, TokenHistory& history, int64_t pass_rows, double pass_seconds);
+
+  /// Null for a fixed depth.
+  const DepthControl* control() const { return automatic() ? &control_ : nullptr; }
+
+ private:
+  bool automatic() const { return draft_ == kAutoDraft; }
+  void draft(const Sequence& sequence, const Pending& pending, Chooser& chooser,
+             TokenHistory& history, int limit);
+  int32_t draft_step(const Sequence& sequence, const Pending& pending, Chooser& chooser,
+                     const TokenHistory& history);
+  void look_up(int limit, ConstrainedText* text);
+  bool is_end(int32_t token) const;
+
+  Engine& engine_;
+  const int draft_;
+  const std::vector<int32_t> ends_;  // ascending
+  DepthControl control_;
+  Lookup lookup_;
+  double idle_since_;
+  // The round.
+  std::vector<int32_t> drafts_;              // the drafter's and the grammar's
+  std::vector<DraftSource> made_by_;         // each of them
+  std::vector<int32_t> forced_;              // by the grammar, after pending.token
+  int steps_ = 0;                            // of the drafter: tokens that it has been given
+  std::vector<float> draft_hidden_;          // what the latest handed on
+  Lookup::Draft found_;                      // looked up
+  DraftSource source_ = DraftSource::kNone;  // of all rows, but for the grammar's
+  std::vector<int32_t> rows_;
+  double draft_seconds_ = 0;
+};
+
+}  // namespace gemtp

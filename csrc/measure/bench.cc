@@ -1,0 +1,117 @@
+#include "measure/bench.h"
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+namespace gemtp {
+namespace {
+
+// Tokens spread over the vocabulary, so that the embedding's rows come from all over the file as
+// they do in a text.
+std::vector<int32_t> arbitrary_tokens(int64_t n, int64_t vocab) {
+  std::vector<int32_t> ids(static_cast<size_t>(n));
+  uint64_t x = 1;
+  for (int32_t& id : ids) {
+    x = x * 6364136223846793005u + 1442695040888963407u;  // Knuth's MMIX generator
+    id = static_cast<int32_t>((x >> 33) % static_cast<uint64_t>(vocab));
+  }
+  return ids;
+}
+
+}  // namespace
+
+Bench::Bench(std::shared_ptr<Engine> engine, bool plain_head)
+    : engine_(std::move(engine)),
+      outputs_(engine_->config(), engine_->backend(), kMaxDraft + 1),
+      ids_(arbitrary_tokens(engine_->context(), engine_->config().vocab)),
+      h_(static_cast<size_t>(engine_->config().hidden), 0.5f),
+      greedy_({}, {}, static_cast<int32_t>(engine_->config().vocab)) {
+  const Engine::Exclusive exclusive(*engine_);
+  sequence_ = std::make_unique<Sequence>(engine_->config(), engine_->backend(), engine_->context(),
+                                         engine_->max_rows(), engine_->options().kv_f16);
+  if (!plain_head || !ordered_head()) return;
+  const std::shared_ptr<const GgufFile>& file = engine_->drafter_weights().file;
+  plain_config_ = read_config(*file);
+  plain_weights_ = load_weights(file, plain_config_, engine_->backend(), HeadChoice::kPlain);
+  plain_ = std::make_unique<Drafter>(plain_config_, plain_weights_, engine_->config(),
+                                     engine_->target_weights(), engine_->backend());
+}
+
+bool Bench::ordered_head() const {
+  return engine_->has_drafter() && engine_->drafter().config().centroids > 0;
+}
+
+int64_t Bench::kv_bytes(int64_t context) const {
+  return kv_read_bytes(engine_->config(), context, engine_->options().kv_f16);
+}
+
+void Bench::need_room(int64_t context, int64_t rows) const {
+  const auto n = [](int64_t v) { return static_cast<long long>(v); };
+  if (context < 0 || rows < 0 || context > engine_->context() - rows)
+    throw Error(ErrorKind::kContext,
+                format("%lld rows behind %lld positions do not fit into a context of %lld", n(rows),
+                       n(context), n(engine_->context())));
+}
+
+void Bench::need_noise() {
+  if (!noisy_) sequence_->fill_with_noise(engine_->backend());
+  noisy_ = true;
+}
+
+double Bench::prefill(int64_t tokens) {
+  if (tokens < 1) throw Error(ErrorKind::kArgument, "a prompt has at least one token");
+  need_room(0, tokens);
+  const Engine::Exclusive exclusive(*engine_);
+  sequence_->jump(0);
+  const double start = monotonic_seconds();
+  sequence_->prefill(engine_->target(), ids_.data(), tokens, engine_->options().prefill_chunk,
+                     head_output(greedy_), outputs_);
+  outputs_.choose(0, greedy_, tokens, TokenHistory());
+  return monotonic_seconds() - start;
+}
+
+double Bench::verify(int64_t context, int64_t rows) {
+  if (rows < 1 || rows > kMaxDraft + 1)
+    throw Error(ErrorKind::kArgument, format("a pass verifies between 1 and %d rows, not %lld",
+                                             kMaxDraft + 1, static_cast<long long>(rows)));
+  need_room(context, rows);
+  const Engine::Exclusive exclusive(*engine_);
+  need_noise();
+  sequence_->jump(context);
+  const double start = monotonic_seconds();
+  sequence_->forward(engine_->target(), ids_.data() + context, rows, rows, head_output(greedy_),
+                     outputs_);
+  for (int64_t i = 0; i < rows; ++i) outputs_.choose(i, greedy_, context + 1 + i, TokenHistory());
+  return monotonic_seconds() - start;
+}
+
+double Bench::draft(int64_t context, int steps, bool plain_head) {
+  if (!engine_->has_drafter())
+    throw Error(ErrorKind::kArgument, "no drafter is loaded; open the model with one");
+  if (plain_head && !plain_)
+    throw Error(ErrorKind::kArgument, "the drafter has no second head to time");
+  if (steps < 1 || steps > kMaxDraft)
+    throw Error(ErrorKind::kArgument,
+                format("steps is %d; it must be between 1 and %d", steps, kMaxDraft));
+  if (context < 1)
+    throw Error(ErrorKind::kArgument, "drafting needs at least one position of context");
+  need_room(context, 1);
+  const Engine::Exclusive exclusive(*engine_);
+  need_noise();
+  sequence_->jump(context);
+  Drafter& drafter = plain_head ? *plain_ : engine_->drafter();
+  std::fill(h_.begin(), h_.end(), 0.5f);
+  const double start = monotonic_seconds();
+  drafter.begin_round(sequence_->kv(), context);
+  int32_t token = ids_[static_cast<size_t>(context)];
+  for (int i = 0; i < steps; ++i) {
+    drafter.step(token, h_.data(), h_.data());
+    token = greedy_.choose(drafter.logits(), drafter.candidates(), drafter.candidate_count(),
+                           context + 1 + i, TokenHistory());
+  }
+  return monotonic_seconds() - start;
+}
+
+}  // namespace gemtp

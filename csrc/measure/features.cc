@@ -1,0 +1,61 @@
+#include "measure/features.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "model/kv_cache.h"
+
+namespace gemtp {
+namespace {
+
+// Positions between two polls. Sliding rings hold the keys of all of them: see KvCache.
+constexpr int64_t kChunk = 64;
+
+int32_t best_token(const Drafter& drafter) {
+  const float* logits = drafter.logits();
+  const auto at = std::max_element(logits, logits + drafter.candidate_count()) - logits;
+  return drafter.candidates() ? drafter.candidates()[at] : static_cast<int32_t>(at);
+}
+
+}  // namespace
+
+std::vector<float> draft_features(Engine& engine, const std::vector<int32_t>& ids, int steps,
+                                  const Poll& poll) {
+  if (!engine.has_drafter())
+    throw Error(ErrorKind::kArgument, "no drafter is loaded; open the model with one");
+  if (steps < 1 || steps > kMaxDraft)
+    throw Error(ErrorKind::kArgument,
+                format("steps is %d; it must be between 1 and %d", steps, kMaxDraft));
+  engine.check_ids(ids, 0);
+  if (ids.size() < 2)
+    throw Error(ErrorKind::kArgument, "drafting needs at least two tokens; give a longer text");
+
+  const auto rounds = static_cast<int64_t>(ids.size()) - 1;
+  Drafter& drafter = engine.drafter();
+  const int64_t backbone = engine.config().hidden, width = drafter.config().hidden;
+  const int64_t chunk = std::min(kChunk, engine.options().prefill_chunk);
+  KvCache kv(engine.config(), engine.backend(), static_cast<int64_t>(ids.size()), engine.max_rows(),
+             engine.options().kv_f16);
+  const Buffer hidden = engine.backend().alloc(chunk * backbone);
+  std::vector<float> out;
+  out.reserve(static_cast<size_t>(rounds * steps * width));
+  for (int64_t at = 0; at < rounds; at += chunk) {
+    if (poll) poll();
+    const Engine::Exclusive exclusive(engine);
+    const int64_t m = std::min(chunk, rounds - at);
+    engine.target().forward({&kv, ids.data() + at, m, m, hidden.get()});
+    for (int64_t i = 0; i < m; ++i) {
+      float* h = hidden.get() + i * backbone;
+      int32_t token = ids[static_cast<size_t>(at + i + 1)];
+      drafter.begin_round(kv, at + i + 1);
+      for (int step = 0; step < steps; ++step) {
+        drafter.step(token, h, h);
+        out.insert(out.end(), drafter.features(), drafter.features() + width);
+        token = best_token(drafter);
+      }
+    }
+  }
+  return out;
+}
+
+}  // namespace gemtp

@@ -1,0 +1,184 @@
+#include "measure/score.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "base/error.h"
+#include "base/numeric.h"
+#include "base/thread_pool.h"
+#include "choose/distribution.h"
+#include "model/kv_cache.h"
+
+namespace gemtp {
+namespace {
+
+// Rows whose logits exist at a time: enough for the head's weights to be read seldom; 34 MB with
+// Gemma 4's vocabulary.
+constexpr int64_t kLogitRows = 32;
+
+double divergence(const Distribution& p, const Distribution& q, int64_t vocab) {
+  Lanes sum;
+  double x[Lanes::kBlock], ratio[Lanes::kBlock];
+  for (int64_t begin = 0; begin < vocab; begin += Lanes::kBlock) {
+    const int64_t count = std::min(Lanes::kBlock, vocab - begin);
+    for (int64_t i = 0; i < count; ++i) {
+      x[i] = p.log_probability(begin + i);
+      ratio[i] = x[i] - q.log_probability(begin + i);
+    }
+    portable_exp(x, count);
+    // A token that P rules out adds nothing, whatever Q says.
+    for (int64_t i = 0; i < count; ++i) x[i] = x[i] > 0.0 ? x[i] * ratio[i] : 0.0;
+    sum.add(x, count);
+  }
+  return std::max(0.0, sum.total());  // below zero only by rounding
+}
+
+// Runs a text through a target and gives the logits of the rows that predict ids[first ..), a few
+// at a time.
+class LogitStream {
+ public:
+  LogitStream(Engine& engine, const std::vector<int32_t>& ids, int64_t first, int64_t chunk,
+              const Poll& poll)
+      : engine_(engine),
+        ids_(ids),
+        poll_(poll),
+        first_row_(first - 1),
+        rows_(static_cast<int64_t>(ids.size()) - 1),
+        chunk_(chunk),
+        kv_(engine.config(), engine.backend(), static_cast<int64_t>(ids.size()), engine.max_rows(),
+            engine.options().kv_f16),
+        hidden_(engine.backend().alloc(chunk * engine.config().hidden)),
+        logits_(engine.backend().alloc(std::min(chunk, kLogitRows) * engine.config().vocab)),
+        best_(kLogitRows) {}
+
+  /// How many rows follow; 0 when all have been given. The division into blocks depends on `first`
+  /// and `chunk` alone.
+  int64_t next() {
+    while (given_ == wanted_) {
+      if (kv_.length() == rows_) return 0;
+      if (poll_) poll_();
+      run_chunk();
+    }
+    const Engine::Exclusive exclusive(engine_);
+    const Config& c = engine_.config();
+    const int64_t rows = std::min(kLogitRows, wanted_ - given_);
+    const int64_t position = kv_.length() - wanted_ + given_;
+    std::array<float*, kLogitRows> to;
+    for (int64_t i = 0; i < rows; ++i) to[static_cast<size_t>(i)] = logits_.get() + i * c.vocab;
+    engine_.backend().head(*engine_.target_weights().head, hidden_.get() + given_ * c.hidden, rows,
+                           c.softcap, to.data(), best_.data());
+    for (int64_t i = 0; i < rows; ++i)
+      if (!std::isfinite(best(i).logit))
+        throw Error(
+            ErrorKind::kModel,
+            format("%s: the logits after token %lld of the text are not finite numbers; "
+                   "the weights are damaged or too large for float32: convert the model "
+                   "again",
+                   engine_.file().quoted_path().c_str(), static_cast<long long>(position + i + 1)));
+    given_ += rows;
+    return rows;
+  }
+
+  const float* logits(int64_t row) const { return logits_.get() + row * engine_.config().vocab; }
+  const BestLogit& best(int64_t row) const { return best_[static_cast<size_t>(row)]; }
+
+ private:
+  void run_chunk() {
+    const Engine::Exclusive exclusive(engine_);
+    const int64_t at = kv_.length();
+    const int64_t m = std::min(chunk_, rows_ - at);
+    wanted_ = std::clamp<int64_t>(at + m - first_row_, 0, m);
+    given_ = 0;
+    engine_.target().forward({&kv_, ids_.data() + at, m, wanted_, hidden_.get()});
+  }
+
+  Engine& engine_;
+  const std::vector<int32_t>& ids_;
+  const Poll& poll_;
+  int64_t first_row_, rows_, chunk_;
+  KvCache kv_;
+  Buffer hidden_;                // [chunk, hidden] of the latest pass
+  Buffer logits_;                // [kLogitRows or chunk, vocab]
+  std::vector<BestLogit> best_;  // [kLogitRows]
+  int64_t wanted_ = 0;           // rows of the latest pass with a hidden state
+  int64_t given_ = 0;            // of those, the ones whose logits have been given
+};
+
+void check(const Engine& engine, const std::vector<int32_t>& ids, int64_t first) {
+  engine.check_ids(ids, 0);
+  if (first < 1 || first >= static_cast<int64_t>(ids.size()))
+    throw Error(ErrorKind::kArgument,
+                format("first is %lld; with %zu tokens it must be at least 1, for the first token "
+                       "follows nothing, and leave a token to score",
+                       static_cast<long long>(first), ids.size()));
+}
+
+}  // namespace
+
+std::vector<double> score(Engine& engine, const std::vector<int32_t>& ids, int64_t first,
+                          const Poll& poll) {
+  check(engine, ids, first);
+  const int64_t vocab = engine.config().vocab;
+  LogitStream stream(engine, ids, first, engine.options().prefill_chunk, poll);
+  ThreadPool pool(engine.threads());
+  std::vector<double> out(ids.size() - static_cast<size_t>(first));
+  const int32_t* given = ids.data() + first;
+  double* result = out.data();
+  while (const int64_t rows = stream.next()) {
+    const ThreadPool::Pass pass(pool);
+    pool.parallel_for(rows, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i)
+        result[i] =
+            Distribution(stream.logits(i), vocab, stream.best(i).logit).log_probability(given[i]);
+    });
+    given += rows;
+    result += rows;
+  }
+  return out;
+}
+
+Comparison compare(Engine& p, Engine& q, const std::vector<int32_t>& ids, int64_t first,
+                   const Poll& poll) {
+  const int64_t vocab = p.config().vocab;
+  if (q.config().vocab != vocab)
+    throw Error(ErrorKind::kModel,
+                format("%s has a vocabulary of %lld tokens and %s one of %lld; only models with "
+                       "the same tokens can be compared",
+                       p.file().quoted_path().c_str(), static_cast<long long>(vocab),
+                       q.file().quoted_path().c_str(), static_cast<long long>(q.config().vocab)));
+  check(p, ids, first);
+  check(q, ids, first);
+  // The same for both, so that both give the same rows at a time.
+  const int64_t chunk = std::min(p.options().prefill_chunk, q.options().prefill_chunk);
+  LogitStream p_stream(p, ids, first, chunk, poll), q_stream(q, ids, first, chunk, poll);
+  ThreadPool pool(std::max(p.threads(), q.threads()));
+  const size_t n = ids.size() - static_cast<size_t>(first);
+  Comparison out;
+  out.log_p.resize(n);
+  out.log_q.resize(n);
+  out.divergence.resize(n);
+  out.same_best.resize(n);
+  size_t at = 0;
+  while (const int64_t rows = p_stream.next()) {
+    const int64_t others = q_stream.next();
+    GEMTP_ASSERT(others == rows);
+    const ThreadPool::Pass pass(pool);
+    pool.parallel_for(rows, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        const size_t k = at + static_cast<size_t>(i);
+        const int32_t token = ids[static_cast<size_t>(first) + k];
+        const Distribution dp(p_stream.logits(i), vocab, p_stream.best(i).logit);
+        const Distribution dq(q_stream.logits(i), vocab, q_stream.best(i).logit);
+        out.log_p[k] = dp.log_probability(token);
+        out.log_q[k] = dq.log_probability(token);
+        out.divergence[k] = divergence(dp, dq, vocab);
+        out.same_best[k] = p_stream.best(i).index == q_stream.best(i).index;
+      }
+    });
+    at += static_cast<size_t>(rows);
+  }
+  return out;
+}
+
+}  // namespace gemtp
