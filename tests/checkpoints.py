@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from gemtp_native.convert import convert
+from gemtp_native.make.convert import convert
 
 GOLDEN = Path(__file__).parent / "golden"
 ARCHITECTURES = ("e2b", "e4b", "12b", "26b-a4b", "31b")

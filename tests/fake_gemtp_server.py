@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parent.parent / "python" / "gemtp_native" / "serve" / "page"
+PAGE = Path(__file__).parent.parent / "python" / "gemtp_native" / "page"
 TYPES = {
     ".html": "text/html",
     ".css": "text/css",

@@ -1,5 +1,5 @@
 """A GGUF writer that can also write files that no writer should: every count, offset and byte of
-the layout may be set. Only for tests; sound files are written by ``gemtp_native.convert``."""
+the layout may be set. Only for tests; sound files are written by ``gemtp_native.make.convert``."""
 
 from __future__ import annotations
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 import gemtp_native as gemtp
-from gemtp_native.convert.encode import decode
-from gemtp_native.convert.gguf_file import Layout, read_contents
-from gemtp_native.convert.types import TensorType, encoded_size
-from gemtp_native.quantize import quantize
+from gemtp_native.gguf.encode import decode
+from gemtp_native.gguf.file import Layout, read_contents
+from gemtp_native.gguf.types import TensorType, encoded_size
+from gemtp_native.make.quantize import quantize
 
 
 @cache

@@ -577,7 +577,7 @@ def test_unknown_instruction_set(pair, monkeypatch):
 
 def test_model_without_tokenizer(tmp_path):
     folder = checkpoints.committed("12b", tmp_path)
-    from gemtp_native.convert import convert
+    from gemtp_native.make.convert import convert
 
     convert(folder / "target", tmp_path / "t.gguf", "f32", tokenizer=False, progress=False)
     model = gemtp.Model(tmp_path / "t.gguf", threads=1, context=32)

@@ -14,9 +14,10 @@ from functools import partial
 import pytest
 
 import gemtp_native as gemtp
-from gemtp_native import _core, bench
-from gemtp_native.bench.measure import interleave, repeated
-from gemtp_native.bench.render import CSV_COLUMNS
+from gemtp_native import _core
+from gemtp_native.measure import bench
+from gemtp_native.measure.bench.measure import interleave, repeated
+from gemtp_native.measure.bench.render import CSV_COLUMNS
 
 TARGET, DRAFTER = gemtp.demo_models()
 PAIR = (TARGET, "--drafter", DRAFTER)
@@ -29,11 +30,11 @@ def call(gemtp_main):
 
 
 @pytest.fixture(scope="module")
-def report() -> bench.Report:
+def report() -> bench.BenchReport:
     return bench.run(
         TARGET,
         DRAFTER,
-        bench.Settings(
+        bench.BenchSettings(
             prompts=[32, 8, 8],
             contexts=[0, 200],
             rows=[2, 16],
@@ -296,7 +297,9 @@ def test_no_drafter(call):
 
 def test_plain_head_only(other_pair):
     """A drafter without an ordered head; a file without a tokenizer's worth of prompt."""
-    settings = bench.Settings(sections=["draft", "generate"], tokens=4, runs=1, at=8, depths=[0, 1])
+    settings = bench.BenchSettings(
+        sections=["draft", "generate"], tokens=4, runs=1, at=8, depths=[0, 1]
+    )
     report = bench.run(other_pair.target, other_pair.drafter, settings)
     assert [s.head for s in report.draft] == ["plain"]
     assert report.weights.plain_head_draft_bytes is None
@@ -404,7 +407,7 @@ def test_files(call, tmp_path):
 )
 def test_settings(settings):
     with pytest.raises(gemtp.ArgumentError):
-        bench.Settings(**settings)
+        bench.BenchSettings(**settings)
 
 
 def test_interrupted():

@@ -15,8 +15,8 @@ import pytest
 import gemtp_native as gemtp
 import tiny_files
 from gemtp_native import _core
-from gemtp_native.convert import gguf_file
-from gemtp_native.quantize import quantize
+from gemtp_native.gguf import file as gguf_file
+from gemtp_native.make.quantize import quantize
 from split_files import parts_of, write_parts
 
 pytestmark = pytest.mark.skipif(
@@ -152,7 +152,7 @@ def test_while_it_is_loaded(files: tuple[Path, Path], mmap: bool, at: float) -> 
 
 
 def test_while_it_is_quantized(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from gemtp_native.quantize import file as module
+    from gemtp_native.make.quantize import file as module
 
     write = module._write
 

@@ -11,8 +11,8 @@ import pytest
 import gemtp_native as gemtp
 import tiny_files
 from gemtp_native import _core
-from gemtp_native.cluster import Settings, centroids, cluster
-from gemtp_native.cluster.kmeans import balanced_kmeans, means, order_of
+from gemtp_native.make.cluster import ClusterSettings, centroids, cluster
+from gemtp_native.make.cluster.kmeans import balanced_kmeans, means, order_of
 from gguf_bytes import F32, I32, U32, Gguf, read_array
 
 DATA = Path(gemtp.__file__).parent / "data"
@@ -28,7 +28,7 @@ def silent(*_: object) -> None:
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped drafter without its ordered head."""
-    from gemtp_native.convert.rewrite import rewrite
+    from gemtp_native.gguf.rewrite import rewrite
 
     def drop(metadata) -> None:
         for key in ("num_centroids", "top_k", "centroids", "token_order"):
@@ -197,7 +197,7 @@ def test_without_a_target(plain: Path, tmp_path: Path, gemtp_main) -> None:
     again = tmp_path / "b.gguf"
     cluster(plain, again)
     assert out.read_bytes() == again.read_bytes()
-    other = cluster(plain, again, settings=Settings(seed=1))
+    other = cluster(plain, again, settings=ClusterSettings(seed=1))
     assert other.seed == 1
     assert out.read_bytes() != again.read_bytes()
 
@@ -208,7 +208,7 @@ def test_replacing_compares_with_what_was_there(tmp_path: Path, gemtp_main) -> N
     assert code == 1
     assert "has an ordered head already; --replace" in err
     report = cluster(
-        DRAFTER, out, TARGET, TEXT, Settings(centroids=64, positions=2000, replace=True)
+        DRAFTER, out, TARGET, TEXT, ClusterSettings(centroids=64, positions=2000, replace=True)
     )
     assert report.replaced_centroids == 64
     assert report.replaced is not None
@@ -224,7 +224,7 @@ def test_tensors_of_an_old_head_go(tmp_path: Path) -> None:
     underscore(g, source)
     path, out = write(tmp_path / "theirs.gguf", g), tmp_path / "out.gguf"
     target = write(tmp_path / "target.gguf", tiny_files.sound_target())
-    report = cluster(path, out, settings=Settings(replace=True, top_k=1))
+    report = cluster(path, out, settings=ClusterSettings(replace=True, top_k=1))
     assert report.vocabulary % report.centroids == 0
     assert not any("centroids" in t[0] or "ordering" in t[0] for t in _core.GgufFile(out).tensors)
     assert len(gemtp.Model(target, drafter=out, threads=1, context=64).draft([2, 5, 6], 4)) == 4
@@ -261,10 +261,10 @@ def test_refusals(plain: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     refused("only drafters have ordered heads", TARGET, out, error=gemtp.ModelError)
     refused("100 centroids cannot share 4096 tokens equally; choose a divisor, like 128",
-            plain, out, settings=Settings(centroids=100), error=gemtp.ArgumentError)  # fmt: skip
-    refused("1 centroids", plain, out, settings=Settings(centroids=1))
+            plain, out, settings=ClusterSettings(centroids=100), error=gemtp.ArgumentError)  # fmt: skip
+    refused("1 centroids", plain, out, settings=ClusterSettings(centroids=1))
     refused("top-k is 65; it must be between 1 and the 64", plain, out,
-            settings=Settings(centroids=64, top_k=65))  # fmt: skip
+            settings=ClusterSettings(centroids=64, top_k=65))  # fmt: skip
     refused("a target and a text belong together", plain, out, TARGET)
     refused("a target and a text belong together", plain, out, None, "text")
     refused("the text has 3 tokens", plain, out, TARGET, "import os\n")
@@ -318,7 +318,9 @@ def test_an_untied_head_is_the_one_that_is_clustered(tmp_path: Path) -> None:
     path, out, target = (tmp_path / n for n in ("in.gguf", "out.gguf", "target.gguf"))
     path.write_bytes(g.encode())
     target.write_bytes(tiny_files.sound_target().encode())
-    cluster(path, out, settings=Settings(centroids=4, top_k=4))  # all clusters: the plain head
+    cluster(
+        path, out, settings=ClusterSettings(centroids=4, top_k=4)
+    )  # all clusters: the plain head
     plain, ordered = (
         gemtp.Model(target, drafter=d, threads=1, context=64)._engine for d in (path, out)
     )

@@ -21,9 +21,9 @@ from convert_folders import (
     text_of,
     values_of,
 )
-from gemtp_native.convert.encode import encode
-from gemtp_native.convert.types import TensorType
 from gemtp_native.errors import ModelError
+from gemtp_native.gguf.encode import encode
+from gemtp_native.gguf.types import TensorType
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
@@ -117,7 +117,7 @@ def test_keys(tmp_path, kind):
 
 
 def test_defaults_are_those_of_the_configuration_classes(tmp_path):
-    from gemtp_native.convert.config import read_config
+    from gemtp_native.make.convert.config import read_config
 
     def read(**config):
         (tmp_path / "config.json").write_text(json.dumps(config))

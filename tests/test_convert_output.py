@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from convert_folders import CONFIGS, ROOT, command, make_folder, make_tensors, run, shapes_of
-from gemtp_native import whole_file
-from gemtp_native.convert import convert, pipeline
+from gemtp_native.base import whole_file
 from gemtp_native.errors import ArgumentError, FileError
+from gemtp_native.make.convert import convert, pipeline
 
 
 def test_an_existing_output_is_replaced_only_by_a_complete_one(tmp_path, monkeypatch):
@@ -105,7 +105,7 @@ def test_a_disk_that_fills_up(tmp_path):
     folder = make_folder(tmp_path, CONFIGS["31b"])
     code = (
         "import resource, sys; sys.path.insert(0, sys.argv.pop(1))\n"
-        "from gemtp_native.convert import main\n"
+        "from gemtp_native.make.convert import main\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
         "sys.exit(main())"
     )
@@ -124,7 +124,7 @@ def test_works_without_the_compiled_module(tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
         "sys.modules['gemtp_native._core'] = None\n"
-        "from gemtp_native.convert import main; sys.exit(main())"
+        "from gemtp_native.make.convert import main; sys.exit(main())"
     )
     done = command(ROOT / "python", folder, "x.gguf", "--no-tokenizer", cwd=tmp_path, code=code)
     assert (done.returncode, done.stderr) == (0, "")
@@ -158,7 +158,7 @@ def test_peak_memory_is_a_couple_of_the_largest_tensors(tmp_path):
     small = make_folder(tmp_path, CONFIGS["31b"], name="small")
     code = (
         "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from gemtp_native.convert import convert\n"
+        "from gemtp_native.make.convert import convert\n"
         "for folder in sys.argv[2:]:\n"
         "    convert(folder, 'x.gguf', 'q8_0', tokenizer=False)\n"
         "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"

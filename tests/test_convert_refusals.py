@@ -19,8 +19,8 @@ from convert_folders import (
     save_sharded,
     values_of,
 )
-from gemtp_native.convert import pipeline
 from gemtp_native.errors import FileError, ModelError
+from gemtp_native.make.convert import pipeline
 
 
 def rename(tensors, old, new):

@@ -21,9 +21,9 @@ from convert_folders import (
     run,
     tokenizer_json,
 )
-from gemtp_native.convert import convert
-from gemtp_native.convert.sentencepiece_model import merges_of, read_sentencepiece
 from gemtp_native.errors import ArgumentError, Error, FileError, ModelError
+from gemtp_native.make.convert import convert
+from gemtp_native.make.convert.sentencepiece_model import merges_of, read_sentencepiece
 
 
 def tokenizer_keys(reader) -> dict:

@@ -11,7 +11,7 @@ import pytest
 import gemtp_native as gemtp
 import tiny_files
 from gemtp_native.cli.model_file import ModelFile
-from gemtp_native.quantize import quantize
+from gemtp_native.make.quantize import quantize
 from gguf_bytes import (
     BLOCKS,
     BOOL,

@@ -11,9 +11,9 @@ import pytest
 
 import gemtp_native as gemtp
 from gemtp_native import _core
-from gemtp_native.convert import encode as module
-from gemtp_native.convert.encode import LARGEST, decode, encode
-from gemtp_native.convert.types import BLOCKS, FILE_TYPES, FLOATS, TensorType, block_values
+from gemtp_native.gguf import encode as module
+from gemtp_native.gguf.encode import LARGEST, decode, encode
+from gemtp_native.gguf.types import BLOCKS, FILE_TYPES, FLOATS, TensorType, block_values
 
 DIRECT = [TensorType[n] for n in ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "MXFP4")]
 WRITTEN = sorted({t.kind for t in FILE_TYPES.values()})

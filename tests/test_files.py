@@ -17,12 +17,12 @@ import pytest
 
 import checkpoints
 import gemtp_native as gemtp
-from gemtp_native import whole_file
+from gemtp_native.base import whole_file
+from gemtp_native.base.input_file import read_input
+from gemtp_native.base.whole_file import check_output, replacing, replacing_all, write_whole
 from gemtp_native.cli import main
 from gemtp_native.cli.conversation import Conversation
 from gemtp_native.errors import ArgumentError, FileError
-from gemtp_native.input_file import read_input
-from gemtp_native.whole_file import check_output, replacing, replacing_all, write_whole
 
 TARGET, DRAFTER = gemtp.demo_models()
 TEXT = "def mean(values):\n    total = 0\n" * 40
@@ -245,7 +245,7 @@ def test_folders_and_files_that_may_not_be_written(tmp_path):
 @posix
 def test_where_output_goes_already(tmp_path):
     """`gemtp bench --csv FILE > FILE`, and --csv /dev/stdout."""
-    code = "import sys; from gemtp_native.whole_file import check_output; check_output(sys.argv[1])"
+    code = "import sys; from gemtp_native.base.whole_file import check_output; check_output(sys.argv[1])"
     for path in (tmp_path / "out", "/dev/stdout"):
         with (tmp_path / "out").open("wb") as out:
             process = subprocess.run(
@@ -367,7 +367,7 @@ def write_of(path: Path, size: int, error: type[BaseException] | None) -> None:
 
 STOPS = """
 import sys, time
-from gemtp_native import whole_file
+from gemtp_native.base import whole_file
 from gemtp_native.cli import main
 
 def finish(self):

@@ -16,8 +16,8 @@ import gemtp_native as gemtp
 import shipped
 import tiny_files
 from gemtp_native import _core
-from gemtp_native.quantize import plan, quantize, read_imatrix, write_imatrix
-from gemtp_native.quantize.imatrix import Sums
+from gemtp_native.make.quantize import plan, quantize, read_imatrix, write_imatrix
+from gemtp_native.make.quantize.imatrix import Sums
 
 TARGET, DRAFTER = shipped.in_q8_0()
 TEXT = "def mean(values):\n    return sum(values) / len(values)\n\n\n" * 40

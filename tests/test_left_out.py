@@ -21,9 +21,9 @@ from convert_folders import (
     text_of,
     values_of,
 )
-from gemtp_native.cluster import cluster
 from gemtp_native.errors import FileError, ModelError
-from gemtp_native.quantize import quantize, read_imatrix
+from gemtp_native.make.cluster import cluster
+from gemtp_native.make.quantize import quantize, read_imatrix
 from gguf_bytes import T_F32, T_I32, U32, Gguf, Tensor, random_tensor
 
 PROMPT = [2, 105, 263, 264, 270]

@@ -14,7 +14,7 @@ import pytest
 import gemtp_native as gemtp
 import tiny_files
 from convert_folders import CONFIGS, ROOT, make_folder, run, text_of
-from gemtp_native.convert.config import NEUTRAL, NEUTRAL_ROPE, read_config
+from gemtp_native.make.convert.config import NEUTRAL, NEUTRAL_ROPE, read_config
 from gguf_bytes import BOOL, F32, F64, I32, STRING, U32, Gguf
 
 PROMPT = [2, 105, 263, 264, 270]

@@ -13,7 +13,7 @@ import pytest
 
 import checkpoints
 import gemtp_native as gemtp
-from gemtp_native.convert import convert
+from gemtp_native.make.convert import convert
 
 pytestmark = pytest.mark.oracle
 torch = pytest.importorskip("torch", reason="the [oracle] extra is not installed (torch)")

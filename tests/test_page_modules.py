@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parent.parent / "python" / "gemtp_native" / "serve" / "page"
+PAGE = Path(__file__).parent.parent / "python" / "gemtp_native" / "page"
 
 
 def test_pure_modules():

@@ -11,10 +11,11 @@ import pytest
 
 import gemtp_native as gemtp
 import tiny_files
-from gemtp_native import _core, parts, profile
-from gemtp_native.convert.gguf_file import read_contents
+from gemtp_native import _core, profile
 from gemtp_native.export.configuration import source_of
-from gemtp_native.quantize import quantize
+from gemtp_native.gguf import parts
+from gemtp_native.gguf.file import read_contents
+from gemtp_native.make.quantize import quantize
 from gguf_bytes import STRING, U16
 from split_files import parts_of, write_parts
 

@@ -17,8 +17,8 @@ import pytest
 import gemtp_native as gemtp
 import shipped
 import tiny_files
-from gemtp_native import evaluate
-from gemtp_native.quantize import quantize
+from gemtp_native.make.quantize import quantize
+from gemtp_native.measure import perplexity as evaluate
 
 TARGET, DRAFTER = shipped.in_q8_0()
 TEXT = """\

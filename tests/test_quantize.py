@@ -16,10 +16,9 @@ import shipped
 import tiny_files
 from convert_folders import CONFIGS, make_folder
 from gemtp_native import _core
-from gemtp_native.convert import convert
-from gemtp_native.convert.encode import encode
-from gemtp_native.convert.gguf_file import read_contents
-from gemtp_native.convert.types import (
+from gemtp_native.gguf.encode import encode
+from gemtp_native.gguf.file import read_contents
+from gemtp_native.gguf.types import (
     FILE_TYPES,
     Rules,
     TensorType,
@@ -29,8 +28,9 @@ from gemtp_native.convert.types import (
     is_matrix,
     tensor_type,
 )
-from gemtp_native.quantize import ImportanceMatrix, has_type, plan, quantize
-from gemtp_native.quantize.imatrix import Sums
+from gemtp_native.make.convert import convert
+from gemtp_native.make.quantize import ImportanceMatrix, has_type, plan, quantize
+from gemtp_native.make.quantize.imatrix import Sums
 
 TARGET, _ = shipped.in_q8_0()
 Q4_K, Q5_K, Q6_K = TensorType.Q4_K, TensorType.Q5_K, TensorType.Q6_K

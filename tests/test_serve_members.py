@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gemtp_native.serve import Settings, fields
+from gemtp_native.serve import ServerSettings, fields
 from gemtp_native.serve.errors import RequestError
 from gemtp_native.serve.requests import Work, chat_work, completion_work
 
@@ -92,7 +92,7 @@ def name_of(place: list[Any]) -> str:
 
 
 def read(request: dict[str, Any], **settings: Any) -> Work:
-    return chat_work(request, Settings(**settings))
+    return chat_work(request, ServerSettings(**settings))
 
 
 def test_the_whole_is_in_order():
@@ -213,7 +213,7 @@ def test_ways_to_give_a_schema(value):
     work = read({"messages": WHOLE["messages"], "response_format": value})
     given = work.sequences[0].prompt.options["response_format"]
     assert given["json_schema"]["schema"] == SCHEMA
-    work = completion_work({"prompt": "x", "response_format": value}, Settings())
+    work = completion_work({"prompt": "x", "response_format": value}, ServerSettings())
     assert work.sequences[0].prompt.options["json_schema"] == SCHEMA
 
 

@@ -21,14 +21,16 @@ import checkpoints
 import gemtp_native as gemtp
 import shipped
 import tiny_files
-from gemtp_native import _core, evaluate, sweep
-from gemtp_native.convert import convert
-from gemtp_native.convert.encode import LARGEST, decode, encode
-from gemtp_native.convert.types import FILE_TYPES, FLOATS, TensorType
-from gemtp_native.quantize import has_type, quantize
-from gemtp_native.sweep import measure
-from gemtp_native.sweep.render import csv_columns
-from gemtp_native.sweep.report import acceptance
+from gemtp_native import _core
+from gemtp_native.gguf.encode import LARGEST, decode, encode
+from gemtp_native.gguf.types import FILE_TYPES, FLOATS, TensorType
+from gemtp_native.make.convert import convert
+from gemtp_native.make.quantize import has_type, quantize
+from gemtp_native.measure import perplexity as evaluate
+from gemtp_native.measure import sweep
+from gemtp_native.measure.sweep import measure
+from gemtp_native.measure.sweep.render import csv_columns
+from gemtp_native.measure.sweep.report import acceptance
 
 TARGET, DRAFTER = shipped.in_q8_0()
 SMALL = ("--prompts", 3, "--prompt-tokens", 24, "--tokens", 12, "--runs", 1, "--context", 64)
@@ -177,7 +179,7 @@ def test_refused_requantizing(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def report(pair, tmp_path_factory) -> sweep.Report:
+def report(pair, tmp_path_factory) -> sweep.SweepReport:
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "d").mkdir()
     return sweep.run(
@@ -185,7 +187,7 @@ def report(pair, tmp_path_factory) -> sweep.Report:
         sweep.quantized(pair.drafter, ["q8_0", "f32"], folder / "d", progress=False),
         text=("the heron in the thin inner reed the " * 40).encode(),
         text_name="herons",
-        settings=sweep.Settings(
+        settings=sweep.SweepSettings(
             depth=4, prompts=5, prompt_tokens=30, tokens=40, runs=2, context=100, chunks=3
         ),
     )
@@ -293,7 +295,7 @@ def test_different_texts_are_noticed(monkeypatch, tmp_path):
         return generate(self, prompt[:-1] if options["draft"] else prompt, **options)
 
     monkeypatch.setattr(gemtp.Model, "generate", broken)
-    settings = sweep.Settings(
+    settings = sweep.SweepSettings(
         depth=2, prompts=2, prompt_tokens=16, tokens=8, runs=1, context=32, chunks=1
     )
     report = sweep.run(sweep.named([TARGET]), sweep.named([DRAFTER]), settings=settings)
@@ -311,7 +313,7 @@ def test_targets_that_do_not_fit_together_are_measured_without_divergence(monkey
         return opened(self, target, drafter, context)
 
     monkeypatch.setattr(measure._Run, "_open", one_at_a_time)
-    settings = sweep.Settings(
+    settings = sweep.SweepSettings(
         depth=2, prompts=2, prompt_tokens=16, tokens=8, runs=1, context=32, chunks=1
     )
     report = sweep.run(sweep.named([TARGET, coarse]), sweep.named([DRAFTER]), settings=settings)
@@ -331,7 +333,7 @@ def test_names(tmp_path):
 def test_the_built_in_text_is_enough_for_the_defaults():
     """With a vocabulary made for something else, too."""
     ids = gemtp.Tokenizer(TARGET).encode(sweep.default_text(), add_bos=True)
-    s = sweep.Settings()
+    s = sweep.SweepSettings()
     assert len(ids) >= 2 * s.context
     assert len(ids) > s.prompts * s.prompt_tokens
     assert len(sweep.default_text()) / 6 > 2 * s.context  # Gemma 4: some 4 bytes a token

@@ -15,14 +15,14 @@ import checkpoints
 import gemtp_native as gemtp
 from gemtp_native.cli import main
 from gemtp_native.cli.model_file import ModelFile
-from gemtp_native.convert.tokenizer import NORMAL
-from gemtp_native.convert.types import TensorType
 from gemtp_native.errors import ArgumentError, FileError
-from gemtp_native.synth import SHAPES, TYPES, pair, plan_pair, write_drafter, write_pair
-from gemtp_native.synth.content import Codes, Noise, selection
-from gemtp_native.synth.shapes import drafter_config, target_config
-from gemtp_native.synth.vocabulary import made_vocabulary, ordinary_tokens
-from gemtp_native.synth.walk import Acceptance, make_walk
+from gemtp_native.gguf.types import TensorType
+from gemtp_native.make.convert.tokenizer import NORMAL
+from gemtp_native.make.synth import SHAPES, TYPES, pair, plan_pair, write_drafter, write_pair
+from gemtp_native.make.synth.content import Codes, Noise, selection
+from gemtp_native.make.synth.shapes import drafter_config, target_config
+from gemtp_native.make.synth.vocabulary import made_vocabulary, ordinary_tokens
+from gemtp_native.make.synth.walk import Acceptance, make_walk
 
 VOCAB = 2048
 PROMPT = [1000, 1500, 700]

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import gemtp_native as gemtp
-from gemtp_native import _core, profile, tune
-from gemtp_native.tune.measure import later_steps
-from gemtp_native.tune.report import ACCEPTANCES
+from gemtp_native import _core, profile
+from gemtp_native.measure import tune
+from gemtp_native.measure.tune.measure import later_steps
+from gemtp_native.measure.tune.report import ACCEPTANCES
 
 TARGET, DRAFTER = gemtp.demo_models()
 QUICK = ("--threads", 1, "--budget", 0)
@@ -32,14 +33,14 @@ def call(gemtp_main):
 
 
 @pytest.fixture(scope="module")
-def report() -> tune.Report:
-    return tune.run(TARGET, DRAFTER, tune.Settings(context=300, budget=1.0, threads=1))
+def report() -> tune.TuneReport:
+    return tune.run(TARGET, DRAFTER, tune.TuneSettings(context=300, budget=1.0, threads=1))
 
 
 @pytest.fixture(scope="module")
-def alone() -> tune.Report:
+def alone() -> tune.TuneReport:
     """Without a drafter."""
-    return tune.run(TARGET, None, tune.Settings(context=0, budget=0, threads=1))
+    return tune.run(TARGET, None, tune.TuneSettings(context=0, budget=0, threads=1))
 
 
 # ---------------------------------------------------------------- figures
@@ -106,7 +107,7 @@ def test_progress():
     tune.run(
         TARGET,
         None,
-        tune.Settings(context=0, budget=0, threads=1),
+        tune.TuneSettings(context=0, budget=0, threads=1),
         lambda share, what: seen.append((share, what)),
     )
     shares = [share for share, _ in seen]
@@ -278,4 +279,4 @@ def test_wrong_usage(call, args):
 )
 def test_settings(settings):
     with pytest.raises(gemtp.ArgumentError):
-        tune.Settings(**settings)
+        tune.TuneSettings(**settings)

@@ -20,7 +20,7 @@ import time
 from typing import Any
 
 import gemtp_native as gemtp
-from gemtp_native.bench.machine import describe_machine
+from gemtp_native.profile.machine import describe_machine
 
 PHASES = ("prefill", "decoding")
 LEAST = 0.05  # of an undisturbed run: what is cancelled earlier or later may not have begun, or end

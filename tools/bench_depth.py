@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import gemtp_native as gemtp
-from gemtp_native.bench.machine import describe_machine
 from gemtp_native.model import TextStream
+from gemtp_native.profile.machine import describe_machine
 
 SLICE = 8  # tokens that a depth generates before it is the next one's turn: a fraction of a second
 AUTO = "auto"

@@ -120,7 +120,7 @@ def _check_memory(target: Path, drafter: Path | None) -> None:
 class Comparison:
     def __init__(self, args: argparse.Namespace):
         from gemtp_native import _core
-        from gemtp_native.bench.machine import describe_file, describe_machine
+        from gemtp_native.profile.machine import describe_file, describe_machine
 
         self.args = args
         self.target = describe_file(args.target)
@@ -217,7 +217,7 @@ class Comparison:
             self._plain(OWN, side, n)
 
     def _plain(self, name: str, side: Any, n: int) -> None:
-        from gemtp_native.bench.machine import peak_bytes
+        from gemtp_native.profile.machine import peak_bytes
 
         self._add("ready to generate", "s", name, side.ready_seconds)
         self._warm_up(side)
@@ -351,7 +351,7 @@ def _ratio(own: float | None, peer: float | None) -> float | None:
 
 def text(report: dict[str, Any]) -> str:
     """A table, at most 100 columns wide."""
-    from gemtp_native.cli.text import percent, size_text, table
+    from gemtp_native.measure.text import percent, size_text, table
 
     def cell(figure: dict[str, Any], side: str) -> str:
         value = figure[side]

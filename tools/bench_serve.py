@@ -173,7 +173,7 @@ class Comparison:
     def __init__(self, args: argparse.Namespace):
         import gemtp_native
         from gemtp_native import _core
-        from gemtp_native.bench.machine import describe_file, describe_machine
+        from gemtp_native.profile.machine import describe_file, describe_machine
 
         self.args = args
         self.target = describe_file(args.target)
@@ -358,7 +358,7 @@ class Comparison:
 
 
 def text(report: dict[str, Any]) -> str:
-    from gemtp_native.cli.text import percent, size_text, table
+    from gemtp_native.measure.text import percent, size_text, table
 
     counts = sorted({f["clients"] for f in report["figures"]})
     names = list(dict.fromkeys((f["side"], f["drafts"]) for f in report["figures"]))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
 
-from gemtp_native.convert import main  # noqa: E402
+from gemtp_native.cli.convert import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gemtp_native.whole_file import replacing
+from gemtp_native.base.whole_file import replacing
 
 # Directories that are data rather than code, or that are not part of the library.
 SKIPPED_DIRS = {"site-packages", "dist-packages", "__pycache__", "encodings", "pydoc_data"}

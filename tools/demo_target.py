@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from demo_corpus import TokenStream
-from gemtp_native.whole_file import replacing
+from gemtp_native.base.whole_file import replacing
 
 
 @dataclass(frozen=True)

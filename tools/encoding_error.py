@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gemtp_native.convert.encode import decode, encode
-from gemtp_native.convert.gguf_file import read_contents
-from gemtp_native.convert.types import BLOCKS, TensorType, encoded_size
+from gemtp_native.gguf.encode import decode, encode
+from gemtp_native.gguf.file import read_contents
+from gemtp_native.gguf.types import BLOCKS, TensorType, encoded_size
 
 NAMES = "Q4_0 Q4_1 Q5_0 Q5_1 IQ4_NL IQ4_XS Q2_K Q3_K Q4_K Q5_K Q6_K"
 COLUMNS = 1024

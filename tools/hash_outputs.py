@@ -139,13 +139,17 @@ def of_server(name: str, target: Path, drafter: Path) -> Iterator[Any]:
                 body["logit_bias"] = {str(k): v for k, v in body["logit_bias"].items()}
             out = ask(f"{url}/v1/completions", {"prompt": TEXT, "logprobs": 2, **body})
             choice = out["choices"][0]
-            yield f"{name}/server/completions/{sampling_name}", digest(
-                choice["text"], choice["finish_reason"], choice["logprobs"]["token_logprobs"]
+            yield (
+                f"{name}/server/completions/{sampling_name}",
+                digest(
+                    choice["text"], choice["finish_reason"], choice["logprobs"]["token_logprobs"]
+                ),
             )
             out = ask(f"{url}/v1/chat/completions", {"messages": messages, **body})
             choice = out["choices"][0]
-            yield f"{name}/server/chat/{sampling_name}", digest(
-                choice["message"]["content"], choice["finish_reason"]
+            yield (
+                f"{name}/server/chat/{sampling_name}",
+                digest(choice["message"]["content"], choice["finish_reason"]),
             )
 
 

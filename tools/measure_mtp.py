@@ -28,7 +28,8 @@ import numpy as np
 
 import gemtp_native as gemtp
 from demo_corpus import read_corpus
-from gemtp_native import _core, synth
+from gemtp_native import _core
+from gemtp_native.make import synth
 
 ROUNDS_KEYS = ("rounds", "drafted", "accepted", "lookup_drafted", "lookup_accepted")
 

@@ -66,7 +66,7 @@ from demo_target import (
     train_target,
     training_batches,
 )
-from gemtp_native.whole_file import replacing, write_whole
+from gemtp_native.base.whole_file import replacing, write_whole
 
 STAGES = ("corpus", "tokenizer", "target", "drafter", "evaluate", "convert", "runtime")
 END_TOKENS = ("<eos>", "<turn|>", "<|tool_response>")

@@ -29,6 +29,7 @@ from .arguments import (
     takes_options,
     utf8_text,
 )
+from .base.log import logger
 from .chat.messages import prepared_tools
 from .chat.prompt import Chats, start_early
 from .chat.reply import Reply, ReplyStream
@@ -36,7 +37,6 @@ from .chat.tool_choice import required_functions
 from .errors import ArgumentError
 from .find import drafter_path, model_path
 from .grammar import Grammars, schema_of, source_of
-from .log import logger
 from .profile import use as use_profile
 from .results import DepthReport, Output, Stats, Token
 from .room import Room

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from .base.forking import begins_anew_in_child
 from .errors import OutOfMemoryError
-from .forking import begins_anew_in_child
 
 if TYPE_CHECKING:
     from .chat.reply import ReplyStream

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _core
-from .closing import Closing
-from .forking import begins_anew_in_child
-from .log import logger
+from .base.closing import Closing
+from .base.forking import begins_anew_in_child
+from .base.log import logger
 from .results import DepthReport, Output, Stats, Token
 
 if TYPE_CHECKING:

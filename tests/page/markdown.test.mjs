@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { safeLink } from "../../python/gemtp_native/serve/page/inline.js";
-import { parse } from "../../python/gemtp_native/serve/page/markdown.js";
+import { safeLink } from "../../python/gemtp_native/page/inline.js";
+import { parse } from "../../python/gemtp_native/page/markdown.js";
 
 /** Blocks as short text: what the page would show. */
 function shown(blocks) {

@@ -1,13 +1,13 @@
 // The page's modules that need no browser: events, traces, requests, conversations, the race's verdict.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { EventParser } from "../../python/gemtp_native/serve/page/sse.js";
-import { Trace } from "../../python/gemtp_native/serve/page/trace.js";
-import * as requests from "../../python/gemtp_native/serve/page/request.js";
-import { Conversation, Forgetful, Store, titleOf } from "../../python/gemtp_native/serve/page/store.js";
-import { duration, progressAt, verdict } from "../../python/gemtp_native/serve/page/race.js";
-import { number, seconds } from "../../python/gemtp_native/serve/page/figures.js";
-import { asJson, asText } from "../../python/gemtp_native/serve/page/export.js";
+import { EventParser } from "../../python/gemtp_native/page/sse.js";
+import { Trace } from "../../python/gemtp_native/page/trace.js";
+import * as requests from "../../python/gemtp_native/page/request.js";
+import { Conversation, Forgetful, Store, titleOf } from "../../python/gemtp_native/page/store.js";
+import { duration, progressAt, verdict } from "../../python/gemtp_native/page/race.js";
+import { number, seconds } from "../../python/gemtp_native/page/figures.js";
+import { asJson, asText } from "../../python/gemtp_native/page/export.js";
 
 test("events come out whole, wherever the stream is cut", () => {
   const text = 'data: {"a": 1}\r\n\r\n: a comment\ndata:one\ndata: two\n\nevent: x\n\ndata: \u00e9\r\rdata: [DONE]\n\n';

@@ -7,8 +7,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from .. import _core, chat
+from ..base.log import logger
 from ..errors import ArgumentError, ModelError
-from ..log import logger
 from .messages import content_text, prepared, prepared_tools
 
 if TYPE_CHECKING:

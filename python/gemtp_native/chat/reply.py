@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from ..closing import Closing
+from ..base.closing import Closing
 from ..results import Stats, Token, TopLogprobs
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ _COMMANDS = {
     "generate": (".generate", "complete a prompt"),
     "chat": (".chat", "a conversation with a model"),
     "serve": (".serve", "a server that speaks OpenAI's protocol, and a page to chat"),
-    "convert": ("..convert", "Hugging Face folder to GGUF"),
+    "convert": (".convert", "Hugging Face folder to GGUF"),
     "pull": (".pull", "fetch a model from the Hugging Face hub, and its drafter"),
     "quantize": (".quantize", "write a GGUF in another type: smaller, if less exact"),
     "imatrix": (".imatrix", "measure on a text where the precision of weights counts"),

@@ -9,12 +9,12 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ..json_text import json_text
-from ..whole_file import write_whole
+from ..base.json_text import json_text
+from ..base.whole_file import write_whole
 from .options import add_engine_options, add_report_options, check_outputs, draft_depth
 
 if TYPE_CHECKING:
-    from ..bench import Report
+    from ..measure.bench import BenchReport
 
 _SECTIONS = ("bandwidth", "prefill", "decode", "rows", "draft", "generate")
 _QUICK: dict[str, Any] = {
@@ -87,13 +87,13 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error("--only and --skip exclude each other")
     if args.json and args.csv == "-":
         args.usage_error("--json and --csv - both print to standard output")
-    from .. import bench
+    from ..measure import bench
 
     check_outputs(args.csv, args.plot, sources=(args.target, args.drafter))
     if args.plot:
         bench.check_plot(args.plot)
     report = bench.run(
-        args.target, args.drafter, bench.Settings(**_settings(args)), _progress(args.quiet)
+        args.target, args.drafter, bench.BenchSettings(**_settings(args)), _progress(args.quiet)
     )
     if args.csv and args.csv != "-":
         table = io.StringIO(newline="")
@@ -129,8 +129,8 @@ def _progress(quiet: bool) -> Any:
     return lambda line: print(f"gemtp bench: {line}", file=sys.stderr, flush=True)
 
 
-def _write_csv(report: Report, file: Any) -> None:
-    from ..bench.render import CSV_COLUMNS, csv_rows
+def _write_csv(report: BenchReport, file: Any) -> None:
+    from ..measure.bench.render import CSV_COLUMNS, csv_rows
 
     writer = csv.DictWriter(file, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..base.input_file import MOST_PROMPT, read_standard_input, read_text_input, reason
+from ..base.json_text import json_text
 from ..errors import Error, FileError
-from ..input_file import MOST_PROMPT, read_standard_input, read_text_input, reason
-from ..json_text import json_text
 from . import INTERRUPTED
 from .notes import after_the_text
 from .options import (

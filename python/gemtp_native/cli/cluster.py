@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..base.input_file import read_input
+from ..base.json_text import json_text
 from ..errors import ArgumentError
-from ..input_file import read_input
-from ..json_text import json_text
+from ..measure.text import size_text
 from .progress import Bars
-from .text import size_text
 
 MODELS = ("target",)  # arguments that may name a model by where it comes from
 
@@ -44,11 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..cluster import Report, Settings, cluster
+    from ..make.cluster import ClusterReport, ClusterSettings, cluster
 
     if args.positions < 64:
         raise ArgumentError(f"--positions is {args.positions}; 64 is the least to measure anything")
-    settings = Settings(
+    settings = ClusterSettings(
         centroids=args.centroids,
         top_k=args.top_k,
         seed=args.seed,
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     )
     text = None if args.text is None else read_input(args.text, pipe=True)
     with Bars(args.quiet) as bars:
-        report: Report = cluster(args.drafter, args.out, args.target, text, settings, bars)
+        report: ClusterReport = cluster(args.drafter, args.out, args.target, text, settings, bars)
     if args.json:
         print(json_text(report.as_json()))
         return 0

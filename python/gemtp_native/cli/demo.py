@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..base.json_text import json_text
 from ..errors import FileError
-from ..json_text import json_text
 from .options import draft_depth
 from .text import acceptance_table
 

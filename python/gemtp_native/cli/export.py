@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from ..base.json_text import json_text
 from ..errors import ArgumentError
 from ..export import (
     DEFAULT_ACCEPTANCE,
@@ -21,7 +22,6 @@ from ..export import (
     save,
 )
 from ..export.configuration import changed, check, source_of
-from ..json_text import json_text
 from .options import draft_depth
 
 _FILE = Path("gemtp.json")

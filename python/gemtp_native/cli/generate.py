@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import NONE
-from ..input_file import MOST_PROMPT, read_input, read_standard_input
-from ..json_text import json_text
+from ..base.input_file import MOST_PROMPT, read_input, read_standard_input
+from ..base.json_text import json_text
 from . import INTERRUPTED
 from .notes import after_the_text
 from .options import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from ..json_text import json_text
+from ..base.json_text import json_text
 from .progress import Bars
 
 MODELS = ("target",)  # arguments that may name a model by where it comes from
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..quantize import collect
+    from ..measure.imatrix import collect
 
     with Bars(args.quiet) as bars:
         result = collect(

@@ -7,8 +7,8 @@ import os
 import platform
 from typing import Any
 
-from ..json_text import json_text
-from .text import size_text
+from ..base.json_text import json_text
+from ..measure.text import size_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

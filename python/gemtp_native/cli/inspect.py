@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import _core
+from ..base.json_text import json_text
 from ..errors import ArgumentError, Error
-from ..json_text import json_text
+from ..measure.text import size_text
 from .model_file import ModelFile, why_not
-from .text import options_text, size_text
+from .text import options_text
 
 MODELS = ("file", "other", "drafter")  # arguments that may name a model by where it comes from
 

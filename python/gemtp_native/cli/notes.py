@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..log import NAME, logger
+from ..base.log import NAME, logger
 
 
 class _Notes(logging.Handler):

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..input_file import read_text_input
-from ..parts import files_of
+from ..base.input_file import read_text_input
+from ..gguf.parts import files_of
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -156,7 +156,7 @@ def add_report_options(
 def check_outputs(*files: str | None, sources: Sequence[Any] = ()) -> None:
     """That they can be written, before hours of measuring, and are none of the models and texts
     `sources`. None and "-" are no files."""
-    from ..whole_file import check_output
+    from ..base.whole_file import check_output
 
     models = [file for source in sources if source is not None for file in files_of(source)]
     for file in files:

@@ -6,12 +6,12 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from ..json_text import json_text
+from ..base.json_text import json_text
 from .options import add_engine_options
 from .progress import Bars
 
 if TYPE_CHECKING:
-    from ..evaluate import Estimate
+    from ..measure.perplexity import Estimate
 
 MODELS = ("target",)  # arguments that may name a model by where it comes from
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .. import evaluate
+    from ..measure import perplexity as evaluate
 
     text = evaluate.read_text(args.text)
     with Bars(args.quiet) as bars:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..json_text import json_text
-from .text import size_text
+from ..base.json_text import json_text
+from ..measure.text import size_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

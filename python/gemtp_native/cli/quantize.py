@@ -6,12 +6,12 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from ..convert.types import FILE_TYPES, TensorType, tensor_type
+from ..base.json_text import json_text
 from ..errors import ArgumentError
-from ..json_text import json_text
+from ..gguf.types import FILE_TYPES, TensorType, tensor_type
 
 if TYPE_CHECKING:
-    from ..quantize import Quantized
+    from ..make.quantize import Quantized
 
 MODELS = ("source",)  # arguments that may name a model by where it comes from
 
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .. import quantize
+    from ..make import quantize
 
     matrix = None if args.imatrix is None else quantize.read_imatrix(args.imatrix)
     options = {

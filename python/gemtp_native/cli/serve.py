@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import NONE
+from ..base.input_file import read_text_input
 from ..errors import ArgumentError, FileError
-from ..input_file import read_text_input
 from .options import (
     add_model_options,
     add_pair_options,
@@ -24,7 +24,7 @@ from .text import options_text
 
 if TYPE_CHECKING:
     from ..model import Model
-    from ..serve import Settings
+    from ..serve import ServerSettings
 
 MODELS = ("target", "drafter")  # arguments that may name a model by where it comes from
 KEY = "GEMTP_API_KEY"
@@ -128,8 +128,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _fitting(
-    settings: Settings, args: argparse.Namespace, model: Model, say: Callable[[str], None]
-) -> Settings:
+    settings: ServerSettings, args: argparse.Namespace, model: Model, say: Callable[[str], None]
+) -> ServerSettings:
     """No more sequences at once than there is memory for their keys and values."""
     from ..model import memory_estimate
 
@@ -144,8 +144,8 @@ def _fitting(
     return replace(settings, parallel=most)
 
 
-def _settings(args: argparse.Namespace) -> Settings:
-    from ..serve import Settings
+def _settings(args: argparse.Namespace) -> ServerSettings:
+    from ..serve import ServerSettings
 
     for name, low, high in (
         ("port", 0, 65535),
@@ -163,7 +163,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         if not 0 <= value <= 1e9:
             raise ArgumentError(f"--{name} is {value}; it must be a number of seconds from 0 on")
     sampling: dict[str, Any] = sampling_options(args)
-    return Settings(
+    return ServerSettings(
         host=args.host,
         port=args.port,
         name=args.alias or _name(args.target),

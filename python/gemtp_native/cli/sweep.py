@@ -12,14 +12,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..base.json_text import json_text
+from ..base.whole_file import write_whole
 from ..errors import FileError
-from ..json_text import json_text
-from ..whole_file import write_whole
 from .options import add_engine_options, add_report_options, check_outputs
 from .progress import Bars
 
 if TYPE_CHECKING:
-    from ..sweep import Report, Variant
+    from ..measure.sweep import SweepReport, Variant
 
 _TYPES = "f16,q8_0,q4_0"
 
@@ -83,7 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check_usage(args)
-    from .. import evaluate, sweep
+    from ..measure import perplexity as evaluate
+    from ..measure import sweep
 
     given = [
         args.target,
@@ -96,8 +97,8 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         sweep.check_plot(args.plot)
     text = None if args.text is None else evaluate.read_text(args.text)
-    settings = sweep.Settings(
-        **{name: getattr(args, name) for name in sweep.Settings.__dataclass_fields__}
+    settings = sweep.SweepSettings(
+        **{name: getattr(args, name) for name in sweep.SweepSettings.__dataclass_fields__}
     )
     with ExitStack() as stack:
         targets, drafters, reference = _models(args, stack)
@@ -144,7 +145,7 @@ def _models(
     args: argparse.Namespace, stack: ExitStack
 ) -> tuple[list[Variant], list[Variant], Variant | None]:
     """Targets, drafters and reference; files that are made for this disappear with `stack`."""
-    from .. import sweep
+    from ..measure import sweep
 
     reference = None if args.reference is None else sweep.named([args.reference])[0]
     if args.targets:
@@ -167,8 +168,8 @@ def _models(
     return lists[0], lists[1], reference or sweep.named([args.target])[0]
 
 
-def _write_csv(report: Report, file: Any) -> None:
-    from ..sweep.render import csv_columns, csv_rows
+def _write_csv(report: SweepReport, file: Any) -> None:
+    from ..measure.sweep.render import csv_columns, csv_rows
 
     writer = csv.DictWriter(file, csv_columns(report), restval="", lineterminator="\n")
     writer.writeheader()

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..json_text import json_text
-from ..synth import EVERY, SHAPES, TYPES, SynthResult, write_drafter, write_pair
-from .text import size_text
+from ..base.json_text import json_text
+from ..make.synth import EVERY, SHAPES, TYPES, SynthResult, write_drafter, write_pair
+from ..measure.text import size_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,24 +1,14 @@
-"""How figures are written."""
+"""How the figures of a generation are written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+from ..measure.text import percent, table
 
 if TYPE_CHECKING:
     from ..model import Stats
-
-
-def size_text(count: float) -> str:
-    """Bytes, in powers of 1000: "1.28 GB"."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.2f} {unit}"
-    return f"{count:.0f} bytes"
-
-
-def percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.0f}%" if whole else "-"
 
 
 def options_text(options: Mapping[str, float]) -> str:
@@ -81,16 +71,6 @@ def acceptance_table(stats: Stats) -> str:
     ):
         rows.append((str(depth), str(drafted), str(accepted), percent(accepted, drafted)))
     return table(rows)
-
-
-def table(rows: Iterable[tuple[str, ...]]) -> str:
-    """Right-aligned columns."""
-    lines = list(rows)
-    widths = [max(len(row[i]) for row in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in lines
-    )
 
 
 def _rate(count: int, seconds: float) -> str:

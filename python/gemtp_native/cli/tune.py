@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ..base.json_text import json_text
 from ..errors import FileError
-from ..json_text import json_text
 from .options import add_engine_options, add_report_options, check_outputs
 
 MODELS = ("target", "drafter")  # arguments that may name a model by where it comes from
@@ -44,9 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .. import bench, profile, tune
+    from .. import profile
+    from ..measure import bench, tune
 
-    settings = tune.Settings(args.context, args.budget, args.threads, args.kv_type)
+    settings = tune.TuneSettings(args.context, args.budget, args.threads, args.kv_type)
     check_outputs(args.plot, sources=(args.target, args.drafter))
     if args.plot:
         bench.check_plot(args.plot)

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ..base.input_file import read_input
+from ..base.json_text import json_text
+from ..base.whole_file import check_output, write_whole
 from ..errors import ArgumentError, FileError
-from ..input_file import read_input
-from ..json_text import json_text
-from ..parts import first_of
-from ..whole_file import check_output, write_whole
+from ..gguf.parts import first_of
 from .schema import problem, schema
 
 _MOST_BYTES = 1 << 20

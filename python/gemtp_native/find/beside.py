@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .. import _core, parts
+from .. import _core
+from ..base.log import logger
 from ..errors import Error, FileError, ModelError
-from ..log import logger
+from ..gguf import parts
 from .choose import Candidate, candidates
 
 _log = logger()

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from .. import parts
 from ..errors import ArgumentError, FileError
+from ..gguf import parts
 
 # One label of a file's name, as converters write it: Q4_K_M, UD-Q4_K_XL, IQ4_NL, MXFP4, BF16.
 _LABEL = re.compile(

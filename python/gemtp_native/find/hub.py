@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import _core
+from ..base.input_file import read_text_input
+from ..base.log import logger
 from ..errors import ArgumentError, Error, FileError
-from ..input_file import read_text_input
-from ..log import logger
 from . import check_name
 from .choose import Candidate, candidates, check_wish, choose
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from ..base.input_file import read_text_input
 from ..errors import FileError
-from ..input_file import read_text_input
 from . import check_name
 from .choose import candidates, check_wish, choose
 

@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..base.input_file import read_input
 from ..errors import ArgumentError, FileError
-from ..input_file import read_input
 from . import check_name
 
 _ROLES = {"target": "model", "drafter": "draft"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..log import logger
+from ..base.log import logger
 from . import trial
 
 if TYPE_CHECKING:

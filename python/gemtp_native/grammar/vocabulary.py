@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import _core
+from ..base.forking import begins_anew_in_child
+from ..base.log import logger
 from ..errors import ArgumentError
-from ..forking import begins_anew_in_child
-from ..log import logger
 from . import trial
 from .compile import Source, failure
 from .helper import LIMITS, Helper, Verdict

@@ -7,6 +7,6 @@ A request passes through in this order: `http` (the connection), `guard` (who ma
 
 from __future__ import annotations
 
-from .settings import Settings
+from .settings import ServerSettings
 
-__all__ = ["Settings"]
+__all__ = ["ServerSettings"]

@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from .job import Begun, Ended, Event, Primed, PromptDone, Round, Shown
 from .requests import Work
-from .sequence import Begun, Ended, Event, Primed, PromptDone, Round, Shown
 from .tokens import TokenTexts
 
 _FINISH = {"context": "length"}  # the rest is called the same here
@@ -34,8 +34,8 @@ class Answer:
     def __init__(self, work: Work, model_name: str, texts: TokenTexts):
         self._work = work
         self._texts = texts
-        self._choices = [_Choice() for _ in work.sequences]
-        self._left = len(work.sequences)
+        self._choices = [_Choice() for _ in work.jobs]
+        self._left = len(work.jobs)
         prefix = "chatcmpl" if work.chat else "cmpl"
         kind = "chat.completion" if work.chat else "text_completion"
         self._head = {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..arguments import DEFAULTS, NUMBERS
-from ..log import logger
+from ..base.log import logger
 from ..model import demo_models
 from . import metrics
 from .errors import RequestError, as_request_error
@@ -23,7 +23,7 @@ from .http import Gone, Receive, Request, Send, dumps
 from .page_files import page_files
 from .requests import MOST_TOKENS, Work, chat_work, completion_work
 from .service import Service
-from .settings import Settings
+from .settings import ServerSettings
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -36,7 +36,7 @@ Handler = Callable[[Request], Awaitable[None]]
 class App:
     """An ASGI application."""
 
-    def __init__(self, model: Model, settings: Settings):
+    def __init__(self, model: Model, settings: ServerSettings):
         settings = replace(settings, sampling={**model.sampling, **settings.sampling})
         info = {"version": __version__, "model": settings.name, "isa": model.isa}
         self.service = Service(model, settings, info)
@@ -142,13 +142,13 @@ class App:
         await self._generate(request, completion_work)
 
     async def _generate(
-        self, request: Request, read: Callable[[dict[str, Any], Settings], Work]
+        self, request: Request, read: Callable[[dict[str, Any], ServerSettings], Work]
     ) -> None:
         async with self._body(request) as body:
-            work = await self.service.aside(partial(self._read, read, body))
+            work = await self.service.off_loop(partial(self._read, read, body))
             await self.service.answer(request, work)
 
-    def _read(self, read: Callable[[dict[str, Any], Settings], Work], body: bytes) -> Work:
+    def _read(self, read: Callable[[dict[str, Any], ServerSettings], Work], body: bytes) -> Work:
         work = read(parse_json(body), self._settings)
         self.service.check_length(work)
         return work
@@ -156,7 +156,7 @@ class App:
     async def _written(self, request: Request, answer: Callable[[Fields], Any]) -> None:
         """Answers what takes more than a moment, but no pass of the model."""
         async with self._body(request) as body:
-            out = await self.service.aside(lambda: dumps(answer(self._fields(body))))
+            out = await self.service.off_loop(lambda: dumps(answer(self._fields(body))))
             await request.respond_written(out)
 
     def _fields(self, body: bytes) -> Fields:

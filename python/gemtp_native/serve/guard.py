@@ -7,7 +7,7 @@ import ipaddress
 import re
 
 from .errors import Header, RequestError
-from .settings import Settings
+from .settings import ServerSettings
 
 # A name or an address, and a port. Nothing else may stand in a Host, or behind the scheme of an
 # Origin: what readers of it understand differently is not understood here.
@@ -21,7 +21,7 @@ class Guard:
     server is known to have; against the former an Origin has to be that of the Host.
     """
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: ServerSettings):
         self._keys = [key.encode() for key in settings.keys]
         self._origins = settings.origins
         self._hosts = {name.lower().rstrip(".") for name in ("localhost", *settings.hosts)}

@@ -44,7 +44,7 @@ class PageFile:
 
 def page_files(folder: Path | None = None) -> dict[str, PageFile]:
     """Path of a URL -> what is there."""
-    folder = folder or Path(__file__).parent / "page"
+    folder = folder or Path(__file__).parent.parent / "page"
     out: dict[str, PageFile] = {}
     for file in sorted(folder.rglob("*")) if folder.is_dir() else []:
         kind = _TYPES.get(file.suffix)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from ..arguments import NONE
 from .errors import RequestError
 from .fields import Fields, shown
+from .job import Job, OnPrompt, Prompt
 from .nested import check_messages, response_format, thinking_of, tools_of
-from .sequence import OnPrompt, Prompt, Sequence
-from .settings import Settings
+from .settings import ServerSettings
 
 if TYPE_CHECKING:
     from ..chat.reply import ReplyStream
@@ -39,7 +39,7 @@ class Work:
     """A request that is in order as far as can be known without the model."""
 
     chat: bool
-    sequences: list[Sequence]
+    jobs: list[Job]
     choices_per_prompt: int
     stream: bool
     include_usage: bool
@@ -48,7 +48,7 @@ class Work:
     """How many of the likeliest tokens to name beside each; None: no logprobs."""
 
 
-def chat_work(data: dict[str, Any], settings: Settings) -> Work:
+def chat_work(data: dict[str, Any], settings: ServerSettings) -> Work:
     f = Fields(data, lenient=settings.lenient)
     messages = f.list("messages")
     if not messages:
@@ -79,7 +79,7 @@ def chat_work(data: dict[str, Any], settings: Settings) -> Work:
     return _work(f, settings, [prompt], logprobs, chat=True, one_call=one_call)
 
 
-def completion_work(data: dict[str, Any], settings: Settings) -> Work:
+def completion_work(data: dict[str, Any], settings: ServerSettings) -> Work:
     f = Fields(data, lenient=settings.lenient)
     texts = _prompts(f)
     options = _sampling(f, settings)
@@ -146,7 +146,7 @@ class _Text:
 
 def _work(
     f: Fields,
-    settings: Settings,
+    settings: ServerSettings,
     prompts: list[Prompt],
     logprobs: int | None,
     chat: bool,
@@ -168,7 +168,7 @@ def _work(
     f.text("model")
     f.finish(IGNORED)
     sequences = [
-        Sequence(
+        Job(
             i,
             (seed % 2**64 + i % n) % (2**64 - 1),  # never NONE
             prompts[i // n],
@@ -182,7 +182,7 @@ def _work(
     return Work(chat, sequences, n, stream, include_usage, return_tokens, logprobs)
 
 
-def _sampling(f: Fields, settings: Settings) -> dict[str, Any]:
+def _sampling(f: Fields, settings: ServerSettings) -> dict[str, Any]:
     """Keywords of Model.stream that both kinds of requests have, but for the seed."""
     given = {
         "temperature": f.number("temperature", 0, 100),
@@ -206,7 +206,7 @@ def _sampling(f: Fields, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _seed(f: Fields, settings: Settings) -> int:
+def _seed(f: Fields, settings: ServerSettings) -> int:
     given = f.integer("seed", -(2**63), 2**64 - 1)
     if given is None:
         given = settings.sampling.get("seed")
@@ -217,7 +217,7 @@ def _limit(f: Fields, name: str) -> int | None:
     return f.integer(name, NONE, MOST_TOKENS)
 
 
-def _capped(tokens: int, settings: Settings) -> int:
+def _capped(tokens: int, settings: ServerSettings) -> int:
     limits = [n for n in (tokens, settings.max_tokens) if n not in (None, NONE)]
     return min(limits, default=NONE)
 
@@ -233,7 +233,7 @@ def _draft(f: Fields) -> Any:
     )
 
 
-def _stops(f: Fields, settings: Settings) -> list[str] | None:
+def _stops(f: Fields, settings: ServerSettings) -> list[str] | None:
     value = f.take("stop")
     if value is None:
         return None

@@ -14,7 +14,7 @@ import uvicorn
 from ..errors import FileError
 from .app import App
 from .connection import protocol
-from .settings import Settings
+from .settings import ServerSettings
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -43,7 +43,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve(
     model: Model,
-    settings: Settings,
+    settings: ServerSettings,
     sock: socket.socket,
     say: Callable[[str], Any] = lambda _: None,
 ) -> None:

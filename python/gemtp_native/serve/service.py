@@ -15,10 +15,10 @@ from .bodies import Bodies, give_back
 from .channel import Channel
 from .errors import RequestError, draining, timed_out
 from .http import Gone, Request, dumps, event_data
+from .job import Ended, Event, Job, Primed, Round
 from .metrics import Metrics
 from .requests import Work
-from .sequence import Ended, Event, Primed, Round, Sequence
-from .settings import Settings
+from .settings import ServerSettings
 from .slots import Slots
 from .tokens import TokenTexts
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Gates = dict[int, asyncio.Event]
-"""By a leading sequence: that its prompt has been run."""
+"""By a leading job: that its prompt has been run."""
 
 
 class Service:
     """For the event loop's thread, which it never blocks."""
 
-    def __init__(self, model: Model, settings: Settings, metrics_info: dict[str, str]):
+    def __init__(self, model: Model, settings: ServerSettings, metrics_info: dict[str, str]):
         self.model = model
         self.settings = settings
         self.slots = Slots(settings.parallel, settings.queue)
@@ -46,7 +46,7 @@ class Service:
         )
         self.draining = False
         self._texts = TokenTexts(model)
-        self._generators = ThreadPoolExecutor(settings.parallel, "gemtp-sequence")
+        self._generators = ThreadPoolExecutor(settings.parallel, "gemtp-job")
         self._helpers = ThreadPoolExecutor(2, "gemtp-helper")
         self._open: set[Channel[Event]] = set()
         self.bodies = Bodies(settings.max_bodies, self._give_back)
@@ -55,7 +55,7 @@ class Service:
     def idle(self) -> bool:
         return not self._open
 
-    async def aside(self, work: Callable[[], T]) -> T:
+    async def off_loop(self, work: Callable[[], T]) -> T:
         """Something that takes more than a moment, but no pass of the model."""
         return await asyncio.get_running_loop().run_in_executor(self._helpers, work)
 
@@ -76,7 +76,7 @@ class Service:
 
     def check_length(self, work: Work) -> None:
         """Refuses what cannot fit before anything is made of it; the rest is counted in tokens."""
-        most = max(sequence.prompt.characters for sequence in work.sequences)
+        most = max(job.prompt.characters for job in work.jobs)
         if most > self.model.context and most > self.model.context * self._longest:
             raise RequestError(
                 f"the prompt has {most} characters, which are more than the context's "
@@ -99,12 +99,12 @@ class Service:
         """Until it is answered or the client has gone."""
         if self.draining:
             raise draining()
-        arrival = self.slots.admit(len(work.sequences))
+        arrival = self.slots.admit(len(work.jobs))
         channel: Channel[Event] = Channel(self.settings.buffer)
-        for sequence in work.sequences:
-            sequence.arrived = request.arrived
-        gates = {s.leader: asyncio.Event() for s in work.sequences if s.leader is not None}
-        tasks = [asyncio.create_task(self._run(s, arrival, channel, gates)) for s in work.sequences]
+        for job in work.jobs:
+            job.arrived = request.arrived
+        gates = {s.leader: asyncio.Event() for s in work.jobs if s.leader is not None}
+        tasks = [asyncio.create_task(self._run(s, arrival, channel, gates)) for s in work.jobs]
         for task in tasks:
             task.add_done_callback(lambda _: self.slots.leave())
         watcher = asyncio.create_task(self._watch(request, channel))
@@ -122,30 +122,28 @@ class Service:
             timer.cancel()
             watcher.cancel()
             channel.end(Gone())
-            for sequence, task in zip(work.sequences, tasks, strict=True):
-                sequence.cancel()
+            for job, task in zip(work.jobs, tasks, strict=True):
+                job.cancel()
                 task.cancel()  # what waits for its turn; the others end by themselves
             await asyncio.gather(*tasks, watcher, return_exceptions=True)
             self._open.discard(channel)
 
-    async def _run(
-        self, sequence: Sequence, arrival: int, channel: Channel[Event], gates: Gates
-    ) -> None:
-        if sequence.leader not in (None, sequence.index):
-            await gates[sequence.leader].wait()
-        await self.slots.acquire(arrival, sequence.index)
+    async def _run(self, job: Job, arrival: int, channel: Channel[Event], gates: Gates) -> None:
+        if job.leader not in (None, job.index):
+            await gates[job.leader].wait()
+        await self.slots.acquire(arrival, job.index)
         work = asyncio.get_running_loop().run_in_executor(
-            self._generators, sequence.run, self.model, channel
+            self._generators, job.run, self.model, channel
         )
         try:
             while not work.done():
                 try:
                     await asyncio.shield(work)
                 except asyncio.CancelledError:
-                    sequence.cancel()
+                    job.cancel()
         finally:
             self.slots.release()
-            self._count(sequence)
+            self._count(job)
 
     async def _watch(self, request: Request, channel: Channel[Event]) -> None:
         await request.until_gone()
@@ -160,14 +158,14 @@ class Service:
             while not answer.complete:
                 events = await channel.get()
                 if _is_much(events, work):
-                    chunks = await self.aside(partial(_taken, answer, events))
+                    chunks = await self.off_loop(partial(_taken, answer, events))
                 else:
                     chunks = _taken(answer, events)
                 for event in events:
                     if isinstance(event, Primed):
                         gates[event.index].set()
                     if isinstance(event, Ended):
-                        self._count(work.sequences[event.index])
+                        self._count(work.jobs[event.index])
                         self._count_end(event)
                 if not work.stream:
                     continue
@@ -175,17 +173,17 @@ class Service:
                     await request.begin_events()
                 await request.events(chunks, wait, last=answer.complete)
             if not work.stream:
-                await request.respond_written(await self.aside(lambda: dumps(answer.whole())))
+                await request.respond_written(await self.off_loop(lambda: dumps(answer.whole())))
         except RequestError as e:
             if not request.answered:
                 raise
             await request.end_events(e)
 
-    def _count(self, sequence: Sequence) -> None:
+    def _count(self, job: Job) -> None:
         """Once, before its answer is sent, or when it has been cancelled."""
-        if sequence.stats is not None:
-            self.metrics.count(sequence.stats)
-            sequence.stats = None
+        if job.stats is not None:
+            self.metrics.count(job.stats)
+            job.stats = None
 
     def _count_end(self, event: Ended) -> None:
         self.metrics.finished.add(label=event.finish_reason)

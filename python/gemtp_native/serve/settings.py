@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServerSettings:
     """Times are seconds, sizes bytes."""
 
     host: str = "127.0.0.1"

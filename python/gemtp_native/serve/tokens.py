@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ..model import Model, Token
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-LEAST = -9999.0
+MIN_LOGPROB = -9999.0
 """Stands for minus infinity, which is not JSON; as OpenAI has it."""
 
 
@@ -62,4 +62,4 @@ class TokenTexts:
 
 
 def _finite(logprob: float | None) -> float:
-    return LEAST if logprob is None else max(logprob, LEAST)
+    return MIN_LOGPROB if logprob is None else max(logprob, MIN_LOGPROB)

@@ -1,0 +1,105 @@
+"""`gemtp convert` and tools/convert.py."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..base.json_text import json_text
+from ..errors import ArgumentError, Error
+from ..gguf.types import FILE_TYPES
+from ..make.convert.pipeline import ConvertResult, convert
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model_dir", type=Path, metavar="MODEL_DIR", help="folder of a Hugging Face checkpoint"
+    )
+    parser.add_argument(
+        "out",
+        type=Path,
+        nargs="?",
+        metavar="OUT.gguf",
+        help="file to write or replace (default: FOLDER-OUTTYPE.gguf, here)",
+    )
+    parser.add_argument(
+        "--outtype",
+        type=str.lower,
+        choices=tuple(FILE_TYPES),
+        default="q8_0",
+        metavar="TYPE",
+        help=f"type of the matrices, or a mix: {', '.join(FILE_TYPES)} (default: q8_0)",
+    )
+    parser.add_argument(
+        "--target-dir",
+        type=Path,
+        metavar="DIR_OR_GGUF",
+        help="for a drafter: the target that lends its tokenizer",
+    )
+    parser.add_argument(
+        "--no-tokenizer", action="store_true", help="write no tokenizer (for experiments)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    parser.add_argument("--verbose", action="store_true", help="name every tensor that is left out")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: written; 1: a bad file or model; 2: bad usage; 130: interrupted."""
+    try:
+        out = args.out
+        if out is None:
+            out = Path(f"{args.model_dir.resolve().name or 'model'}-{args.outtype}.gguf")
+        result = convert(
+            args.model_dir,
+            out,
+            args.outtype,
+            target=args.target_dir,
+            tokenizer=not args.no_tokenizer,
+            progress=not args.quiet,
+        )
+    except Error as e:
+        print(f"gemtp: error: {e}", file=sys.stderr)
+        return 2 if isinstance(e, ArgumentError) else 1
+    except OSError as e:
+        print(f"gemtp: error: {e}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        print("gemtp: error: not enough memory for the conversion.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written.", file=sys.stderr)
+        return 130
+    if args.json:
+        print(_as_json(result, args.verbose))
+    elif not args.quiet:
+        print(_summary(result, args.verbose))
+    return 0
+
+
+def _as_json(r: ConvertResult, verbose: bool) -> str:
+    values = dict(vars(r), path=str(r.path), seconds=round(r.seconds, 3))
+    if not verbose:
+        values["left_out"] = {reason: len(names) for reason, names in r.left_out.items()}
+    return json_text(values)
+
+
+def _summary(r: ConvertResult, verbose: bool) -> str:
+    lines = [f"note: {note}" for note in r.notes]
+    if r.left_out:
+        parts = [f"{len(names)} {reason}" for reason, names in r.left_out.items()]
+        lines.append(f"left out: {', '.join(parts)} tensors")
+        if verbose:
+            lines += [f"  {name}" for names in r.left_out.values() for name in names]
+    lines.append(
+        f"{r.path}: {r.architecture} ({r.class_name}), {r.layers} layers, {r.tensors} tensors, "
+        f"{r.outtype}, {r.bytes:,} bytes, {r.seconds:.1f} s"
+    )
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    from . import main as gemtp
+
+    return gemtp(["convert", *(sys.argv[1:] if argv is None else argv)])

@@ -1,0 +1,54 @@
+"""A GGUF with other metadata, tensors as they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from .. import _core
+from ..base.input_file import open_input
+from ..base.whole_file import replacing
+from ..errors import FileError
+from .file import Layout, Metadata, pad, read_contents
+
+_PIECE = 16 << 20  # bytes copied at a time
+
+
+def rewrite(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    change: Callable[[Metadata], None],
+    keep: Callable[[str], bool] = lambda _: True,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> int:
+    """Writes `source` (all of its parts, if it has several) to the one file `out`, its metadata
+    after `change`, without the tensors that are not to be kept. Returns the bytes of `out`, which
+    appears whole or not at all. Types that only the file format knows are copied too."""
+    contents = read_contents(Path(source))
+    sizes = {t[0]: t[3] for t in _core.GgufFile(source).tensors}  # checked to be in the file
+    tensors = [t for t in contents.tensors if keep(t.name)]
+    layout = Layout()
+    for tensor in tensors:
+        layout.add(tensor.name, tensor.shape, tensor.kind, sizes[tensor.name])
+    change(contents.metadata)
+    contents.metadata.remove("general.alignment")  # tensors are laid out anew, at the default one
+    header = layout.header(contents.metadata)
+    total = len(header) + layout.data_size
+    with replacing(Path(out), total) as handle:
+        handle.write(header)
+        for tensor in tensors:
+            with open_input(tensor.file) as data:
+                data.seek(tensor.offset)
+                left = sizes[tensor.name]
+                while left:
+                    piece = data.read(min(left, _PIECE))
+                    if not piece:
+                        raise FileError(
+                            f"{tensor.file} ends inside {tensor.name}: it changed while being read."
+                        )
+                    handle.write(piece)
+                    left -= len(piece)
+                    progress(handle.tell(), total)
+            pad(handle, sizes[tensor.name])
+    return total

@@ -1,0 +1,1 @@
+"""What makes model files: convert, quantize, cluster, synth."""

@@ -1,0 +1,1 @@
+"""What measures models: bench, tune, sweep, perplexity."""

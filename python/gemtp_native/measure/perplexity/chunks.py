@@ -1,0 +1,75 @@
+"""A text as the chunks that it is scored in: the division that llama.cpp's llama-perplexity makes,
+so that figures can be set side by side."""
+
+from __future__ import annotations
+
+import os
+
+from ...base.input_file import read_input
+from ...errors import ArgumentError, FileError, ModelError
+from ...model import Model
+
+SHORTEST = 3  # tokens of a chunk: in its second half, one token that predicts another
+
+
+def read_text(path: str | os.PathLike[str]) -> bytes:
+    """The UTF-8 text of a file or a pipe, without the newline that ends it (llama.cpp drops it
+    too)."""
+    data = read_input(path, pipe=True)
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise FileError(
+            f"{os.fspath(path)} is not UTF-8: byte {e.start} is 0x{data[e.start]:02X}; give a text "
+            f"file in UTF-8"
+        ) from e
+    return data[:-1] if data.endswith(b"\n") else data
+
+
+def token_ids(model: Model, text: str | bytes) -> list[int]:
+    """The whole text as tokens, BOS in front if the model has one."""
+    if not model._engine.has_tokenizer:
+        raise ModelError(
+            "the model holds no tokenizer, and without one a text has no tokens; convert it again "
+            "with its tokenizer"
+        )
+    return model.tokenize(text)
+
+
+def split(model: Model, ids: list[int], context: int, limit: int | None = None) -> list[list[int]]:
+    """Consecutive chunks of `context` tokens, at most `limit` of them; what is left at the end is
+    not used. The first token of each is replaced by BOS, if the model has one.
+
+    ArgumentError for a context that the model cannot hold and for fewer tokens than two chunks.
+    """
+    if not SHORTEST <= context <= model.context:
+        raise ArgumentError(
+            f"the context is {context}; it must be between {SHORTEST} and the {model.context} "
+            f"tokens that the model can hold"
+        )
+    if limit is not None and limit < 1:
+        raise ArgumentError(f"the number of chunks is {limit}; it must be at least 1")
+    if len(ids) < 2 * context:
+        raise ArgumentError(
+            f"the text has {len(ids)} tokens and a context of {context} needs at least "
+            f"{2 * context}, two chunks; give a longer text or a smaller context"
+        )
+    return split_ids(ids, context, model._engine.tokenizer.bos, limit)
+
+
+def split_ids(ids: list[int], context: int, bos: int, limit: int | None) -> list[list[int]]:
+    """The same for a vocabulary whose BOS is `bos`, -1 for none; nothing is refused."""
+    count = len(ids) // context
+    chunks = []
+    for i in range(count if limit is None else min(limit, count)):
+        chunk = ids[i * context : (i + 1) * context]
+        if bos >= 0:
+            chunk[0] = bos
+        chunks.append(chunk)
+    return chunks
+
+
+def first_scored(context: int) -> int:
+    """Index in a chunk of the first token that is scored. Row context/2 is the first whose
+    prediction counts: those before it see little of the text."""
+    return context // 2 + 1

@@ -1,0 +1,115 @@
+"""Perplexity: e to the mean negative log-likelihood of a token."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ...model import Model
+from .chunks import first_scored, split, token_ids
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Over the tokens scored so far."""
+
+    chunks: int
+    tokens: int
+    nll: float
+    """Mean negative log-likelihood of a token, in nats."""
+    nll_uncertainty: float
+    """Its standard error, as if tokens were independent."""
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.nll) if self.nll < 700 else math.inf
+
+    @property
+    def uncertainty(self) -> float:
+        """Of the perplexity, to first order."""
+        return self.nll_uncertainty * self.perplexity
+
+
+class Tally:
+    """Adds up chunks."""
+
+    def __init__(self) -> None:
+        self._chunks = self._tokens = 0
+        self._sum = self._squares = 0.0
+
+    def add(self, log_probs: np.ndarray) -> Estimate:
+        """log_probs: of the scored tokens of one chunk."""
+        self._chunks += 1
+        self._tokens += len(log_probs)
+        self._sum -= float(log_probs.sum())
+        self._squares += float(np.square(log_probs).sum())
+        mean = self._sum / self._tokens
+        return Estimate(
+            self._chunks, self._tokens, mean, standard_error(mean, self._squares, self._tokens)
+        )
+
+
+def standard_error(mean: float, squares: float, count: int) -> float:
+    """Of a mean of `count` values whose squares sum to `squares`; 0 for a single value."""
+    variance = squares / count - mean * mean
+    return math.sqrt(variance / (count - 1)) if variance > 0 and count > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Result(Estimate):
+    """A finished evaluation."""
+
+    context: int
+    text_tokens: int
+    """Of the whole text; what follows the last full chunk is not scored."""
+    running: list[float]
+    """Perplexity after each chunk."""
+    seconds: float
+    threads: int
+    isa: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"perplexity": self.perplexity, "uncertainty": self.uncertainty, **asdict(self)}
+
+
+Progress = Callable[[Estimate, int], None]
+
+
+def perplexity(
+    target: str | os.PathLike[str],
+    text: str | bytes,
+    *,
+    context: int = 512,
+    chunks: int | None = None,
+    threads: int | None = None,
+    kv_type: Literal["f16", "f32"] = "f16",
+    progress: Progress = lambda _, __: None,
+) -> Result:
+    """Scores `text` in chunks of `context` tokens, the first `chunks` of them or all.
+
+    ``progress`` is called after each chunk with the estimate so far and the number of chunks.
+    """
+    model = Model(target, threads=threads, context=max(2, context), kv_type=kv_type)
+    ids = token_ids(model, text)
+    parts = split(model, ids, context, chunks)
+    tally, running = Tally(), []
+    start = time.perf_counter()
+    for chunk in parts:
+        estimate = tally.add(model.score(chunk, first_scored(context)))
+        running.append(estimate.perplexity)
+        progress(estimate, len(parts))
+    return Result(
+        **asdict(estimate),
+        context=context,
+        text_tokens=len(ids),
+        running=running,
+        seconds=time.perf_counter() - start,
+        threads=model.threads,
+        isa=model.isa,
+    )

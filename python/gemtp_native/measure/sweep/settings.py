@@ -1,0 +1,42 @@
+"""What to measure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ...errors import ArgumentError
+from ..perplexity.chunks import SHORTEST
+
+MAX_LENGTH = 1 << 24  # what an engine's context accepts
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """Raises ArgumentError for values that no pair could be measured with."""
+
+    depth: int = 4  # drafts a round, in all generations
+    prompts: int = 8  # cut from the text, evenly spaced
+    prompt_tokens: int = 64  # of each, BOS not counted
+    tokens: int = 64  # generated after each
+    runs: int = 3  # interleaved rounds of generations
+    context: int = 256  # tokens of a chunk of the text, whose second half is scored
+    chunks: int = 8  # of the text to score, at most
+    threads: int | None = None
+    kv_type: Literal["f16", "f32"] = "f16"
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("depth", 1, 15),
+            ("prompts", 1, 10000),
+            ("prompt_tokens", 1, MAX_LENGTH),
+            ("tokens", 2, MAX_LENGTH),  # the first belongs to the prompt's time
+            ("runs", 1, 1000),
+            ("context", SHORTEST, MAX_LENGTH),
+            ("chunks", 1, MAX_LENGTH),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise ArgumentError(
+                    f"{name} is {value!r}; it must be a whole number between {low} and {high}"
+                )

@@ -1,0 +1,32 @@
+"""What to measure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ...errors import ArgumentError
+
+_MAX_CONTEXT = 1 << 24  # what an engine accepts
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """Raises ArgumentError for values that no model could be measured with."""
+
+    context: int | None = None
+    """Tokens to measure behind, besides the first few; 0: nowhere else; None: 4096, or as many as
+    the model can hold."""
+    budget: float = 20.0
+    """Seconds after which no further round begins; one is taken in any case."""
+    threads: int | None = None
+    kv_type: Literal["f16", "f32"] = "f16"
+
+    def __post_init__(self) -> None:
+        context: Any = self.context
+        if context is not None and (type(context) is not int or not 0 <= context <= _MAX_CONTEXT):
+            raise ArgumentError(
+                f"context is {context!r}; it must be a whole number between 0 and {_MAX_CONTEXT}"
+            )
+        if type(self.budget) not in (int, float) or not self.budget >= 0:  # NaN, too
+            raise ArgumentError(f"budget is {self.budget!r}; it must be a number of seconds")

@@ -1,0 +1,47 @@
+"""What is known of a machine before the first round: measured costs, kept in a file."""
+
+from __future__ import annotations
+
+from .file import (
+    MAX_DRAFT,
+    MAX_ROWS,
+    Conditions,
+    Costs,
+    FileIdentity,
+    Profile,
+    best_depth,
+    check_folder,
+    conditions,
+    difference,
+    expected_speed,
+    expected_tokens,
+    folder,
+    identify,
+    load,
+    path_of,
+    round_seconds,
+    save,
+    use,
+)
+
+__all__ = [
+    "MAX_DRAFT",
+    "MAX_ROWS",
+    "Conditions",
+    "Costs",
+    "FileIdentity",
+    "Profile",
+    "best_depth",
+    "check_folder",
+    "conditions",
+    "difference",
+    "expected_speed",
+    "expected_tokens",
+    "folder",
+    "identify",
+    "load",
+    "path_of",
+    "round_seconds",
+    "save",
+    "use",
+]
