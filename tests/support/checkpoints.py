@@ -1,0 +1,207 @@
+"""Small checkpoints for tests: the committed random ones, and pairs whose drafter is often right.
+
+Numpy and safetensors only. A checkpoint here is a Hugging Face folder, so that every test that uses
+one also runs the converter.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from gemtp_native.make.convert import convert
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+ARCHITECTURES = ("e2b", "e4b", "12b", "26b-a4b", "31b")
+BOS = 2
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two GGUF files."""
+
+    target: Path
+    drafter: Path
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a checkpoint."""
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+
+
+def vocab_size(arch: str) -> int:
+    """Vocabulary of a committed pair."""
+    config = read_config(GOLDEN / arch / "target")
+    return config.get("text_config", config)["vocab_size"]
+
+
+def window(arch: str) -> int:
+    """Sliding window of a committed pair."""
+    config = read_config(GOLDEN / arch / "target")
+    return config.get("text_config", config)["sliding_window"]
+
+
+def random_prompt(arch: str, length: int, seed: int) -> list[int]:
+    """BOS and `length - 1` ordinary tokens."""
+    rng = np.random.default_rng(seed)
+    return [BOS, *rng.integers(5, vocab_size(arch), length - 1).tolist()]
+
+
+# ---------------------------------------------------------------- tokenizer
+
+
+def write_tokenizer(folder: Path, vocab: int) -> None:
+    """A tokenizer.json in Gemma's style: `vocab` entries, of which 5 special and 256 bytes."""
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    tokens += [f"<0x{byte:02X}>" for byte in range(256)]
+    merges = [["t", "h"], ["th", "e"], ["\u2581", "the"], ["i", "n"], ["e", "r"]]
+    letters = ["\u2581", "\n", "t", "h", "e", "i", "n", "r"]
+    text = []
+    for piece in [*letters, *("".join(pair) for pair in merges), *map(chr, range(0x3B1, 0x3E1))]:
+        if len(tokens) + len(text) < vocab:
+            text.append(piece)
+    tokens += text
+    if len(tokens) != vocab:
+        raise ValueError(
+            f"a tokenizer of {vocab} entries cannot be made, only 261 to {len(tokens)}"
+        )
+    known = set(text)
+    data = {
+        "version": "1.0",
+        "added_tokens": [
+            {
+                "id": i, "content": tokens[i], "single_word": False, "lstrip": False,
+                "rstrip": False, "normalized": False, "special": True,
+            }
+            for i in range(5)
+        ],
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+        "pre_tokenizer": None,
+        "model": {
+            "type": "BPE",
+            "unk_token": "<unk>",
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "vocab": {token: i for i, token in enumerate(tokens)},
+            "merges": [m for m in merges if {*m, "".join(m)} <= known],
+        },
+    }  # fmt: skip
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+    names = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names), encoding="utf-8")
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def committed(arch: str, out: Path) -> Path:
+    """Copy a committed pair to `out`/target (with a tokenizer) and `out`/drafter."""
+    for part in ("target", "drafter"):
+        source, folder = GOLDEN / arch / part, out / part
+        folder.mkdir(parents=True)
+        for name in ("config.json", "model.safetensors"):
+            (folder / name).write_bytes((source / name).read_bytes())
+    write_tokenizer(out / "target", vocab_size(arch))
+    return out
+
+
+# How much the layers of `agreeing` add, chosen so that a draft is right more often than not but
+# what the layers see still decides many tokens.
+TARGET_BRANCHES = {"e2b": 0.18, "e4b": 0.14, "12b": 0.4, "26b-a4b": 0.5, "31b": 0.4}
+DRAFTER_BRANCHES = 0.1
+TOP_LOGIT = 12.0  # of the token that the permutation names: likely, not certain, at temperature 1
+
+
+def agreeing(arch: str, out: Path, seed: int = 0) -> Path:
+    """A pair made from the committed one whose rounds accept none, some or all of their drafts.
+
+    The target's own head maps token t to a permutation of it, the drafter's head knows that
+    permutation for most tokens, and the layers of both add a little: enough to change what
+    is chosen now and then, so that a wrong K/V entry or position shows in the text.
+    """
+    committed(arch, out)
+    rng = np.random.default_rng(seed)
+    target = _load(out / "target")
+    drafter = _load(out / "drafter")
+    embedding = _only(target, "embed_tokens.weight")  # [vocab, backbone]
+    vocab, backbone = embedding.shape
+    hidden = drafter["pre_projection.weight"].shape[0]
+
+    following = np.arange(vocab)  # token -> the one that the target likes after it
+    following[5:] = rng.permutation(np.arange(5, vocab))
+
+    _scale_branches(target, TARGET_BRANCHES[arch])
+    # A row of length r meets a normalised vector of length sqrt(n): their product, when parallel.
+    length = np.linalg.norm(embedding, axis=1).mean()
+    head = np.empty_like(embedding)
+    head[following] = embedding * TOP_LOGIT / (length * backbone**0.5)
+    target["lm_head.weight"] = head
+
+    _scale_branches(drafter, DRAFTER_BRANCHES)
+    projection = np.linalg.qr(rng.standard_normal((backbone, backbone)))[0][:hidden]
+    pre = drafter["pre_projection.weight"]  # [hidden, 2 * backbone]: of the embedding, of h
+    pre[:, :backbone] = projection
+    pre[:, backbone:] *= 0.5
+    known = rng.random(vocab) < 0.85
+    source = np.where(known, np.arange(vocab), rng.permutation(vocab))
+    rows = (embedding @ projection.T)[source]
+    rows *= TOP_LOGIT / (np.linalg.norm(rows, axis=1, keepdims=True) * hidden**0.5)
+    drafter_head = np.empty((vocab, hidden), np.float32)
+    drafter_head[following] = rows
+    drafter["model.embed_tokens.weight"] = drafter_head
+    if "masked_embedding.token_ordering" in drafter:
+        # A centroid is the sum of its cluster's rows: the right cluster scores high, not always.
+        order = drafter["masked_embedding.token_ordering"]
+        count = len(drafter["masked_embedding.centroids.weight"])
+        clusters = drafter_head[order].reshape(count, -1, hidden)
+        drafter["masked_embedding.centroids.weight"] = clusters.sum(axis=1)
+    _store(out / "target", target, tie_word_embeddings=False)
+    _store(out / "drafter", drafter)
+    return out
+
+
+def _load(folder: Path) -> dict[str, np.ndarray]:
+    tensors = load_file(folder / "model.safetensors")
+    return {
+        name: t.astype(np.float32) if t.dtype == np.float16 else t for name, t in tensors.items()
+    }
+
+
+def _store(folder: Path, tensors: dict[str, np.ndarray], **config: Any) -> None:
+    save_file(
+        {k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / "model.safetensors"
+    )
+    values = read_config(folder) | config
+    if "text_config" in values:
+        values["text_config"] |= config
+    (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
+
+
+def _only(tensors: dict[str, np.ndarray], suffix: str) -> np.ndarray:
+    (found,) = [t for name, t in tensors.items() if name.endswith("." + suffix)]
+    return found
+
+
+def _scale_branches(tensors: dict[str, np.ndarray], factor: float) -> None:
+    last = ("post_attention_layernorm", "post_feedforward_layernorm", "post_per_layer_input_norm")
+    for name, tensor in tensors.items():
+        if name.removesuffix(".weight").endswith(last):
+            tensor *= factor
+
+
+# ---------------------------------------------------------------- GGUF
+
+
+def to_gguf(folder: Path, out: Path, outtype: str) -> Pair:
+    """Convert `folder`/target and `folder`/drafter to files in `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    pair = Pair(out / f"target-{outtype}.gguf", out / f"drafter-{outtype}.gguf")
+    convert(folder / "target", pair.target, outtype, progress=False)
+    convert(folder / "drafter", pair.drafter, outtype, progress=False)
+    return pair
