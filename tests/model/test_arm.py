@@ -104,6 +104,6 @@ def test_kernels_equal_the_scalar_ones(cpu):
 
 @pytest.mark.parametrize("cpu", CPUS)
 def test_c_abi(cpu, tmp_path):
-    data = Path(gemtp.__file__).parent / "data"
-    files = (data / "target.gguf", data / "drafter.gguf", tmp_path / "session")
+    small = checkpoints.with_vocabulary_of(checkpoints.Pair(*gemtp.demo_models()), tmp_path)
+    files = (small.target, small.drafter, tmp_path / "session")
     assert emulate(cpu, "gemtp_c_test", *files) == "C ABI: ok\n"

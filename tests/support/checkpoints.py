@@ -7,13 +7,17 @@ one also runs the converter.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from gemtp_native.gguf.file import Metadata, read_contents, read_metadata
+from gemtp_native.gguf.rewrite import rewrite
 from gemtp_native.make.convert import convert
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -118,14 +122,22 @@ DRAFTER_BRANCHES = 0.1
 TOP_LOGIT = 12.0  # of the token that the permutation names: likely, not certain, at temperature 1
 
 
-def agreeing(arch: str, out: Path, seed: int = 0) -> Path:
+def agreeing(
+    arch: str,
+    out: Path,
+    seed: int = 0,
+    tokens: Sequence[int] | None = None,
+    top_logit: float = TOP_LOGIT,
+) -> Path:
     """A pair made from the committed one whose rounds accept none, some or all of their drafts.
 
     The target's own head maps token t to a permutation of it, the drafter's head knows that
     permutation for most tokens, and the layers of both add a little: enough to change what
     is chosen now and then, so that a wrong K/V entry or position shows in the text.
+    `tokens` are those that the permutation is of; None: all but the first five.
     """
-    committed(arch, out)
+    if not (out / "target").exists():
+        committed(arch, out)
     rng = np.random.default_rng(seed)
     target = _load(out / "target")
     drafter = _load(out / "drafter")
@@ -134,13 +146,14 @@ def agreeing(arch: str, out: Path, seed: int = 0) -> Path:
     hidden = drafter["pre_projection.weight"].shape[0]
 
     following = np.arange(vocab)  # token -> the one that the target likes after it
-    following[5:] = rng.permutation(np.arange(5, vocab))
+    permuted = np.arange(5, vocab) if tokens is None else np.asarray(tokens)
+    following[permuted] = rng.permutation(permuted)
 
     _scale_branches(target, TARGET_BRANCHES[arch])
     # A row of length r meets a normalised vector of length sqrt(n): their product, when parallel.
     length = np.linalg.norm(embedding, axis=1).mean()
     head = np.empty_like(embedding)
-    head[following] = embedding * TOP_LOGIT / (length * backbone**0.5)
+    head[following] = embedding * top_logit / (length * backbone**0.5)
     target["lm_head.weight"] = head
 
     _scale_branches(drafter, DRAFTER_BRANCHES)
@@ -151,7 +164,7 @@ def agreeing(arch: str, out: Path, seed: int = 0) -> Path:
     known = rng.random(vocab) < 0.85
     source = np.where(known, np.arange(vocab), rng.permutation(vocab))
     rows = (embedding @ projection.T)[source]
-    rows *= TOP_LOGIT / (np.linalg.norm(rows, axis=1, keepdims=True) * hidden**0.5)
+    rows *= top_logit / (np.linalg.norm(rows, axis=1, keepdims=True) * hidden**0.5)
     drafter_head = np.empty((vocab, hidden), np.float32)
     drafter_head[following] = rows
     drafter["model.embed_tokens.weight"] = drafter_head
@@ -164,6 +177,45 @@ def agreeing(arch: str, out: Path, seed: int = 0) -> Path:
     _store(out / "target", target, tie_word_embeddings=False)
     _store(out / "drafter", drafter)
     return out
+
+
+def with_vocabulary_of(lender: Pair, out: Path) -> Pair:
+    """An agreeing pair, a hundredth of the shipped one's size, with the tokenizer and the chat
+    template of `lender`: what needs a real vocabulary and must be fast. Its texts consist of whole
+    ASCII tokens.
+    """
+    metadata = [read_contents(path).metadata for path in (lender.target, lender.drafter)]
+    tokens = read_metadata(lender.target)["tokenizer.ggml.tokens"]
+    texts = [i for i, t in enumerate(tokens) if t.isascii() and not t.startswith(b"<")]
+    folder = out / "checkpoints"
+    _widen(committed("12b", folder), len(tokens))
+    agreeing("12b", folder, tokens=texts, top_logit=20.0)
+    files = []
+    for part, lent in zip(("target", "drafter"), metadata, strict=True):
+        plain = out / f"plain-{part}.gguf"
+        convert(folder / part, plain, "q8_0", tokenizer=False, progress=False)
+        files.append(out / f"{part}.gguf")
+        rewrite(plain, files[-1], partial(_lend_tokenizer, lent))
+    return Pair(*files)
+
+
+def _lend_tokenizer(lent: Metadata, metadata: Metadata) -> None:
+    for key, value in lent.items():
+        if key.startswith("tokenizer."):
+            metadata.raw(key, value)
+
+
+def _widen(folder: Path, vocab: int) -> None:
+    """More tokens, with rows of the same size, and a longer window than the committed pair has."""
+    rng = np.random.default_rng(0)
+    for part in ("target", "drafter"):
+        tensors = _load(folder / part)
+        for name, rows in tensors.items():
+            if name.endswith("embed_tokens.weight"):
+                more = rng.standard_normal((vocab - len(rows), rows.shape[1])) * rows.std()
+                tensors[name] = np.concatenate([rows, more.astype(rows.dtype)])
+        longer = {"sliding_window": 128, "max_position_embeddings": 2048}
+        _store(folder / part, tensors, vocab_size=vocab, **longer)
 
 
 def _load(folder: Path) -> dict[str, np.ndarray]:

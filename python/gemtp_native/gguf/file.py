@@ -78,6 +78,10 @@ class Metadata:
         """A value in the serialized form that another file holds."""
         self._entries[key] = value
 
+    def items(self) -> Iterable[tuple[str, bytes]]:
+        """Keys and values in their serialized form."""
+        return self._entries.items()
+
     def remove(self, key: str) -> None:
         self._entries.pop(key, None)
 
