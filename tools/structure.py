@@ -128,7 +128,7 @@ def _parameters(text: str) -> int:
 
 _SIGNATURE = re.compile(r"([~\w:]+|operator\S+)\s*\(")
 _BETWEEN = re.compile(
-    r"\s*(const|noexcept|override|final|->\s*[\w:<>*&, ]+|:[^;{}]*(\{[^{};]*\}[^;{}]*)*|\s)*\{",
+    r"\s*(const|noexcept|override|final|->\s*[\w:<>*&, ]+|:[^;{}]*(\b\{[^{};]*\}[^;{}]*)*|\s)*\B\{",
     re.S,
 )
 
@@ -260,8 +260,8 @@ def finish(language: Language, paths: Iterable[Path], types: dict[str, set[str]]
 
 
 def upward(arrows: Iterable[Arrow], order: tuple[str, ...]) -> list[Arrow]:
-    """Those that do not point to their own folder or to one below it; KeyError never: a folder that
-    is not in the list is as high as nothing may include."""
+    """Those that do not point to their own folder or to one below it. What is not in the list
+    stands above everything."""
     height = {folder: i for i, folder in enumerate(order)}
     unknown = len(order)
     return [
