@@ -105,7 +105,7 @@ def test_a_disk_that_fills_up(tmp_path):
     folder = make_folder(tmp_path, CONFIGS["31b"])
     code = (
         "import resource, sys; sys.path.insert(0, sys.argv.pop(1))\n"
-        "from gemtp_native.make.convert import main\n"
+        "from gemtp_native.cli.convert import main\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
         "sys.exit(main())"
     )
@@ -124,7 +124,7 @@ def test_works_without_the_compiled_module(tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
         "sys.modules['gemtp_native._core'] = None\n"
-        "from gemtp_native.make.convert import main; sys.exit(main())"
+        "from gemtp_native.cli.convert import main; sys.exit(main())"
     )
     done = command(ROOT / "python", folder, "x.gguf", "--no-tokenizer", cwd=tmp_path, code=code)
     assert (done.returncode, done.stderr) == (0, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .file import (
+    FORMAT,
     MAX_DRAFT,
     MAX_ROWS,
     Conditions,
@@ -25,6 +26,7 @@ from .file import (
 )
 
 __all__ = [
+    "FORMAT",
     "MAX_DRAFT",
     "MAX_ROWS",
     "Conditions",
