@@ -253,18 +253,16 @@ void read_layers(const KeyReader& keys, Config& c) {
   const int64_t dim_sliding = keys.integer_or("attention.key_length_swa", 2, kMaxHeadDim, dim);
   if (ffn.empty() || heads.empty() || kv_heads.empty() || sliding.empty() || !dim || !dim_sliding)
     return;
-  for (const auto& [key, value] : {std::pair<const char*, int64_t>{"attention.value_length", dim},
-                                   {"attention.value_length_swa", dim_sliding},
-                                   {"rope.dimension_count", dim},
-                                   {"rope.dimension_count_swa", dim_sliding}}) {
-    const int64_t given = keys.integer_or(key, 1, kMaxHeadDim, value);
-    keys.attempt([&, key = key, value = value] {
+  keys.attempt([&] {
+    for (const auto& [key, value] : {std::pair<const char*, int64_t>{"attention.value_length", dim},
+                                     {"attention.value_length_swa", dim_sliding},
+                                     {"rope.dimension_count", dim},
+                                     {"rope.dimension_count_swa", dim_sliding}}) {
+      const int64_t given = keys.integer_or(key, 1, kMaxHeadDim, value);
       if (given && given != value)
         keys.fail(key, format("is %lld; Gemma 4 has it equal to the key length, %lld",
                               static_cast<long long>(given), static_cast<long long>(value)));
-    });
-  }
-  keys.attempt([&] {
+    }
     if (dim % 2 || dim_sliding % 2) keys.fail("attention.key_length", "is odd; RoPE rotates pairs");
   });
 
@@ -339,9 +337,8 @@ Config read_config(const GgufFile& file, Problems* problems) {
   c.rope_base_sliding = keys.number_or("rope.freq_base_swa", 1, 1e12, 1e4);
   read_layers(keys, c);
   if (!c.drafter) read_experts(keys, c);
-  const int64_t drafter_experts = c.drafter ? keys.integer_or("expert_count", 0, 4096, 0) : 0;
   keys.attempt([&] {
-    if (drafter_experts || (c.drafter && c.per_layer))
+    if (c.drafter && (c.per_layer || keys.integer_or("expert_count", 0, 4096, 0)))
       throw Error(ErrorKind::kFile,
                   format("%s: a drafter has neither per-layer embeddings nor experts",
                          file.quoted_path().c_str()));

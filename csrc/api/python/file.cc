@@ -123,11 +123,9 @@ void bind_types(py::module_& m) {
 // As a dict: what is 0 was not told, or is not known for a problem.
 py::dict model_dict(const Config& c) {
   py::list layers;
-  for (int i = 0; i < c.n_layers(); ++i) {
-    const LayerConfig& l = c.layers[static_cast<size_t>(i)];
-    layers.append(
-        py::make_tuple(l.sliding, l.heads, l.kv_heads, l.head_dim, l.ffn, i < c.kv_layers));
-  }
+  for (const LayerConfig& l : c.layers)
+    layers.append(py::make_tuple(l.sliding, l.heads, l.kv_heads, l.head_dim, l.ffn,
+                                 static_cast<int>(layers.size()) < c.kv_layers));
   using namespace py::literals;
   return py::dict("arch"_a = c.arch, "drafter"_a = c.drafter, "backbone"_a = c.backbone,
                   "centroids"_a = c.centroids, "top_k"_a = c.centroid_top_k, "layers"_a = layers);

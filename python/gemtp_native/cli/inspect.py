@@ -130,7 +130,7 @@ def _memory(file: ModelFile) -> dict[str, int] | None:
     try:
         return _core.memory_estimate(file.path, None, 4096, 512, True)
     except Error as e:
-        file.problem_of(e)
+        file.add_problem(str(e))
         return None
 
 
@@ -139,15 +139,9 @@ def _head(file: ModelFile) -> dict[str, Any] | None:
         return None
     head = file.ordered_head
     if head is None:
-        tied = "output.weight" not in file.named
-        return {"type": "plain", "tied": tied}
-    candidates = head.top_k * (file.vocab or 0) // max(head.centroids, 1)
-    return {
-        "type": "ordered",
-        "centroids": head.centroids,
-        "top_k": head.top_k,
-        "candidates": candidates,
-    }
+        return {"type": "plain", "tied": "output.weight" not in file.named}
+    candidates = head.top_k * (file.vocab or 0) // head.centroids
+    return {"type": "ordered", **head._asdict(), "candidates": candidates}
 
 
 def _tokenizer(file: ModelFile) -> dict[str, Any] | None:

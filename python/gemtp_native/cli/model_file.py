@@ -35,8 +35,7 @@ class Layer(NamedTuple):
     owns_kv: bool
 
 
-@dataclass(frozen=True)
-class OrderedHead:
+class OrderedHead(NamedTuple):
     centroids: int
     top_k: int
 
@@ -53,7 +52,7 @@ class ModelFile:
         self.arch = self.text("general.architecture")
         self.examined = _core.ExaminedFile(self.gguf)
         for sentence in self.examined.problems:
-            self._problem(sentence)
+            self.add_problem(sentence)
         model = self.examined.model
         self.layers = [Layer(*x) for x in model["layers"]]
         self.backbone: int | None = model["backbone"] if model["drafter"] else None
@@ -69,7 +68,7 @@ class ModelFile:
         try:
             return self.gguf.value(key)
         except Error as e:
-            self.problem_of(e)
+            self.add_problem(str(e))
             return None
 
     def text(self, key: str) -> str | None:
@@ -116,7 +115,7 @@ class ModelFile:
 
     def read_per_token(self) -> int:
         """Bytes of weights that one row of decoding reads."""
-        total = 0.0
+        total, head = 0.0, self.ordered_head
         experts = self.integer("expert_count") or 0
         used = self.integer("expert_used_count") or 0
         for t in self.tensors:
@@ -124,12 +123,13 @@ class ModelFile:
             if t.name == "per_layer_token_embd.weight":
                 share = 0.0  # one row is looked up
             elif t.name == "token_embd.weight":
-                share = self._head_share() if "output.weight" not in self.named else 0.0
+                share = head.top_k / head.centroids if head else 1.0
+                share = 0.0 if "output.weight" in self.named else share
             elif "_exps.weight" in t.name and experts:
                 share = used / experts
             total += share * t.bytes
-        if self.ordered_head is not None and self.hidden and self.value(_HEAD) is not None:
-            total += 4 * self.ordered_head.centroids * self.hidden
+        if head and self.hidden and self.value(_HEAD) is not None:
+            total += 4 * head.centroids * self.hidden
         return round(total)
 
     def lookup_tables(self) -> int:
@@ -139,16 +139,7 @@ class ModelFile:
             names.append("token_embd.weight")
         return sum(self.named[name].bytes for name in names if name in self.named)
 
-    def _head_share(self) -> float:
-        head = self.ordered_head
-        return 1.0 if head is None else head.top_k / max(head.centroids, 1)
-
-    # ------------------------------------------------------------ problems
-
-    def problem_of(self, error: Error) -> None:
-        self._problem(str(error))
-
-    def _problem(self, sentence: str) -> None:
+    def add_problem(self, sentence: str) -> None:
         """What the core says about this file, without the file's name."""
         _, named, what = sentence.partition(f"{self.path.name}': ")
         sentence = what if named else sentence.removeprefix(f"{self.path}: ")
