@@ -143,11 +143,7 @@ std::shared_ptr<Engine> Engine::open(const std::string& target_path,
   const Backend::Pass pass(*e->backend_);
   e->weights_ = load_weights(files.target, e->config_, *e->backend_, HeadChoice::kOfFile, read);
   if (tokenizer.valid()) e->tokenizer_ = tokenizer.get();
-  if (e->tokenizer_ && e->tokenizer_->vocab_size() != e->config_.vocab)
-    throw Error(ErrorKind::kFile,
-                format("%s: the tokenizer has %d tokens, the embedding %lld rows; convert it again",
-                       files.target->quoted_path().c_str(), e->tokenizer_->vocab_size(),
-                       static_cast<long long>(e->config_.vocab)));
+  if (e->tokenizer_) check_tokenizer(*files.target, *e->tokenizer_, e->config_);
   settle_tables(e->weights_, *e->backend_, !options.mmap);
   e->context_ = std::min(options.context, e->config_.context);
   if (files.drafter) {

@@ -1,7 +1,9 @@
 #include "engine/model_files.h"
 
+#include "backend/cpu/measuring_storage.h"
 #include "base/error.h"
 #include "choose/sampling_params.h"
+#include "model/weights.h"
 
 namespace gemtp {
 
@@ -23,6 +25,33 @@ ModelFiles ModelFiles::open(const std::string& target_path, const std::string& d
                                        " holds a target, not a drafter; its architecture must be "
                                        "gemma4-assistant");
   return files;
+}
+
+void check_tokenizer(const GgufFile& target, const Tokenizer& tokenizer, const Config& config) {
+  if (tokenizer.vocab_size() != config.vocab)
+    throw Error(ErrorKind::kFile,
+                format("%s: the tokenizer has %d tokens, the embedding %lld rows; convert it again",
+                       target.quoted_path().c_str(), tokenizer.vocab_size(),
+                       static_cast<long long>(config.vocab)));
+}
+
+ExaminedFile examine(const std::shared_ptr<const GgufFile>& file) {
+  ExaminedFile out;
+  Problems problems;
+  attempt(&problems, [&] {
+    out.config = read_config(*file, &problems);
+    MeasuringStorage storage;
+    load_weights(file, out.config, storage, HeadChoice::kOfFile, {}, &problems);
+  });
+  attempt(&problems, [&] { recommended_sampling(*file); });
+  attempt(&problems, [&] {
+    if (!file->has("tokenizer.ggml.model")) return;
+    const Tokenizer tokenizer(*file);
+    out.end_tokens = tokenizer.end_tokens();
+    if (out.config.vocab && !out.config.drafter) check_tokenizer(*file, tokenizer, out.config);
+  });
+  out.problems = problems.sentences();
+  return out;
 }
 
 }  // namespace gemtp

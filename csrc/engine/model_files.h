@@ -3,9 +3,11 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "gguf/reader.h"
 #include "model/config.h"
+#include "text/tokenizer.h"
 
 namespace gemtp {
 
@@ -16,5 +18,16 @@ struct ModelFiles {
   /// drafter_path may be empty. Error{kFile, kModel}.
   static ModelFiles open(const std::string& target_path, const std::string& drafter_path);
 };
+
+/// Of a target with a complete Config: Error{kFile} unless the tokenizer is of as many tokens.
+void check_tokenizer(const GgufFile& target, const Tokenizer& tokenizer, const Config& config);
+
+/// A file seen by itself: what it says of its model, as far as it is sound, and all that is wrong.
+struct ExaminedFile {
+  Config config;  // complete, as load_weights() leaves it; without an `arch`: of no known one
+  std::vector<int32_t> end_tokens;  // of its tokenizer
+  std::vector<std::string> problems;
+};
+ExaminedFile examine(const std::shared_ptr<const GgufFile>& file);
 
 }  // namespace gemtp

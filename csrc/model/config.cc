@@ -13,20 +13,28 @@ namespace {
 // Reads keys below "{arch}." with bounds; every failure names the file and the key.
 class KeyReader {
  public:
-  KeyReader(const GgufFile& file, std::string arch) : file_(file), arch_(std::move(arch)) {}
+  KeyReader(const GgufFile& file, std::string arch, Problems* problems)
+      : file_(file), arch_(std::move(arch)), problems_(problems) {}
 
   [[noreturn]] void fail(const std::string& key, const std::string& what) const {
     throw Error(ErrorKind::kFile, format("%s: %s.%s %s", file_.quoted_path().c_str(), arch_.c_str(),
                                          key.c_str(), what.c_str()));
   }
 
+  template <class Part>
+  auto attempt(const Part& part) const {
+    return gemtp::attempt(problems_, part);
+  }
+
   std::string full(const std::string& key) const { return arch_ + "." + key; }
   bool has(const std::string& key) const { return file_.has(full(key)); }
 
   int64_t integer(const std::string& key, int64_t low, int64_t high) const {
-    const auto v = file_.get_int(full(key));
-    if (!v) fail(key, "is missing; a model file must have it");
-    return bounded(key, *v, low, high);
+    return attempt([&] {
+      const auto v = file_.get_int(full(key));
+      if (!v) fail(key, "is missing; a model file must have it");
+      return bounded(key, *v, low, high);
+    });
   }
   int64_t integer_or(const std::string& key, int64_t low, int64_t high, int64_t fallback) const {
     return has(key) ? integer(key, low, high) : fallback;
@@ -38,28 +46,29 @@ class KeyReader {
     return integer(*keys.begin(), low, high);
   }
   double number_or(const std::string& key, double low, double high, double fallback) const {
-    const auto v = file_.get_float(full(key));
-    if (!v) return fallback;
-    if (!(*v >= low && *v <= high)) fail(key, format("is %g, outside [%g, %g]", *v, low, high));
-    return *v;
-  }
-  /// The same, where 0 is what an absent key means.
-  double number_or_none(const std::string& key, double low, double high) const {
-    return file_.get_float(full(key)) == 0.0 ? 0 : number_or(key, low, high, 0);
+    return attempt([&] {
+      const auto v = file_.get_float(full(key));
+      if (!v || *v == fallback) return fallback;
+      if (!(*v >= low && *v <= high)) fail(key, format("is %g, outside [%g, %g]", *v, low, high));
+      return *v;
+    });
   }
   /// A scalar for all layers, or an array with one entry a layer.
   std::vector<int64_t> per_layer(const std::string& key, int64_t n, int64_t low,
                                  int64_t high) const {
-    const Value* v = file_.find(full(key));
-    if (!v) fail(key, "is missing; a model file must have it");
-    if (v->type != ValueType::kArray)
-      return std::vector<int64_t>(static_cast<size_t>(n), integer(key, low, high));
-    std::vector<int64_t> values = *file_.get_ints(full(key));
-    if (static_cast<int64_t>(values.size()) != n)
-      fail(key,
-           format("has %zu entries for %lld layers", values.size(), static_cast<long long>(n)));
-    for (int64_t x : values) bounded(key, x, low, high);
-    return values;
+    return attempt([&] {
+      const Value* v = file_.find(full(key));
+      if (!v) fail(key, "is missing; a model file must have it");
+      const auto entries = static_cast<size_t>(n);
+      std::vector<int64_t> values = v->type == ValueType::kArray
+                                        ? *file_.get_ints(full(key))
+                                        : std::vector<int64_t>(entries, *file_.get_int(full(key)));
+      if (values.size() != entries)
+        fail(key,
+             format("has %zu entries for %lld layers", values.size(), static_cast<long long>(n)));
+      for (int64_t x : values) bounded(key, x, low, high);
+      return values;
+    });
   }
 
  private:
@@ -72,6 +81,7 @@ class KeyReader {
 
   const GgufFile& file_;
   std::string arch_;
+  Problems* problems_;
 };
 
 // A key that some architecture computes with and Gemma 4 does not: absent from its files, or with a
@@ -190,19 +200,17 @@ bool is_neutral(const GgufFile& file, const std::string& key, const Value& v,
                      [&](int64_t x) { return neutral(static_cast<double>(x)); });
 }
 
-void check_neutral_keys(const GgufFile& file, const KeyReader& keys) {
-  for (const NeutralKey& rule : neutral_keys()) {
-    const std::string key = keys.full(rule.key);
-    const Value* v = file.find(key);
-    if (!v || is_neutral(file, key, *v, rule)) continue;
-    const std::string value = v->type == ValueType::kArray ? "an array of other values"
-                              : v->type == ValueType::kString
-                                  ? quoted(*file.get_string(key))
-                                  : format("%g", *as_number(file, key, *v));
-    keys.fail(rule.key, format("is %s, which would change what is computed and is not of Gemma 4; "
-                               "take another file of the model, or convert it again",
-                               value.c_str()));
-  }
+void check_neutral_key(const GgufFile& file, const KeyReader& keys, const NeutralKey& rule) {
+  const std::string key = keys.full(rule.key);
+  const Value* v = file.find(key);
+  if (!v || is_neutral(file, key, *v, rule)) return;
+  const std::string value = v->type == ValueType::kArray ? "an array of other values"
+                            : v->type == ValueType::kString
+                                ? quoted(*file.get_string(key))
+                                : format("%g", *as_number(file, key, *v));
+  keys.fail(rule.key, format("is %s, which would change what is computed and is not of Gemma 4; "
+                             "take another file of the model, or convert it again",
+                             value.c_str()));
 }
 
 constexpr int64_t kMaxWidth = 1 << 20;
@@ -210,32 +218,57 @@ constexpr int64_t kMaxLayers = 1024;
 constexpr int64_t kMaxHeadDim = 4096;
 constexpr int64_t kMaxContext = int64_t{1} << 24;
 
+void check_layers(const KeyReader& keys, const Config& c) {
+  const int n = c.n_layers();
+  if (!c.drafter && c.kv_layers < 1)
+    keys.fail("attention.shared_kv_layers",
+              format("is %d of %d layers; a target must own the K/V of at least one",
+                     n - c.kv_layers, n));
+  for (int i = 0; i < n; ++i) {
+    const LayerConfig& l = c.layers[static_cast<size_t>(i)];
+    if (l.heads % l.kv_heads)
+      keys.fail("attention.head_count_kv",
+                format("is %lld in layer %d, which does not divide its %lld heads",
+                       static_cast<long long>(l.kv_heads), i, static_cast<long long>(l.heads)));
+    if (c.drafter) continue;
+    if (l.kv_source < 0)
+      keys.fail("attention.shared_kv_layers",
+                format("leaves layer %d without a %s layer to share K/V with", i,
+                       l.sliding ? "sliding" : "full-attention"));
+    if (c.layers[static_cast<size_t>(l.kv_source)].kv_heads != l.kv_heads)
+      keys.fail(
+          "attention.head_count_kv",
+          format("differs between layer %d and layer %d, whose K/V it shares", i, l.kv_source));
+  }
+}
+
 void read_layers(const KeyReader& keys, Config& c) {
   const int64_t n = keys.integer("block_count", 1, kMaxLayers);
+  if (n == 0) return;
   const auto ffn = keys.per_layer("feed_forward_length", n, 1, kMaxWidth);
   const auto heads = keys.per_layer("attention.head_count", n, 1, 1024);
   const auto kv_heads = keys.per_layer("attention.head_count_kv", n, 1, 1024);
   const auto sliding = keys.per_layer("attention.sliding_window_pattern", n, 0, 1);
   const int64_t dim = keys.integer("attention.key_length", 2, kMaxHeadDim);
   const int64_t dim_sliding = keys.integer_or("attention.key_length_swa", 2, kMaxHeadDim, dim);
-  for (const auto& [key, value] : {std::pair<const char*, int64_t>{"attention.value_length", dim},
-                                   {"attention.value_length_swa", dim_sliding},
-                                   {"rope.dimension_count", dim},
-                                   {"rope.dimension_count_swa", dim_sliding}}) {
-    const int64_t given = keys.integer_or(key, 0, kMaxHeadDim, value);
-    if (given != value)
-      keys.fail(key, format("is %lld; Gemma 4 has it equal to the key length, %lld",
-                            static_cast<long long>(given), static_cast<long long>(value)));
-  }
-  if (dim % 2 || dim_sliding % 2) keys.fail("attention.key_length", "is odd; RoPE rotates pairs");
+  if (ffn.empty() || heads.empty() || kv_heads.empty() || sliding.empty() || !dim || !dim_sliding)
+    return;
+  keys.attempt([&] {
+    for (const auto& [key, value] : {std::pair<const char*, int64_t>{"attention.value_length", dim},
+                                     {"attention.value_length_swa", dim_sliding},
+                                     {"rope.dimension_count", dim},
+                                     {"rope.dimension_count_swa", dim_sliding}}) {
+      const int64_t given = keys.integer_or(key, 1, kMaxHeadDim, value);
+      if (given && given != value)
+        keys.fail(key, format("is %lld; Gemma 4 has it equal to the key length, %lld",
+                              static_cast<long long>(given), static_cast<long long>(value)));
+    }
+    if (dim % 2 || dim_sliding % 2) keys.fail("attention.key_length", "is odd; RoPE rotates pairs");
+  });
 
   const int64_t shared = keys.integer_or("attention.shared_kv_layers", 0, n, 0);
   // A drafter owns no K/V at all and may say so with any count; a target must own some.
   c.kv_layers = c.drafter ? 0 : static_cast<int>(n - shared);
-  if (!c.drafter && c.kv_layers < 1)
-    keys.fail("attention.shared_kv_layers",
-              format("is %lld of %lld layers; a target must own the K/V of at least one",
-                     static_cast<long long>(shared), static_cast<long long>(n)));
   c.layers.resize(static_cast<size_t>(n));
   for (int i = 0; i < n; ++i) {
     LayerConfig& l = c.layers[static_cast<size_t>(i)];
@@ -245,21 +278,9 @@ void read_layers(const KeyReader& keys, Config& c) {
     l.kv_heads = kv_heads[at];
     l.head_dim = l.sliding ? dim_sliding : dim;
     l.ffn = ffn[at];
-    if (l.heads % l.kv_heads)
-      keys.fail("attention.head_count_kv",
-                format("is %lld in layer %d, which does not divide its "
-                       "%lld heads",
-                       static_cast<long long>(l.kv_heads), i, static_cast<long long>(l.heads)));
     l.kv_source = c.drafter ? -1 : i < c.kv_layers ? i : c.last_kv_layer(l.sliding);
-    if (!c.drafter && l.kv_source < 0)
-      keys.fail("attention.shared_kv_layers",
-                format("leaves layer %d without a %s layer to share K/V with", i,
-                       l.sliding ? "sliding" : "full-attention"));
-    if (!c.drafter && c.layers[static_cast<size_t>(l.kv_source)].kv_heads != l.kv_heads)
-      keys.fail(
-          "attention.head_count_kv",
-          format("differs between layer %d and layer %d, whose K/V it shares", i, l.kv_source));
   }
+  keys.attempt([&] { check_layers(keys, c); });
 }
 
 void read_experts(const KeyReader& keys, Config& c) {
@@ -283,7 +304,7 @@ bool is_drafter_arch(const std::string& arch) {
   return arch == "gemma4-assistant" || arch == "gemma4_assistant" || arch == "gemma4_mtp";
 }
 
-Config read_config(const GgufFile& file) {
+Config read_config(const GgufFile& file, Problems* problems) {
   const auto arch = file.get_string("general.architecture");
   if (!arch)
     throw Error(ErrorKind::kFile, format("%s: general.architecture is missing; this GGUF does not "
@@ -297,8 +318,9 @@ Config read_config(const GgufFile& file) {
   Config c;
   c.arch = *arch;
   c.drafter = is_drafter_arch(*arch);
-  const KeyReader keys(file, *arch);
-  check_neutral_keys(file, keys);
+  const KeyReader keys(file, *arch, problems);
+  for (const NeutralKey& rule : neutral_keys())
+    keys.attempt([&] { check_neutral_key(file, keys, rule); });
   c.hidden = keys.integer("embedding_length", 1, kMaxWidth);
   // llama.cpp's key, then those of other converters.
   c.backbone = c.drafter ? keys.integer_of({"embedding_length_out", "n_embd_backbone",
@@ -310,46 +332,56 @@ Config read_config(const GgufFile& file) {
   c.window = keys.integer("attention.sliding_window", c.drafter ? 2 : 1, kMaxContext);
   c.per_layer = keys.integer_or("embedding_length_per_layer_input", 0, 65536, 0);
   c.eps = static_cast<float>(keys.number_or("attention.layer_norm_rms_epsilon", 1e-30, 1, 1e-6));
-  c.softcap = static_cast<float>(keys.number_or_none("final_logit_softcapping", 1e-6, 1e6));
+  c.softcap = static_cast<float>(keys.number_or("final_logit_softcapping", 1e-6, 1e6, 0));
   c.rope_base = keys.number_or("rope.freq_base", 1, 1e12, 1e6);
   c.rope_base_sliding = keys.number_or("rope.freq_base_swa", 1, 1e12, 1e4);
   read_layers(keys, c);
   if (!c.drafter) read_experts(keys, c);
-  if (c.drafter && (c.per_layer || keys.integer_or("expert_count", 0, 4096, 0)))
-    throw Error(ErrorKind::kFile,
-                format("%s: a drafter has neither per-layer embeddings nor experts",
-                       file.quoted_path().c_str()));
+  keys.attempt([&] {
+    if (c.drafter && (c.per_layer || keys.integer_or("expert_count", 0, 4096, 0)))
+      throw Error(ErrorKind::kFile,
+                  format("%s: a drafter has neither per-layer embeddings nor experts",
+                         file.quoted_path().c_str()));
+  });
   return c;
 }
 
-void check_pair(const Config& target, const Config& drafter) {
-  const auto fail = [](const std::string& how) {
-    throw Error(ErrorKind::kModel,
-                "the drafter does not fit the target: " + how + "; use the drafter made for it");
-  };
+Problems pair_problems(const Config& target, const Config& drafter) {
+  Problems out;
   if (drafter.backbone != target.hidden)
-    fail(format("it expects a target of hidden size %lld, this one has %lld",
-                static_cast<long long>(drafter.backbone), static_cast<long long>(target.hidden)));
+    out.add(format("it expects a target of hidden size %lld, this one has %lld",
+                   static_cast<long long>(drafter.backbone),
+                   static_cast<long long>(target.hidden)));
   if (drafter.vocab != target.vocab)
-    fail(format("it knows %lld tokens, the target %lld", static_cast<long long>(drafter.vocab),
-                static_cast<long long>(target.vocab)));
+    out.add(format("it knows %lld tokens, the target %lld", static_cast<long long>(drafter.vocab),
+                   static_cast<long long>(target.vocab)));
   if (drafter.window > target.window)
-    fail(format("its sliding layers see %lld tokens, of which the target keeps %lld",
-                static_cast<long long>(drafter.window), static_cast<long long>(target.window)));
+    out.add(format("its sliding layers see %lld tokens, of which the target keeps %lld",
+                   static_cast<long long>(drafter.window), static_cast<long long>(target.window)));
   for (int i = 0; i < drafter.n_layers(); ++i) {
     const LayerConfig& l = drafter.layers[static_cast<size_t>(i)];
     const char* type = l.sliding ? "sliding" : "full-attention";
     const int source = target.last_kv_layer(l.sliding);
-    if (source < 0)
-      fail(format("its layer %d reads K/V of a %s layer and the target has none", i, type));
+    if (source < 0) {
+      out.add(format("its layer %d reads K/V of a %s layer and the target has none", i, type));
+      continue;
+    }
     const LayerConfig& t = target.layers[static_cast<size_t>(source)];
     if (l.head_dim != t.head_dim)
-      fail(format("its %s heads are %lld wide, the target's %lld", type,
-                  static_cast<long long>(l.head_dim), static_cast<long long>(t.head_dim)));
+      out.add(format("its %s heads are %lld wide, the target's %lld", type,
+                     static_cast<long long>(l.head_dim), static_cast<long long>(t.head_dim)));
     if (l.heads % t.kv_heads)
-      fail(format("its %lld heads of layer %d cannot share the target's %lld K/V heads",
-                  static_cast<long long>(l.heads), i, static_cast<long long>(t.kv_heads)));
+      out.add(format("its %lld heads of layer %d cannot share the target's %lld K/V heads",
+                     static_cast<long long>(l.heads), i, static_cast<long long>(t.kv_heads)));
   }
+  return out;
+}
+
+void check_pair(const Config& target, const Config& drafter) {
+  const Problems problems = pair_problems(target, drafter);
+  if (!problems.empty())
+    throw Error(ErrorKind::kModel, "the drafter does not fit the target: " +
+                                       problems.sentences()[0] + "; use the drafter made for it");
 }
 
 }  // namespace gemtp

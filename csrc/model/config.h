@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/problems.h"
 #include "gguf/reader.h"
 
 namespace gemtp {
@@ -50,10 +51,14 @@ bool is_target_arch(const std::string& arch);
 bool is_drafter_arch(const std::string& arch);
 
 /// Error{kFile} for a missing, mistyped or absurd value, naming file and key; Error{kModel} for a
-/// sound file of another architecture.
-Config read_config(const GgufFile& file);
+/// sound file of another architecture. With `problems`, the first is thrown only for a file that
+/// does not say its architecture; the others are added to them, and what they are about stays 0:
+/// unknown. Without one of the lists of layers there are no layers.
+Config read_config(const GgufFile& file, Problems* problems = nullptr);
 
-/// Error{kModel} saying how the drafter does not fit the target.
+/// How the drafter does not fit the target, in clauses.
+Problems pair_problems(const Config& target, const Config& drafter);
+/// Error{kModel} with the first of them.
 void check_pair(const Config& target, const Config& drafter);
 
 }  // namespace gemtp

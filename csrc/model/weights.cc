@@ -32,8 +32,13 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 class Loader {
  public:
   Loader(const GgufFile& file, Storage& storage, Weights& weights,
-         const std::function<void(int64_t)>& read)
-      : file_(file), storage_(storage), weights_(weights), read_(read) {}
+         const std::function<void(int64_t)>& read, Problems* problems)
+      : file_(file), storage_(storage), weights_(weights), read_(read), problems_(problems) {}
+
+  template <class Part>
+  auto attempt(const Part& part) const {
+    return gemtp::attempt(problems_, part);
+  }
 
   [[noreturn]] void fail(const std::string& what) const {
     throw Error(ErrorKind::kFile, file_.quoted_path() + ": " + what);
@@ -56,7 +61,9 @@ class Loader {
   }
 
   /// Error{kFile} for a tensor that nothing has asked for: who made the file computed with it.
+  /// Where there are problems, not everything that would be asked for was.
   void check_nothing_is_left() const {
+    if (problems_ && !problems_->empty()) return;
     for (const Tensor& t : file_.tensors())
       if (!known_.count(&t) && !is_of_media(t.name) && !is_input_scale(t.name))
         fail(t, "tensor " + quoted(t.name) +
@@ -72,7 +79,8 @@ class Loader {
     std::vector<int64_t> have = t->shape, want = shape;
     while (have.size() > 1 && have.back() == 1) have.pop_back();
     while (want.size() > 1 && want.back() == 1) want.pop_back();
-    if (have != want)
+    const auto fits = [](int64_t a, int64_t b) { return a == b || b == 0; };  // 0: unknown
+    if (!std::equal(have.begin(), have.end(), want.begin(), want.end(), fits))
       fail(*t, "tensor " + name + " has shape " + shape_text(t->shape) +
                    " where the architecture needs " + shape_text(shape));
     if (!dtype_supported(t->type))
@@ -126,7 +134,7 @@ class Loader {
   }
 
   MatrixPtr matrix(const std::string& name, int64_t rows, int64_t cols) {
-    return scaled(source(name, rows, cols));
+    return attempt([&] { return scaled(source(name, rows, cols)); });
   }
 
   /// A vector as floats (F32, F16 or BF16 in the file).
@@ -161,26 +169,30 @@ class Loader {
   }
 
   Buffer vector(const std::string& name, int64_t n) const {
-    const std::vector<float> v = values(name, n);
-    Buffer b = storage_.alloc(n);
-    if (b) std::memcpy(b.get(), v.data(), v.size() * sizeof(float));  // null: only measured
-    return b;
+    return attempt([&] {
+      const std::vector<float> v = values(name, n);
+      Buffer b = storage_.alloc(n);
+      if (b) std::memcpy(b.get(), v.data(), v.size() * sizeof(float));  // null: only measured
+      return b;
+    });
   }
 
   /// The experts of a 3-D tensor [experts, rows, cols], each its own matrix of rows first .. +
   /// count. own_scales: the file's scales beside it are applied here.
   std::vector<MatrixPtr> experts(const std::string& name, int64_t n, int64_t rows, int64_t cols,
                                  int64_t first, int64_t count, bool own_scales = true) {
-    const Tensor& t = demand(name, {cols, rows, n});
-    const WeightSource all = source_of(t, rows * n, cols);
-    const std::vector<float> scale =
-        own_scales ? scales(name, n) : std::vector<float>(static_cast<size_t>(n), 1.0f);
-    std::vector<MatrixPtr> out;
-    for (int64_t e = 0; e < n; ++e) {
-      out.push_back(layout(all.slice(e * rows + first, count)));
-      out.back()->scale = scale[static_cast<size_t>(e)];
-    }
-    return out;
+    return attempt([&] {
+      const Tensor& t = demand(name, {cols, rows, n});
+      const WeightSource all = source_of(t, rows * n, cols);
+      const std::vector<float> scale =
+          own_scales ? scales(name, n) : std::vector<float>(static_cast<size_t>(n), 1.0f);
+      std::vector<MatrixPtr> out;
+      for (int64_t e = 0; e < n; ++e) {
+        out.push_back(layout(all.slice(e * rows + first, count)));
+        out.back()->scale = scale[static_cast<size_t>(e)];
+      }
+      return out;
+    });
   }
 
  private:
@@ -203,6 +215,7 @@ class Loader {
   Storage& storage_;
   Weights& weights_;
   const std::function<void(int64_t)>& read_;
+  Problems* problems_;
   mutable std::unordered_set<const Tensor*> known_;
 };
 
@@ -228,7 +241,7 @@ void load_attention(Loader& load, const Config& c, const LayerConfig& l, const s
   const int64_t q_rows = l.heads * l.head_dim, kv_rows = l.kv_heads * l.head_dim;
   w.attn_norm = load.vector(p + "attn_norm.weight", c.hidden);
   if (load.has(p + "attn_qkv.weight")) {
-    load_fused_qkv(load, c, l, p + "attn_qkv.weight", owns_kv, k_is_v, w);
+    load.attempt([&] { load_fused_qkv(load, c, l, p + "attn_qkv.weight", owns_kv, k_is_v, w); });
   } else {
     w.q = load.matrix(p + "attn_q.weight", q_rows, c.hidden);
     if (owns_kv) {
@@ -250,7 +263,7 @@ void load_attention(Loader& load, const Config& c, const LayerConfig& l, const s
 std::unique_ptr<ExpertWeights> load_experts(Loader& load, const Config& c, const std::string& p) {
   auto e = std::make_unique<ExpertWeights>();
   const std::string router = p + "ffn_gate_inp.weight";  // its .scale belongs to its input
-  e->router = load.layout(load.source(router, c.experts, c.hidden));
+  e->router = load.attempt([&] { return load.layout(load.source(router, c.experts, c.hidden)); });
   e->router_scale = load.vector(p + "ffn_gate_inp.scale", c.hidden);
   e->per_expert_scale = load.vector(p + "ffn_down_exps.scale", c.experts);
   if (load.has(p + "ffn_gate_up_exps.weight")) {
@@ -301,13 +314,33 @@ void load_layer(Loader& load, const Config& c, int i, bool full_k_is_v, LayerWei
     w.ple_post_norm = load.vector(p + "post_norm.weight", c.hidden);
   }
   if (load.has(p + "layer_output_scale.weight"))
-    w.output_scale = load.values(p + "layer_output_scale.weight", 1)[0];
+    load.attempt([&] { w.output_scale = load.values(p + "layer_output_scale.weight", 1)[0]; });
 }
 
 // Gemma 4's own: the first quarter of the pairs rotates, the rest does not.
 std::vector<float> proportional_factors(int64_t pairs) {
   std::vector<float> factors(static_cast<size_t>(pairs), 1e30f);
   std::fill(factors.begin(), factors.begin() + pairs / 4, 1.0f);
+  return factors;
+}
+
+// Of the full-attention layers; empty where there are none.
+std::vector<float> load_rope_factors(const Loader& load, const Config& c) {
+  const std::string name = "rope_freqs.weight";
+  const auto full = std::find_if(c.layers.begin(), c.layers.end(),
+                                 [](const LayerConfig& l) { return !l.sliding; });
+  if (full == c.layers.end()) return {};
+  // Some converters leave them out of drafters.
+  if (c.drafter && !load.has(name)) return proportional_factors(full->head_dim / 2);
+  std::vector<float> factors = load.values(name, full->head_dim / 2);
+  // They divide frequencies of at most one radian a token, and angles of at most 2^24 radians are
+  // computed.
+  for (float f : factors)
+    if (!(f >= 1))
+      load.fail(
+          format("tensor %s holds %g; what divides the frequencies of RoPE is at least 1, so "
+                 "the file is damaged: convert or download it again",
+                 name.c_str(), static_cast<double>(f)));
   return factors;
 }
 
@@ -416,6 +449,7 @@ bool is_permutation_of(const std::vector<int64_t>& order, int64_t n) {
 }
 
 void load_ordered_head(Loader& load, const GgufFile& file, Config& c, Weights& w) {
+  if (c.hidden == 0) return;  // unknown: no size can be checked
   OrderedHead head;
   if (file.has("gemtp.ordered_head.num_centroids"))
     head = ordered_head_from_metadata(load, file, c);
@@ -458,18 +492,21 @@ int64_t bytes_per_pass(const Weights& weights, const Config& config, int rows) {
 }
 
 Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Storage& storage,
-                     HeadChoice head, const std::function<void(int64_t)>& read) {
+                     HeadChoice head, const std::function<void(int64_t)>& read,
+                     Problems* problems) {
   Weights w;
   w.file = file;
-  Loader load(*file, storage, w, read);
+  Loader load(*file, storage, w, read, problems);
   Config& c = config;
 
   for (const char* scale : {"token_embd.scale", "per_layer_token_embd.scale"})
-    if (load.has(scale))
-      load.fail(
-          format("tensor %s multiplies a table, which no known file of Gemma 4 does and this "
-                 "version cannot; take another file of the model",
-                 scale));
+    load.attempt([&] {
+      if (load.has(scale))
+        load.fail(
+            format("tensor %s multiplies a table, which no known file of Gemma 4 does and this "
+                   "version cannot; take another file of the model",
+                   scale));
+    });
   const Tensor* embedding = file->find_tensor("token_embd.weight");
   if (!embedding)
     load.fail("tensor token_embd.weight is missing; this file holds no model weights");
@@ -478,48 +515,37 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Stora
               ", not two dimensions");
   c.vocab = embedding->shape[1];
   if (c.vocab > INT32_MAX) load.fail("token_embd.weight has more rows than token ids can count");
-  w.token_embedding = load.source("token_embd.weight", c.vocab, c.hidden);
+  load.attempt([&] { w.token_embedding = load.source("token_embd.weight", c.vocab, c.hidden); });
 
   if (c.per_layer) {
     const int64_t packed = c.per_layer * c.n_layers();
-    w.per_layer_embedding = load.source("per_layer_token_embd.weight", c.vocab, packed);
+    load.attempt([&] {
+      w.per_layer_embedding = load.source("per_layer_token_embd.weight", c.vocab, packed);
+    });
     w.ple_norm = load.vector("per_layer_proj_norm.weight", c.per_layer);
   }
   w.output_norm = load.vector("output_norm.weight", c.hidden);
-  for (const LayerConfig& l : c.layers)
-    if (!l.sliding && w.rope_factors.empty()) {
-      // Some converters leave them out of drafters.
-      w.rope_factors = c.drafter && !load.has("rope_freqs.weight")
-                           ? proportional_factors(l.head_dim / 2)
-                           : load.values("rope_freqs.weight", l.head_dim / 2);
-      // They divide frequencies of at most one radian a token, and angles of at most 2^24 radians
-      // are computed.
-      for (float f : w.rope_factors)
-        if (!(f >= 1))
-          load.fail(
-              format("tensor rope_freqs.weight holds %g; what divides the frequencies of RoPE "
-                     "is at least 1, so the file is damaged: convert or download it again",
-                     static_cast<double>(f)));
-    }
+  load.attempt([&] { w.rope_factors = load_rope_factors(load, c); });
   load.know("rope_freqs.weight");  // without full-attention layers nothing reads them
 
   w.layers.resize(c.layers.size());
   const bool full_k_is_v = full_layers_reuse_k(load, c);
   for (int i = 0; i < c.n_layers(); ++i)
     load_layer(load, c, i, full_k_is_v, w.layers[static_cast<size_t>(i)]);
-  if (c.per_layer) {
+  load.attempt([&] {
+    if (!c.per_layer) return;
     const std::string name = "per_layer_model_proj.weight";
     const WeightSource all = load.source(name, c.per_layer * c.n_layers(), c.hidden);
     for (int i = 0; i < c.n_layers(); ++i)
       w.layers[static_cast<size_t>(i)].ple_model_proj =
           load.layout(all.slice(i * c.per_layer, c.per_layer));
-  }
+  });
 
   if (c.drafter) {
     w.pre_projection = load.matrix(load.name_of(kPreProjection), c.hidden, 2 * c.backbone);
     w.post_projection = load.matrix(load.name_of(kPostProjection), c.backbone, c.hidden);
     if (head == HeadChoice::kOfFile)
-      load_ordered_head(load, *file, c, w);
+      load.attempt([&] { load_ordered_head(load, *file, c, w); });
     else
       for (const Names* names : {&kCentroids, &kOrdering}) load.know(load.name_of(*names));
   }

@@ -81,9 +81,12 @@ enum class HeadChoice { kOfFile, kPlain };
 /// ordered head's sizes. Error{kFile} names a tensor that is missing, misshapen, of a type this
 /// build cannot compute with, or damaged, and a file that has changed meanwhile. `read` is told of
 /// each piece of Weights::source_bytes, on the calling thread; what it throws ends the loading.
+/// With `problems`, for a `storage` that only measures: they are added to, a size that the config
+/// has as 0 may be any, and only a file without an embedding is an Error.
 Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Storage& storage,
                      HeadChoice head = HeadChoice::kOfFile,
-                     const std::function<void(int64_t bytes)>& read = {});
+                     const std::function<void(int64_t bytes)>& read = {},
+                     Problems* problems = nullptr);
 
 /// After load_weights() of a target: from here on only rows of its tables are looked up, one at a
 /// time, in the file or in a copy of them in memory.

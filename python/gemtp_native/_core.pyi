@@ -46,6 +46,19 @@ class GgufFile:
     @property
     def tensors(self) -> list[tuple[str, str, list[int], int, bool]]: ...
 
+class ExaminedFile:
+    """What the loader finds in one file, and every reason why it would not be opened."""
+
+    def __init__(self, file: GgufFile) -> None: ...
+    @property
+    def problems(self) -> list[str]: ...
+    @property
+    def end_tokens(self) -> list[int]: ...
+    @property
+    def model(self) -> dict[str, Any]: ...
+    def pair_problems(self, drafter: ExaminedFile) -> list[str]:
+        """How the drafter does not fit this target, in clauses."""
+
 def packed_form(type: str) -> tuple[str, float, float] | None:
     """How matrices of a GGUF type lie in memory: in words, bits per weight there and in the file;
     None for a type that cannot be computed with."""

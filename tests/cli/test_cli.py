@@ -528,9 +528,10 @@ def test_inspect_lists_problems(call, odd_file):
     assert (kind[1]["tensors"], kind[1]["bytes"]) == (1, 4 * 54)
     assert kind[1]["packed_as"] is None
     problems = " / ".join(facts["problems"])
-    assert "TQ1_0 (token_embd.weight)" in problems
-    assert "does not describe the layers" in problems
-    assert "output_norm.weight" in problems
+    assert "tensor token_embd.weight is TQ1_0, a type that" in problems
+    for key in ("context_length", "feed_forward_length", "attention.key_length"):
+        assert f"gemma4.{key} is missing" in problems
+    assert "tensor output_norm.weight is missing" in problems
 
 
 def test_inspect_says_what_rare_types_become(call, odd_file):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,10 @@ import pytest
 
 import attacks
 import gemtp_native as gemtp
+import tiny_files
+from gemtp_native.cli.inspect import describe
+from gemtp_native.cli.model_file import ModelFile
+from gguf_bytes import Gguf
 
 ATTACKS = list(attacks.all_attacks())
 PROMPT = [2, 105, 263, 264]
@@ -103,6 +109,53 @@ def test_a_hostile_file_is_refused(
     with pytest.raises(gemtp.Error) as caught:
         load(path, sound[0] if attack.is_drafter else None).logits(PROMPT)
     check_message(str(caught.value), path)
+    check_inspection(path, str(caught.value))
+
+
+def check_inspection(path: Path, refusal: str) -> None:
+    """Inspecting asks the loader itself, which then reads all but the matrices."""
+    try:
+        file = ModelFile(path)
+        describe(file)
+        problems = file.problems
+    except gemtp.Error as e:
+        problems = [str(e)]
+    if problems:
+        assert problems[0] in refusal
+        assert all(len(p) < 400 + len(str(path)) and p.isprintable() for p in problems)
+    else:
+        elsewhere = "NaN or infinite|does not fit the target|holds a drafter|holds a target"
+        assert re.search(elsewhere, refusal)
+
+
+@pytest.mark.parametrize(
+    "made", [tiny_files.sound_target, tiny_files.sound_experts, tiny_files.sound_drafter]
+)
+def test_what_is_missing_is_one_problem(made: Callable[[], Gguf], tmp_path: Path) -> None:
+    """What depends on it is not known, and no problem of its own."""
+    path = tmp_path / "some.gguf"
+    missing = 0
+    for part in ("keys", "tensors"):
+        for i in range(len(getattr(made(), part))):
+            g = made()
+            name = getattr(g, part).pop(i).name
+            path.write_bytes(g.encode())
+            problems = ModelFile(path).problems
+            if problems and f"{name} is missing" in problems[0]:
+                missing += 1
+                assert len(problems) == 1, problems
+    assert missing > 20
+
+
+def test_many_problems_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "empty.gguf"
+    g = tiny_files.sound_target()
+    g.tensors = [t for t in g.tensors if t.name == "token_embd.weight"]
+    path.write_bytes(g.encode())
+    problems = ModelFile(path).problems
+    assert "tensor output_norm.weight is missing; convert the model again" in problems
+    assert len(problems) == 17
+    assert re.fullmatch(r"and \d+ more", problems[-1])
 
 
 @pytest.mark.parametrize("role", ["target", "drafter"])

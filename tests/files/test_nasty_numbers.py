@@ -12,6 +12,7 @@ import pytest
 import gemtp_native as gemtp
 import gguf_bytes as gb
 import tiny_files
+from gemtp_native.cli.model_file import ModelFile
 from gguf_bytes import Gguf
 
 PROMPT = [2, 105, 263, 264, 270]
@@ -89,6 +90,8 @@ def test_every_nasty_number_is_refused_or_works(
         path.write_bytes(changed.encode())
         sentence = attempt(path, target)
         outcomes.append(sentence is None)
+        problems = ModelFile(path).problems
+        assert not problems or problems[0] in (sentence or ""), what
         if sentence is not None:
             assert "internal error" not in sentence, what
             assert sentence.isprintable(), what

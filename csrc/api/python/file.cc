@@ -3,6 +3,7 @@
 #include "backend/cpu/packed_form.h"
 #include "base/error.h"
 #include "choose/sampling_params.h"
+#include "engine/model_files.h"
 #include "gguf/blocks.h"
 #include "gguf/reader.h"
 
@@ -119,6 +120,34 @@ void bind_types(py::module_& m) {
       py::arg("type"));
 }
 
+// As a dict: what is 0 was not told, or is not known for a problem.
+py::dict model_dict(const Config& c) {
+  py::list layers;
+  for (const LayerConfig& l : c.layers)
+    layers.append(py::make_tuple(l.sliding, l.heads, l.kv_heads, l.head_dim, l.ffn,
+                                 static_cast<int>(layers.size()) < c.kv_layers));
+  using namespace py::literals;
+  return py::dict("arch"_a = c.arch, "drafter"_a = c.drafter, "backbone"_a = c.backbone,
+                  "centroids"_a = c.centroids, "top_k"_a = c.centroid_top_k, "layers"_a = layers);
+}
+
+void bind_examined(py::module_& m) {
+  Class<ExaminedFile, std::shared_ptr<ExaminedFile>>(m, "ExaminedFile")
+      .def(py::init([](const std::shared_ptr<GgufFile>& file) {
+             return std::make_shared<ExaminedFile>(examine(file));
+           }),
+           py::arg("file"))
+      .def_readonly("problems", &ExaminedFile::problems)
+      .def_readonly("end_tokens", &ExaminedFile::end_tokens)
+      .def_property_readonly("model", [](const ExaminedFile& e) { return model_dict(e.config); })
+      .def(
+          "pair_problems",
+          [](const ExaminedFile& target, const ExaminedFile& drafter) {
+            return pair_problems(target.config, drafter.config).sentences();
+          },
+          py::arg("drafter"));
+}
+
 }  // namespace
 
 py::dict sampling_dict(const GgufFile& file) {
@@ -131,6 +160,7 @@ py::dict sampling_dict(const GgufFile& file) {
 
 void bind_files(py::module_& m) {
   bind_file(m);
+  bind_examined(m);
   bind_types(m);
 }
 

@@ -12,7 +12,7 @@ from .. import _core
 from ..base.json_text import json_text
 from ..errors import ArgumentError, Error
 from ..measure.text import size_text
-from .model_file import ModelFile, why_not
+from .model_file import ModelFile
 from .text import options_text
 
 MODELS = ("file", "other", "drafter")  # arguments that may name a model by where it comes from
@@ -125,12 +125,12 @@ def _type_facts(name: str, tensors: int, size: int) -> dict[str, Any]:
 
 def _memory(file: ModelFile) -> dict[str, int] | None:
     """Of a target, as Model() opens it by default."""
-    if file.kind != "target":
+    if file.kind != "target" or file.problems:
         return None
     try:
         return _core.memory_estimate(file.path, None, 4096, 512, True)
     except Error as e:
-        file.problem_of(e)
+        file.add_problem(str(e))
         return None
 
 
@@ -139,15 +139,9 @@ def _head(file: ModelFile) -> dict[str, Any] | None:
         return None
     head = file.ordered_head
     if head is None:
-        tied = "output.weight" not in file.named
-        return {"type": "plain", "tied": tied}
-    candidates = head.top_k * (file.vocab or 0) // max(head.centroids, 1)
-    return {
-        "type": "ordered",
-        "centroids": head.centroids,
-        "top_k": head.top_k,
-        "candidates": candidates,
-    }
+        return {"type": "plain", "tied": "output.weight" not in file.named}
+    candidates = head.top_k * (file.vocab or 0) // head.centroids
+    return {"type": "ordered", **head._asdict(), "candidates": candidates}
 
 
 def _tokenizer(file: ModelFile) -> dict[str, Any] | None:
@@ -161,7 +155,7 @@ def _tokenizer(file: ModelFile) -> dict[str, Any] | None:
         "tokens": file.gguf.array_length("tokenizer.ggml.tokens"),
         "merges": file.gguf.array_length("tokenizer.ggml.merges"),
         "special": {name: id_ for name, id_ in ids.items() if id_ is not None},
-        "end_tokens": _end_tokens(file),
+        "end_tokens": file.examined.end_tokens or None,
     }
 
 
@@ -169,16 +163,7 @@ def _sampling(file: ModelFile) -> dict[str, float] | None:
     """What its makers recommend; None: nothing."""
     try:
         return file.gguf.sampling or None
-    except Error as e:
-        file.problem_of(e)
-        return None
-
-
-def _end_tokens(file: ModelFile) -> list[int] | None:
-    try:
-        return _core.Tokenizer(file.path).end_tokens
-    except Error as e:
-        file.problem_of(e)
+    except Error:  # one of its problems
         return None
 
 
@@ -190,7 +175,8 @@ def _compare(files: Sequence[ModelFile]) -> dict[str, Any]:
             "reasons": [f"a target and a drafter are needed, these are {' and '.join(kinds)}"],
         }
     target, drafter = files if kinds[0] == "target" else (files[1], files[0])
-    reasons = why_not(target, drafter)
+    reasons = [f"{f.path.name} would not open: {f.problems[0]}" for f in files if f.problems]
+    reasons = reasons or target.examined.pair_problems(drafter.examined)
     return {"compatible": not reasons, "reasons": reasons}
 
 
