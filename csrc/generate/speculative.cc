@@ -22,10 +22,13 @@ bool missed(const std::vector<int32_t>& proposed, const std::vector<int32_t>& ch
 
 }  // namespace
 
-Speculation::Speculation(Engine& engine, int draft, std::vector<int32_t> ends)
+bool DecodeState::is_end(int32_t token) const {
+  return std::binary_search(ends.begin(), ends.end(), token);
+}
+
+Speculation::Speculation(Engine& engine, int draft)
     : engine_(engine),
       draft_(draft),
-      ends_(std::move(ends)),
       control_(engine.depth_estimates(), engine.has_drafter()),
       idle_since_(monotonic_seconds()) {}
 
@@ -33,20 +36,15 @@ void Speculation::push(int32_t token) {
   if (automatic()) lookup_.push(token);
 }
 
-bool Speculation::is_end(int32_t token) const {
-  return std::binary_search(ends_.begin(), ends_.end(), token);
-}
-
-// Drafts tokens after pending.token: what the grammar forces, and otherwise the drafter's, chosen
+// Drafts tokens after the pending one: what the grammar forces, and otherwise the drafter's, chosen
 // exactly as the target will choose: same function, same noise, same history. `limit` of them, or
 // as many as the control asks for; fewer when nothing can follow: after an end, and when the
 // candidates of an ordered head are all banned, by bias, suppression or grammar (the target, which
 // sees the whole vocabulary, may well have a choice).
-void Speculation::draft(const Sequence& sequence, const Pending& pending, Chooser& chooser,
-                        TokenHistory& history, int limit) {
-  ConstrainedText* text = history.constraint();
+void Speculation::draft(DecodeState& state, int limit) {
+  ConstrainedText* text = state.constraint.get();
   const auto add = [&](int32_t token, DraftSource source) {
-    history.push(token);
+    state.history.push(token);
     drafts_.push_back(token);
     made_by_.push_back(source);
   };
@@ -63,37 +61,37 @@ void Speculation::draft(const Sequence& sequence, const Pending& pending, Choose
     if (!engine_.has_drafter() || (automatic() && !control_.more())) break;
     int32_t token;
     try {
-      token = draft_step(sequence, pending, chooser, history);
+      token = draft_step(state);
     } catch (const Error& e) {
       if (e.kind() != ErrorKind::kArgument) throw;
       break;
     }
     if (automatic()) {
       Drafter& drafter = engine_.drafter();
-      control_.drafted(chooser.probability(drafter.logits(), drafter.candidates(),
-                                           drafter.candidate_count(), token, history));
+      control_.drafted(state.chooser.probability(drafter.logits(), drafter.candidates(),
+                                                 drafter.candidate_count(), token, state.history));
     }
     add(token, DraftSource::kDrafter);
-    if (is_end(token)) break;
+    if (state.is_end(token)) break;
   }
-  for (size_t i = 0; i < drafts_.size(); ++i) history.pop();
+  for (size_t i = 0; i < drafts_.size(); ++i) state.history.pop();
 }
 
 // The drafter's next token. It is given those first that it has not made itself.
-int32_t Speculation::draft_step(const Sequence& sequence, const Pending& pending, Chooser& chooser,
-                                const TokenHistory& history) {
+int32_t Speculation::draft_step(DecodeState& state) {
   Drafter& drafter = engine_.drafter();
   const auto drafted = static_cast<int>(drafts_.size());
+  const int64_t p = state.sequence->length();
   if (steps_ == 0) {
-    draft_hidden_ = pending.hidden;
-    drafter.begin_round(sequence.kv(), sequence.length());
+    draft_hidden_ = state.hidden;
+    drafter.begin_round(state.sequence->kv(), p);
   }
   for (; steps_ <= drafted; ++steps_) {
-    const int32_t token = steps_ ? drafts_[static_cast<size_t>(steps_ - 1)] : pending.token;
+    const int32_t token = steps_ ? drafts_[static_cast<size_t>(steps_ - 1)] : state.pending;
     drafter.step(token, draft_hidden_.data(), draft_hidden_.data());
   }
-  return chooser.choose(drafter.logits(), drafter.candidates(), drafter.candidate_count(),
-                        sequence.length() + 1 + drafted, history);
+  return state.chooser.choose(drafter.logits(), drafter.candidates(), drafter.candidate_count(),
+                              p + 1 + drafted, state.history);
 }
 
 void Speculation::look_up(int limit, ConstrainedText* text) {
@@ -101,20 +99,19 @@ void Speculation::look_up(int limit, ConstrainedText* text) {
   if (text) found_.tokens.resize(static_cast<size_t>(text->allowed(found_.tokens)));
 }
 
-void Speculation::propose(const Sequence& sequence, const Pending& pending, Chooser& chooser,
-                          TokenHistory& history, int limit, const Others& others) {
+void Speculation::propose(DecodeState& state, int limit, const Others& others) {
   const double start = monotonic_seconds();
   drafts_.clear();
   made_by_.clear();
   forced_.clear();
   found_ = {};
   steps_ = 0;
-  ConstrainedText* text = draft_ != 0 && limit > 0 ? history.constraint() : nullptr;
+  ConstrainedText* text = draft_ != 0 && limit > 0 ? state.constraint.get() : nullptr;
   if (text) forced_ = text->forced();
   if (automatic()) {
     look_up(limit, text);
     engine_.depth_estimates().costs.pass_time(start - idle_since_);
-    control_.begin(engine_.kv_share(sequence.length()), limit,
+    control_.begin(engine_.kv_share(state.sequence->length()), limit,
                    static_cast<int>(found_.tokens.size()), found_.match, others,
                    static_cast<int>(forced_.size()));
   }
@@ -122,8 +119,7 @@ void Speculation::propose(const Sequence& sequence, const Pending& pending, Choo
   const bool drafting = automatic() ? control_.source() != DraftSource::kLookup &&
                                           (control_.more() || !forced_.empty())
                                     : draft_ > 0;
-  if (drafting)
-    draft(sequence, pending, chooser, history, automatic() ? limit : std::min(draft_, limit));
+  if (drafting) draft(state, automatic() ? limit : std::min(draft_, limit));
   idle_since_ = monotonic_seconds();
   draft_seconds_ = idle_since_ - (text ? looked_up : start);
 
@@ -132,16 +128,15 @@ void Speculation::propose(const Sequence& sequence, const Pending& pending, Choo
                               : DraftSource::kDrafter;
   const std::vector<int32_t>& source = source_ == DraftSource::kLookup ? found_.tokens : drafts_;
   const int n = automatic() ? control_.depth() : static_cast<int>(drafts_.size());
-  rows_ = {pending.token};
+  rows_ = {state.pending};
   rows_.insert(rows_.end(), source.begin(), source.begin() + n);
 }
 
-Round Speculation::accept(const Outputs& outputs, int64_t row, Sequence& sequence, Pending& pending,
-                          Chooser& chooser, TokenHistory& history, int64_t pass_rows,
-                          double pass_seconds) {
+Round Speculation::accept(const Outputs& outputs, int64_t row, DecodeState& state,
+                          int64_t pass_rows, double pass_seconds) {
   const double start = monotonic_seconds();
   const auto m = static_cast<int64_t>(rows_.size());
-  const int64_t p = sequence.length() - m;
+  const int64_t p = state.sequence->length() - m;
   Round round;
   if (source_ == DraftSource::kLookup)
     round.drafts.assign(static_cast<size_t>(m - 1), source_);
@@ -149,21 +144,21 @@ Round Speculation::accept(const Outputs& outputs, int64_t row, Sequence& sequenc
     round.drafts.assign(made_by_.begin(), made_by_.begin() + (m - 1));
   int64_t last = 0;
   for (;; ++last) {
-    const int32_t choice = outputs.choose(row + last, chooser, p + 1 + last, history);
-    history.push(choice);
+    const int32_t choice = outputs.choose(row + last, state.chooser, p + 1 + last, state.history);
+    state.history.push(choice);
     push(choice);
     round.tokens.push_back(choice);
     const bool agreed = last + 1 < m && choice == rows_[static_cast<size_t>(last + 1)];
     round.accepted += agreed;
-    if (is_end(choice)) break;
-    round.complete = history.constraint() && history.constraint()->complete();
+    if (state.is_end(choice)) break;
+    round.complete = state.constraint && state.constraint->complete();
     if (!agreed || round.complete) break;
   }
   // Row `last` was the last one run on true tokens; what lies behind it was rejected.
-  sequence.truncate(p + last + 1);
-  pending.token = round.tokens.back();
+  state.sequence->truncate(p + last + 1);
+  state.pending = round.tokens.back();
   const float* h = outputs.hidden(row + last);
-  pending.hidden.assign(h, h + engine_.config().hidden);
+  state.hidden.assign(h, h + engine_.config().hidden);
   idle_since_ = monotonic_seconds();
 
   if (automatic()) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "choose/choose.h"
@@ -13,12 +14,17 @@
 
 namespace gemtp {
 
-/// Where a sequence stands between rounds: `token` is chosen but not yet run through the target,
-/// and `hidden` [backbone] is the target's hidden state (after the final norm) at the position
-/// before it.
-struct Pending {
-  int32_t token = -1;
-  std::vector<float> hidden;
+/// A text between rounds.
+struct DecodeState {
+  std::unique_ptr<Sequence> sequence;  // K/V of every token but the pending one
+  Chooser chooser;
+  TokenHistory history;                                   // every token, the pending one included
+  std::vector<int32_t> ends;                              // tokens that end the text, ascending
+  std::unique_ptr<ConstrainedText> constraint = nullptr;  // of what is generated; null: free
+  int32_t pending = -1;         // chosen, but not yet run through the target
+  std::vector<float> hidden{};  // [hidden] the target's, after the final norm, before pending
+
+  bool is_end(int32_t token) const;
 };
 
 struct Round {
@@ -38,50 +44,44 @@ constexpr int kAutoDraft = -1;
 class Speculation {
  public:
   /// draft: tokens that the drafter proposes in every round, or kAutoDraft: as many as pay off,
-  /// from the drafter, if there is one, or looked up in the text. What the history's constraint
-  /// forces is proposed before the drafter is asked. tokens in `ends` end a round.
-  Speculation(Engine& engine, int draft, std::vector<int32_t> ends);
+  /// from the drafter, if there is one, or looked up in the text. What the constraint forces is
+  /// proposed before the drafter is asked. An end ends a round.
+  Speculation(Engine& engine, int draft);
 
   /// Of the text, as it becomes certain outside rounds: the prompt and the first token.
   void push(int32_t token);
 
-  /// Proposes at most `limit` tokens after pending.token, behind sequence.length() positions. May
-  /// be called again instead of accept(): the round begins anew.
-  void propose(const Sequence& sequence, const Pending& pending, Chooser& chooser,
-               TokenHistory& history, int limit, const Others& others);
+  /// Proposes at most `limit` tokens behind the pending one. May be called again instead of
+  /// accept(): the round begins anew.
+  void propose(DecodeState& state, int limit, const Others& others);
   /// Tokens expected of the round.
   double expected_tokens() const { return automatic() ? control_.tokens() : 1; }
-  /// pending.token and the drafts to verify: valid until the next call.
+  /// The pending token and the drafts to verify: valid until the next call.
   const std::vector<int32_t>& rows() const { return rows_; }
-  /// The pass has run, its outputs are those from `row` on, and sequence holds the rows. They are
-  /// walked while choice == draft. Updates sequence, pending and history (which holds every token
-  /// chosen so far, pending.token included). pass_rows, pass_seconds: of the whole pass, choices
-  /// not included; 0: not known.
-  Round accept(const Outputs& outputs, int64_t row, Sequence& sequence, Pending& pending,
-               Chooser& chooser, TokenHistory& history, int64_t pass_rows, double pass_seconds);
+  /// The pass has run, its outputs are those from `row` on, and state.sequence holds the rows. They
+  /// are walked while choice == draft. pass_rows, pass_seconds: of the whole pass, choices not
+  /// included; 0: not known.
+  Round accept(const Outputs& outputs, int64_t row, DecodeState& state, int64_t pass_rows,
+               double pass_seconds);
 
   /// Null for a fixed depth.
   const DepthControl* control() const { return automatic() ? &control_ : nullptr; }
 
  private:
   bool automatic() const { return draft_ == kAutoDraft; }
-  void draft(const Sequence& sequence, const Pending& pending, Chooser& chooser,
-             TokenHistory& history, int limit);
-  int32_t draft_step(const Sequence& sequence, const Pending& pending, Chooser& chooser,
-                     const TokenHistory& history);
+  void draft(DecodeState& state, int limit);
+  int32_t draft_step(DecodeState& state);
   void look_up(int limit, ConstrainedText* text);
-  bool is_end(int32_t token) const;
 
   Engine& engine_;
   const int draft_;
-  const std::vector<int32_t> ends_;  // ascending
   DepthControl control_;
   Lookup lookup_;
   double idle_since_;
   // The round.
   std::vector<int32_t> drafts_;              // the drafter's and the grammar's
   std::vector<DraftSource> made_by_;         // each of them
-  std::vector<int32_t> forced_;              // by the grammar, after pending.token
+  std::vector<int32_t> forced_;              // by the grammar, after the pending token
   int steps_ = 0;                            // of the drafter: tokens that it has been given
   std::vector<float> draft_hidden_;          // what the latest handed on
   Lookup::Draft found_;                      // looked up
