@@ -1,9 +1,11 @@
 #include "generate/speculative.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "engine/draft_round.h"
 
 namespace gemtp {
 namespace {
@@ -48,6 +50,8 @@ void Speculation::draft(DecodeState& state, int limit) {
     drafts_.push_back(token);
     made_by_.push_back(source);
   };
+  std::optional<DraftRound> round;  // begun once the drafter is asked
+  size_t given = 0;                 // to it, of the pending token and the drafts
   const auto full = [&] { return static_cast<int>(drafts_.size()) >= limit; };
   for (bool first = true; !full(); first = false) {
     if (text) {
@@ -59,39 +63,23 @@ void Speculation::draft(DecodeState& state, int limit) {
       if (full() || text->complete()) break;
     }
     if (!engine_.has_drafter() || (automatic() && !control_.more())) break;
+    if (!round)
+      round.emplace(engine_.drafter(), state.sequence->kv(), state.sequence->length(),
+                    state.hidden);
+    for (; given <= drafts_.size(); ++given)
+      round->step(given ? drafts_[given - 1] : state.pending);
     int32_t token;
     try {
-      token = draft_step(state);
+      token = round->choose(state.chooser, state.history);
     } catch (const Error& e) {
       if (e.kind() != ErrorKind::kArgument) throw;
       break;
     }
-    if (automatic()) {
-      Drafter& drafter = engine_.drafter();
-      control_.drafted(state.chooser.probability(drafter.logits(), drafter.candidates(),
-                                                 drafter.candidate_count(), token, state.history));
-    }
+    if (automatic()) control_.drafted(round->probability(state.chooser, token, state.history));
     add(token, DraftSource::kDrafter);
     if (state.is_end(token)) break;
   }
   for (size_t i = 0; i < drafts_.size(); ++i) state.history.pop();
-}
-
-// The drafter's next token. It is given those first that it has not made itself.
-int32_t Speculation::draft_step(DecodeState& state) {
-  Drafter& drafter = engine_.drafter();
-  const auto drafted = static_cast<int>(drafts_.size());
-  const int64_t p = state.sequence->length();
-  if (steps_ == 0) {
-    draft_hidden_ = state.hidden;
-    drafter.begin_round(state.sequence->kv(), p);
-  }
-  for (; steps_ <= drafted; ++steps_) {
-    const int32_t token = steps_ ? drafts_[static_cast<size_t>(steps_ - 1)] : state.pending;
-    drafter.step(token, draft_hidden_.data(), draft_hidden_.data());
-  }
-  return state.chooser.choose(drafter.logits(), drafter.candidates(), drafter.candidate_count(),
-                              p + 1 + drafted, state.history);
 }
 
 void Speculation::look_up(int limit, ConstrainedText* text) {
@@ -105,7 +93,6 @@ void Speculation::propose(DecodeState& state, int limit, const Others& others) {
   made_by_.clear();
   forced_.clear();
   found_ = {};
-  steps_ = 0;
   ConstrainedText* text = draft_ != 0 && limit > 0 ? state.constraint.get() : nullptr;
   if (text) forced_ = text->forced();
   if (automatic()) {

@@ -70,7 +70,6 @@ class Speculation {
  private:
   bool automatic() const { return draft_ == kAutoDraft; }
   void draft(DecodeState& state, int limit);
-  int32_t draft_step(DecodeState& state);
   void look_up(int limit, ConstrainedText* text);
 
   Engine& engine_;
@@ -82,8 +81,6 @@ class Speculation {
   std::vector<int32_t> drafts_;              // the drafter's and the grammar's
   std::vector<DraftSource> made_by_;         // each of them
   std::vector<int32_t> forced_;              // by the grammar, after the pending token
-  int steps_ = 0;                            // of the drafter: tokens that it has been given
-  std::vector<float> draft_hidden_;          // what the latest handed on
   Lookup::Draft found_;                      // looked up
   DraftSource source_ = DraftSource::kNone;  // of all rows, but for the grammar's
   std::vector<int32_t> rows_;
