@@ -141,10 +141,9 @@ std::unique_ptr<Sequence> Generation::release() {
 SequenceRows Generation::prepare(const Allotment& allotment) {
   if (prefilled_) {
     const int limit = static_cast<int>(std::min<int64_t>(draft_limit(), allotment.rows - 1));
-    speculation_.propose(state_, limit, allotment.others);
-    const std::vector<int32_t>& rows = speculation_.rows();
-    const auto m = static_cast<int64_t>(rows.size());
-    return rows_ = state_.sequence->rows(rows.data(), m, m);
+    proposal_ = speculation_.propose(state_, limit, allotment.others);
+    const auto m = static_cast<int64_t>(proposal_.rows.size());
+    return rows_ = state_.sequence->rows(proposal_.rows.data(), m, m);
   }
   const int64_t at = state_.sequence->length(), left = static_cast<int64_t>(prompt_.size()) - at;
   const int64_t m = std::min(allotment.rows, left);
@@ -156,7 +155,7 @@ void Generation::complete(const Outputs& outputs, int64_t row, int64_t rows, dou
   if (prefilled_) {
     const int64_t before = state_.sequence->length() - rows_.m;
     try {
-      round_ = speculation_.accept(outputs, row, state_, rows, seconds);
+      round_ = speculation_.accept(proposal_, outputs, row, state_, rows, seconds);
     } catch (...) {
       state_.sequence->truncate(before);
       throw;
@@ -168,15 +167,8 @@ void Generation::complete(const Outputs& outputs, int64_t row, int64_t rows, dou
   }
   prompt_done_ = state_.sequence->length();
   if (rows_.want == 0) return;
-  state_.pending = outputs.choose(row, state_.chooser, state_.sequence->length(), state_.history);
-  state_.history.push(state_.pending);
-  speculation_.push(state_.pending);
-  const float* h = outputs.hidden(row);
-  state_.hidden.assign(h, h + engine_->config().hidden);
+  round_ = speculation_.first(outputs, row, state_);
   prefilled_ = true;
-  round_.tokens = {state_.pending};
-  round_.complete =
-      state_.constraint && !state_.is_end(state_.pending) && state_.constraint->complete();
   take_logprobs(outputs, row);
 }
 

@@ -106,9 +106,7 @@ class Generation : private Participant {
                                  : head_output(state_.chooser, state_.constraint != nullptr);
   }
   SequenceRows prepare(const Allotment& allotment) override;
-  double expected_tokens() const override {
-    return prefilled_ ? speculation_.expected_tokens() : 0;
-  }
+  double expected_tokens() const override { return prefilled_ ? proposal_.expected_tokens : 0; }
   double context() const override { return engine_->kv_share(state_.sequence->length()); }
   void complete(const Outputs& outputs, int64_t row, int64_t rows, double seconds) override;
   void take_logprobs(const Outputs& outputs, int64_t row);
@@ -127,6 +125,7 @@ class Generation : private Participant {
   bool prefilled_ = false;
   int64_t prompt_done_ = 0;
   SequenceRows rows_;               // of the pass
+  Proposal proposal_;               // they are its rows, behind the prompt
   Round round_;                     // of the latest pass
   std::vector<Logprobs> logprobs_;  // of its tokens, if they are wanted
   std::exception_ptr failure_;

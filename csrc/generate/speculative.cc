@@ -43,19 +43,21 @@ void Speculation::push(int32_t token) {
 // as many as the control asks for; fewer when nothing can follow: after an end, and when the
 // candidates of an ordered head are all banned, by bias, suppression or grammar (the target, which
 // sees the whole vocabulary, may well have a choice).
-void Speculation::draft(DecodeState& state, int limit) {
+void Speculation::draft(DecodeState& state, int limit, const std::vector<int32_t>& forced,
+                        Proposal* proposal) {
   ConstrainedText* text = state.constraint.get();
+  std::vector<int32_t>& rows = proposal->rows;
   const auto add = [&](int32_t token, DraftSource source) {
     state.history.push(token);
-    drafts_.push_back(token);
-    made_by_.push_back(source);
+    rows.push_back(token);
+    proposal->sources.push_back(source);
   };
+  const auto full = [&] { return static_cast<int>(rows.size()) > limit; };
   std::optional<DraftRound> round;  // begun once the drafter is asked
-  size_t given = 0;                 // to it, of the pending token and the drafts
-  const auto full = [&] { return static_cast<int>(drafts_.size()) >= limit; };
+  size_t given = 0;                 // rows that it has been given
   for (bool first = true; !full(); first = false) {
     if (text) {
-      for (const int32_t token : first ? forced_ : text->forced()) {
+      for (const int32_t token : first ? forced : text->forced()) {
         if (full()) break;
         add(token, DraftSource::kGrammar);
         if (automatic()) control_.forced();
@@ -66,8 +68,7 @@ void Speculation::draft(DecodeState& state, int limit) {
     if (!round)
       round.emplace(engine_.drafter(), state.sequence->kv(), state.sequence->length(),
                     state.hidden);
-    for (; given <= drafts_.size(); ++given)
-      round->step(given ? drafts_[given - 1] : state.pending);
+    while (given < rows.size()) round->step(rows[given++]);
     int32_t token;
     try {
       token = round->choose(state.chooser, state.history);
@@ -79,7 +80,7 @@ void Speculation::draft(DecodeState& state, int limit) {
     add(token, DraftSource::kDrafter);
     if (state.is_end(token)) break;
   }
-  for (size_t i = 0; i < drafts_.size(); ++i) state.history.pop();
+  for (size_t i = 0; i < proposal->sources.size(); ++i) state.history.pop();
 }
 
 void Speculation::look_up(int limit, ConstrainedText* text) {
@@ -87,74 +88,86 @@ void Speculation::look_up(int limit, ConstrainedText* text) {
   if (text) found_.tokens.resize(static_cast<size_t>(text->allowed(found_.tokens)));
 }
 
-void Speculation::propose(DecodeState& state, int limit, const Others& others) {
+// Of what was drafted or looked up, what is to be verified.
+void Speculation::settle(Proposal* proposal) {
+  drafted_.assign(proposal->rows.begin() + 1, proposal->rows.end());
+  const bool lookup = control_.source() == DraftSource::kLookup;
+  const std::vector<int32_t>& drafts = lookup ? found_.tokens : drafted_;
+  const int n = control_.depth();
+  proposal->rows.resize(1);
+  proposal->rows.insert(proposal->rows.end(), drafts.begin(), drafts.begin() + n);
+  if (lookup) proposal->sources.clear();
+  proposal->sources.resize(static_cast<size_t>(n), DraftSource::kLookup);
+  proposal->expected_tokens = control_.tokens();
+}
+
+Proposal Speculation::propose(DecodeState& state, int limit, const Others& others) {
   const double start = monotonic_seconds();
-  drafts_.clear();
-  made_by_.clear();
-  forced_.clear();
-  found_ = {};
+  Proposal proposal{{state.pending}, {}};
+  std::vector<int32_t> forced;
   ConstrainedText* text = draft_ != 0 && limit > 0 ? state.constraint.get() : nullptr;
-  if (text) forced_ = text->forced();
+  if (text) forced = text->forced();
   if (automatic()) {
     look_up(limit, text);
     engine_.depth_estimates().costs.pass_time(start - idle_since_);
     control_.begin(engine_.kv_share(state.sequence->length()), limit,
                    static_cast<int>(found_.tokens.size()), found_.match, others,
-                   static_cast<int>(forced_.size()));
+                   static_cast<int>(forced.size()));
   }
   const double looked_up = monotonic_seconds();
   const bool drafting = automatic() ? control_.source() != DraftSource::kLookup &&
-                                          (control_.more() || !forced_.empty())
+                                          (control_.more() || !forced.empty())
                                     : draft_ > 0;
-  if (drafting) draft(state, automatic() ? limit : std::min(draft_, limit));
+  if (drafting) draft(state, automatic() ? limit : std::min(draft_, limit), forced, &proposal);
   idle_since_ = monotonic_seconds();
-  draft_seconds_ = idle_since_ - (text ? looked_up : start);
-
-  source_ = automatic()       ? control_.source()
-            : drafts_.empty() ? DraftSource::kNone
-                              : DraftSource::kDrafter;
-  const std::vector<int32_t>& source = source_ == DraftSource::kLookup ? found_.tokens : drafts_;
-  const int n = automatic() ? control_.depth() : static_cast<int>(drafts_.size());
-  rows_ = {state.pending};
-  rows_.insert(rows_.end(), source.begin(), source.begin() + n);
+  proposal.draft_seconds = idle_since_ - (text ? looked_up : start);
+  if (automatic()) settle(&proposal);
+  return proposal;
 }
 
-Round Speculation::accept(const Outputs& outputs, int64_t row, DecodeState& state,
-                          int64_t pass_rows, double pass_seconds) {
-  const double start = monotonic_seconds();
-  const auto m = static_cast<int64_t>(rows_.size());
-  const int64_t p = state.sequence->length() - m;
+// The target's choices, as long as they are what was proposed, and one more.
+Round Speculation::choose(const Proposal& proposal, const Outputs& outputs, int64_t row,
+                          DecodeState& state) {
   Round round;
-  if (source_ == DraftSource::kLookup)
-    round.drafts.assign(static_cast<size_t>(m - 1), source_);
-  else
-    round.drafts.assign(made_by_.begin(), made_by_.begin() + (m - 1));
+  round.drafts = proposal.sources;
+  const auto drafts = static_cast<int64_t>(round.drafts.size());
+  const int64_t p = state.sequence->length() - drafts;  // of the first choice
   int64_t last = 0;
   for (;; ++last) {
-    const int32_t choice = outputs.choose(row + last, state.chooser, p + 1 + last, state.history);
+    const int32_t choice = outputs.choose(row + last, state.chooser, p + last, state.history);
     state.history.push(choice);
     push(choice);
     round.tokens.push_back(choice);
-    const bool agreed = last + 1 < m && choice == rows_[static_cast<size_t>(last + 1)];
+    const bool agreed = last < drafts && choice == proposal.rows[static_cast<size_t>(last + 1)];
     round.accepted += agreed;
     if (state.is_end(choice)) break;
     round.complete = state.constraint && state.constraint->complete();
     if (!agreed || round.complete) break;
   }
   // Row `last` was the last one run on true tokens; what lies behind it was rejected.
-  state.sequence->truncate(p + last + 1);
+  state.sequence->truncate(p + last);
   state.pending = round.tokens.back();
   const float* h = outputs.hidden(row + last);
   state.hidden.assign(h, h + engine_.config().hidden);
-  idle_since_ = monotonic_seconds();
+  return round;
+}
 
+Round Speculation::first(const Outputs& outputs, int64_t row, DecodeState& state) {
+  return choose({}, outputs, row, state);
+}
+
+Round Speculation::accept(const Proposal& proposal, const Outputs& outputs, int64_t row,
+                          DecodeState& state, int64_t pass_rows, double pass_seconds) {
+  const double start = monotonic_seconds();
+  Round round = choose(proposal, outputs, row, state);
+  idle_since_ = monotonic_seconds();
   if (automatic()) {
     RoundOutcome outcome;
-    outcome.draft_seconds = draft_seconds_;
+    outcome.draft_seconds = proposal.draft_seconds;
     outcome.verify_seconds = pass_seconds > 0 ? pass_seconds + idle_since_ - start : 0;
     outcome.rows = static_cast<int>(pass_rows);
-    outcome.drafter_agreed = agreement(drafts_, round.tokens);
-    outcome.drafter_missed = missed(drafts_, round.tokens, outcome.drafter_agreed);
+    outcome.drafter_agreed = agreement(drafted_, round.tokens);
+    outcome.drafter_missed = missed(drafted_, round.tokens, outcome.drafter_agreed);
     outcome.lookup_agreed = agreement(found_.tokens, round.tokens);
     outcome.lookup_missed = missed(found_.tokens, round.tokens, outcome.lookup_agreed);
     control_.end(outcome);

@@ -27,9 +27,16 @@ struct DecodeState {
   bool is_end(int32_t token) const;
 };
 
+/// What a round verifies.
+struct Proposal {
+  std::vector<int32_t> rows;         // the pending token and the drafts behind it
+  std::vector<DraftSource> sources;  // who proposed each of the drafts
+  double draft_seconds = 0;
+  double expected_tokens = 1;  // of the round
+};
+
 struct Round {
-  std::vector<int32_t>
-      tokens;  // chosen by the target, in order; the last one is the new pending token
+  std::vector<int32_t> tokens;      // chosen by the target; the last one is the new pending token
   std::vector<DraftSource> drafts;  // who proposed each of those that were verified
   int accepted = 0;                 // drafts that were the target's choice: tokens[0 .. accepted)
   bool complete = false;            // the constraint lets nothing but an end follow
@@ -39,8 +46,8 @@ struct Round {
 
 constexpr int kAutoDraft = -1;
 
-/// The rounds of one generation: propose(), a pass of the target over rows(), accept(). Both in a
-/// Turn of the engine.
+/// The rounds of one generation: propose(), a pass of the target over the rows, accept(). Both in
+/// an Exclusive of the engine.
 class Speculation {
  public:
   /// draft: tokens that the drafter proposes in every round, or kAutoDraft: as many as pay off,
@@ -48,29 +55,29 @@ class Speculation {
   /// proposed before the drafter is asked. An end ends a round.
   Speculation(Engine& engine, int draft);
 
-  /// Of the text, as it becomes certain outside rounds: the prompt and the first token.
+  /// The next token of the prompt.
   void push(int32_t token);
+  /// The first token, chosen from the prompt's last row.
+  Round first(const Outputs& outputs, int64_t row, DecodeState& state);
 
-  /// Proposes at most `limit` tokens behind the pending one. May be called again instead of
-  /// accept(): the round begins anew.
-  void propose(DecodeState& state, int limit, const Others& others);
-  /// Tokens expected of the round.
-  double expected_tokens() const { return automatic() ? control_.tokens() : 1; }
-  /// The pending token and the drafts to verify: valid until the next call.
-  const std::vector<int32_t>& rows() const { return rows_; }
+  /// At most `limit` tokens behind the pending one. May be called again instead of accept(): the
+  /// round begins anew.
+  Proposal propose(DecodeState& state, int limit, const Others& others);
   /// The pass has run, its outputs are those from `row` on, and state.sequence holds the rows. They
   /// are walked while choice == draft. pass_rows, pass_seconds: of the whole pass, choices not
   /// included; 0: not known.
-  Round accept(const Outputs& outputs, int64_t row, DecodeState& state, int64_t pass_rows,
-               double pass_seconds);
+  Round accept(const Proposal& proposal, const Outputs& outputs, int64_t row, DecodeState& state,
+               int64_t pass_rows, double pass_seconds);
 
   /// Null for a fixed depth.
   const DepthControl* control() const { return automatic() ? &control_ : nullptr; }
 
  private:
   bool automatic() const { return draft_ == kAutoDraft; }
-  void draft(DecodeState& state, int limit);
+  void draft(DecodeState& state, int limit, const std::vector<int32_t>& forced, Proposal* proposal);
   void look_up(int limit, ConstrainedText* text);
+  void settle(Proposal* proposal);
+  Round choose(const Proposal& proposal, const Outputs& outputs, int64_t row, DecodeState& state);
 
   Engine& engine_;
   const int draft_;
@@ -78,13 +85,8 @@ class Speculation {
   Lookup lookup_;
   double idle_since_;
   // The round.
-  std::vector<int32_t> drafts_;              // the drafter's and the grammar's
-  std::vector<DraftSource> made_by_;         // each of them
-  std::vector<int32_t> forced_;              // by the grammar, after the pending token
-  Lookup::Draft found_;                      // looked up
-  DraftSource source_ = DraftSource::kNone;  // of all rows, but for the grammar's
-  std::vector<int32_t> rows_;
-  double draft_seconds_ = 0;
+  std::vector<int32_t> drafted_;  // the drafter's and the grammar's, verified or not
+  Lookup::Draft found_;           // looked up
 };
 
 }  // namespace gemtp
