@@ -162,7 +162,6 @@ void Generation::complete(const Outputs& outputs, int64_t row, int64_t rows, dou
     }
     take_logprobs(outputs, row);
     count(round_);
-    if (speculation_.control()) learned_ = engine_->depth_estimates();
     return;
   }
   prompt_done_ = state_.sequence->length();
@@ -204,21 +203,6 @@ void Generation::count(const Round& round) {
   for (int i = 0; i < round.drafted(); ++i) add(stats_.drafted_at, i);
   for (int i = 0; i < round.accepted; ++i) add(stats_.accepted_at, i);
   stats_.accepted_at.resize(stats_.drafted_at.size());
-}
-
-DepthReport Generation::depth_report() const {
-  DepthReport out;
-  if (!speculation_.control()) return out;
-  const CostModel& costs = learned_.costs;
-  const double context = engine_->kv_share(stats_.prompt_tokens + stats_.tokens);
-  for (int rows = 1; rows <= kMaxDraft + 1; ++rows)
-    out.verify_seconds.push_back(costs.verify(rows, context));
-  out.draft_seconds[0] = costs.draft(1);
-  out.draft_seconds[1] = costs.draft(2) - costs.draft(1);
-  out.drafter_acceptance = learned_.drafter.long_run();
-  out.lookup_acceptance = learned_.lookup.long_run();
-  out.expected_rate = speculation_.control()->rate();
-  return out;
 }
 
 // Drafts that can still become tokens: a round yields at most one more than it drafts.

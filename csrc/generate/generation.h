@@ -44,16 +44,6 @@ struct GenerationStats {
   double tokens_per_second() const;      // of decoding: tokens after the first, over their time
 };
 
-/// What depth control has learned: seconds of a pass over 1 .. 16 rows, of a round's first draft
-/// step and of a further one; how many drafts are accepted in the long run, after none that was
-/// not; and the tokens per second that the latest round promised.
-struct DepthReport {
-  std::vector<double> verify_seconds;  // [16]
-  double draft_seconds[2] = {};
-  double drafter_acceptance = 0, lookup_acceptance = 0;
-  double expected_rate = 0;
-};
-
 enum class FinishReason { kNone, kStop, kLength, kContext, kCancelled };
 const char* finish_reason_name(FinishReason reason);
 
@@ -92,7 +82,9 @@ class Generation : private Participant {
   /// Tokens of the prompt that have been run.
   int64_t prompt_done() const { return prompt_done_; }
   /// After the latest round; empty for a fixed depth.
-  DepthReport depth_report() const;
+  DepthReport depth_report() const {
+    return speculation_.depth_report(stats_.prompt_tokens + stats_.tokens);
+  }
   /// K/V of the prompt and of the tokens chosen, but for the last of them; null once released, and
   /// for max_tokens 0. Not during a step.
   const Sequence* sequence() const { return state_.sequence.get(); }
@@ -132,7 +124,6 @@ class Generation : private Participant {
   std::string tail_;
   FinishReason finish_ = FinishReason::kNone;
   GenerationStats stats_;
-  DepthEstimates learned_;  // as of the latest round
 };
 
 }  // namespace gemtp

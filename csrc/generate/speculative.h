@@ -5,12 +5,12 @@
 #include <memory>
 #include <vector>
 
+#include "base/clock.h"
 #include "choose/choose.h"
-#include "draft/depth.h"
-#include "draft/lookup.h"
 #include "engine/engine.h"
 #include "engine/outputs.h"
 #include "engine/sequence.h"
+#include "generate/depth_policy.h"
 
 namespace gemtp {
 
@@ -20,9 +20,11 @@ struct DecodeState {
   Chooser chooser;
   TokenHistory history;                                   // every token, the pending one included
   std::vector<int32_t> ends;                              // tokens that end the text, ascending
-  std::unique_ptr<ConstrainedText> constraint = nullptr;  // of what is generated; null: free
-  int32_t pending = -1;         // chosen, but not yet run through the target
-  std::vector<float> hidden{};  // [hidden] the target's, after the final norm, before pending
+  std::unique_ptr<ConstrainedText> constraint = nullptr;  // what is generated; null: free
+  // The token that is chosen but not yet run through the target, and the target's hidden state
+  // (after the final norm) at the position before it, [hidden].
+  int32_t pending = -1;
+  std::vector<float> hidden{};
 
   bool is_end(int32_t token) const;
 };
@@ -44,49 +46,40 @@ struct Round {
   int drafted() const { return static_cast<int>(drafts.size()); }
 };
 
-constexpr int kAutoDraft = -1;
-
 /// The rounds of one generation: propose(), a pass of the target over the rows, accept(). Both in
 /// an Exclusive of the engine.
 class Speculation {
  public:
-  /// draft: tokens that the drafter proposes in every round, or kAutoDraft: as many as pay off,
-  /// from the drafter, if there is one, or looked up in the text. What the constraint forces is
-  /// proposed before the drafter is asked. An end ends a round.
-  Speculation(Engine& engine, int draft);
+  /// draft: as for depth_policy(). What the constraint forces is proposed before the drafter is
+  /// asked. An end ends a round.
+  Speculation(Engine& engine, int draft)
+      : engine_(engine), policy_(depth_policy(engine, draft)), idle_since_(monotonic_seconds()) {}
 
   /// The next token of the prompt.
-  void push(int32_t token);
+  void push(int32_t token) { policy_->push(token); }
   /// The first token, chosen from the prompt's last row.
-  Round first(const Outputs& outputs, int64_t row, DecodeState& state);
+  Round first(const Outputs& outputs, int64_t row, DecodeState& state) {
+    return choose({}, outputs, row, state);
+  }
 
-  /// At most `limit` tokens behind the pending one. May be called again instead of accept(): the
+  /// At most `most` tokens behind the pending one. May be called again instead of accept(): the
   /// round begins anew.
-  Proposal propose(DecodeState& state, int limit, const Others& others);
+  Proposal propose(DecodeState& state, int most, const Others& others);
   /// The pass has run, its outputs are those from `row` on, and state.sequence holds the rows. They
   /// are walked while choice == draft. pass_rows, pass_seconds: of the whole pass, choices not
   /// included; 0: not known.
   Round accept(const Proposal& proposal, const Outputs& outputs, int64_t row, DecodeState& state,
                int64_t pass_rows, double pass_seconds);
 
-  /// Null for a fixed depth.
-  const DepthControl* control() const { return automatic() ? &control_ : nullptr; }
+  DepthReport depth_report(int64_t length) const { return policy_->report(length); }
 
  private:
-  bool automatic() const { return draft_ == kAutoDraft; }
   void draft(DecodeState& state, int limit, const std::vector<int32_t>& forced, Proposal* proposal);
-  void look_up(int limit, ConstrainedText* text);
-  void settle(Proposal* proposal);
   Round choose(const Proposal& proposal, const Outputs& outputs, int64_t row, DecodeState& state);
 
   Engine& engine_;
-  const int draft_;
-  DepthControl control_;
-  Lookup lookup_;
+  const std::unique_ptr<DepthPolicy> policy_;
   double idle_since_;
-  // The round.
-  std::vector<int32_t> drafted_;  // the drafter's and the grammar's, verified or not
-  Lookup::Draft found_;           // looked up
 };
 
 }  // namespace gemtp
