@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "choose/choose.h"
+#include "engine/draft_round.h"
 #include "engine/memory.h"
 #include "engine/model_files.h"
 
@@ -366,20 +367,19 @@ DraftTrace Engine::draft(const std::vector<int32_t>& ids, int k) {
   DraftTrace trace;
   const auto vocab = static_cast<size_t>(config_.vocab);
   trace.logits.assign(vocab * static_cast<size_t>(k), -std::numeric_limits<float>::infinity());
-  std::vector<float> h(outputs_->hidden(0), outputs_->hidden(0) + config_.hidden);
   int32_t token = ids.back();
   Chooser greedy({}, {}, static_cast<int32_t>(config_.vocab));
-  drafter_->begin_round(sequence->kv(), sequence->length());
+  const float* h = outputs_->hidden(0);
+  DraftRound round(*drafter_, sequence->kv(), sequence->length(), {h, h + config_.hidden});
   for (int i = 0; i < k; ++i) {
-    drafter_->step(token, h.data(), h.data());
+    round.step(token);
     const int64_t n = drafter_->candidate_count();
     const int32_t* candidates = drafter_->candidates();
     float* row = trace.logits.data() + static_cast<size_t>(i) * vocab;
     for (int64_t c = 0; c < n; ++c) row[candidates ? candidates[c] : c] = drafter_->logits()[c];
-    token = greedy.choose(drafter_->logits(), candidates, n, sequence->length() + 1 + i,
-                          TokenHistory());
+    token = round.choose(greedy, TokenHistory());
     trace.tokens.push_back(token);
-    trace.hidden.insert(trace.hidden.end(), h.begin(), h.end());
+    trace.hidden.insert(trace.hidden.end(), round.hidden().begin(), round.hidden().end());
   }
   give_back(std::move(sequence));
   return trace;

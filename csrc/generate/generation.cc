@@ -71,39 +71,41 @@ Generation::Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prom
     : engine_(std::move(engine)),
       prompt_(std::move(prompt)),
       params_(with_seed(std::move(params))),
-      chooser_(params_.sampling, suppressed(*engine_),
-               static_cast<int32_t>(engine_->config().vocab)),
-      history_(params_.sampling.penalty_last_n),
-      ends_(end_tokens(*engine_, params_)),
+      state_{
+          nullptr,
+          {params_.sampling, suppressed(*engine_), static_cast<int32_t>(engine_->config().vocab)},
+          TokenHistory(params_.sampling.penalty_last_n),
+          end_tokens(*engine_, params_)},
       stop_(params_.stop),
-      speculation_(*engine_, params_.draft, ends_) {
+      speculation_(*engine_, params_.draft) {
   check(*engine_, params_);
   if (params_.max_tokens < 0) params_.max_tokens = engine_->context();
   stats_.seed = params_.sampling.seed;
-  chooser_.set_processor(params_.logits_processor);
+  state_.chooser.set_processor(params_.logits_processor);
   engine_->check_ids(prompt_, 1);
   if (engine_->tokenizer()) decoder_ = std::make_unique<StreamDecoder>(*engine_->tokenizer());
   for (int32_t id : prompt_) {
-    history_.push(id);
+    state_.history.push(id);
     speculation_.push(id);
   }
   if (params_.constraint) {
-    text_ = std::make_unique<ConstrainedText>(params_.constraint, engine_->config().vocab);
-    history_.constrain(text_.get());
+    state_.constraint =
+        std::make_unique<ConstrainedText>(params_.constraint, engine_->config().vocab);
+    state_.history.constrain(state_.constraint.get());
   }
   stats_.prompt_tokens = static_cast<int64_t>(prompt_.size());
   if (params_.max_tokens == 0) {
     finish_ = FinishReason::kLength;
     return;
   }
-  sequence_ = sequence ? std::move(sequence) : engine_->take_sequence(prompt_);
-  sequence_->truncate(sequence_->reusable(prompt_));
-  stats_.cached_tokens = prompt_done_ = sequence_->length();
+  state_.sequence = sequence ? std::move(sequence) : engine_->take_sequence(prompt_);
+  state_.sequence->truncate(state_.sequence->reusable(prompt_));
+  stats_.cached_tokens = prompt_done_ = state_.sequence->length();
 }
 
 Generation::~Generation() {
   engine_->scheduler().leave(*this);
-  if (sequence_) engine_->give_back(std::move(sequence_));
+  if (state_.sequence) engine_->give_back(std::move(state_.sequence));
 }
 
 std::vector<Emitted> Generation::step() {
@@ -132,49 +134,40 @@ std::vector<Emitted> Generation::step() {
 }
 
 std::unique_ptr<Sequence> Generation::release() {
-  if (sequence_ && !done() && !failure_) finish_ = FinishReason::kCancelled;
-  return std::move(sequence_);
+  if (state_.sequence && !done() && !failure_) finish_ = FinishReason::kCancelled;
+  return std::move(state_.sequence);
 }
 
 SequenceRows Generation::prepare(const Allotment& allotment) {
   if (prefilled_) {
     const int limit = static_cast<int>(std::min<int64_t>(draft_limit(), allotment.rows - 1));
-    speculation_.propose(*sequence_, pending_, chooser_, history_, limit, allotment.others);
-    const std::vector<int32_t>& rows = speculation_.rows();
-    const auto m = static_cast<int64_t>(rows.size());
-    return rows_ = sequence_->rows(rows.data(), m, m);
+    proposal_ = speculation_.propose(state_, limit, allotment.others);
+    const auto m = static_cast<int64_t>(proposal_.rows.size());
+    return rows_ = state_.sequence->rows(proposal_.rows.data(), m, m);
   }
-  const int64_t at = sequence_->length(), left = static_cast<int64_t>(prompt_.size()) - at;
+  const int64_t at = state_.sequence->length(), left = static_cast<int64_t>(prompt_.size()) - at;
   const int64_t m = std::min(allotment.rows, left);
-  return rows_ = sequence_->rows(prompt_.data() + at, m, m == left ? 1 : 0);
+  return rows_ = state_.sequence->rows(prompt_.data() + at, m, m == left ? 1 : 0);
 }
 
 void Generation::complete(const Outputs& outputs, int64_t row, int64_t rows, double seconds) {
-  sequence_->appended(rows_.ids, rows_.m);
+  state_.sequence->appended(rows_.ids, rows_.m);
   if (prefilled_) {
-    const int64_t before = sequence_->length() - rows_.m;
+    const int64_t before = state_.sequence->length() - rows_.m;
     try {
-      round_ = speculation_.accept(outputs, row, *sequence_, pending_, chooser_, history_, rows,
-                                   seconds);
+      round_ = speculation_.accept(proposal_, outputs, row, state_, rows, seconds);
     } catch (...) {
-      sequence_->truncate(before);
+      state_.sequence->truncate(before);
       throw;
     }
     take_logprobs(outputs, row);
     count(round_);
-    if (speculation_.control()) learned_ = engine_->depth_estimates();
     return;
   }
-  prompt_done_ = sequence_->length();
+  prompt_done_ = state_.sequence->length();
   if (rows_.want == 0) return;
-  pending_.token = outputs.choose(row, chooser_, sequence_->length(), history_);
-  history_.push(pending_.token);
-  speculation_.push(pending_.token);
-  const float* h = outputs.hidden(row);
-  pending_.hidden.assign(h, h + engine_->config().hidden);
+  round_ = speculation_.first(outputs, row, state_);
   prefilled_ = true;
-  round_.tokens = {pending_.token};
-  round_.complete = text_ && !is_end(pending_.token) && text_->complete();
   take_logprobs(outputs, row);
 }
 
@@ -212,32 +205,17 @@ void Generation::count(const Round& round) {
   stats_.accepted_at.resize(stats_.drafted_at.size());
 }
 
-DepthReport Generation::depth_report() const {
-  DepthReport out;
-  if (!speculation_.control()) return out;
-  const CostModel& costs = learned_.costs;
-  const double context = engine_->kv_share(stats_.prompt_tokens + stats_.tokens);
-  for (int rows = 1; rows <= kMaxDraft + 1; ++rows)
-    out.verify_seconds.push_back(costs.verify(rows, context));
-  out.draft_seconds[0] = costs.draft(1);
-  out.draft_seconds[1] = costs.draft(2) - costs.draft(1);
-  out.drafter_acceptance = learned_.drafter.long_run();
-  out.lookup_acceptance = learned_.lookup.long_run();
-  out.expected_rate = speculation_.control()->rate();
-  return out;
-}
-
 // Drafts that can still become tokens: a round yields at most one more than it drafts.
 int Generation::draft_limit() const {
   const int64_t left = params_.max_tokens - stats_.tokens;
-  const int64_t room = engine_->context() - sequence_->length();
+  const int64_t room = engine_->context() - state_.sequence->length();
   return static_cast<int>(std::max<int64_t>(0, std::min({int64_t{kMaxDraft}, left - 1, room - 1})));
 }
 
 void Generation::emit(const Round& round, std::vector<Emitted>& out) {
   for (size_t i = 0; i < round.tokens.size() && !done(); ++i) {
     const int32_t id = round.tokens[i];
-    if (is_end(id)) {
+    if (state_.is_end(id)) {
       finish_ = FinishReason::kStop;
       break;
     }
@@ -259,10 +237,6 @@ void Generation::emit(const Round& round, std::vector<Emitted>& out) {
   std::string rest = release_text(decoder_->finish());
   rest += stop_.finish();
   (out.empty() ? tail_ : out.back().text) += rest;
-}
-
-bool Generation::is_end(int32_t token) const {
-  return std::binary_search(ends_.begin(), ends_.end(), token);
 }
 
 // What of the text, with this piece, can be shown; a stop string ends the generation.

@@ -44,16 +44,6 @@ struct GenerationStats {
   double tokens_per_second() const;      // of decoding: tokens after the first, over their time
 };
 
-/// What depth control has learned: seconds of a pass over 1 .. 16 rows, of a round's first draft
-/// step and of a further one; how many drafts are accepted in the long run, after none that was
-/// not; and the tokens per second that the latest round promised.
-struct DepthReport {
-  std::vector<double> verify_seconds;  // [16]
-  double draft_seconds[2] = {};
-  double drafter_acceptance = 0, lookup_acceptance = 0;
-  double expected_rate = 0;
-};
-
 enum class FinishReason { kNone, kStop, kLength, kContext, kCancelled };
 const char* finish_reason_name(FinishReason reason);
 
@@ -92,53 +82,48 @@ class Generation : private Participant {
   /// Tokens of the prompt that have been run.
   int64_t prompt_done() const { return prompt_done_; }
   /// After the latest round; empty for a fixed depth.
-  DepthReport depth_report() const;
+  DepthReport depth_report() const {
+    return speculation_.depth_report(stats_.prompt_tokens + stats_.tokens);
+  }
   /// K/V of the prompt and of the tokens chosen, but for the last of them; null once released, and
   /// for max_tokens 0. Not during a step.
-  const Sequence* sequence() const { return sequence_.get(); }
+  const Sequence* sequence() const { return state_.sequence.get(); }
   /// A generation that was under way is cancelled by that.
   std::unique_ptr<Sequence> release();
 
  private:
   bool prefilling() const override { return !prefilled_; }
   HeadOutput head() const override {
-    return params_.logprobs >= 0 ? HeadOutput::kLogits : head_output(chooser_, text_ != nullptr);
+    return params_.logprobs >= 0 ? HeadOutput::kLogits
+                                 : head_output(state_.chooser, state_.constraint != nullptr);
   }
   SequenceRows prepare(const Allotment& allotment) override;
-  double expected_tokens() const override {
-    return prefilled_ ? speculation_.expected_tokens() : 0;
-  }
-  double context() const override { return engine_->kv_share(sequence_->length()); }
+  double expected_tokens() const override { return prefilled_ ? proposal_.expected_tokens : 0; }
+  double context() const override { return engine_->kv_share(state_.sequence->length()); }
   void complete(const Outputs& outputs, int64_t row, int64_t rows, double seconds) override;
   void take_logprobs(const Outputs& outputs, int64_t row);
   void count(const Round& round);
   void emit(const Round& round, std::vector<Emitted>& out);
   std::string release_text(const std::string& piece);
   int draft_limit() const;
-  bool is_end(int32_t token) const;
 
   std::shared_ptr<Engine> engine_;
-  std::unique_ptr<Sequence> sequence_;
   std::vector<int32_t> prompt_;
   GenerationParams params_;
-  Chooser chooser_;
-  std::unique_ptr<ConstrainedText> text_;  // null: free
-  TokenHistory history_;
-  std::vector<int32_t> ends_;
+  DecodeState state_;  // its sequence: null once released
   StopStrings stop_;
   Speculation speculation_;
   std::unique_ptr<StreamDecoder> decoder_;
-  Pending pending_;
   bool prefilled_ = false;
   int64_t prompt_done_ = 0;
   SequenceRows rows_;               // of the pass
+  Proposal proposal_;               // they are its rows, behind the prompt
   Round round_;                     // of the latest pass
   std::vector<Logprobs> logprobs_;  // of its tokens, if they are wanted
   std::exception_ptr failure_;
   std::string tail_;
   FinishReason finish_ = FinishReason::kNone;
   GenerationStats stats_;
-  DepthEstimates learned_;  // as of the latest round
 };
 
 }  // namespace gemtp

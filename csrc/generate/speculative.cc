@@ -1,182 +1,114 @@
 #include "generate/speculative.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "engine/draft_round.h"
 
 namespace gemtp {
-namespace {
 
-// How many of the first proposals were chosen too.
-int agreement(const std::vector<int32_t>& proposed, const std::vector<int32_t>& chosen) {
-  const auto n = static_cast<int64_t>(std::min(proposed.size(), chosen.size()));
-  return static_cast<int>(
-      std::mismatch(proposed.begin(), proposed.begin() + n, chosen.begin()).first -
-      proposed.begin());
+bool DecodeState::is_end(int32_t token) const {
+  return std::binary_search(ends.begin(), ends.end(), token);
 }
 
-bool missed(const std::vector<int32_t>& proposed, const std::vector<int32_t>& chosen, int agreed) {
-  return static_cast<size_t>(agreed) < std::min(proposed.size(), chosen.size());
-}
-
-}  // namespace
-
-Speculation::Speculation(Engine& engine, int draft, std::vector<int32_t> ends)
-    : engine_(engine),
-      draft_(draft),
-      ends_(std::move(ends)),
-      control_(engine.depth_estimates(), engine.has_drafter()),
-      idle_since_(monotonic_seconds()) {}
-
-void Speculation::push(int32_t token) {
-  if (automatic()) lookup_.push(token);
-}
-
-bool Speculation::is_end(int32_t token) const {
-  return std::binary_search(ends_.begin(), ends_.end(), token);
-}
-
-// Drafts tokens after pending.token: what the grammar forces, and otherwise the drafter's, chosen
+// Drafts tokens after the pending one: what the grammar forces, and otherwise the drafter's, chosen
 // exactly as the target will choose: same function, same noise, same history. `limit` of them, or
-// as many as the control asks for; fewer when nothing can follow: after an end, and when the
+// as many as the policy asks for; fewer when nothing can follow: after an end, and when the
 // candidates of an ordered head are all banned, by bias, suppression or grammar (the target, which
 // sees the whole vocabulary, may well have a choice).
-void Speculation::draft(const Sequence& sequence, const Pending& pending, Chooser& chooser,
-                        TokenHistory& history, int limit) {
-  ConstrainedText* text = history.constraint();
+void Speculation::draft(DecodeState& state, int limit, const std::vector<int32_t>& forced,
+                        Proposal* proposal) {
+  ConstrainedText* text = state.constraint.get();
+  std::vector<int32_t>& rows = proposal->rows;
   const auto add = [&](int32_t token, DraftSource source) {
-    history.push(token);
-    drafts_.push_back(token);
-    made_by_.push_back(source);
+    state.history.push(token);
+    rows.push_back(token);
+    proposal->sources.push_back(source);
   };
-  const auto full = [&] { return static_cast<int>(drafts_.size()) >= limit; };
+  const auto full = [&] { return static_cast<int>(rows.size()) > limit; };
+  std::optional<DraftRound> round;  // begun once the drafter is asked
+  size_t given = 0;                 // rows that it has been given
   for (bool first = true; !full(); first = false) {
     if (text) {
-      for (const int32_t token : first ? forced_ : text->forced()) {
+      for (const int32_t token : first ? forced : text->forced()) {
         if (full()) break;
         add(token, DraftSource::kGrammar);
-        if (automatic()) control_.forced();
+        policy_->forced();
       }
       if (full() || text->complete()) break;
     }
-    if (!engine_.has_drafter() || (automatic() && !control_.more())) break;
+    if (!policy_->more()) break;
+    if (!round)
+      round.emplace(engine_.drafter(), state.sequence->kv(), state.sequence->length(),
+                    state.hidden);
+    while (given < rows.size()) round->step(rows[given++]);
     int32_t token;
     try {
-      token = draft_step(sequence, pending, chooser, history);
+      token = round->choose(state.chooser, state.history);
     } catch (const Error& e) {
       if (e.kind() != ErrorKind::kArgument) throw;
       break;
     }
-    if (automatic()) {
-      Drafter& drafter = engine_.drafter();
-      control_.drafted(chooser.probability(drafter.logits(), drafter.candidates(),
-                                           drafter.candidate_count(), token, history));
-    }
+    policy_->drafted(*round, token, state);
     add(token, DraftSource::kDrafter);
-    if (is_end(token)) break;
+    if (state.is_end(token)) break;
   }
-  for (size_t i = 0; i < drafts_.size(); ++i) history.pop();
+  for (size_t i = 0; i < proposal->sources.size(); ++i) state.history.pop();
 }
 
-// The drafter's next token. It is given those first that it has not made itself.
-int32_t Speculation::draft_step(const Sequence& sequence, const Pending& pending, Chooser& chooser,
-                                const TokenHistory& history) {
-  Drafter& drafter = engine_.drafter();
-  const auto drafted = static_cast<int>(drafts_.size());
-  if (steps_ == 0) {
-    draft_hidden_ = pending.hidden;
-    drafter.begin_round(sequence.kv(), sequence.length());
-  }
-  for (; steps_ <= drafted; ++steps_) {
-    const int32_t token = steps_ ? drafts_[static_cast<size_t>(steps_ - 1)] : pending.token;
-    drafter.step(token, draft_hidden_.data(), draft_hidden_.data());
-  }
-  return chooser.choose(drafter.logits(), drafter.candidates(), drafter.candidate_count(),
-                        sequence.length() + 1 + drafted, history);
-}
-
-void Speculation::look_up(int limit, ConstrainedText* text) {
-  found_ = lookup_.draft(limit);
-  if (text) found_.tokens.resize(static_cast<size_t>(text->allowed(found_.tokens)));
-}
-
-void Speculation::propose(const Sequence& sequence, const Pending& pending, Chooser& chooser,
-                          TokenHistory& history, int limit, const Others& others) {
+Proposal Speculation::propose(DecodeState& state, int most, const Others& others) {
   const double start = monotonic_seconds();
-  drafts_.clear();
-  made_by_.clear();
-  forced_.clear();
-  found_ = {};
-  steps_ = 0;
-  ConstrainedText* text = draft_ != 0 && limit > 0 ? history.constraint() : nullptr;
-  if (text) forced_ = text->forced();
-  if (automatic()) {
-    look_up(limit, text);
-    engine_.depth_estimates().costs.pass_time(start - idle_since_);
-    control_.begin(engine_.kv_share(sequence.length()), limit,
-                   static_cast<int>(found_.tokens.size()), found_.match, others,
-                   static_cast<int>(forced_.size()));
-  }
-  const double looked_up = monotonic_seconds();
-  const bool drafting = automatic() ? control_.source() != DraftSource::kLookup &&
-                                          (control_.more() || !forced_.empty())
-                                    : draft_ > 0;
-  if (drafting)
-    draft(sequence, pending, chooser, history, automatic() ? limit : std::min(draft_, limit));
+  const int limit = policy_->limit(most);
+  Proposal proposal{{state.pending}, {}};
+  std::vector<int32_t> forced;
+  ConstrainedText* text = limit > 0 ? state.constraint.get() : nullptr;
+  if (text) forced = text->forced();
+  const bool drafting =
+      policy_->begin(state, limit, static_cast<int>(forced.size()), others, start - idle_since_);
+  const double begun = monotonic_seconds();
+  if (drafting) draft(state, limit, forced, &proposal);
   idle_since_ = monotonic_seconds();
-  draft_seconds_ = idle_since_ - (text ? looked_up : start);
-
-  source_ = automatic()       ? control_.source()
-            : drafts_.empty() ? DraftSource::kNone
-                              : DraftSource::kDrafter;
-  const std::vector<int32_t>& source = source_ == DraftSource::kLookup ? found_.tokens : drafts_;
-  const int n = automatic() ? control_.depth() : static_cast<int>(drafts_.size());
-  rows_ = {pending.token};
-  rows_.insert(rows_.end(), source.begin(), source.begin() + n);
+  proposal.draft_seconds = idle_since_ - (text ? begun : start);
+  policy_->settle(&proposal);
+  return proposal;
 }
 
-Round Speculation::accept(const Outputs& outputs, int64_t row, Sequence& sequence, Pending& pending,
-                          Chooser& chooser, TokenHistory& history, int64_t pass_rows,
-                          double pass_seconds) {
-  const double start = monotonic_seconds();
-  const auto m = static_cast<int64_t>(rows_.size());
-  const int64_t p = sequence.length() - m;
+// The target's choices, as long as they are what was proposed, and one more.
+Round Speculation::choose(const Proposal& proposal, const Outputs& outputs, int64_t row,
+                          DecodeState& state) {
   Round round;
-  if (source_ == DraftSource::kLookup)
-    round.drafts.assign(static_cast<size_t>(m - 1), source_);
-  else
-    round.drafts.assign(made_by_.begin(), made_by_.begin() + (m - 1));
+  round.drafts = proposal.sources;
+  const auto drafts = static_cast<int64_t>(round.drafts.size());
+  const int64_t p = state.sequence->length() - drafts;  // of the first choice
   int64_t last = 0;
   for (;; ++last) {
-    const int32_t choice = outputs.choose(row + last, chooser, p + 1 + last, history);
-    history.push(choice);
+    const int32_t choice = outputs.choose(row + last, state.chooser, p + last, state.history);
+    state.history.push(choice);
     push(choice);
     round.tokens.push_back(choice);
-    const bool agreed = last + 1 < m && choice == rows_[static_cast<size_t>(last + 1)];
+    const bool agreed = last < drafts && choice == proposal.rows[static_cast<size_t>(last + 1)];
     round.accepted += agreed;
-    if (is_end(choice)) break;
-    round.complete = history.constraint() && history.constraint()->complete();
+    if (state.is_end(choice)) break;
+    round.complete = state.constraint && state.constraint->complete();
     if (!agreed || round.complete) break;
   }
   // Row `last` was the last one run on true tokens; what lies behind it was rejected.
-  sequence.truncate(p + last + 1);
-  pending.token = round.tokens.back();
+  state.sequence->truncate(p + last);
+  state.pending = round.tokens.back();
   const float* h = outputs.hidden(row + last);
-  pending.hidden.assign(h, h + engine_.config().hidden);
-  idle_since_ = monotonic_seconds();
+  state.hidden.assign(h, h + engine_.config().hidden);
+  return round;
+}
 
-  if (automatic()) {
-    RoundOutcome outcome;
-    outcome.draft_seconds = draft_seconds_;
-    outcome.verify_seconds = pass_seconds > 0 ? pass_seconds + idle_since_ - start : 0;
-    outcome.rows = static_cast<int>(pass_rows);
-    outcome.drafter_agreed = agreement(drafts_, round.tokens);
-    outcome.drafter_missed = missed(drafts_, round.tokens, outcome.drafter_agreed);
-    outcome.lookup_agreed = agreement(found_.tokens, round.tokens);
-    outcome.lookup_missed = missed(found_.tokens, round.tokens, outcome.lookup_agreed);
-    control_.end(outcome);
-  }
+Round Speculation::accept(const Proposal& proposal, const Outputs& outputs, int64_t row,
+                          DecodeState& state, int64_t pass_rows, double pass_seconds) {
+  const double start = monotonic_seconds();
+  Round round = choose(proposal, outputs, row, state);
+  idle_since_ = monotonic_seconds();
+  policy_->end(proposal, round, pass_rows,
+               pass_seconds > 0 ? pass_seconds + idle_since_ - start : 0);
   return round;
 }
 

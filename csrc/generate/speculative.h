@@ -2,28 +2,43 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "base/clock.h"
 #include "choose/choose.h"
-#include "draft/depth.h"
-#include "draft/lookup.h"
 #include "engine/engine.h"
 #include "engine/outputs.h"
 #include "engine/sequence.h"
+#include "generate/depth_policy.h"
 
 namespace gemtp {
 
-/// Where a sequence stands between rounds: `token` is chosen but not yet run through the target,
-/// and `hidden` [backbone] is the target's hidden state (after the final norm) at the position
-/// before it.
-struct Pending {
-  int32_t token = -1;
-  std::vector<float> hidden;
+/// A text between rounds.
+struct DecodeState {
+  std::unique_ptr<Sequence> sequence;  // K/V of every token but the pending one
+  Chooser chooser;
+  TokenHistory history;                                   // every token, the pending one included
+  std::vector<int32_t> ends;                              // tokens that end the text, ascending
+  std::unique_ptr<ConstrainedText> constraint = nullptr;  // what is generated; null: free
+  // The token that is chosen but not yet run through the target, and the target's hidden state
+  // (after the final norm) at the position before it, [hidden].
+  int32_t pending = -1;
+  std::vector<float> hidden{};
+
+  bool is_end(int32_t token) const;
+};
+
+/// What a round verifies.
+struct Proposal {
+  std::vector<int32_t> rows;         // the pending token and the drafts behind it
+  std::vector<DraftSource> sources;  // who proposed each of the drafts
+  double draft_seconds = 0;
+  double expected_tokens = 1;  // of the round
 };
 
 struct Round {
-  std::vector<int32_t>
-      tokens;  // chosen by the target, in order; the last one is the new pending token
+  std::vector<int32_t> tokens;      // chosen by the target; the last one is the new pending token
   std::vector<DraftSource> drafts;  // who proposed each of those that were verified
   int accepted = 0;                 // drafts that were the target's choice: tokens[0 .. accepted)
   bool complete = false;            // the constraint lets nothing but an end follow
@@ -31,63 +46,40 @@ struct Round {
   int drafted() const { return static_cast<int>(drafts.size()); }
 };
 
-constexpr int kAutoDraft = -1;
-
-/// The rounds of one generation: propose(), a pass of the target over rows(), accept(). Both in a
-/// Turn of the engine.
+/// The rounds of one generation: propose(), a pass of the target over the rows, accept(). Both in
+/// an Exclusive of the engine.
 class Speculation {
  public:
-  /// draft: tokens that the drafter proposes in every round, or kAutoDraft: as many as pay off,
-  /// from the drafter, if there is one, or looked up in the text. What the history's constraint
-  /// forces is proposed before the drafter is asked. tokens in `ends` end a round.
-  Speculation(Engine& engine, int draft, std::vector<int32_t> ends);
+  /// draft: as for depth_policy(). What the constraint forces is proposed before the drafter is
+  /// asked. An end ends a round.
+  Speculation(Engine& engine, int draft)
+      : engine_(engine), policy_(depth_policy(engine, draft)), idle_since_(monotonic_seconds()) {}
 
-  /// Of the text, as it becomes certain outside rounds: the prompt and the first token.
-  void push(int32_t token);
+  /// The next token of the prompt.
+  void push(int32_t token) { policy_->push(token); }
+  /// The first token, chosen from the prompt's last row.
+  Round first(const Outputs& outputs, int64_t row, DecodeState& state) {
+    return choose({}, outputs, row, state);
+  }
 
-  /// Proposes at most `limit` tokens after pending.token, behind sequence.length() positions. May
-  /// be called again instead of accept(): the round begins anew.
-  void propose(const Sequence& sequence, const Pending& pending, Chooser& chooser,
-               TokenHistory& history, int limit, const Others& others);
-  /// Tokens expected of the round.
-  double expected_tokens() const { return automatic() ? control_.tokens() : 1; }
-  /// pending.token and the drafts to verify: valid until the next call.
-  const std::vector<int32_t>& rows() const { return rows_; }
-  /// The pass has run, its outputs are those from `row` on, and sequence holds the rows. They are
-  /// walked while choice == draft. Updates sequence, pending and history (which holds every token
-  /// chosen so far, pending.token included). pass_rows, pass_seconds: of the whole pass, choices
-  /// not included; 0: not known.
-  Round accept(const Outputs& outputs, int64_t row, Sequence& sequence, Pending& pending,
-               Chooser& chooser, TokenHistory& history, int64_t pass_rows, double pass_seconds);
+  /// At most `most` tokens behind the pending one. May be called again instead of accept(): the
+  /// round begins anew.
+  Proposal propose(DecodeState& state, int most, const Others& others);
+  /// The pass has run, its outputs are those from `row` on, and state.sequence holds the rows. They
+  /// are walked while choice == draft. pass_rows, pass_seconds: of the whole pass, choices not
+  /// included; 0: not known.
+  Round accept(const Proposal& proposal, const Outputs& outputs, int64_t row, DecodeState& state,
+               int64_t pass_rows, double pass_seconds);
 
-  /// Null for a fixed depth.
-  const DepthControl* control() const { return automatic() ? &control_ : nullptr; }
+  DepthReport depth_report(int64_t length) const { return policy_->report(length); }
 
  private:
-  bool automatic() const { return draft_ == kAutoDraft; }
-  void draft(const Sequence& sequence, const Pending& pending, Chooser& chooser,
-             TokenHistory& history, int limit);
-  int32_t draft_step(const Sequence& sequence, const Pending& pending, Chooser& chooser,
-                     const TokenHistory& history);
-  void look_up(int limit, ConstrainedText* text);
-  bool is_end(int32_t token) const;
+  void draft(DecodeState& state, int limit, const std::vector<int32_t>& forced, Proposal* proposal);
+  Round choose(const Proposal& proposal, const Outputs& outputs, int64_t row, DecodeState& state);
 
   Engine& engine_;
-  const int draft_;
-  const std::vector<int32_t> ends_;  // ascending
-  DepthControl control_;
-  Lookup lookup_;
+  const std::unique_ptr<DepthPolicy> policy_;
   double idle_since_;
-  // The round.
-  std::vector<int32_t> drafts_;              // the drafter's and the grammar's
-  std::vector<DraftSource> made_by_;         // each of them
-  std::vector<int32_t> forced_;              // by the grammar, after pending.token
-  int steps_ = 0;                            // of the drafter: tokens that it has been given
-  std::vector<float> draft_hidden_;          // what the latest handed on
-  Lookup::Draft found_;                      // looked up
-  DraftSource source_ = DraftSource::kNone;  // of all rows, but for the grammar's
-  std::vector<int32_t> rows_;
-  double draft_seconds_ = 0;
 };
 
 }  // namespace gemtp

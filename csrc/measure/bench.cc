@@ -1,9 +1,8 @@
 #include "measure/bench.h"
 
-#include <algorithm>
-
 #include "base/clock.h"
 #include "base/error.h"
+#include "engine/draft_round.h"
 
 namespace gemtp {
 namespace {
@@ -26,7 +25,6 @@ Bench::Bench(std::shared_ptr<Engine> engine, bool plain_head)
     : engine_(std::move(engine)),
       outputs_(engine_->config(), engine_->backend(), kMaxDraft + 1),
       ids_(arbitrary_tokens(engine_->context(), engine_->config().vocab)),
-      h_(static_cast<size_t>(engine_->config().hidden), 0.5f),
       greedy_({}, {}, static_cast<int32_t>(engine_->config().vocab)) {
   const Engine::Exclusive exclusive(*engine_);
   sequence_ = std::make_unique<Sequence>(engine_->config(), engine_->backend(), engine_->context(),
@@ -102,14 +100,13 @@ double Bench::draft(int64_t context, int steps, bool plain_head) {
   need_noise();
   sequence_->jump(context);
   Drafter& drafter = plain_head ? *plain_ : engine_->drafter();
-  std::fill(h_.begin(), h_.end(), 0.5f);
+  std::vector<float> hidden(static_cast<size_t>(engine_->config().hidden), 0.5f);
   const double start = monotonic_seconds();
-  drafter.begin_round(sequence_->kv(), context);
+  DraftRound round(drafter, sequence_->kv(), context, std::move(hidden));
   int32_t token = ids_[static_cast<size_t>(context)];
   for (int i = 0; i < steps; ++i) {
-    drafter.step(token, h_.data(), h_.data());
-    token = greedy_.choose(drafter.logits(), drafter.candidates(), drafter.candidate_count(),
-                           context + 1 + i, TokenHistory());
+    round.step(token);
+    token = round.choose(greedy_, TokenHistory());
   }
   return monotonic_seconds() - start;
 }

@@ -47,7 +47,6 @@ class Bench {
   Outputs outputs_;
   bool noisy_ = false;        // every slot of the sequence holds something
   std::vector<int32_t> ids_;  // rows to run: arbitrary tokens
-  std::vector<float> h_;      // [hidden]
   Chooser greedy_;
 };
 

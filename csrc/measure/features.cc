@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "engine/draft_round.h"
 #include "model/kv_cache.h"
 
 namespace gemtp {
@@ -10,12 +11,6 @@ namespace {
 
 // Positions between two polls. Sliding rings hold the keys of all of them: see KvCache.
 constexpr int64_t kChunk = 64;
-
-int32_t best_token(const Drafter& drafter) {
-  const float* logits = drafter.logits();
-  const auto at = std::max_element(logits, logits + drafter.candidate_count()) - logits;
-  return drafter.candidates() ? drafter.candidates()[at] : static_cast<int32_t>(at);
-}
 
 }  // namespace
 
@@ -37,6 +32,7 @@ std::vector<float> draft_features(Engine& engine, const std::vector<int32_t>& id
   KvCache kv(engine.config(), engine.backend(), static_cast<int64_t>(ids.size()), engine.max_rows(),
              engine.options().kv_f16);
   const Buffer hidden = engine.backend().alloc(chunk * backbone);
+  Chooser greedy({}, {}, static_cast<int32_t>(engine.config().vocab));
   std::vector<float> out;
   out.reserve(static_cast<size_t>(rounds * steps * width));
   for (int64_t at = 0; at < rounds; at += chunk) {
@@ -45,13 +41,13 @@ std::vector<float> draft_features(Engine& engine, const std::vector<int32_t>& id
     const int64_t m = std::min(chunk, rounds - at);
     engine.target().forward({&kv, ids.data() + at, m, m, hidden.get()});
     for (int64_t i = 0; i < m; ++i) {
-      float* h = hidden.get() + i * backbone;
+      const float* h = hidden.get() + i * backbone;
       int32_t token = ids[static_cast<size_t>(at + i + 1)];
-      drafter.begin_round(kv, at + i + 1);
+      DraftRound round(drafter, kv, at + i + 1, {h, h + backbone});
       for (int step = 0; step < steps; ++step) {
-        drafter.step(token, h, h);
+        round.step(token);
         out.insert(out.end(), drafter.features(), drafter.features() + width);
-        token = best_token(drafter);
+        token = round.choose(greedy, TokenHistory());
       }
     }
   }
