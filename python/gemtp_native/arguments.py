@@ -148,6 +148,8 @@ def generation_params(options: GenerationOptions) -> _core.GenerationParams:
     if o["logprobs"] is not None and o["logprobs"] is not False:
         out.logprobs = integer("logprobs", o["logprobs"], NONE, MAX_LOGPROBS)
     out.logits_processor = callback("logits_processor", o["logits_processor"])
+    if out.logits_processor is not None:
+        load_numpy()
     return out
 
 
@@ -182,6 +184,12 @@ def callback(name: str, function: Any) -> Any:
     if function is not None and not callable(function):
         raise ArgumentError(f"{name} is {shown(function)}; it must be a function")
     return function
+
+
+def load_numpy() -> None:
+    """Before the core makes an array. Its binding would import NumPy from C++, and when Python ends
+    meanwhile, a daemon thread there would abort the process."""
+    import numpy  # noqa: F401
 
 
 def is_f16(kv_type: str) -> bool:
