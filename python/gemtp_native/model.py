@@ -143,7 +143,7 @@ class Model:
             is_f16(kv_type),
             bool(mmap),
             "",
-            0 if kv_budget is None else integer("kv_budget", kv_budget, 1),
+            0 if kv_budget is None else integer("kv_budget", kv_budget, 1, 2**63 - 1),
             callback("progress", progress),
         )
         self._target = Path(os.fsdecode(found))
