@@ -191,7 +191,7 @@ def test_values_that_are_wrong(place, name, value):
 )
 def test_ways_to_ask_for_thoughts(request_, thinking):
     work = read({"messages": WHOLE["messages"], **request_})
-    assert work.sequences[0].prompt.conversation["thinking"] is thinking
+    assert work.jobs[0].prompt.conversation["thinking"] is thinking
 
 
 @pytest.mark.parametrize("value", ["most", {"effort": "most"}, {"unheard_of": 1}])
@@ -211,10 +211,10 @@ def test_lenient_reaches_values_of_reasoning_effort(value):
 )
 def test_ways_to_give_a_schema(value):
     work = read({"messages": WHOLE["messages"], "response_format": value})
-    given = work.sequences[0].prompt.options["response_format"]
+    given = work.jobs[0].prompt.options["response_format"]
     assert given["json_schema"]["schema"] == SCHEMA
     work = completion_work({"prompt": "x", "response_format": value}, ServerSettings())
-    assert work.sequences[0].prompt.options["json_schema"] == SCHEMA
+    assert work.jobs[0].prompt.options["json_schema"] == SCHEMA
 
 
 def test_allowed_tools():
@@ -224,7 +224,7 @@ def test_allowed_tools():
         choice = {"type": "allowed_tools", "allowed_tools": allowed}
         return read({"messages": WHOLE["messages"], "tools": tools, "tool_choice": choice})
 
-    prompt = work(mode="required", tools=[tools[1]]).sequences[0].prompt
+    prompt = work(mode="required", tools=[tools[1]]).jobs[0].prompt
     assert prompt.conversation["tools"] == [tools[1]]
     assert prompt.options["tool_choice"] == "required"
     unknown = {"type": "function", "function": {"name": "h"}}
