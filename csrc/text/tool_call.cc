@@ -74,6 +74,17 @@ bool is_not_finite(std::string_view word) {
   return std::find(kWords.begin(), kWords.end(), word) != kWords.end();
 }
 
+/// Whether a word is the front of something of Python's that its reader has no words for: a tuple
+/// or a call that goes on behind a comma or bracket, or a string with a prefix (u'...').
+bool begins_python(std::string_view word, bool goes_on) {
+  if (goes_on &&
+      std::count(word.begin(), word.end(), '(') > std::count(word.begin(), word.end(), ')'))
+    return true;
+  const size_t prefix = word.find_first_not_of("bBfFrRuU");
+  if (prefix == 0 || prefix > 2 || prefix == word.npos || word[prefix] != '\'') return false;
+  return word.ends_with('\'') || std::count(word.begin(), word.end(), '\'') % 2 == 1;
+}
+
 /// Recursive descent over the text of a call; each function is false where the text does not
 /// follow the format.
 class CallReader {
@@ -88,7 +99,7 @@ class CallReader {
     const size_t brace = text_.find('{', at_);
     if (brace == text_.npos) return false;
     const std::string_view name = without_blanks(text_.substr(at_, brace - at_));
-    if (name.empty() || name.find_first_of("\"\xFF") != name.npos) return false;
+    if (name.empty() || name.find_first_of("\"'\xFF") != name.npos) return false;
     out->name = std::string(name);
     at_ = brace;
     return object(&out->arguments);
@@ -233,6 +244,9 @@ class CallReader {
   bool word(ChatValue* out) {
     std::string w;
     if (!bare(",{}[]\xFF", &w) || is_not_finite(w)) return false;
+    const bool goes_on =
+        at_ < text_.size() && std::string_view(",[{").find(text_[at_]) != text_.npos;
+    if (begins_python(w, goes_on)) return false;
     const Spelling spelling = spelling_of(w);
     if (spelling == Spelling::kWhole) return whole_number(w, out);
     if (spelling == Spelling::kReal) return real_number(w, out);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from . import _core
@@ -148,6 +148,8 @@ def generation_params(options: GenerationOptions) -> _core.GenerationParams:
     if o["logprobs"] is not None and o["logprobs"] is not False:
         out.logprobs = integer("logprobs", o["logprobs"], NONE, MAX_LOGPROBS)
     out.logits_processor = callback("logits_processor", o["logits_processor"])
+    if out.logits_processor is not None:
+        load_numpy()
     return out
 
 
@@ -159,7 +161,8 @@ def _sampling(o: Mapping[str, Any]) -> _core.SamplingParams:
         setattr(out, name, checked(name, o[name]))
     out.seed = integer("seed", o["seed"], low=None) % 2**64
     out.logit_bias = biases(o["logit_bias"])
-    out.suppress_tokens = id_list(o["suppress_tokens"])
+    suppressed = o["suppress_tokens"]  # in any order
+    out.suppress_tokens = id_list([*suppressed] if isinstance(suppressed, Set) else suppressed)
     return out
 
 
@@ -184,6 +187,12 @@ def callback(name: str, function: Any) -> Any:
     return function
 
 
+def load_numpy() -> None:
+    """Before the core makes an array. Its binding would import NumPy from C++, and when Python ends
+    meanwhile, a daemon thread there would abort the process."""
+    import numpy  # noqa: F401
+
+
 def is_f16(kv_type: str) -> bool:
     if kv_type not in ("f16", "f32"):
         raise ArgumentError(f'kv_type is {shown(kv_type)}; it must be "f16" or "f32"')
@@ -191,12 +200,17 @@ def is_f16(kv_type: str) -> bool:
 
 
 def id_list(ids: Iterable[int]) -> list[int]:
-    if isinstance(ids, (str, bytes)):
+    if isinstance(ids, (str, bytes, bytearray, memoryview)):
         raise ArgumentError("token ids must be a list of numbers, not text; tokenize it first")
+    if isinstance(ids, (Mapping, Set)):
+        raise ArgumentError(f"token ids are {shown(ids)}, which has no order; pass a list")
     try:
-        out = [i.__index__() for i in ids]
+        given = list(ids)
+        out = [i.__index__() for i in given]
     except (AttributeError, TypeError):
         raise ArgumentError("token ids must be a list of whole numbers") from None
+    if bool in set(map(type, given)):
+        raise ArgumentError("token ids must be a list of whole numbers, not of True and False")
     for at, i in enumerate(out):
         if not 0 <= i <= _INT32_MAX:
             raise ArgumentError(f"token id {shown(i)} at index {at} is outside any vocabulary")
@@ -242,6 +256,13 @@ def shown(value: Any) -> str:
 def checked_path(name: str, value: Any) -> Any:
     if not isinstance(value, (str, bytes, os.PathLike)):
         raise ArgumentError(f"the {name} is {shown(value)}; it must be a path")
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        raise ArgumentError(
+            f"the {name} is {shown(value)}, which no path can be: it holds a character that file "
+            "names have no bytes for"
+        ) from None
     return value
 
 

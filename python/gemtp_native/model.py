@@ -24,6 +24,7 @@ from .arguments import (
     id_list,
     integer,
     is_f16,
+    load_numpy,
     shown,
     stop_strings,
     takes_options,
@@ -142,7 +143,7 @@ class Model:
             is_f16(kv_type),
             bool(mmap),
             "",
-            0 if kv_budget is None else integer("kv_budget", kv_budget, 1),
+            0 if kv_budget is None else integer("kv_budget", kv_budget, 1, 2**63 - 1),
             callback("progress", progress),
         )
         self._target = Path(os.fsdecode(found))
@@ -431,6 +432,7 @@ class Model:
 
     def logits(self, ids: Iterable[int]) -> np.ndarray:
         """The target's logits after each of ``ids``: float32 [len(ids), vocab]."""
+        load_numpy()
         return self._engine.logits(id_list(ids))
 
     def score(self, ids: Iterable[int], first: int = 1) -> np.ndarray:
@@ -439,6 +441,7 @@ class Model:
 
         Memory does not grow with the vocabulary, as that of :meth:`logits` does.
         """
+        load_numpy()
         return self._engine.score(id_list(ids), integer("first", first))
 
     def compare(self, reference: Model, ids: Iterable[int], first: int = 1) -> Comparison:
@@ -446,6 +449,7 @@ class Model:
         next-token distributions are apart."""
         if not isinstance(reference, Model):
             raise ArgumentError(f"the reference is {shown(reference)}; it must be a Model")
+        load_numpy()
         log_p, log_q, divergence, same_best = reference._engine.compare(
             self._engine, id_list(ids), integer("first", first)
         )
@@ -462,6 +466,7 @@ class Model:
         """:meth:`draft` with the drafter's outputs at each step: its logits, float32 [k, vocab]
         (-inf for tokens out of an ordered head's running), and the hidden state that it hands to
         the next step, float32 [k, hidden of the target]."""
+        load_numpy()
         return self._engine.draft(id_list(ids), integer("k", k))
 
     @property

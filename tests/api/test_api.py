@@ -463,7 +463,8 @@ def test_the_likeliest_alone(model):
 @pytest.mark.parametrize(
     "prompt",
     [[], [2, -1], [2, 288], [2, 2**31], [2, 2**70], [2, "a"], [2.0], [None], 5, None, "\ud800",
-     "a\udcff", b"\xff", b"\xc3", [[2]]],
+     "a\udcff", b"\xff", b"\xc3", [[2]], [True], {2: 5}, {2, 5}, bytearray(b"a"),
+     memoryview(b"a")],
 )  # fmt: skip
 def test_wrong_prompt(model, prompt):
     with pytest.raises(gemtp.ArgumentError) as error:
@@ -521,7 +522,19 @@ def test_wrong_model_option(pair, options):
     assert next(iter(options)) in one_sentence(error)
 
 
-@pytest.mark.parametrize("path", ["", 5, None])
+def test_suppressed_tokens_have_no_order(model):
+    as_list, as_set = (
+        model.generate(PROMPT, max_tokens=4, suppress_tokens=ids) for ids in ([5, 6], {5, 6})
+    )
+    assert as_list.tokens == as_set.tokens
+
+
+def test_a_budget_is_bytes_of_any_number(pair):
+    with gemtp.Model(pair.target, context=64, kv_budget=2**40) as model:
+        assert model.generate(PROMPT, max_tokens=2).tokens
+
+
+@pytest.mark.parametrize("path", ["", 5, None, "\ud800"])
 def test_wrong_path(path):
     for open_file in (gemtp.Model, gemtp.Tokenizer):
         with pytest.raises(gemtp.Error) as error:

@@ -72,6 +72,18 @@ def test_daemon_threads(work: str) -> None:
     quiet(run(script))
 
 
+@pytest.mark.parametrize("call", ["logits(ids[:3])", "score(ids[:3])", "draft(ids[:3], 2)"])
+@pytest.mark.parametrize("seconds", [0.02, 0.1])
+def test_while_the_first_array_is_made(call: str, seconds: float) -> None:
+    """NumPy, which takes a while to import, is not imported before."""
+    script = f"""
+threading.Thread(target=lambda: model.{call}, daemon=True).start()
+time.sleep({seconds})
+print("end", flush=True)
+"""
+    quiet(run(script))
+
+
 def test_the_end_is_not_waited_for() -> None:
     script = daemons(WORK["logits_processor"], "print(time.time())")
     done = run(script)

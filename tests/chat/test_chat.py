@@ -145,6 +145,7 @@ def test_messages_that_spell_control_tokens(model):
         ([{"role": "user", "content": [{"type": "image"}]}], "without images"),
         ([{"role": "user", "content": "\ud800"}], "lone surrogate"),
         ([{"role": "user", "content": "?", "images": ["iVBO"]}], "without images"),
+        ([{"role": "user", "content": "?", "audio": {"data": "UklG"}}], "without images or sound"),
         ([{"role": "user", "content": "?", "n": 10**9999}], "thousands of digits"),
         ([{"role": "user", "content": "x", "n": object()}], "pass what JSON can hold"),
         ([{"role": "assistant", "tool_calls": 3}], "must be a list"),

@@ -700,3 +700,43 @@ def test_ages_of_templates(tokenizer):
 
 def test_this_is_the_jinja_that_is_needed():
     assert tuple(map(int, jinja2.__version__.split(".")[:3])) >= (3, 1, 6)
+
+
+# ---------------------------------------------------------------- templates that know text alone
+
+TEXT_ONLY = "{% for m in messages %}[{{ m.role }}:{{ m.content }}]{% endfor %}"
+IN_PARTS = [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]
+
+
+def rendered_text(template: ChatTemplate, *messages: dict) -> str:
+    return template.render(prepared(messages), [], None).text
+
+
+@pytest.mark.parametrize("role", ["user", "assistant"])
+def test_parts_are_joined_for_a_template_that_knows_text(tokenizer, role):
+    for source in (
+        TEXT_ONLY,
+        "{% for m in messages %}{{ '[' + m.role + ':' + m.content + ']' }}{% endfor %}",
+    ):
+        template = chat_template(source, tokenizer)
+        assert rendered_text(template, {"role": role, "content": IN_PARTS}) == f"[{role}:a b]"
+        assert rendered_text(template, {"role": role, "content": []}) == f"[{role}:]"
+
+
+def test_parts_are_left_to_a_template_that_knows_them(tokenizer):
+    source = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}"
+    source += "{% for part in m.content %}{{ part.text | trim }}{% endfor %}{% endif %}{% endfor %}"
+    template = chat_template(source, tokenizer)
+    assert rendered_text(template, {"role": "user", "content": IN_PARTS}) == "ab"
+
+
+def test_data_and_calls_of_a_template_that_knows_text(tokenizer, caplog):
+    template = chat_template(TEXT_ONLY, tokenizer)
+    call = {"role": "assistant", "tool_calls": [{"name": "f", "arguments": {}}]}
+    answer = {"role": "tool", "content": {"a": None, "b": [True, "ü"]}}
+    for _ in range(2):
+        text = rendered_text(template, {"role": "user", "content": "?"}, call, answer)
+        assert text.endswith('[tool:{"a": null, "b": [true, "ü"]}]')
+    assert [r.getMessage() for r in caplog.records] == [
+        "the chat template has no place for calls of tools: the model is not told"
+    ]

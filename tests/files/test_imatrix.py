@@ -306,3 +306,9 @@ def test_activations_beyond_all_bounds(call, text, tmp_path):
     status, printed, err = call(path, text, "-o", out, "--context", 16)
     assert (status, printed, out.exists()) == (1, "", False)
     assert "are beyond all bounds" in err
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that fails to be read")
+def test_a_file_that_fails_to_be_read_is_named():
+    with pytest.raises(gemtp.FileError, match="/proc/self/mem cannot be read: "):
+        read_imatrix("/proc/self/mem")

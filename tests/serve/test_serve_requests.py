@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 
@@ -61,6 +62,13 @@ def test_bodies_that_are_no_json(demo_server: Server, body):
         assert answer.status == 400
         assert answer.error["code"] == "invalid_json"
         assert answer.error["type"] == "invalid_request_error"
+
+
+def test_a_body_announced_to_be_huge_is_not_waited_for(demo_server: Server):
+    head = f"POST {COMPLETE} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5000000000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", demo_server.port), timeout=10) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(64).startswith(b"HTTP/1.1 413 ")
 
 
 def test_large_bodies(demo_server: Server):

@@ -3,10 +3,11 @@ that makes sense (a text that another program writes)."""
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..errors import FileError
 
@@ -21,8 +22,30 @@ _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 _READ |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
+class _Input(io.FileIO):
+    """What cannot be read is a FileError: an OSError of reading has no name in it, and would pass
+    for one of the output."""
+
+    def __init__(self, descriptor: int, path: PathLike):
+        super().__init__(descriptor)
+        self.path = path
+
+    def readinto(self, buffer: Any) -> int | None:
+        try:
+            return super().readinto(buffer)
+        except OSError as e:
+            raise _unreadable(self.path, e) from None
+
+    def readall(self) -> bytes:
+        try:
+            return super().readall()
+        except OSError as e:
+            raise _unreadable(self.path, e) from None
+
+
 def open_input(path: PathLike, pipe: bool = False) -> BinaryIO:
-    """FileError for what cannot be opened and for what is no file; pipe=True takes a pipe too."""
+    """FileError for what cannot be opened or read and for what is no file; pipe=True takes a pipe
+    too."""
     try:
         descriptor = os.open(path, _READ)
     except (OSError, ValueError) as e:
@@ -35,7 +58,7 @@ def open_input(path: PathLike, pipe: bool = False) -> BinaryIO:
             )
         if os.name == "posix":
             os.set_blocking(descriptor, True)
-        return os.fdopen(descriptor, "rb")
+        return io.BufferedReader(_Input(descriptor, path))
     except BaseException:
         os.close(descriptor)
         raise
@@ -44,10 +67,7 @@ def open_input(path: PathLike, pipe: bool = False) -> BinaryIO:
 def read_input(path: PathLike, most: int = MOST, pipe: bool = False) -> bytes:
     """All of a file. FileError for one of more than `most` bytes, too."""
     with open_input(path, pipe) as file:
-        try:
-            data = _read(file, most)
-        except OSError as e:
-            raise _unreadable(path, e) from None
+        data = _read(file, most)
     if len(data) > most:
         raise FileError(f"{os.fspath(path)} is too large: it has more than {most:,} bytes.")
     return data

@@ -80,8 +80,9 @@ def _message(message: Any, where: str) -> dict[str, Any]:
         raise ArgumentError(f"{where}['role'] is {role!r}; it must be one of {', '.join(_ROLES)}")
     if role == "model":
         out["role"] = "assistant"
-    if out.get("images"):
-        raise ArgumentError(f"{where}['images'] is no text; {_TEXT_ONLY}")
+    for name in ("images", "audio", "videos"):
+        if out.get(name):
+            raise ArgumentError(f"{where}[{name!r}] is no text; {_TEXT_ONLY}")
     if role == "tool":
         out["content"] = _answer(out.get("content", ""), f"{where}['content']")
     elif "content" in out:

@@ -20,9 +20,18 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from .. import _core
+from ..base.log import logger
 from ..errors import ArgumentError, Error
-from .messages import answers_in_order, with_answers_folded, with_prefaces, without_thoughts
+from .messages import (
+    answers_in_order,
+    content_text,
+    with_answers_folded,
+    with_prefaces,
+    without_thoughts,
+)
 from .sandbox import SECONDS, Template, TemplateLimitError, one_clock
+
+_log = logger()
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,7 @@ class ChatTemplate:
         self._source = source
         self._seconds = seconds
         self._template = Template(source, name, seconds)
+        self._told_of_calls = False
         self._tokens = dict(tokens)
         self._edges = sorted({edge for token in control_tokens for edge in (token[0], token[-1])})
         longest_first = sorted(control_tokens, key=len, reverse=True)
@@ -113,12 +123,30 @@ class ChatTemplate:
             raise ArgumentError(f"{self.name} has no place for tools; leave them out")
         if self._declares_tools:
             tools = [_core.writable_declaration(tool) for tool in tools]
-        messages = answers_in_order(messages)
+        if any(m.get("tool_calls") for m in messages) and self._drops_calls:
+            self._tell_of_calls()
+        messages = [self._writable(m) for m in answers_in_order(messages)]
         if self._ends_turns_at_calls:
             messages = with_prefaces(messages)
         if self.gives_tools_turns:
             messages = with_answers_folded(messages)
         return self._render_prefaced(messages, tools or None, thinking, generation_prompt)
+
+    def _tell_of_calls(self) -> None:
+        if not self._told_of_calls:
+            self._told_of_calls = True
+            _log.warning("%s has no place for calls of tools: the model is not told", self.name)
+
+    def _writable(self, message: dict[str, Any]) -> dict[str, Any]:
+        """With content that the template knows: others would be written as Python shows them."""
+        content = message.get("content", "")
+        if isinstance(content, str):
+            return message
+        if message["role"] == "tool":
+            if not self._shows_data:
+                return message
+            return {**message, "content": json.dumps(content, ensure_ascii=False)}
+        return message if self._knows_parts else {**message, "content": content_text(content)}
 
     def _render_prefaced(
         self,
@@ -209,6 +237,24 @@ class ChatTemplate:
     def _knows_tools(self) -> bool:
         function = {"name": "probe", "description": "", "parameters": {}}
         return "probe" in self._probe(tools=[{"type": "function", "function": function}])
+
+    @cached_property
+    def _knows_parts(self) -> bool:
+        """Whether text may come in parts."""
+        in_parts = {"role": "user", "content": [{"type": "text", "text": "probe"}]}
+        return self._probe(in_parts) == self._probe({"role": "user", "content": "probe"})
+
+    @cached_property
+    def _shows_data(self) -> bool:
+        """Whether data that a tool has answered is written as Python shows it."""
+        call = {"role": "assistant", "content": "", "tool_calls": [self._CALL]}
+        answer = {"role": "tool", "name": "probe", "content": {"probing": None}}
+        return "{'probing': None}" in self._probe(call, answer)
+
+    @cached_property
+    def _drops_calls(self) -> bool:
+        written = self._probe({"role": "assistant", "content": "", "tool_calls": [self._CALL]})
+        return written != "" and "probe" not in written
 
     @cached_property
     def _declares_tools(self) -> bool:

@@ -72,8 +72,9 @@ class Request:
 
     async def _read(self, limit: int) -> bytes:
         parts: list[bytes] = []
-        size = 0
-        more = True
+        announced = int(self.headers.get(b"content-length", 0))
+        more = announced <= _DISCARD  # a larger one is not waited for
+        size = 0 if more else announced
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":

@@ -288,19 +288,25 @@ TEST_CASE("calls: spellings of JSON and Python are read as what they are") {
       {"w:don't stop,u:http://x.y/z", R"({"w":"don't stop","u":"http://x.y/z"})"},
       {"1:2,t: :-D", R"({"1":2,"t":":-D"})"},
       {R"("":'')", R"({"":""})"},
+      {"a:f(x),b:[(1), :)],c:r'n'b,d:sad :(",
+       R"x({"a":"f(x)","b":["(1)",":)"],"c":"r'n'b","d":"sad :("})x"},
   };
   for (const auto& [text, json] : kRead) {
     INFO(text);
     CHECK(arguments_of(text) == json);
   }
   for (const char* text :
-       {"a:NaN", "a:[Infinity]", "a:-Infinity", "a:nan", "a:-inf", "a:1e999", "a:\"b", "a:'b",
-        "a:\"b\"c", "a:b\"c", "a:[\"b\" \"c\"]", "a:\"\\ud800\"", "a:\"\\u12\"", "a:\"~\"", "\"a:1",
-        "\"a\"b:1", "a:'x','a':1", "a:\"b\\"}) {
+       {"a:NaN",           "a:[Infinity]",  "a:-Infinity", "a:nan",      "a:-inf",
+        "a:1e999",         "a:\"b",         "a:'b",        "a:\"b\"c",   "a:b\"c",
+        "a:[\"b\" \"c\"]", "a:\"\\ud800\"", "a:\"\\u12\"", "a:\"~\"",    "\"a:1",
+        "\"a\"b:1",        "a:'x','a':1",   "a:\"b\\",     "a:[(1, 2)]", "a:[(), f([1])]",
+        "a:[u'x', u'y']",  "a:[b'x, y']",   "a:f({})"}) {
     INFO(text);
     CHECK(arguments_of(text) == "malformed");
   }
   CHECK(arguments_of("n:" + std::string(5000, '1')) == "malformed");
+  ToolCall call;
+  CHECK(!parse_tool_call("call:'f'{}", &call));
 }
 
 TEST_CASE("reply: a call behind a thought needs no mark") {
