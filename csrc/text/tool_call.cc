@@ -69,9 +69,8 @@ bool real_number(std::string_view word, ChatValue* out) {
 
 /// What JSON and Python call numbers that JSON has no words for.
 bool is_not_finite(std::string_view word) {
-  constexpr std::array<std::string_view, 6> kWords = {"NaN", "Infinity", "-Infinity",
-                                                      "nan", "inf",      "-inf"};
-  return std::find(kWords.begin(), kWords.end(), word) != kWords.end();
+  if (word.starts_with('+') || word.starts_with('-')) word.remove_prefix(1);
+  return word == "NaN" || word == "nan" || word == "inf" || word == "Infinity";
 }
 
 /// Whether a word is the front of something of Python's that its reader has no words for: a tuple

@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 import gemtp_native as gemtp
+from forced_beginning import forced_beginning
 from gemtp_native import _core
 from gemtp_native.grammar import Grammars, source_of, trial, vocabulary
 from grammar_bombs import bombs
@@ -353,20 +354,6 @@ def test_without_llguidance(model, monkeypatch):
 FORMAT = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON}}
 
 
-def scripted(model, text: str, after: int):
-    """Makes the first tokens of the answer those of `text`."""
-    script = model.tokenize(text, add_bos=False, special=True)
-
-    def processor(tokens, logits):
-        at = len(tokens) - after
-        if at < len(script):
-            value = logits[script[at]]
-            logits[:] = -float("inf")
-            logits[script[at]] = value
-
-    return processor, script
-
-
 def test_an_answer_follows_its_format(model):
     texts = set()
     for draft in (0, "auto", 4):
@@ -394,7 +381,7 @@ def test_thoughts_are_free(model):
     prompt = model.chat_prompt(ASK, thinking=True)[1]
     texts = set()
     for draft in (0, "auto", 4):
-        processor, script = scripted(model, thought, len(prompt))
+        processor, script = forced_beginning(model, thought, len(prompt))
         reply = model.chat(
             ASK,
             thinking=True,
@@ -409,7 +396,7 @@ def test_thoughts_are_free(model):
         texts.add(reply.text)
     assert len(texts) == 1
     # Not where nobody asked for them.
-    processor, _ = scripted(model, thought, len(model.chat_prompt(ASK)[1]))
+    processor, _ = forced_beginning(model, thought, len(model.chat_prompt(ASK)[1]))
     with pytest.raises(gemtp.ArgumentError, match="the grammar lets come"):
         model.chat(ASK, response_format=FORMAT, logits_processor=processor)
 
@@ -422,7 +409,9 @@ def test_calls_of_tools_are_free(model):
     prompt = model.chat_prompt(ASK, tools=tools, template=template)[1]
     end = model.detokenize([model._engine.tokenizer.end_tokens[-1]], special=True)
     for draft in (0, "auto"):
-        processor, _ = scripted(model, "<|tool_call>call:f{n:1}<tool_call|>" + end, len(prompt))
+        processor, _ = forced_beginning(
+            model, "<|tool_call>call:f{n:1}<tool_call|>" + end, len(prompt)
+        )
         reply = model.chat(
             ASK,
             tools=tools,
@@ -478,13 +467,13 @@ def test_a_required_call_ends_and_others_may_follow(model):
     end = model.detokenize([model._engine.tokenizer.end_tokens[-1]], special=True)
     calls = "<|tool_call>call:f{n:1}<tool_call|><|tool_call>call:get_time{}<tool_call|>"
     options = {"tools": TOOLS, "template": template, "max_tokens": 60, "tool_choice": "required"}
-    processor, _ = scripted(model, calls + end, after)
+    processor, _ = forced_beginning(model, calls + end, after)
     reply = model.chat(ASK, logits_processor=processor, **options)
     assert [(c.name, c.arguments) for c in reply.tool_calls] == [("f", {"n": 1}), ("get_time", {})]
     assert reply.finish_reason == "tool_calls"
     # An answer and a function that nobody declared are no calls.
     for text in ("Hello", "<|tool_call>call:get_money{}<tool_call|>"):
-        processor, _ = scripted(model, text, after)
+        processor, _ = forced_beginning(model, text, after)
         with pytest.raises(gemtp.ArgumentError, match="the grammar lets come"):
             model.chat(ASK, logits_processor=processor, **options)
 
@@ -494,7 +483,7 @@ def test_thoughts_before_a_required_call(model):
         pytest.skip("the model knows no tools")
     options = {"tools": TOOLS, "template": "{{ messages[0].content }}{{ tools }}"}
     after = len(model.chat_prompt(ASK, thinking=True, **options)[1])
-    processor, _ = scripted(model, "<|channel>thought\nthe time?<channel|>", after)
+    processor, _ = forced_beginning(model, "<|channel>thought\nthe time?<channel|>", after)
     reply = model.chat(
         ASK, tool_choice=NAMED, thinking=True, logits_processor=processor, max_tokens=40, **options
     )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import gemtp_native as gemtp
+from forced_beginning import forced_beginning
 from gemtp_native import _core
 from gemtp_native.chat.reply import ReplyStream
 from gguf_bytes import I32, STRING
@@ -440,20 +441,18 @@ def test_a_reply_is_the_same_however_its_text_is_cut_into_tokens():
 
 
 def test_a_chat_reads_a_call_without_its_mark(model):
-    from test_structured import scripted
-
     tools = [{"name": "f", "description": "f"}]
     template = "{{ messages[0].content }}{{ tools }}"
     options = {"tools": tools, "template": template, "thinking": True, "max_tokens": 40}
     after = len(model.chat_prompt(ASK, tools=tools, template=template, thinking=True)[1])
     end = model.detokenize([model._engine.tokenizer.end_tokens[-1]], special=True)
     script = "<|channel>thought\nhm<channel|>call:f{n:1}<tool_call|>" + end
-    processor, _ = scripted(model, script, after)
+    processor, _ = forced_beginning(model, script, after)
     reply = model.chat(ASK, logits_processor=processor, **options)
     assert (reply.tool_calls, reply.content) == ([gemtp.ToolCall("f", {"n": 1})], "")
     assert reply.finish_reason == "tool_calls"
     after = len(model.chat_prompt(ASK, template=template, thinking=True)[1])
-    processor, _ = scripted(model, script, after)
+    processor, _ = forced_beginning(model, script, after)
     reply = model.chat(ASK, logits_processor=processor, tool_choice="none", **options)
     assert (reply.tool_calls, reply.content) == ([], "call:f{n:1}<tool_call|>")
 

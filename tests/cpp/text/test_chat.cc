@@ -296,11 +296,11 @@ TEST_CASE("calls: spellings of JSON and Python are read as what they are") {
     CHECK(arguments_of(text) == json);
   }
   for (const char* text :
-       {"a:NaN",           "a:[Infinity]",  "a:-Infinity", "a:nan",      "a:-inf",
-        "a:1e999",         "a:\"b",         "a:'b",        "a:\"b\"c",   "a:b\"c",
-        "a:[\"b\" \"c\"]", "a:\"\\ud800\"", "a:\"\\u12\"", "a:\"~\"",    "\"a:1",
-        "\"a\"b:1",        "a:'x','a':1",   "a:\"b\\",     "a:[(1, 2)]", "a:[(), f([1])]",
-        "a:[u'x', u'y']",  "a:[b'x, y']",   "a:f({})"}) {
+       {"a:NaN",      "a:+Infinity",    "a:-nan",          "a:[Infinity]",  "a:-Infinity",
+        "a:nan",      "a:-inf",         "a:1e999",         "a:\"b",         "a:'b",
+        "a:\"b\"c",   "a:b\"c",         "a:[\"b\" \"c\"]", "a:\"\\ud800\"", "a:\"\\u12\"",
+        "a:\"~\"",    "\"a:1",          "\"a\"b:1",        "a:'x','a':1",   "a:\"b\\",
+        "a:[(1, 2)]", "a:[(), f([1])]", "a:[u'x', u'y']",  "a:[b'x, y']",   "a:f({})"}) {
     INFO(text);
     CHECK(arguments_of(text) == "malformed");
   }

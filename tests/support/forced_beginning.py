@@ -1,0 +1,24 @@
+"""A logits processor that lets an answer begin as a test wants it to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gemtp_native as gemtp
+
+
+def forced_beginning(
+    model: gemtp.Model, text: str, after: int
+) -> tuple[Callable[[Any, Any], None], list[int]]:
+    """The processor, for a prompt of `after` tokens, and the tokens of `text`, which come first."""
+    script = model.tokenize(text, add_bos=False, special=True)
+
+    def processor(tokens: Any, logits: Any) -> None:
+        at = len(tokens) - after
+        if at < len(script):
+            value = logits[script[at]]
+            logits[:] = -float("inf")
+            logits[script[at]] = value
+
+    return processor, script
