@@ -122,6 +122,7 @@ void DepthControl::forced() {
 }
 
 void DepthControl::add(double chance, double confidence, bool by_drafter) {
+  GEMTP_ASSERT(!looks_up());
   chances_.push_back(chance);
   confidences_.push_back(confidence);
   by_drafter_.push_back(by_drafter);

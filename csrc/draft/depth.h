@@ -83,6 +83,9 @@ class DepthControl {
   /// The grammar gave one.
   void forced();
 
+  /// Whether begin() has chosen the look-up: then nothing is drafted, even where a refresh verifies
+  /// none of what was found.
+  bool looks_up() const { return source_ == DraftSource::kLookup; }
   /// kDrafter stands for the drafter's and the grammar's.
   DraftSource source() const { return depth() > 0 ? source_ : DraftSource::kNone; }
   int depth() const { return refresh_ ? depth_ / 2 : depth_; }

@@ -40,7 +40,7 @@ class AutoDepth final : public DepthPolicy {
     engine_.depth_estimates().costs.pass_time(idle);
     control_.begin(engine_.kv_share(state.sequence->length()), limit,
                    static_cast<int>(found_.tokens.size()), found_.match, others, forced);
-    return control_.source() != DraftSource::kLookup && (control_.more() || forced > 0);
+    return !control_.looks_up() && (control_.more() || forced > 0);
   }
 
   void settle(Proposal* proposal) override {

@@ -280,6 +280,32 @@ TEST_CASE("looked-up drafts are weighed against the drafter's") {
   CHECK(by_lookup < 5);
 }
 
+TEST_CASE("a look-up of which a refresh verifies nothing is still what the round has chosen") {
+  DepthEstimates estimates;
+  DepthControl control(estimates, false);
+  int refreshed = 0;
+  for (int i = 0; i < 1000; ++i) {
+    // The grammar's tokens are right every eighth time; the one that is looked up later, always.
+    const int found = i < 600 ? 0 : 1;
+    control.begin(0, 15, found, 32, {}, 4);
+    const int forced = control.looks_up() ? 0 : 4;
+    for (int k = 0; k < forced; ++k) control.forced();
+    if (control.looks_up() && control.source() == DraftSource::kNone) {
+      ++refreshed;
+      CHECK(control.depth() == 0);
+      CHECK(control.tokens() == 1);
+    }
+    RoundOutcome o;
+    o.verify_seconds = 0.01;
+    o.rows = control.depth() + 1;
+    o.lookup_agreed = found;
+    o.drafter_agreed = i % 8 ? 0 : forced;
+    o.drafter_missed = forced > 0 && i % 8 != 0;
+    control.end(o);
+  }
+  CHECK(refreshed > 0);
+}
+
 TEST_CASE("depth stays within the limit") {
   DepthEstimates estimates;
   DepthControl control(estimates, true);
@@ -327,7 +353,7 @@ TEST_CASE("costs behind a long context are told apart from those of the weights"
     return 0.05 * (kAvx2[rows - 1] + context * (1.5 + 0.5 * (rows - 1)));
   };
   std::mt19937_64 random(12);
-  for (int i = 0; i < 600; ++i) {
+  for (int i = 0; i < 1000; ++i) {
     const int rows = 1 + static_cast<int>(random() % 8);
     const double context = 0.3 * (i / 50 % 4);
     costs.observe_verify(rows, context, seconds(rows, context));
