@@ -188,6 +188,8 @@ def test_content_that_is_no_text(model, role, part):
     [
         {"content": [{"type": "image", "data": "iVBO", "mimeType": "image/png"}]},
         {"shot": "data:image/png;base64,iVBO"},
+        {"shot": "data:image/svg+xml,%3Csvg"},
+        {"inlineData": {"mimeType": "image/png", "data": "iVBO"}},
         {"found": [{"type": "resource", "resource": {"blob": "AAAA"}}]},
         {"sound": {"type": "input_audio", "input_audio": {"data": "UklG", "format": "wav"}}},
         "data:image/png;base64,iVBO",
@@ -204,7 +206,8 @@ def test_answers_of_tools_that_hold_no_text(model, content):
 def test_data_about_files_is_data(model):
     files = {"entries": [{"type": "file", "url": "https://x/y.png"}, {"type": "image", "size": 3}]}
     call = {"role": "assistant", "tool_calls": [{"name": "f"}]}
-    for content in (files, "see data:image/png;base64,iVBO", 3, [1, "a"]):
+    page = {"mimeType": "text/html", "data": "<p>"}
+    for content in (files, page, "see data:image/png;base64,iVBO", 3, [1, "a"]):
         assert model.chat_prompt([*ASK, call, {"role": "tool", "content": content}])
 
 

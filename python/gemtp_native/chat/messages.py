@@ -20,7 +20,8 @@ _MEDIA = re.compile(
     "((input_)?(image|audio|video|file|media)|(image|audio|video|file)_url|document|resource)"
 )
 _PAYLOADS = {"data", "blob", "base64", "b64_json", "bytes", "file_data"}
-_DATA_URL = re.compile(r"\s*data:[^,\s]{0,200};base64,")
+_DATA_URL = re.compile(r"\s*data:((image|audio|video)/[^,\s]{0,200}|[^,\s]{0,200};base64),")
+_TEXT_TYPE = re.compile(r"text/.*|application/(.*\+)?(json|xml|yaml)", re.DOTALL)
 _TEXT_ONLY = "models are run as text models, without images or sound"
 
 
@@ -156,6 +157,11 @@ def _refuse_media(value: Any, where: str) -> None:
             and any(isinstance(part.get(name), str) for part in inner for name in _PAYLOADS)
         ):
             raise ArgumentError(f"{where} is of the type {kind!r}, no text; {_TEXT_ONLY}")
+        if isinstance(value.get("data"), str):
+            for name in ("mimeType", "mime_type", "media_type"):
+                given = value.get(name)
+                if isinstance(given, str) and not _TEXT_TYPE.fullmatch(given):
+                    raise ArgumentError(f"{where} is {given[:40]!r}, no text; {_TEXT_ONLY}")
         for key, item in value.items():
             _refuse_media(item, f"{where}[{key[:40]!r}]")
     elif isinstance(value, list):
