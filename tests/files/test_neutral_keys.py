@@ -209,6 +209,11 @@ def test_the_pattern_of_sliding_layers(key: str, tmp_path: Path) -> None:
     refused(tmp_path, {**config, key: 0}, f"'{key}' is 0")
 
 
+def test_layers_that_slide_need_a_window(tmp_path: Path) -> None:
+    text_of(config := copy.deepcopy(CONFIGS["e2b"]))["sliding_window"] = None
+    refused(tmp_path, config, "'sliding_window'", "a whole number where layers slide")
+
+
 @pytest.mark.parametrize("kind", ["e2b", "draft"])
 @pytest.mark.parametrize(
     ("key", "value", "method"),

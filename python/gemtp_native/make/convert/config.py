@@ -276,6 +276,8 @@ def read_config(model_dir: Path) -> ModelConfig:
         )
     rope = _rope(text, any(sliding))
     softcap = text.values.get("final_logit_softcapping")
+    if any(sliding) and text.values.get("sliding_window", 0) is None:
+        raise text.bad("sliding_window", "a whole number where layers slide")
     return ModelConfig(
         class_name=class_name,
         drafter=drafter,
