@@ -223,7 +223,7 @@ def test_figures_begin_on_a_line_of_their_own():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
-def test_a_generation_ends_in_order(number):
+def test_a_generation_ends_in_order(hangups_heard, number):
     process = start("generate", TARGET, "def f", "--ignore-eos", "--max-tokens", 100_000,
                     "--temperature", 1, "--context", 2048, bufsize=0)  # fmt: skip
     process.stdout.read(5)

@@ -385,7 +385,7 @@ sys.exit(main(sys.argv[1:]))
 
 @posix
 @pytest.mark.parametrize("name", WRITERS)
-def test_signals_leave_nothing_half_written(material, tmp_path, name):
+def test_signals_leave_nothing_half_written(hangups_heard, material, tmp_path, name):
     out = tmp_path / "out"
     out.write_text("old")
     argv = [str(a) for a in WRITERS[name](material, out)]
