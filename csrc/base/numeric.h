@@ -3,8 +3,8 @@
 // results differ between versions. (No fused multiply-add either: where the processor lacks one,
 // emulating it is slow.) The build must not contract a * b + c, nor keep extra precision.
 //
-// Errors are in units in the last place (ulp) of the result, as tests/cpp/base/test_numeric.cc checks
-// them against long double.
+// Errors are in units in the last place (ulp) of the result, as tests/cpp/base/test_numeric.cc
+// checks them against long double.
 #pragma once
 
 #include <cstdint>
