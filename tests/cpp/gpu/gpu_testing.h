@@ -1,0 +1,175 @@
+// A device to test kernels on, and inputs of kernel_testing.h as they lie in its memory.
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include "backend/gpu/address.h"
+#include "backend/gpu/emulated/kernels.h"
+#include "backend/gpu/kernels/arguments.h"
+#include "kernel_testing.h"
+
+namespace gemtp::gpu_testing {
+
+using namespace gemtp::gpu;
+using kernel_testing::Activations;
+using kernel_testing::Random;
+using kernel_testing::Values;
+
+/// Orders of blocks and threads that a test tries; in the first one races are looked for.
+constexpr uint64_t kOrders = 3;
+
+class Device {
+ public:
+  explicit Device(uint64_t seed) : device_(seed, seed == 0) {}
+
+  template <class T>
+  Global<T> allocate(int64_t n) {
+    return Global<T>(device_.allocate(n * static_cast<int64_t>(sizeof(T))));
+  }
+  template <class T>
+  Global<T> upload(const T* from, int64_t n) {
+    const Global<T> to = allocate<T>(n);
+    write(to, from, n);
+    return to;
+  }
+  template <class T>
+  Global<T> upload(const std::vector<T>& from) {
+    return upload(from.data(), static_cast<int64_t>(from.size()));
+  }
+  template <class T>
+  void write(Global<T> to, const T* from, int64_t n) {
+    device_.write(to.address, from, n * static_cast<int64_t>(sizeof(T)));
+  }
+  template <class T>
+  std::vector<T> download(Global<T> from, int64_t n) const {
+    std::vector<T> out(static_cast<size_t>(n));
+    device_.read(from.address, out.data(), n * static_cast<int64_t>(sizeof(T)));
+    return out;
+  }
+
+  template <class Arguments>
+  void launch(const std::string& kernel, int64_t blocks, int64_t rows, const Arguments& arguments) {
+    const Kernel* found = find_kernel(kernel);
+    REQUIRE_MESSAGE(found, kernel);
+    REQUIRE(found->argument_bytes == sizeof(Arguments));
+    device_.launch(*found, static_cast<int>(blocks), static_cast<int>(rows), &arguments);
+  }
+
+  EmulatedDevice& memory() { return device_; }
+
+ private:
+  EmulatedDevice device_;
+};
+
+/// Quants and blocks of rows, as the host reads and writes them.
+struct HostQuantized {
+  int64_t blocks;
+  std::vector<uint8_t> quants;
+  std::vector<QuantizedBlock> records;
+
+  explicit HostQuantized(int64_t n)
+      : blocks(n),
+        quants(static_cast<size_t>(n * 32 * quant_bytes())),
+        records(static_cast<size_t>(n)) {}
+
+  /// Where element i of a block lies.
+  static int64_t place(int64_t i) {
+    const int64_t group = i / 4;
+    return (group < 4 ? 2 * group : 2 * group - 7) * 4 + i % 4;
+  }
+  void put(int64_t block, int64_t i, int q) {
+    const int64_t at = block * 32 + place(i);
+    const auto value = static_cast<float>(q);
+    if (quant_bytes() == 1)
+      quants[static_cast<size_t>(at)] = static_cast<uint8_t>(q);
+    else
+      std::memcpy(quants.data() + at * 4, &value, 4);
+  }
+
+  QuantizedRows upload(Device& device, int64_t room = 0) const {
+    QuantizedRows rows;
+    rows.quants = device.allocate<uint8_t>((blocks + room) * 32 * quant_bytes());
+    rows.blocks = device.allocate<QuantizedBlock>(blocks + room);
+    device.write(rows.quants, quants.data(), static_cast<int64_t>(quants.size()));
+    device.write(rows.blocks, records.data(), blocks);
+    return rows;
+  }
+};
+
+/// What the scalar kernel makes of rows of k floats, `stride` apart.
+inline HostQuantized quantized(const float* x, int64_t m, int64_t k, int64_t stride) {
+  HostQuantized out(m * k / 32);
+  for (int64_t i = 0; i < m; ++i) {
+    std::vector<int8_t> q(static_cast<size_t>(k));
+    std::vector<float> d(q.size()), sum(q.size());
+    std::vector<int32_t> bias(q.size()), pairs(2 * q.size());
+    gemtp_kernels_scalar.quantize_q8(x + i * stride, k, 1,
+                                     {q.data(), d.data(), bias.data(), pairs.data(), sum.data()});
+    for (int64_t b = 0; b < k / 32; ++b) {
+      int halves[2] = {};
+      for (int64_t j = 0; j < 32; ++j) {
+        const int v = q[static_cast<size_t>(b * 32 + j)];
+        out.put(i * (k / 32) + b, j, v);
+        halves[j / 16] += v;
+      }
+      out.records[static_cast<size_t>(i * (k / 32) + b)] = {
+          d[static_cast<size_t>(b)], sum[static_cast<size_t>(b)],
+          gemtp_two_int16(halves[0], halves[1]), halves[0] + halves[1]};
+    }
+  }
+  return out;
+}
+inline HostQuantized quantized(const Activations& x) {
+  return quantized(x.x.data(), x.m, x.k, x.stride);
+}
+
+/// Room for the quantized results of a kernel, and whether they are those expected.
+struct QuantizedResult {
+  QuantizedRows rows;
+  QuantizedResult(Device& device, int64_t blocks)
+      : rows{device.allocate<uint8_t>(blocks * 32 * quant_bytes()),
+             device.allocate<QuantizedBlock>(blocks)} {}
+  bool equals(const Device& device, const HostQuantized& expected) const {
+    const auto q = device.download(rows.quants, static_cast<int64_t>(expected.quants.size()));
+    const auto b = device.download(rows.blocks, expected.blocks);
+    for (size_t i = 0; i < b.size(); ++i) {
+      const QuantizedBlock &x = b[i], &y = expected.records[i];
+      const bool sums = std::memcmp(&x.sum, &y.sum, 4) == 0 || (x.sum != x.sum && y.sum != y.sum);
+      if (std::memcmp(&x.d, &y.d, 4) != 0 || !sums || x.halves != y.halves || x.total != y.total)
+        return false;
+    }
+    return q == expected.quants;
+  }
+};
+
+constexpr const char* kFormatNames[] = {"f32",  "f16",    "bf16",  "q8_0",   "q4_0", "q4_1",
+                                        "q5_0", "q5_1",   "q4_k",  "q5_k",   "q6_k", "iq4_nl",
+                                        "mxfp4", "iq4_xs", "t4_g", "t4_gm"};
+
+inline PackedMatrix upload(Device& device, const kernel_testing::Matrix& w, float scale = 1.0f) {
+  PackedMatrix out{};
+  out.tiles = device.upload(w.data.get(), (w.rows + 15) / 16 * w.tile_bytes);
+  out.tile_bytes = w.tile_bytes;
+  out.rows = static_cast<int32_t>(w.rows);
+  out.scale = scale;
+  std::memcpy(&out.table, w.table, 16);
+  return out;
+}
+
+/// The kernel of a format for m rows, and how many rows a panel of it has.
+struct MatmulKernel {
+  std::string name;
+  int64_t panel;
+};
+inline MatmulKernel matmul_kernel(gemtp_format format, int64_t m, const char* activation = "") {
+  const bool floats = format <= GEMTP_BF16;
+  int64_t panel = 1;
+  while (panel < m && panel < 16) panel *= floats ? 4 : 2;
+  return {std::string("matmul_") + kFormatNames[format] + "_" + std::to_string(panel) + activation,
+          panel};
+}
+
+}  // namespace gemtp::gpu_testing
