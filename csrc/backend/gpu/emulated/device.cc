@@ -122,7 +122,7 @@ struct Launch {
 
   uint8_t* access(uint64_t address, size_t bytes, bool write) {
     const uint64_t number = address >> kOffsetBits, offset = address & kOffsetMask;
-    if (number >= device.allocations_.size())
+    if (number == 0 || number >= device.allocations_.size())
       fail("uses an address that is none: " + std::to_string(address));
     EmulatedDevice::Allocation& a = *device.allocations_[number];
     if (offset + bytes > a.bytes.size())
