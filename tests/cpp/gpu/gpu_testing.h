@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -18,8 +19,12 @@ using kernel_testing::Activations;
 using kernel_testing::Random;
 using kernel_testing::Values;
 
-/// Orders of blocks and threads that a test tries; in the first one races are looked for.
-constexpr uint64_t kOrders = 3;
+/// Orders of blocks and threads that a test tries; in the first one races are looked for. The
+/// environment may ask for more: GEMTP_ORDERS.
+inline uint64_t orders() {
+  static const char* const asked = std::getenv("GEMTP_ORDERS");
+  return asked ? std::strtoull(asked, nullptr, 10) : 3;
+}
 
 class Device {
  public:
@@ -148,6 +153,14 @@ struct QuantizedResult {
 constexpr const char* kFormatNames[] = {"f32",  "f16",    "bf16",  "q8_0",   "q4_0", "q4_1",
                                         "q5_0", "q5_1",   "q4_k",  "q5_k",   "q6_k", "iq4_nl",
                                         "mxfp4", "iq4_xs", "t4_g", "t4_gm"};
+
+/// Those whose kernels are compiled: all, but for programs with mutants.
+inline std::vector<gemtp_format> formats() {
+  std::vector<gemtp_format> out;
+  for (const gemtp_format f : kernel_testing::kFormats)
+    if (find_kernel(std::string("embed_") + kFormatNames[f])) out.push_back(f);
+  return out;
+}
 
 inline PackedMatrix upload(Device& device, const kernel_testing::Matrix& w, float scale = 1.0f) {
   PackedMatrix out{};

@@ -31,7 +31,7 @@ TEST_CASE("gpu head: softcap and the best logit") {
     if (i % 11 == 0) x[static_cast<size_t>(random.below(m * n))] = kInf;
     auto capped = x;
     if (cap > 0) gemtp_kernels_scalar.softcap(x.data(), m * n, cap, capped.data());
-    for (uint64_t seed = 0; seed < kOrders; ++seed) {
+    for (uint64_t seed = 0; seed < orders(); ++seed) {
       Device device(seed);
       HeadArguments a{};
       a.logits = device.upload(x);
@@ -84,7 +84,7 @@ TEST_CASE("gpu ordered head: the best clusters, their tokens in order") {
                                 j % per_cluster)],
                             logits[static_cast<size_t>(j)]);
     std::sort(expected.begin(), expected.end());
-    for (uint64_t seed = 0; seed < kOrders; ++seed) {
+    for (uint64_t seed = 0; seed < orders(); ++seed) {
       Device device(seed);
       TopArguments t{device.upload(scores), static_cast<int32_t>(clusters),
                      static_cast<int32_t>(top), device.allocate<MatrixRows>(top)};
@@ -139,7 +139,7 @@ TEST_CASE("gpu route: the experts of rows, and their slots by expert") {
         weight.push_back(gemtp_flush(gemtp_exp(s[e] - s[order[0]]) / total * scale[static_cast<size_t>(e)]));
       }
     }
-    for (uint64_t seed = 0; seed < kOrders; ++seed) {
+    for (uint64_t seed = 0; seed < orders(); ++seed) {
       Device device(seed);
       RouteArguments a{device.upload(scores),
                        device.upload(scale),

@@ -1,5 +1,9 @@
 // The emulated device finds what it is there to find, with kernels that are wrong on purpose.
+#include <cmath>
+
 #include "backend/gpu/emulated/gpu.h"
+// The words come first.
+#include "backend/gpu/kernels/math.h"
 #include "gpu_testing.h"
 
 namespace {
@@ -155,4 +159,17 @@ TEST_CASE("emulated device: copies stay within allocations") {
   CHECK_THROWS_AS(device.read(at + 16, bytes, 1), KernelError);
   device.release(at);
   CHECK_THROWS_AS(device.read(at, bytes, 1), KernelError);
+}
+
+TEST_CASE("gpu halves: rounding is to nearest even") {
+  // Around every half: itself, the middle to the next one, and the floats beside that.
+  for (uint32_t h = 0; h < 0x7c00; ++h) {
+    const float low = gemtp_f16_to_f32(static_cast<uint16_t>(h));
+    const float high = h == 0x7bff ? 65536.0f : gemtp_f16_to_f32(static_cast<uint16_t>(h + 1));
+    const float middle = (low + high) / 2;
+    for (const float x : {low, std::nextafter(middle, 0.0f), middle, std::nextafter(middle, high)})
+      for (const float v : {x, -x}) REQUIRE(float_to_half(v) == gemtp_f32_to_f16(v));
+  }
+  for (const float v : {std::nanf(""), gemtp::kernel_testing::kInf, 1e30f})
+    CHECK(float_to_half(v) == gemtp_f32_to_f16(v));
 }

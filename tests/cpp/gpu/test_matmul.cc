@@ -8,7 +8,6 @@ namespace {
 using namespace gemtp;
 using namespace gemtp::gpu_testing;
 using kernel_testing::draw;
-using kernel_testing::kFormats;
 using kernel_testing::layout;
 using kernel_testing::Matrix;
 using kernel_testing::multiply;
@@ -60,7 +59,7 @@ void check_plain(Random& random, gemtp_format format, const MatmulKernel& kernel
   const auto all = multiply(gemtp_kernels_scalar, first, in.x, 0, (rows + 15) / 16, rows);
   const auto rest = multiply(gemtp_kernels_scalar, second, in.x, 0, (second.rows + 15) / 16,
                              second.rows);
-  for (uint64_t seed = 0; seed < kOrders; ++seed) {
+  for (uint64_t seed = 0; seed < orders(); ++seed) {
     Device device(seed);
     MatmulArguments a{};
     in.upload(device, format, kernel.panel, a);
@@ -88,14 +87,14 @@ void check_plain(Random& random, gemtp_format format, const MatmulKernel& kernel
 
 TEST_CASE("gpu matmul: every format and number of rows") {
   Random random(1);
-  for (const gemtp_format format : kFormats)
+  for (const gemtp_format format : formats())
     for (const int64_t m : {1, 2, 3, 4, 5, 8, 9, 16, 21})
       check_plain(random, format, matmul_kernel(format, m), m);
 }
 
 TEST_CASE("gpu matmul: many rows") {
   Random random(2);
-  for (const gemtp_format format : kFormats) {
+  for (const gemtp_format format : formats()) {
     if (format <= GEMTP_BF16) continue;
     const int64_t panel = quant_bytes() == 1 ? 64 : 16;
     for (const int64_t m : {17, 64, 70})
@@ -106,7 +105,7 @@ TEST_CASE("gpu matmul: many rows") {
 
 TEST_CASE("gpu matmul: gated, its results quantized") {
   Random random(3);
-  for (const gemtp_format format : kFormats)
+  for (const gemtp_format format : formats())
     for (const int64_t m : {1, 2, 4, 7, 13}) {
       const int64_t rows = 32 * (1 + random.below(3)), k = some_k(random, format);
       const Matrix gate(random, format, rows, k, Values::kMixed);
@@ -119,7 +118,7 @@ TEST_CASE("gpu matmul: gated, its results quantized") {
       auto by_factor = expected;
       gemtp_kernels_scalar.gelu_mul(expected.data(), ups.data(), m * rows, expected.data());
       gemtp_kernels_scalar.gelu_mul(by_factor.data(), factor.data(), m * rows, by_factor.data());
-      for (uint64_t seed = 0; seed < kOrders; ++seed)
+      for (uint64_t seed = 0; seed < orders(); ++seed)
         for (const bool known : {false, true}) {
           Device device(seed);
           const MatmulKernel kernel = matmul_kernel(format, m, known ? "_factor" : "_gated");
@@ -155,7 +154,7 @@ TEST_CASE("gpu matmul: a list of matrices") {
     }
     const Inputs in(random, format, slots, k);
     const std::vector<MatrixRows> list = {{3, 0, 2}, {0, 2, 1}, {4, 3, 6}, {0, 0, 0}};
-    for (uint64_t seed = 0; seed < kOrders; ++seed)
+    for (uint64_t seed = 0; seed < orders(); ++seed)
       for (const int step : {0, 1}) {
         Device device(seed);
         MatmulArguments a{};

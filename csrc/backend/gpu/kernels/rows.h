@@ -62,8 +62,7 @@ struct Norm {
         }
         y[i] = flushed(v * a.after);
       }
-      sum = y;
-      barrier();
+      sum = y;  // of which each thread reads what it has written
     }
     if (!a.output[0].wanted) return;
     float inv = 0;
