@@ -39,8 +39,8 @@ MUTANTS = (
     Mutant(
         "terms are added before all are there",
         "matmul.h",
-        "make_window(a, s, x, first, n, memory, at);\n      barrier();",
-        "make_window(a, s, x, first, n, memory, at);",
+        "make_window(own, up, first, n, memory, at);\n      barrier();",
+        "make_window(own, up, first, n, memory, at);",
         "gpu matmul*",
     ),
     Mutant(
@@ -60,8 +60,8 @@ MUTANTS = (
     Mutant(
         "rows of a tile off by one",
         "matmul.h",
-        "const int r = g + i % 2 * 8;",
-        "const int r = g + i % 2 * 7;",
+        "+ i % 2 * 8;\n      codes",
+        "+ i % 2 * 7;\n      codes",
         "gpu matmul*",
     ),
     Mutant(

@@ -13,7 +13,7 @@
 #define GPU_UNROLL _Pragma("unroll")
 #define GPU_KERNEL(name, ...)                                                           \
   extern "C" __global__ void __launch_bounds__(__VA_ARGS__::kThreads)                   \
-      name(const __grid_constant__ __VA_ARGS__::Arguments arguments) {                  \
+      gemtp_##name(const __grid_constant__ __VA_ARGS__::Arguments arguments) {                  \
     __shared__ __VA_ARGS__::Memory memory;                                              \
     const int index = int(threadIdx.x);                                                 \
     __VA_ARGS__::run(arguments, memory,                                                 \
@@ -103,32 +103,37 @@ GPU_INLINE Quads load_quads(Global<const Quant> block) {
 
 #define GPU_TENSOR 1
 GPU_INT kManyRows = 64;
-/// products += the dots of 16 elements; which lane holds what: emulated/gpu.h.
-GPU_INLINE void multiply16(int32_t (&d)[4], uint32_t low_row, uint32_t high_row, uint32_t x) {
+/// sum = first + the dots of 16 elements; which lane holds what: emulated/gpu.h.
+GPU_INLINE void multiply16(int32_t (&sum)[4], uint32_t low_row, uint32_t high_row, uint32_t x,
+                           const int32_t (&first)[4]) {
 #if __CUDA_ARCH__ >= 800
   asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, "
-      "{%0,%1,%2,%3};"
-      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-      : "r"(low_row), "r"(high_row), "r"(x));
+      "{%7,%8,%9,%10};"
+      : "=r"(sum[0]), "=r"(sum[1]), "=r"(sum[2]), "=r"(sum[3])
+      : "r"(low_row), "r"(high_row), "r"(x), "r"(first[0]), "r"(first[1]), "r"(first[2]),
+        "r"(first[3]));
 #else
-  asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};"
-      : "+r"(d[0]), "+r"(d[1])
-      : "r"(low_row), "r"(x));
-  asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};"
-      : "+r"(d[2]), "+r"(d[3])
-      : "r"(high_row), "r"(x));
+  asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%4,%5};"
+      : "=r"(sum[0]), "=r"(sum[1])
+      : "r"(low_row), "r"(x), "r"(first[0]), "r"(first[1]));
+  asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%4,%5};"
+      : "=r"(sum[2]), "=r"(sum[3])
+      : "r"(high_row), "r"(x), "r"(first[2]), "r"(first[3]));
 #endif
 }
 /// The same of 32 elements: words of both halves.
-GPU_INLINE void multiply32(int32_t (&d)[4], Words2 low_row, Words2 high_row, Words2 x) {
+GPU_INLINE void multiply32(int32_t (&sum)[4], Words2 low_row, Words2 high_row, Words2 x,
+                           const int32_t (&first)[4]) {
 #if __CUDA_ARCH__ >= 800
   asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-      : "r"(low_row.x), "r"(high_row.x), "r"(low_row.y), "r"(high_row.y), "r"(x.x), "r"(x.y));
+      "{%10,%11,%12,%13};"
+      : "=r"(sum[0]), "=r"(sum[1]), "=r"(sum[2]), "=r"(sum[3])
+      : "r"(low_row.x), "r"(high_row.x), "r"(low_row.y), "r"(high_row.y), "r"(x.x), "r"(x.y),
+        "r"(first[0]), "r"(first[1]), "r"(first[2]), "r"(first[3]));
 #else
-  multiply16(d, low_row.x, high_row.x, x.x);
-  multiply16(d, low_row.y, high_row.y, x.y);
+  int32_t half[4];
+  multiply16(half, low_row.x, high_row.x, x.x, first);
+  multiply16(sum, low_row.y, high_row.y, x.y, half);
 #endif
 }
 

@@ -122,17 +122,19 @@ inline void multiply_fragments(void* const* lanes) {
       }
     }
 }
-/// products += the dots of 16 elements.
-inline void multiply16(int32_t (&products)[4], uint32_t low_row, uint32_t high_row,
-                       uint32_t activations, int line = __builtin_LINE()) {
-  Fragments own = {{low_row, high_row}, activations, products};
+/// sum = first + the dots of 16 elements.
+inline void multiply16(int32_t (&sum)[4], uint32_t low_row, uint32_t high_row, uint32_t x,
+                       const int32_t (&first)[4], int line = __builtin_LINE()) {
+  for (int i = 0; i < 4; ++i) sum[i] = first[i];
+  Fragments own = {{low_row, high_row}, x, sum};
   warp_meeting(&own, line, multiply_fragments);
 }
 /// The same of 32 elements: words of both halves.
-inline void multiply32(int32_t (&products)[4], Words2 low_row, Words2 high_row, Words2 activations,
-                       int line = __builtin_LINE()) {
-  multiply16(products, low_row.x, high_row.x, activations.x, line);
-  multiply16(products, low_row.y, high_row.y, activations.y, line);
+inline void multiply32(int32_t (&sum)[4], Words2 low_row, Words2 high_row, Words2 x,
+                       const int32_t (&first)[4], int line = __builtin_LINE()) {
+  int32_t half[4];
+  multiply16(half, low_row.x, high_row.x, x.x, first, line);
+  multiply16(sum, low_row.y, high_row.y, x.y, half, line);
 }
 #endif
 

@@ -7,20 +7,18 @@ namespace gpu {
 
 // ---- quantized activations -----------------------------------------------------------------------
 
-/// What belongs to 32 quants of a row.
-struct QuantizedBlock {
-  float d;             // scale
-  float sum;           // d * (sum of the quants): what a minimum of 1 adds
-  int32_t halves;      // sums of quants 0..15 (lower 16 bits) and 16..31
-  int32_t total;       // of both
+/// What a block of 32 quants begins with. The quants behind it take the bytes of the target's Quant,
+/// 1 (CUDA) or 4 (Metal); groups of 4 lie in the order 0, 4, 1, 5, 2, 6, 3, 7, so that those which
+/// share a word of nibbles are neighbours.
+struct alignas(16) BlockHead {
+  float d;         // scale
+  int32_t total;   // sum of the quants
+  float sum;       // d * total: what a minimum of 1 adds
+  int32_t halves;  // sums of quants 0..15 (lower 16 bits) and 16..31
 };
 
-/// Rows one behind the other. Within a block groups of 4 elements lie in the order 0, 4, 1, 5, 2, 6,
-/// 3, 7, so that the groups that share a word of nibbles are neighbours. A quant takes the bytes of
-/// the target's Quant: 1 (CUDA) or 4 (Metal).
 struct QuantizedRows {
-  Global<uint8_t> quants;         // [rows][k]
-  Global<QuantizedBlock> blocks;  // [rows][k / 32]
+  Global<uint8_t> blocks;  // [rows][k / 32]
 };
 
 // ---- products with matrices ----------------------------------------------------------------------

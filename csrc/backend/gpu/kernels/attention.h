@@ -152,7 +152,7 @@ struct AttentionValues {
     const int64_t place = Tiles::number(a, tile, at.warp) * a.d + dim;
     const float out = dim < a.d ? flushed(value / sum) : 0.0f;
     if (a.out && dim < a.d) a.out[place] = out;
-    if (a.quantized.quants) quantize_block(out, at.lane, a.quantized, place / 32);
+    if (a.quantized.blocks) quantize_block(out, at.lane, a.quantized, place / 32);
   }
 
   static GPU_INLINE void find_most(GPU_CONSTANT const Arguments& a, QueryTile tile,

@@ -34,7 +34,7 @@ struct Elements {
         y = flushed(a.factor * tanh_of(a.x[i] / a.factor));
       if (a.y) a.y[i] = y;
     }
-    if (kOperation == kGeluMul && a.quantized.quants && i - at.lane < a.n)
+    if (kOperation == kGeluMul && a.quantized.blocks && i - at.lane < a.n)
       quantize_block(y, at.lane, a.quantized, i / 32);
   }
 
@@ -59,12 +59,10 @@ struct Gather {
     if (a.x) {
       a.y[to] = a.x[from];
     } else {
-      const Quant q = as_global<Quant>(a.from.quants)[from];
-      as_global<Quant>(a.to.quants)[to] = q;
-      if (i % 32 == 0) {
-        const QuantizedBlock b = a.from.blocks[from / 32];
-        a.to.blocks[to / 32] = b;
-      }
+      const Global<uint8_t> source = a.from.blocks + from / 32 * kBlockBytes;
+      const Global<uint8_t> target = a.to.blocks + to / 32 * kBlockBytes;
+      quants_of(target)[i % 32] = quants_of(source)[i % 32];
+      if (i % 32 == 0) as_global<BlockHead>(target)[0] = as_global<BlockHead>(source)[0];
     }
   }
 };
@@ -92,7 +90,9 @@ struct PackedElement {
     using Quants = typename Format::Quants;
     using Scales = typename Format::Scales;
     const int b = i / 32, in_block = i % 32;
-    const Words2 codes = Quants::codes(tile + int64_t(b) * Quants::kBytes, r, in_block % 16 / 4, table);
+    const Words row = as_global<const uint32_t>(tile + int64_t(b) * Quants::kBytes) + r;
+    const int c = in_block % 16 / 4;
+    const Words2 codes = Quants::codes(row, row + 16 * c, c, table);
     const uint32_t four = in_block < 16 ? codes.x : codes.y;
     const int q = int8_t(four >> (in_block % 4 * 8) & 255) - Quants::kOffset;
     const BlockScale s = Scales::at(tile + int64_t(k / 32) * Quants::kBytes, b, r);

@@ -6,26 +6,25 @@ namespace gemtp {
 namespace gpu {
 
 using Bytes = Global<const uint8_t>;
+using Words = Global<const uint32_t>;
 
 // ---- quants --------------------------------------------------------------------------------------
-// codes(): of row r of a tile the elements 4c .. 4c + 3 and 16 + 4c .. of a block, a byte each.
-// An element is its code, a signed byte, less kOffset.
-
-/// The word at place i of a block.
-GPU_INLINE uint32_t word(Bytes block, int i) { return as_global<const uint32_t>(block)[i]; }
+// codes(): of a row of a tile the elements 4c .. 4c + 3 and 16 + 4c .. of a block, a byte each. An
+// element is its code, a signed byte, less kOffset. `row` is where the row's first word of the block
+// lies, `group` where its word c does: 64 c bytes behind.
 
 struct ByteQuants {
   GPU_INT kBytes = 512, kOffset = 0;
-  static GPU_INLINE Words2 codes(Bytes block, int r, int c, Words4) {
-    return Words2{word(block, c * 16 + r), word(block, (c + 4) * 16 + r)};
+  static GPU_INLINE Words2 codes(Words, Words group, int, Words4) {
+    return Words2{group[0], group[64]};
   }
 };
 
 template <int kOff>
 struct Nibbles {
   GPU_INT kBytes = 256, kOffset = kOff;
-  static GPU_INLINE Words2 codes(Bytes block, int r, int c, Words4) {
-    const uint32_t both = word(block, c * 16 + r);
+  static GPU_INLINE Words2 codes(Words, Words group, int, Words4) {
+    const uint32_t both = group[0];
     return Words2{both & 0x0f0f0f0fu, both >> 4 & 0x0f0f0f0fu};
   }
 };
@@ -33,27 +32,26 @@ struct Nibbles {
 template <int kOff>
 struct Fives {
   GPU_INT kBytes = 320, kOffset = kOff;
-  static GPU_INLINE Words2 codes(Bytes block, int r, int c, Words4 table) {
-    const Words2 low = Nibbles<0>::codes(block, r, c, table);
-    const uint32_t high = word(block, 64 + r);
-    return Words2{low.x | (high >> c & 0x01010101u) << 4,
-                  low.y | (high >> (c + 4) & 0x01010101u) << 4};
+  static GPU_INLINE Words2 codes(Words row, Words group, int c, Words4 table) {
+    const Words2 low = Nibbles<0>::codes(row, group, c, table);
+    const uint32_t high = row[64] >> c;
+    return Words2{low.x | (high & 0x01010101u) << 4, low.y | (high >> 4 & 0x01010101u) << 4};
   }
 };
 
 struct Sixes {
   GPU_INT kBytes = 384, kOffset = 32;
-  static GPU_INLINE Words2 codes(Bytes block, int r, int c, Words4 table) {
-    const Words2 low = Nibbles<0>::codes(block, r, c, table);
-    return Words2{low.x | (word(block, 64 + r) >> 2 * c & 0x03030303u) << 4,
-                  low.y | (word(block, 80 + r) >> 2 * c & 0x03030303u) << 4};
+  static GPU_INLINE Words2 codes(Words row, Words group, int c, Words4 table) {
+    const Words2 low = Nibbles<0>::codes(row, group, c, table);
+    return Words2{low.x | (row[64] >> 2 * c & 0x03030303u) << 4,
+                  low.y | (row[80] >> 2 * c & 0x03030303u) << 4};
   }
 };
 
 struct TableQuants {
   GPU_INT kBytes = 256, kOffset = 0;
-  static GPU_INLINE Words2 codes(Bytes block, int r, int c, Words4 table) {
-    return look_up(word(block, c * 16 + r), table);
+  static GPU_INLINE Words2 codes(Words, Words group, int, Words4 table) {
+    return look_up(group[0], table);
   }
 };
 

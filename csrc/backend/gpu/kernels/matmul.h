@@ -80,7 +80,7 @@ GPU_INLINE void finish(GPU_CONSTANT const MatmulArguments& a, Strip s,
       y = exists ? flushed(gelu(y) * a.factor[place]) : 0.0f;
     }
     if (exists && a.y[s.matrix]) a.y[s.matrix][place] = y;
-    if (kActivation != kPlain && a.quantized.quants)
+    if (kActivation != kPlain && a.quantized.blocks)
       quantize_block(y, at.lane, a.quantized, place / 32);
   }
 }
@@ -89,23 +89,21 @@ GPU_INLINE void finish(GPU_CONSTANT const MatmulArguments& a, Strip s,
 
 /// The quantized activation rows of a panel.
 struct Columns {
-  Global<const Quant> quants;
-  Global<const QuantizedBlock> blocks;
-  int count;  // of blocks in a row
+  Bytes blocks;
+  int count;  // in a row
 };
 GPU_INLINE Columns columns_of(GPU_CONSTANT const MatmulArguments& a, Strip s) {
-  const int64_t first = int64_t(s.x_row) * (a.k / 32);
-  return Columns{as_global<const Quant>(a.x.quants) + first * 32, a.x.blocks + first, a.k / 32};
+  return Columns{a.x.blocks + int64_t(s.x_row) * (a.k / 32) * kBlockBytes, a.k / 32};
 }
 
 /// Sums of the quants of both halves of a block.
-GPU_INLINE int first_sum(QuantizedBlock x) { return int16_t(x.halves & 0xffff); }
-GPU_INLINE int second_sum(QuantizedBlock x) { return x.halves >> 16; }
+GPU_INLINE int first_sum(BlockHead x) { return int16_t(x.halves & 0xffff); }
+GPU_INLINE int second_sum(BlockHead x) { return x.halves >> 16; }
 
 /// Gives the terms of a weight row and an activation row to a sink, which puts them into a chain:
 /// acc = fused(dot, scale, acc), then, in formats with minima, the same of the minimum.
 template <class Scales, class Sink>
-GPU_INLINE void give_terms(int term, float dot, BlockScale w, QuantizedBlock x,
+GPU_INLINE void give_terms(int term, float dot, BlockScale w, BlockHead x,
                            GPU_LOCAL Sink& sink) {
   sink.add(term, 0, dot, w.scale * x.d);
   if (Scales::kMin && Scales::kGroups) {
@@ -126,37 +124,49 @@ struct LaneDots {
   static GPU_INLINE int row_of(int, int lane) { return lane; }
   static GPU_INLINE int column_of(int term, int) { return term; }
 
-  template <class Sink>
-  static GPU_INLINE void make(Tiles tiles, Words4 table, int b, Columns x, int lane,
-                              GPU_LOCAL Sink& sink) {
+  /// Where the lane's numbers begin.
+  struct Lane {
+    int r;
+    Words row;
+    Bytes scales;
+    Words4 table;
+    Columns x;
+  };
+  static GPU_INLINE Lane begin(Tiles tiles, Words4 table, Columns x, int lane) {
     const Bytes tile = lane < 16 ? tiles.first : tiles.second;
-    const Bytes block = tile + int64_t(b) * Quants::kBytes;
-    const BlockScale scale = Scales::at(tile + int64_t(x.count) * Quants::kBytes, b, lane % 16);
+    return Lane{lane % 16, as_global<const uint32_t>(tile) + lane % 16,
+                tile + int64_t(x.count) * Quants::kBytes, table, x};
+  }
+
+  template <class Sink>
+  static GPU_INLINE void make(Lane own, int b, GPU_LOCAL Sink& sink) {
+    const Words row = own.row + b * (Quants::kBytes / 4);
+    const BlockScale scale = Scales::at(own.scales, b, own.r);
     Words2 codes[4];
     GPU_UNROLL
-    for (int c = 0; c < 4; ++c) codes[c] = Quants::codes(block, lane % 16, c, table);
+    for (int c = 0; c < 4; ++c) codes[c] = Quants::codes(row, row + 16 * c, c, own.table);
     GPU_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      const int64_t at = int64_t(i) * x.count + b;
-      const QuantizedBlock xb = x.blocks[at];
-      const Quads q = load_quads(x.quants + at * 32);
+      const Bytes block = own.x.blocks + int64_t(i * own.x.count + b) * kBlockBytes;
+      const BlockHead x = as_global<const BlockHead>(block)[0];
+      const Quads q = load_quads(as_global<const Quant>(block + kHeadBytes));
       if (Scales::kGroups) {
-        Dot first = first_dot<kOffset>(first_sum(xb)), second = first_dot<kOffset>(second_sum(xb));
+        Dot first = first_dot<kOffset>(first_sum(x)), second = first_dot<kOffset>(second_sum(x));
         GPU_UNROLL
         for (int c = 0; c < 4; ++c) {
           first = dot4<kOffset>(codes[c].x, q.of[2 * c], first);
           second = dot4<kOffset>(codes[c].y, q.of[2 * c + 1], second);
         }
         const Dot dot = Dot(scale.of_group[0]) * first + Dot(scale.of_group[1]) * second;
-        give_terms<Scales>(i, float(dot), scale, xb, sink);
+        give_terms<Scales>(i, float(dot), scale, x, sink);
       } else {
-        Dot dot = kDotBase + first_dot<kOffset>(xb.total);
+        Dot dot = kDotBase + first_dot<kOffset>(x.total);
         GPU_UNROLL
         for (int c = 0; c < 4; ++c) {
           dot = dot4<kOffset>(codes[c].x, q.of[2 * c], dot);
           dot = dot4<kOffset>(codes[c].y, q.of[2 * c + 1], dot);
         }
-        give_terms<Scales>(i, float_of_dot(dot), scale, xb, sink);
+        give_terms<Scales>(i, float_of_dot(dot), scale, x, sink);
       }
     }
   }
@@ -178,59 +188,91 @@ struct TensorDots {
     return term % kOfTile / 4 * 8 + lane % 4 * 2 + term % 2;
   }
 
-  template <class Sink>
-  static GPU_INLINE void make(Tiles tiles, Words4 table, int b, Columns x, int lane,
-                              GPU_LOCAL Sink& sink) {
+  /// Where the lane's numbers begin.
+  struct Lane {
+    int g, c, count;
+    Words row[2], group[2];  // of row g of both tiles
+    Bytes scales[2];
+    Words4 table;
+    Bytes quants;  // of activation row g, the words 2 c and 2 c + 1
+    Bytes heads;   // of activation row 2 c
+  };
+  static GPU_INLINE Lane begin(Tiles tiles, Words4 table, Columns x, int lane) {
     const int g = lane / 4, c = lane % 4;
+    const Words first = as_global<const uint32_t>(tiles.first) + g;
+    const Words second = as_global<const uint32_t>(tiles.second) + g;
+    const int64_t scales = int64_t(x.count) * Quants::kBytes;
+    return Lane{g,
+                c,
+                x.count,
+                {first, second},
+                {first + 16 * c, second + 16 * c},
+                {tiles.first + scales, tiles.second + scales},
+                table,
+                x.blocks + (int64_t(g) * x.count * kBlockBytes + kHeadBytes + 8 * c),
+                x.blocks + int64_t(2 * c) * x.count * kBlockBytes};
+  }
+
+  template <class Sink>
+  static GPU_INLINE void make(Lane own, int b, GPU_LOCAL Sink& sink) {
     Words2 codes[2][2];  // of rows g and g + 8 of each tile
     BlockScale scale[2][2];
     GPU_UNROLL
     for (int i = 0; i < 4; ++i) {
-      const Bytes tile = i < 2 ? tiles.first : tiles.second;
-      const int r = g + i % 2 * 8;
-      codes[i / 2][i % 2] = Quants::codes(tile + int64_t(b) * Quants::kBytes, r, c, table);
-      scale[i / 2][i % 2] = Scales::at(tile + int64_t(x.count) * Quants::kBytes, b, r);
+      const int behind = b * (Quants::kBytes / 4) + i % 2 * 8;
+      codes[i / 2][i % 2] =
+          Quants::codes(own.row[i / 2] + behind, own.group[i / 2] + behind, own.c, own.table);
+      scale[i / 2][i % 2] = Scales::at(own.scales[i / 2], b, own.g + i % 2 * 8);
     }
     GPU_UNROLL
     for (int n = 0; n < kRows / 8; ++n) {
-      const int64_t own = int64_t(8 * n + g) * x.count + b;
-      const Words2 q = as_global<const Words2>(x.quants + own * 32)[c];
-      QuantizedBlock xb[2];
+      const int at = b + 8 * n * own.count;
+      const Words2 q = as_global<const Words2>(own.quants + int64_t(at) * kBlockBytes)[0];
+      BlockHead x[2];
       GPU_UNROLL
-      for (int i = 0; i < 2; ++i) xb[i] = x.blocks[int64_t(8 * n + 2 * c + i) * x.count + b];
+      for (int i = 0; i < 2; ++i)
+        x[i] = as_global<const BlockHead>(own.heads + int64_t(at + i * own.count) * kBlockBytes)[0];
+      int32_t first[4], second[4];
+      begin_dots(x, first, second);
       GPU_UNROLL
       for (int t = 0; t < 2; ++t) {
         float dots[4];
-        multiply(codes[t], q, scale[t], xb, dots);
+        multiply(codes[t], q, scale[t], first, second, dots);
         GPU_UNROLL
         for (int i = 0; i < 4; ++i)
-          give_terms<Scales>(t * kOfTile + n * 4 + i, dots[i], scale[t][i / 2], xb[i % 2], sink);
+          give_terms<Scales>(t * kOfTile + n * 4 + i, dots[i], scale[t][i / 2], x[i % 2], sink);
       }
+    }
+  }
+
+  // What the sums of products begin with: of both halves where these have scales of their own.
+  static GPU_INLINE void begin_dots(GPU_LOCAL const BlockHead (&x)[2],
+                                    GPU_LOCAL int32_t (&first)[4],
+                                    GPU_LOCAL int32_t (&second)[4]) {
+    GPU_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      first[i] = Scales::kGroups ? first_dot<kOffset>(first_sum(x[i % 2]))
+                                 : kDotBase + first_dot<kOffset>(x[i % 2].total);
+      second[i] = Scales::kGroups ? first_dot<kOffset>(second_sum(x[i % 2])) : 0;
     }
   }
 
   static GPU_INLINE void multiply(GPU_LOCAL const Words2 (&codes)[2], Words2 q,
                                   GPU_LOCAL const BlockScale (&scale)[2],
-                                  GPU_LOCAL const QuantizedBlock (&x)[2],
+                                  GPU_LOCAL const int32_t (&first)[4],
+                                  GPU_LOCAL const int32_t (&second)[4],
                                   GPU_LOCAL float (&dots)[4]) {
-    int32_t first[4], second[4];
+    int32_t sum[4], other[4];
     if (Scales::kGroups) {
-      GPU_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        first[i] = first_dot<kOffset>(first_sum(x[i % 2]));
-        second[i] = first_dot<kOffset>(second_sum(x[i % 2]));
-      }
-      multiply16(first, codes[0].x, codes[1].x, q.x);
-      multiply16(second, codes[0].y, codes[1].y, q.y);
+      multiply16(sum, codes[0].x, codes[1].x, q.x, first);
+      multiply16(other, codes[0].y, codes[1].y, q.y, second);
       GPU_UNROLL
       for (int i = 0; i < 4; ++i)
-        dots[i] = float(scale[i / 2].of_group[0] * first[i] + scale[i / 2].of_group[1] * second[i]);
+        dots[i] = float(scale[i / 2].of_group[0] * sum[i] + scale[i / 2].of_group[1] * other[i]);
     } else {
+      multiply32(sum, codes[0], codes[1], q, first);
       GPU_UNROLL
-      for (int i = 0; i < 4; ++i) first[i] = kDotBase + first_dot<kOffset>(x[i % 2].total);
-      multiply32(first, codes[0], codes[1], q);
-      GPU_UNROLL
-      for (int i = 0; i < 4; ++i) dots[i] = float_of_dot(first[i]);
+      for (int i = 0; i < 4; ++i) dots[i] = float_of_dot(sum[i]);
     }
   }
 };
@@ -279,11 +321,13 @@ struct SplitMatmul {
     const Strip s = find_strip(a, at.block, at.row, Dots::kRows);
     if (s.columns <= 0) return;
     const Columns x = columns_of(a, s);
+    const typename Dots::Lane own = begin(a, s, x, s.matrix, at.lane);
+    const typename Dots::Lane up = begin(a, s, x, kMatrices == 2 ? 1 : s.matrix, at.lane);
     float acc[kChains];
     for (int i = 0; i < kChains; ++i) acc[i] = 0;
     for (int first = 0; first < x.count; first += kWindow) {
       const int left = x.count - first, n = left < kWindow ? left : kWindow;
-      make_window(a, s, x, first, n, memory, at);
+      make_window(own, up, first, n, memory, at);
       barrier();
       add_window(n, memory, at, acc);
       barrier();
@@ -299,28 +343,40 @@ struct SplitMatmul {
     finish<kActivation, Dots::kRows>(a, s, memory.results, at, kWarps);
   }
 
-  static GPU_INLINE void make_window(GPU_CONSTANT const Arguments& a, Strip s, Columns x, int first,
+  static GPU_INLINE typename Dots::Lane begin(GPU_CONSTANT const Arguments& a, Strip s, Columns x,
+                                              int matrix, int lane) {
+    return Dots::begin(tiles_of(a, s, matrix), a.matrix[matrix].table, x, lane);
+  }
+
+  // Whole windows without a branch, so that the loads of all their blocks can be on their way.
+  static GPU_INLINE void make_window(typename Dots::Lane own, typename Dots::Lane up, int first,
                                      int n, GPU_SHARED Memory& memory, Place at) {
-    GPU_UNROLL
-    for (int i = 0; i < kWindow; i += kWarps) {
-      if (i + at.warp >= n) break;
-      const int place = (i + at.warp) * (kKinds * kTerms * 32) + at.lane, b = first + i + at.warp;
+    if (n == kWindow) {
       GPU_UNROLL
-      for (int j = 0; j < kMatrices; ++j) {
-        SharedTerms<kSize, kTerms> sink = {memory.terms, place + j * Dots::kTerms * 32};
-        const int matrix = kMatrices == 2 ? j : s.matrix;
-        Dots::make(tiles_of(a, s, matrix), a.matrix[matrix].table, b, x, at.lane, sink);
-      }
+      for (int i = 0; i < kWindow; i += kWarps) make_block(own, up, first, i + at.warp, memory, at);
+    } else {
+      for (int i = at.warp; i < n; i += kWarps) make_block(own, up, first, i, memory, at);
+    }
+  }
+
+  static GPU_INLINE void make_block(typename Dots::Lane own, typename Dots::Lane up, int first,
+                                    int i, GPU_SHARED Memory& memory, Place at) {
+    const int place = i * kKinds * kTerms * 32 + at.lane;
+    SharedTerms<kSize, kTerms> sink = {memory.terms, place};
+    Dots::make(own, first + i, sink);
+    if (kMatrices == 2) {
+      SharedTerms<kSize, kTerms> behind = {memory.terms, place + Dots::kTerms * 32};
+      Dots::make(up, first + i, behind);
     }
   }
 
   static GPU_INLINE void add_window(int n, GPU_SHARED Memory& memory, Place at,
                                     GPU_LOCAL float (&acc)[kChains]) {
-    GPU_UNROLL
-    for (int i = 0; i < kChains; ++i) {
-      const int term = at.warp + i * kWarps;
-      if (term >= kTerms) break;
-      for (int b = 0; b < n; ++b) {
+    for (int b = 0; b < n; ++b) {
+      GPU_UNROLL
+      for (int i = 0; i < kChains; ++i) {
+        const int term = at.warp + i * kWarps;
+        if (kTerms % kWarps != 0 && term >= kTerms) break;
         GPU_UNROLL
         for (int kind = 0; kind < kKinds; ++kind) {
           const Term t = memory.terms[((b * kKinds + kind) * kTerms + term) * 32 + at.lane];
@@ -355,12 +411,12 @@ struct ManyRowsMatmul {
     const Strip s = find_strip(a, strip, at.row, Dots::kRows);
     if (s.columns <= 0) return;
     const Columns x = columns_of(a, s);
-    const Tiles tiles = tiles_of(a, s, s.matrix);
-    const Words4 table = a.matrix[s.matrix].table;
+    const typename Dots::Lane own =
+        Dots::begin(tiles_of(a, s, s.matrix), a.matrix[s.matrix].table, x, at.lane);
     OwnChains<Dots::kTerms> chains;
     GPU_UNROLL
     for (int t = 0; t < Dots::kTerms; ++t) chains.acc[t] = 0;
-    for (int b = 0; b < x.count; ++b) Dots::make(tiles, table, b, x, at.lane, chains);
+    for (int b = 0; b < x.count; ++b) Dots::make(own, b, chains);
     const int width = a.matrix[s.matrix].rows;
     GPU_UNROLL
     for (int t = 0; t < Dots::kTerms; ++t) {

@@ -4,6 +4,12 @@
 namespace gemtp {
 namespace gpu {
 
+GPU_INT kHeadBytes = 16, kBlockBytes = kHeadBytes + 32 * int(sizeof(Quant));
+
+GPU_INLINE Global<Quant> quants_of(Global<uint8_t> block) {
+  return as_global<Quant>(block + kHeadBytes);
+}
+
 /// The largest of all lanes' values, none of which is NaN, in every lane.
 GPU_INLINE float warp_max(float x, int lane) {
   for (int i = 16; i > 0; i /= 2) {
@@ -24,13 +30,14 @@ GPU_INLINE void quantize_block(float x, int lane, QuantizedRows to, int64_t bloc
   const int q = int(nearest(scaled > -127.0f ? scaled : -127.0f));
 
   const int group = lane / 4, place = (group < 4 ? 2 * group : 2 * group - 7) * 4 + lane % 4;
-  as_global<Quant>(to.quants)[block * 32 + place] = as_quant(q);
+  const Global<uint8_t> own = to.blocks + block * kBlockBytes;
+  quants_of(own)[place] = as_quant(q);
   int sum = q;  // of its half
   for (int i = 8; i > 0; i /= 2) sum += shuffle_xor(sum, lane, i);
   const int other = shuffle_xor(sum, lane, 16);
   if (lane == 0) {
     const int halves = int(uint32_t(other) << 16 | (uint32_t(sum) & 0xffffu));
-    to.blocks[block] = QuantizedBlock{d, d * float(sum + other), halves, sum + other};
+    as_global<BlockHead>(own)[0] = BlockHead{d, sum + other, d * float(sum + other), halves};
   }
 }
 

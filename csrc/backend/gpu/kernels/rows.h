@@ -81,7 +81,7 @@ struct Norm {
       float v = exists ? sum[i] : 0.0f;
       if (exists && out.weight) v = flushed(flushed((v * inv) * out.weight[i]) * out.scale);
       if (exists && out.y) out.y[row + i] = v;
-      if (out.quantized.quants) quantize_block(v, at.lane, out.quantized, (row + first) / 32);
+      if (out.quantized.blocks) quantize_block(v, at.lane, out.quantized, (row + first) / 32);
     }
   }
 };

@@ -12,7 +12,7 @@
 #define GPU_FLOAT static constexpr constant float
 #define GPU_UNROLL _Pragma("unroll")
 #define GPU_KERNEL(name, ...)                                                                 \
-  kernel void name(constant __VA_ARGS__::Arguments& arguments [[buffer(0)]],                  \
+  kernel void gemtp_##name(constant __VA_ARGS__::Arguments& arguments [[buffer(0)]],                  \
                    uint3 grid [[threadgroup_position_in_grid]],                               \
                    uint index [[thread_index_in_threadgroup]],                                \
                    uint warp [[simdgroup_index_in_threadgroup]],                              \
