@@ -308,7 +308,7 @@ struct SplitMatmul {
   GPU_INT kTerms = kMatrices * Dots::kTerms;              // of a lane and a block of K
   GPU_INT kKinds = Format::Scales::kMin ? 2 : 1;          // products; minima
   GPU_INT kWindow = kTerms <= 2 ? 32 : 64 / kTerms;       // blocks
-  GPU_INT kWarps = kWindow < 8 ? kWindow : 8;
+  GPU_INT kWarps = kWindow > 8 ? 8 : kWindow / 2;
   GPU_INT kThreads = kWarps * 32;
   GPU_INT kChains = (kTerms + kWarps - 1) / kWarps;       // of a lane
   GPU_INT kSize = kWindow * kKinds * kTerms * 32;
