@@ -43,7 +43,7 @@ struct EngineOptions {
   void check() const;
 };
 
-/// "0.1.0"
+/// "0.2.0"
 const char* version();
 /// What compiled this build, e.g. "GCC 12.2.0".
 const char* compiler();

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <numeric>
 
-#include "base/numeric.h"
+#include "backend/cpu/scalar_math.h"
 
 namespace gemtp {
 namespace {
@@ -81,7 +81,8 @@ void attention_block(const Config& c, const LayerConfig& l, const LayerWeights& 
 }
 
 // Scores [experts] of one row -> the experts used, best first (of equal ones the first), and their
-// weights: softmax over all, the top k renormalised, times the per-expert scale.
+// weights: softmax over all, the top k renormalised, times the per-expert scale. In floats, by the
+// kernels' exp; odds are added in the order of rank.
 void route(const Config& c, const ExpertWeights& w, const float* scores, int32_t* chosen,
            float* weight) {
   int64_t n = 0;
@@ -92,13 +93,13 @@ void route(const Config& c, const ExpertWeights& w, const float* scores, int32_t
     chosen[at] = e;
   }
   // The softmax's own denominator cancels in the renormalisation.
-  const auto odds = [&](int64_t i) {
-    return portable_exp(static_cast<double>(scores[chosen[i]]) - scores[chosen[0]]);
-  };
-  double total = 0;
-  for (int64_t i = 0; i < n; ++i) total += odds(i);
+  float total = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    weight[i] = gemtp_exp(scores[chosen[i]] - scores[chosen[0]]);
+    total += weight[i];
+  }
   for (int64_t i = 0; i < n; ++i)
-    weight[i] = static_cast<float>(odds(i) / total) * w.per_expert_scale[chosen[i]];
+    weight[i] = gemtp_flush(weight[i] / total * w.per_expert_scale[chosen[i]]);
 }
 
 // Groups the slots of m rows by expert, so that each expert's weights are read once.

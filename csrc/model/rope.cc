@@ -1,9 +1,16 @@
 #include "model/rope.h"
 
+#include "backend/cpu/scalar_math.h"
 #include "base/error.h"
 #include "base/numeric.h"
 
 namespace gemtp {
+namespace {
+
+// As the kernels' operands are.
+float flushed(double x) { return gemtp_flush(static_cast<float>(x)); }
+
+}  // namespace
 
 Rope::Rope(double base, int64_t head_dim, const std::vector<float>& factors) {
   const int64_t half = head_dim / 2;
@@ -24,8 +31,8 @@ RopeRows Rope::rows(const int64_t* positions, int64_t m) {
     for (size_t i = 0; i < half; ++i) {
       double s, c;
       portable_sincos(position * frequency_[i], &s, &c);
-      cos_[r * half + i] = static_cast<float>(c);
-      sin_[r * half + i] = static_cast<float>(s);
+      cos_[r * half + i] = flushed(c);
+      sin_[r * half + i] = flushed(s);
     }
   }
   return {cos_.data(), sin_.data(), static_cast<int64_t>(half)};
