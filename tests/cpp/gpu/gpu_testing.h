@@ -94,9 +94,8 @@ struct HostQuantized {
 
   /// With room for more rows behind them.
   QuantizedRows upload(Device& device, int64_t room = 0) const {
-    QuantizedRows rows;
-    rows.blocks = device.allocate<uint8_t>((count + room) * block_bytes());
-    device.write(rows.blocks, bytes.data(), static_cast<int64_t>(bytes.size()));
+    const QuantizedRows rows = device.allocate<uint8_t>((count + room) * block_bytes());
+    device.write(rows, bytes.data(), static_cast<int64_t>(bytes.size()));
     return rows;
   }
 };
@@ -132,9 +131,9 @@ inline HostQuantized quantized(const Activations& x) {
 struct QuantizedResult {
   QuantizedRows rows;
   QuantizedResult(Device& device, int64_t blocks)
-      : rows{device.allocate<uint8_t>(blocks * HostQuantized::block_bytes())} {}
+      : rows(device.allocate<uint8_t>(blocks * HostQuantized::block_bytes())) {}
   bool equals(const Device& device, const HostQuantized& expected) const {
-    auto got = device.download(rows.blocks, static_cast<int64_t>(expected.bytes.size()));
+    auto got = device.download(rows, static_cast<int64_t>(expected.bytes.size()));
     for (int64_t b = 0; b < expected.count; ++b) {  // which NaN a sum is does not matter
       uint8_t* at = got.data() + b * HostQuantized::block_bytes();
       BlockHead head, other;

@@ -13,7 +13,7 @@
 #define GPU_INLINE inline
 #define GPU_SHARED    // where a reference points: to the block's memory,
 #define GPU_LOCAL     // the thread's own,
-#define GPU_CONSTANT  // the kernel's arguments
+#define GPU_CONSTANT const  // the kernel's arguments
 #define GPU_INT static constexpr int
 #define GPU_FLOAT static constexpr float
 #define GPU_UNROLL

@@ -17,9 +17,8 @@ struct alignas(16) BlockHead {
   int32_t halves;  // sums of quants 0..15 (lower 16 bits) and 16..31
 };
 
-struct QuantizedRows {
-  Global<uint8_t> blocks;  // [rows][k / 32]
-};
+/// Blocks, [rows][k / 32].
+using QuantizedRows = Global<uint8_t>;
 
 // ---- products with matrices ----------------------------------------------------------------------
 

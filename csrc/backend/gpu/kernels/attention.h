@@ -19,7 +19,7 @@ struct QueryTile {
 
 template <int kQueries>
 struct QueryTiles {
-  static GPU_INLINE QueryTile find(GPU_CONSTANT const AttentionArguments& a, Place at) {
+  static GPU_INLINE QueryTile find(GPU_CONSTANT AttentionArguments& a, Place at) {
     QueryTile t;
     t.group = a.heads / a.kv_heads;
     const int n = a.m * t.group, tiles = (n + kQueries - 1) / kQueries;
@@ -36,11 +36,11 @@ struct QueryTiles {
     t.base = t.begin / kScorePositions * kScorePositions;
     return t;
   }
-  static GPU_INLINE Span span(GPU_CONSTANT const AttentionArguments& a, QueryTile t, int i) {
+  static GPU_INLINE Span span(GPU_CONSTANT AttentionArguments& a, QueryTile t, int i) {
     return a.spans[(t.first + i) / t.group];
   }
   /// The query's number among the m * heads of all rows.
-  static GPU_INLINE int64_t number(GPU_CONSTANT const AttentionArguments& a, QueryTile t, int i) {
+  static GPU_INLINE int64_t number(GPU_CONSTANT AttentionArguments& a, QueryTile t, int i) {
     const int query = t.first + i;
     return int64_t(query / t.group) * a.heads + t.kv_head * t.group + query % t.group;
   }
@@ -57,7 +57,7 @@ struct AttentionScores {
     SharedArray<float, kWarps * kQueries> maxima;
   };
 
-  static GPU_INLINE void run(GPU_CONSTANT const Arguments& a, GPU_SHARED Memory& memory, Place at) {
+  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory& memory, Place at) {
     const QueryTile tile = Tiles::find(a, at);
     const int block = tile.base + at.block * kScorePositions;
     if (block >= tile.end) return;
@@ -86,7 +86,7 @@ struct AttentionScores {
     put(a, tile, t, s, memory, at);
   }
 
-  static GPU_INLINE void put(GPU_CONSTANT const Arguments& a, QueryTile tile, int t,
+  static GPU_INLINE void put(GPU_CONSTANT Arguments& a, QueryTile tile, int t,
                              GPU_LOCAL const float (&s)[kQueries], GPU_SHARED Memory& memory,
                              Place at) {
     GPU_UNROLL
@@ -128,7 +128,7 @@ struct AttentionValues {
     SharedArray<float, kWarps * kQueries> sums;               // [warps][queries] of a part
   };
 
-  static GPU_INLINE void run(GPU_CONSTANT const Arguments& a, GPU_SHARED Memory& memory, Place at) {
+  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory& memory, Place at) {
     const QueryTile tile = Tiles::find(a, at);
     find_most(a, tile, memory, at);
     barrier();
@@ -152,10 +152,10 @@ struct AttentionValues {
     const int64_t place = Tiles::number(a, tile, at.warp) * a.d + dim;
     const float out = dim < a.d ? flushed(value / sum) : 0.0f;
     if (a.out && dim < a.d) a.out[place] = out;
-    if (a.quantized.blocks) quantize_block(out, at.lane, a.quantized, place / 32);
+    if (a.quantized) quantize_block(out, at.lane, a.quantized, place / 32);
   }
 
-  static GPU_INLINE void find_most(GPU_CONSTANT const Arguments& a, QueryTile tile,
+  static GPU_INLINE void find_most(GPU_CONSTANT Arguments& a, QueryTile tile,
                                    GPU_SHARED Memory& memory, Place at) {
     for (int i = at.warp; i < tile.count; i += kWarps) {
       const Global<const float> maxima =
@@ -168,7 +168,7 @@ struct AttentionValues {
     }
   }
 
-  static GPU_INLINE void add_part(GPU_CONSTANT const Arguments& a, QueryTile tile, int part,
+  static GPU_INLINE void add_part(GPU_CONSTANT Arguments& a, QueryTile tile, int part,
                                   GPU_SHARED Memory& memory, Place at) {
     const int begin = part * kPart > tile.begin ? part * kPart : tile.begin;
     const int end = part * kPart + kPart < tile.end ? part * kPart + kPart : tile.end;
@@ -189,7 +189,7 @@ struct AttentionValues {
   }
 
   // Weights of positions t .. t + 31, 0 outside of a query's span. Whether all spans hold all.
-  static GPU_INLINE bool make_weights(GPU_CONSTANT const Arguments& a, QueryTile tile, int t,
+  static GPU_INLINE bool make_weights(GPU_CONSTANT Arguments& a, QueryTile tile, int t,
                                       GPU_SHARED Memory& memory, Place at,
                                       GPU_LOCAL float (&lanes)[kQueries]) {
     bool whole = true;
@@ -214,7 +214,7 @@ struct AttentionValues {
     return whole;
   }
 
-  static GPU_INLINE void add_values(GPU_CONSTANT const Arguments& a, QueryTile tile, int from,
+  static GPU_INLINE void add_values(GPU_CONSTANT Arguments& a, QueryTile tile, int from,
                                     int to, bool whole, GPU_SHARED Memory& memory, Place at,
                                     GPU_LOCAL float (&acc)[kQueries]) {
     const int dim = at.block * 32 + at.lane;
@@ -234,7 +234,7 @@ struct AttentionValues {
     }
   }
 
-  static GPU_INLINE bool holds(GPU_CONSTANT const Arguments& a, QueryTile tile, int i, int t) {
+  static GPU_INLINE bool holds(GPU_CONSTANT Arguments& a, QueryTile tile, int i, int t) {
     if (i >= tile.count) return false;
     const Span span = Tiles::span(a, tile, i);
     return t >= span.first && t <= span.last;

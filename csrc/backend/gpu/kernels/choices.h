@@ -44,7 +44,7 @@ struct HeadSoftcap {
   using Arguments = HeadArguments;
   GPU_INT kThreads = 256;
   using Memory = BlockBest<kThreads>::Memory;
-  static GPU_INLINE void run(GPU_CONSTANT const Arguments& a, GPU_SHARED Memory& memory, Place at) {
+  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory& memory, Place at) {
     const int size = (a.n + a.parts - 1) / a.parts, begin = at.block * size;
     const int end = begin + size < a.n ? begin + size : a.n;
     const Global<float> row = a.logits + int64_t(at.row) * a.n;
@@ -67,7 +67,7 @@ struct BestOfParts {
   using Arguments = HeadArguments;
   GPU_INT kThreads = 32;
   using Memory = NoMemory;
-  static GPU_INLINE void run(GPU_CONSTANT const Arguments& a, GPU_SHARED Memory&, Place at) {
+  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory&, Place at) {
     Best best = {0x7fffffff, -infinity()};
     for (int i = at.lane; i < a.parts; i += 32) {
       const Best other = a.part_best[at.row * a.parts + i];
@@ -85,7 +85,7 @@ struct TopClusters {
   struct Memory {
     SharedArray<float, kThreads> scores;
   };
-  static GPU_INLINE void run(GPU_CONSTANT const Arguments& a, GPU_SHARED Memory& memory, Place at) {
+  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory& memory, Place at) {
     const int i = at.block * kThreads + at.index;
     const float own = i < a.n ? a.scores[i] : 0.0f;
     int before = 0;
@@ -108,7 +108,7 @@ struct SortCandidates {
   using Arguments = CandidatesArguments;
   using Memory = NoMemory;
   GPU_INT kThreads = 256;
-  static GPU_INLINE void run(GPU_CONSTANT const Arguments& a, GPU_SHARED Memory&, Place at) {
+  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory&, Place at) {
     const int i = at.block * kThreads + at.index;
     if (i >= a.top * a.per_cluster) return;
     const MatrixRows own = a.chosen[i / a.per_cluster];
@@ -145,7 +145,7 @@ struct Route {
     SharedArray<int32_t, kThreads> slots, lists;  // of the experts of a piece: slots, in use or not
   };
 
-  static GPU_INLINE void run(GPU_CONSTANT const Arguments& a, GPU_SHARED Memory& memory, Place at) {
+  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory& memory, Place at) {
     for (int row = at.warp; row < a.m; row += kThreads / 32) choose(a, row, at.lane);
     barrier();
     int place = 0, list = 0;  // where the next expert's slots and entry go
@@ -181,7 +181,7 @@ struct Route {
 
   // The experts of a row, best first (of equal ones the first), and their weights: softmax over all,
   // those used renormalised, times the expert's scale.
-  static GPU_INLINE void choose(GPU_CONSTANT const Arguments& a, int row, int lane) {
+  static GPU_INLINE void choose(GPU_CONSTANT Arguments& a, int row, int lane) {
     const Global<const float> scores = a.scores + int64_t(row) * a.experts;
     Best last = {-1, infinity()};
     float best = 0, total = 0;

@@ -17,7 +17,7 @@ struct Elements {
   using Memory = NoMemory;
   GPU_INT kThreads = 256;
 
-  static GPU_INLINE void run(GPU_CONSTANT const Arguments& a, GPU_SHARED Memory&, Place at) {
+  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory&, Place at) {
     const int64_t i = int64_t(at.block) * kThreads + at.index;
     const bool exists = i < a.n;
     float y = 0;
@@ -34,7 +34,7 @@ struct Elements {
         y = flushed(a.factor * tanh_of(a.x[i] / a.factor));
       if (a.y) a.y[i] = y;
     }
-    if (kOperation == kGeluMul && a.quantized.blocks && i - at.lane < a.n)
+    if (kOperation == kGeluMul && a.quantized && i - at.lane < a.n)
       quantize_block(y, at.lane, a.quantized, i / 32);
   }
 
@@ -52,15 +52,15 @@ struct Gather {
   using Arguments = GatherArguments;
   using Memory = NoMemory;
   GPU_INT kThreads = 256;
-  static GPU_INLINE void run(GPU_CONSTANT const Arguments& a, GPU_SHARED Memory&, Place at) {
+  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory&, Place at) {
     const int i = at.block * kThreads + at.index;
     if (i >= a.n) return;
     const int64_t from = int64_t(a.rows[at.row]) * a.n + i, to = int64_t(at.row) * a.n + i;
     if (a.x) {
       a.y[to] = a.x[from];
     } else {
-      const Global<uint8_t> source = a.from.blocks + from / 32 * kBlockBytes;
-      const Global<uint8_t> target = a.to.blocks + to / 32 * kBlockBytes;
+      const Global<uint8_t> source = a.from + from / 32 * kBlockBytes;
+      const Global<uint8_t> target = a.to + to / 32 * kBlockBytes;
       quants_of(target)[i % 32] = quants_of(source)[i % 32];
       if (i % 32 == 0) as_global<BlockHead>(target)[0] = as_global<BlockHead>(source)[0];
     }
@@ -71,7 +71,7 @@ struct WeightedSum {
   using Arguments = WeightedSumArguments;
   using Memory = NoMemory;
   GPU_INT kThreads = 256;
-  static GPU_INLINE void run(GPU_CONSTANT const Arguments& a, GPU_SHARED Memory&, Place at) {
+  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory&, Place at) {
     const int i = at.block * kThreads + at.index;
     if (i >= a.n) return;
     float sum = 0;
@@ -113,7 +113,7 @@ struct Embed {
   using Arguments = EmbedArguments;
   using Memory = NoMemory;
   GPU_INT kThreads = 256;
-  static GPU_INLINE void run(GPU_CONSTANT const Arguments& a, GPU_SHARED Memory&, Place at) {
+  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory&, Place at) {
     const int i = at.block * kThreads + at.index, row = a.ids[at.row];
     if (i >= a.k) return;
     const Bytes tile = a.matrix.tiles + row / 16 * a.matrix.tile_bytes;

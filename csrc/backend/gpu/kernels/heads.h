@@ -33,7 +33,7 @@ struct Heads {
     SharedArray<float, kMost> head;  // normed
   };
 
-  static GPU_INLINE void run(GPU_CONSTANT const Arguments& a, GPU_SHARED Memory& memory, Place at) {
+  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory& memory, Place at) {
     const bool is_q = at.block < a.heads, is_k = !is_q && at.block < a.heads + a.kv_heads;
     const int head = is_q   ? at.block
                      : is_k ? at.block - a.heads
@@ -57,7 +57,7 @@ struct Heads {
     }
   }
 
-  static GPU_INLINE float rotated(GPU_CONSTANT const Arguments& a, GPU_SHARED Memory& memory, int i,
+  static GPU_INLINE float rotated(GPU_CONSTANT Arguments& a, GPU_SHARED Memory& memory, int i,
                                   int row) {
     const int half_d = a.d / 2, pair = i < half_d ? i : i - half_d;
     const float c = a.cos[int64_t(row) * half_d + pair], s = a.sin[int64_t(row) * half_d + pair];
@@ -66,7 +66,7 @@ struct Heads {
   }
 
   // Element i of the key or the value in a slot.
-  static GPU_INLINE void put(GPU_CONSTANT const Arguments& a, bool key, int head, int slot, int i,
+  static GPU_INLINE void put(GPU_CONSTANT Arguments& a, bool key, int head, int slot, int i,
                              float v) {
     if (key)
       Kv::store(a.kv.keys + head * a.kv.key_bytes, (slot / 16 * int64_t(a.d) + i) * 16 + slot % 16,

@@ -17,7 +17,7 @@ struct Strip {
   int x_row, y_row, columns;  // activation rows: the first, that of its results, how many
 };
 
-GPU_INLINE Strip find_strip(GPU_CONSTANT const MatmulArguments& a, int strip, int panel,
+GPU_INLINE Strip find_strip(GPU_CONSTANT MatmulArguments& a, int strip, int panel,
                             int panel_rows) {
   Strip s;
   s.matrix = 0;
@@ -55,7 +55,7 @@ GPU_INLINE Strip find_strip(GPU_CONSTANT const MatmulArguments& a, int strip, in
 struct Tiles {
   Bytes first, second;
 };
-GPU_INLINE Tiles tiles_of(GPU_CONSTANT const MatmulArguments& a, Strip s, int matrix) {
+GPU_INLINE Tiles tiles_of(GPU_CONSTANT MatmulArguments& a, Strip s, int matrix) {
   return Tiles{a.matrix[matrix].tiles + s.first, a.matrix[matrix].tiles + s.second};
 }
 
@@ -66,7 +66,7 @@ GPU_INLINE float scaled(float sum, float scale) { return flushed(flushed(sum) * 
 
 /// Results of a strip lie in `results`, [matrices][kRows][32]: a warp takes a column, a lane a row.
 template <int kActivation, int kRows, int kSize>
-GPU_INLINE void finish(GPU_CONSTANT const MatmulArguments& a, Strip s,
+GPU_INLINE void finish(GPU_CONSTANT MatmulArguments& a, Strip s,
                        GPU_SHARED SharedArray<float, kSize>& results, Place at, int warps) {
   const int width = a.matrix[s.matrix].rows;
   for (int i = at.warp; i < s.columns; i += warps) {
@@ -80,7 +80,7 @@ GPU_INLINE void finish(GPU_CONSTANT const MatmulArguments& a, Strip s,
       y = exists ? flushed(gelu(y) * a.factor[place]) : 0.0f;
     }
     if (exists && a.y[s.matrix]) a.y[s.matrix][place] = y;
-    if (kActivation != kPlain && a.quantized.blocks)
+    if (kActivation != kPlain && a.quantized)
       quantize_block(y, at.lane, a.quantized, place / 32);
   }
 }
@@ -92,8 +92,8 @@ struct Columns {
   Bytes blocks;
   int count;  // in a row
 };
-GPU_INLINE Columns columns_of(GPU_CONSTANT const MatmulArguments& a, Strip s) {
-  return Columns{a.x.blocks + int64_t(s.x_row) * (a.k / 32) * kBlockBytes, a.k / 32};
+GPU_INLINE Columns columns_of(GPU_CONSTANT MatmulArguments& a, Strip s) {
+  return Columns{a.x + int64_t(s.x_row) * (a.k / 32) * kBlockBytes, a.k / 32};
 }
 
 /// Sums of the quants of both halves of a block.
@@ -317,7 +317,7 @@ struct SplitMatmul {
     SharedArray<float, kMatrices * Dots::kRows * 32> results;
   };
 
-  static GPU_INLINE void run(GPU_CONSTANT const Arguments& a, GPU_SHARED Memory& memory, Place at) {
+  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory& memory, Place at) {
     const Strip s = find_strip(a, at.block, at.row, Dots::kRows);
     if (s.columns <= 0) return;
     const Columns x = columns_of(a, s);
@@ -343,7 +343,7 @@ struct SplitMatmul {
     finish<kActivation, Dots::kRows>(a, s, memory.results, at, kWarps);
   }
 
-  static GPU_INLINE typename Dots::Lane begin(GPU_CONSTANT const Arguments& a, Strip s, Columns x,
+  static GPU_INLINE typename Dots::Lane begin(GPU_CONSTANT Arguments& a, Strip s, Columns x,
                                               int matrix, int lane) {
     return Dots::begin(tiles_of(a, s, matrix), a.matrix[matrix].table, x, lane);
   }
@@ -405,7 +405,7 @@ struct ManyRowsMatmul {
     SharedArray<float, 1> none;
   };
 
-  static GPU_INLINE void run(GPU_CONSTANT const Arguments& a, GPU_SHARED Memory&, Place at) {
+  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory&, Place at) {
     const int strip = at.block * kWarps + at.warp;
     if (strip >= a.strips) return;
     const Strip s = find_strip(a, strip, at.row, Dots::kRows);
@@ -457,7 +457,7 @@ struct FloatMatmul {
     SharedArray<float, kTerms * 32> results;
   };
 
-  static GPU_INLINE void run(GPU_CONSTANT const Arguments& a, GPU_SHARED Memory& memory, Place at) {
+  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory& memory, Place at) {
     const Strip s = find_strip(a, at.block, at.row, kRows);
     if (s.columns <= 0) return;
     const Global<const float> x = a.x_float + int64_t(s.x_row) * a.k;
@@ -490,7 +490,7 @@ struct FloatMatmul {
     finish<kActivation, kRows>(a, s, memory.results, at, kWarps);
   }
 
-  static GPU_INLINE void sum_part(GPU_CONSTANT const Arguments& a, Strip s, int matrix,
+  static GPU_INLINE void sum_part(GPU_CONSTANT Arguments& a, Strip s, int matrix,
                                   Global<const float> x, int part, GPU_SHARED Memory& memory,
                                   int place, int lane) {
     const Tiles tiles = tiles_of(a, s, matrix);

@@ -30,7 +30,7 @@ GPU_INLINE void quantize_block(float x, int lane, QuantizedRows to, int64_t bloc
   const int q = int(nearest(scaled > -127.0f ? scaled : -127.0f));
 
   const int group = lane / 4, place = (group < 4 ? 2 * group : 2 * group - 7) * 4 + lane % 4;
-  const Global<uint8_t> own = to.blocks + block * kBlockBytes;
+  const Global<uint8_t> own = to + block * kBlockBytes;
   quants_of(own)[place] = as_quant(q);
   int sum = q;  // of its half
   for (int i = 8; i > 0; i /= 2) sum += shuffle_xor(sum, lane, i);

@@ -43,7 +43,7 @@ struct Norm {
   GPU_INT kThreads = 256, kWarps = kThreads / 32;
   using Memory = RowNorm<kThreads>::Memory;
 
-  static GPU_INLINE void run(GPU_CONSTANT const Arguments& a, GPU_SHARED Memory& memory, Place at) {
+  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory& memory, Place at) {
     const int64_t row = int64_t(at.block) * a.n;
     const Global<const float> residual = a.residual + row;
     Global<const float> sum = residual;
@@ -72,7 +72,7 @@ struct Norm {
       if (a.output[i].wanted) give(a, a.output[i], sum, inv, at);
   }
 
-  static GPU_INLINE void give(GPU_CONSTANT const Arguments& a, NormOutput out,
+  static GPU_INLINE void give(GPU_CONSTANT Arguments& a, GPU_CONSTANT NormOutput& out,
                               Global<const float> sum, float inv, Place at) {
     const int64_t row = int64_t(at.block) * a.n;
     for (int first = at.warp * 32; first < a.n; first += kWarps * 32) {
@@ -81,7 +81,7 @@ struct Norm {
       float v = exists ? sum[i] : 0.0f;
       if (exists && out.weight) v = flushed(flushed((v * inv) * out.weight[i]) * out.scale);
       if (exists && out.y) out.y[row + i] = v;
-      if (out.quantized.blocks) quantize_block(v, at.lane, out.quantized, (row + first) / 32);
+      if (out.quantized) quantize_block(v, at.lane, out.quantized, (row + first) / 32);
     }
   }
 };
@@ -93,7 +93,7 @@ struct Quantize {
   struct Memory {
     SharedArray<float, 1> none;
   };
-  static GPU_INLINE void run(GPU_CONSTANT const Arguments& a, GPU_SHARED Memory&, Place at) {
+  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory&, Place at) {
     const int64_t block = int64_t(at.block) * (kThreads / 32) + at.warp;
     if (block < a.n / 32) quantize_block(a.x[block * 32 + at.lane], at.lane, a.quantized, block);
   }

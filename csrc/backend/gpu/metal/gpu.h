@@ -71,7 +71,7 @@ GPU_INLINE T shuffle_xor(T value, int, int mask) {
 
 /// The table's values, 4 bytes a word, of 4 + 4 nibbles.
 GPU_INLINE Words2 look_up(uint32_t nibbles, Words4 table) {
-  Words2 out = Words2(0, 0);
+  Words2 out = Words2{0, 0};
   for (int i = 0; i < 32; i += 8) {
     const uint32_t low = nibbles >> i & 15, high = nibbles >> (i + 4) & 15;
     out.x |= (table[low / 4] >> (low % 4 * 8) & 255) << i;
