@@ -94,9 +94,9 @@ struct HostQuantized {
 
   /// With room for more rows behind them.
   QuantizedRows upload(Device& device, int64_t room = 0) const {
-    const QuantizedRows rows = device.allocate<uint8_t>((count + room) * block_bytes());
-    device.write(rows, bytes.data(), static_cast<int64_t>(bytes.size()));
-    return rows;
+    std::vector<uint8_t> all(bytes);
+    all.insert(all.end(), static_cast<size_t>(room * block_bytes()), 0);
+    return device.upload(all);
   }
 };
 
@@ -145,8 +145,8 @@ struct QuantizedResult {
   }
 };
 
-constexpr const char* kFormatNames[] = {"f32",  "f16",    "bf16",  "q8_0",   "q4_0", "q4_1",
-                                        "q5_0", "q5_1",   "q4_k",  "q5_k",   "q6_k", "iq4_nl",
+constexpr const char* kFormatNames[] = {"f32",   "f16",    "bf16", "q8_0", "q4_0", "q4_1",
+                                        "q5_0",  "q5_1",   "q4_k", "q5_k", "q6_k", "iq4_nl",
                                         "mxfp4", "iq4_xs", "t4_g", "t4_gm"};
 
 /// Those whose kernels are compiled: all, but for programs with mutants.

@@ -88,8 +88,8 @@ MUTANTS = (
     Mutant(
         "parts of a float product of another length",
         "matmul.h",
-        "const int begin = part * 512, end = begin + 512 < a.k ? begin + 512 : a.k;",
-        "const int begin = part * 512, end = begin + 511 < a.k ? begin + 511 : a.k;",
+        "const int begin = b * 512, end = begin + 512 < own.k ? begin + 512 : own.k;",
+        "const int begin = b * 512, end = begin + 511 < own.k ? begin + 511 : own.k;",
         "gpu matmul*",
     ),
     Mutant(

@@ -79,10 +79,10 @@ TEST_CASE("gpu ordered head: the best clusters, their tokens in order") {
     });
     std::vector<std::pair<int32_t, float>> expected;
     for (int64_t j = 0; j < top * per_cluster; ++j)
-      expected.emplace_back(tokens[static_cast<size_t>(
-                                order[static_cast<size_t>(j / per_cluster)] * per_cluster +
-                                j % per_cluster)],
-                            logits[static_cast<size_t>(j)]);
+      expected.emplace_back(
+          tokens[static_cast<size_t>(order[static_cast<size_t>(j / per_cluster)] * per_cluster +
+                                     j % per_cluster)],
+          logits[static_cast<size_t>(j)]);
     std::sort(expected.begin(), expected.end());
     for (uint64_t seed = 0; seed < orders(); ++seed) {
       Device device(seed);
@@ -130,27 +130,25 @@ TEST_CASE("gpu route: the experts of rows, and their slots by expert") {
       const float* s = scores.data() + r * experts;
       std::vector<int32_t> order(static_cast<size_t>(experts));
       std::iota(order.begin(), order.end(), 0);
-      std::stable_sort(order.begin(), order.end(), [s](int32_t a, int32_t b) { return s[a] > s[b]; });
+      std::stable_sort(order.begin(), order.end(),
+                       [s](int32_t a, int32_t b) { return s[a] > s[b]; });
       float total = 0;
-      for (int64_t j = 0; j < used; ++j) total += gemtp_exp(s[order[static_cast<size_t>(j)]] - s[order[0]]);
+      for (int64_t j = 0; j < used; ++j)
+        total += gemtp_exp(s[order[static_cast<size_t>(j)]] - s[order[0]]);
       for (int64_t j = 0; j < used; ++j) {
         const int32_t e = order[static_cast<size_t>(j)];
         expert.push_back(e);
-        weight.push_back(gemtp_flush(gemtp_exp(s[e] - s[order[0]]) / total * scale[static_cast<size_t>(e)]));
+        weight.push_back(
+            gemtp_flush(gemtp_exp(s[e] - s[order[0]]) / total * scale[static_cast<size_t>(e)]));
       }
     }
     for (uint64_t seed = 0; seed < orders(); ++seed) {
       Device device(seed);
-      RouteArguments a{device.upload(scores),
-                       device.upload(scale),
-                       static_cast<int32_t>(m),
-                       static_cast<int32_t>(experts),
-                       static_cast<int32_t>(used),
-                       device.allocate<int32_t>(slots),
-                       device.allocate<float>(slots),
-                       device.allocate<int32_t>(slots),
-                       device.allocate<int32_t>(slots),
-                       device.allocate<MatrixRows>(experts)};
+      RouteArguments a{device.upload(scores),           device.upload(scale),
+                       static_cast<int32_t>(m),         static_cast<int32_t>(experts),
+                       static_cast<int32_t>(used),      device.allocate<int32_t>(slots),
+                       device.allocate<float>(slots),   device.allocate<int32_t>(slots),
+                       device.allocate<int32_t>(slots), device.allocate<MatrixRows>(experts)};
       device.launch("route", 1, 1, a);
       CHECK(device.download(a.slot_expert, slots) == expert);
       CHECK(same(device.download(a.slot_weight, slots), weight));

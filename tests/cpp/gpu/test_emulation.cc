@@ -42,8 +42,8 @@ std::string found(int64_t n = 64) {
   return "";
 }
 
-#define BODY(name) \
-  struct name {    \
+#define BODY(name)                                             \
+  struct name {                                                \
     static void run(const Arguments& a, Memory& m, Place at) { \
       static_cast<void>(a), static_cast<void>(m), static_cast<void>(at);
 #define END \
@@ -57,68 +57,54 @@ barrier();
 if (at.block == 0) a.x[at.index] = m.values[63 - at.index];
 END
 
-BODY(NoBarrier)
-m.values[at.index] = at.index;
+    BODY(NoBarrier) m.values[at.index] = at.index;
 if (at.block == 0) a.x[at.index] = m.values[63 - at.index];
 END
 
-BODY(WithinWarp)
-m.values[at.index] = at.index;
+    BODY(WithinWarp) m.values[at.index] = at.index;
 warp_barrier();
 if (at.block == 0) a.x[at.index] = m.values[at.index ^ 31];
 END
 
-BODY(AcrossWarps)
-m.values[at.index] = at.index;
+    BODY(AcrossWarps) m.values[at.index] = at.index;
 warp_barrier();
 if (at.block == 0) a.x[at.index] = m.values[at.index ^ 32];
 END
 
-BODY(BothBlocks)
-a.x[at.index] = at.index;
+    BODY(BothBlocks) a.x[at.index] = at.index;
 END
 
-BODY(ReadBeforeWrite)
-if (at.block == 1) m.values[at.index] = a.x[at.index];
+    BODY(ReadBeforeWrite) if (at.block == 1) m.values[at.index] = a.x[at.index];
 if (at.block == 0) a.x[at.index] = 1;
 END
 
-BODY(BehindTheEnd)
-if (at.block == 0) a.x[at.index + 1] = 1;
+    BODY(BehindTheEnd) if (at.block == 0) a.x[at.index + 1] = 1;
 END
 
-BODY(BeforeTheBeginning)
-if (at.block == 0) m.values[at.index] = a.x[at.index - 1];
+    BODY(BeforeTheBeginning) if (at.block == 0) m.values[at.index] = a.x[at.index - 1];
 END
 
-BODY(SharedBehindTheEnd)
-m.values[at.index + 1] = 1;
+    BODY(SharedBehindTheEnd) m.values[at.index + 1] = 1;
 END
 
-BODY(MissedBarrier)
-if (at.index < 63) barrier();
+    BODY(MissedBarrier) if (at.index < 63) barrier();
 END
 
-BODY(TwoBarriers)
-if (at.index < 32)
-  barrier();
-else
-  barrier();
+    BODY(TwoBarriers) if (at.index < 32) barrier();
+else barrier();
 END
 
-BODY(MissedShuffle)
-if (at.lane < 31) m.values[at.index] = shuffle(at.index, 0);
+    BODY(MissedShuffle) if (at.lane < 31) m.values[at.index] = shuffle(at.index, 0);
 END
 
-BODY(Misaligned)
-if (at.block == 0) as_global<Words2>(a.x + 1)[0] = Words2{0, 0};
+    BODY(Misaligned) if (at.block == 0) as_global<Words2>(a.x + 1)[0] = Words2{0, 0};
 END
 
-BODY(OtherAddress)
-Global<int32_t>(uint64_t{9} << 36)[0] = 1;
+    BODY(OtherAddress) Global<int32_t>(uint64_t{9} << 36)[0] = 1;
 END
 
-bool says(const std::string& sentence, const char* part) {
+    bool
+    says(const std::string& sentence, const char* part) {
   return sentence.find(part) != std::string::npos && sentence.find("wrong: block") == 0;
 }
 

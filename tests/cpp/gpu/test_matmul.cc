@@ -57,8 +57,8 @@ void check_plain(Random& random, gemtp_format format, const MatmulKernel& kernel
   const Inputs in(random, format, m, k);
   const float scale = random.below(2) ? 1.0f : 0.37f;
   const auto all = multiply(gemtp_kernels_scalar, first, in.x, 0, (rows + 15) / 16, rows);
-  const auto rest = multiply(gemtp_kernels_scalar, second, in.x, 0, (second.rows + 15) / 16,
-                             second.rows);
+  const auto rest =
+      multiply(gemtp_kernels_scalar, second, in.x, 0, (second.rows + 15) / 16, second.rows);
   for (uint64_t seed = 0; seed < orders(); ++seed) {
     Device device(seed);
     MatmulArguments a{};
@@ -98,8 +98,8 @@ TEST_CASE("gpu matmul: many rows") {
     if (format <= GEMTP_BF16) continue;
     const int64_t panel = quant_bytes() == 1 ? 64 : 16;
     for (const int64_t m : {17, 64, 70})
-      check_plain(random, format,
-                  {std::string("matmul_") + kFormatNames[format] + "_many", panel}, m);
+      check_plain(random, format, {std::string("matmul_") + kFormatNames[format] + "_many", panel},
+                  m);
   }
 }
 

@@ -52,8 +52,9 @@ TEST_CASE("gpu norm: a branch joins the residual, whose norms are quantized") {
   Random random(12);
   for (int i = 0; i < 40; ++i) {
     const int64_t m = 1 + random.below(4);
-    const int64_t n = i % 4 == 0 ? 4096 + 32 * random.below(9) : i % 4 == 1 ? 1 + random.below(90)
-                                                                            : 32 * (1 + random.below(30));
+    const int64_t n = i % 4 == 0   ? 4096 + 32 * random.below(9)
+                      : i % 4 == 1 ? 1 + random.below(90)
+                                   : 32 * (1 + random.below(30));
     const bool has_branch = i % 5 != 1, has_residual = !has_branch || i % 3 != 1;
     const float eps = 1e-6f, before = i % 2 ? 1.0f : 0.025f, after = i % 3 ? 1.0f : 0.7071f;
     const auto branch = values(random, m * n), residual = values(random, m * n);
@@ -66,7 +67,8 @@ TEST_CASE("gpu norm: a branch joins the residual, whose norms are quantized") {
       for (int64_t r = 0; r < m; ++r)
         if (has_residual)
           scalar.rms_norm_add(&b[static_cast<size_t>(r * n)], weight.data(), n, eps,
-                              &residual[static_cast<size_t>(r * n)], &sum[static_cast<size_t>(r * n)]);
+                              &residual[static_cast<size_t>(r * n)],
+                              &sum[static_cast<size_t>(r * n)]);
         else
           scalar.rms_norm(&b[static_cast<size_t>(r * n)], weight.data(), n, eps,
                           &sum[static_cast<size_t>(r * n)]);
@@ -169,12 +171,15 @@ TEST_CASE("gpu heads: norms, rotation, keys and values stored") {
     const HostKv before = kv;
     auto expected_q = q;
     for (int64_t r = 0; r < m; ++r) {
-      const float *c = &cos[static_cast<size_t>(r * d / 2)], *s = &sin[static_cast<size_t>(r * d / 2)];
+      const float *c = &cos[static_cast<size_t>(r * d / 2)],
+                  *s = &sin[static_cast<size_t>(r * d / 2)];
       for (int64_t h = 0; h < kv_heads && own; ++h) {
         std::vector<float> key(static_cast<size_t>(d)), value(key);
-        scalar.rms_norm(&k[static_cast<size_t>((r * kv_heads + h) * d)], kw.data(), d, eps, key.data());
+        scalar.rms_norm(&k[static_cast<size_t>((r * kv_heads + h) * d)], kw.data(), d, eps,
+                        key.data());
         scalar.rope(key.data(), c, s, d);
-        scalar.rms_norm(&v[static_cast<size_t>((r * kv_heads + h) * d)], nullptr, d, eps, value.data());
+        scalar.rms_norm(&v[static_cast<size_t>((r * kv_heads + h) * d)], nullptr, d, eps,
+                        value.data());
         kv.store(h, first + r, key.data(), value.data());
       }
       for (int64_t h = 0; h < heads && r >= skip; ++h) {
@@ -252,11 +257,14 @@ TEST_CASE("gpu rows: gathered, and summed with weights") {
   const auto weights = values(random, m * terms);
   std::vector<int32_t> rows, places;
   for (int64_t i = 0; i < m; ++i) rows.push_back(static_cast<int32_t>(random.below(from)));
-  for (int64_t i = 0; i < m * terms; ++i) places.push_back(static_cast<int32_t>(random.below(from)));
-  std::vector<float> gathered, summed(static_cast<size_t>(m * n));
-  for (const int32_t r : rows) gathered.insert(gathered.end(), x.begin() + r * n, x.begin() + (r + 1) * n);
   for (int64_t i = 0; i < m * terms; ++i)
-    scalar.axpy(weights[static_cast<size_t>(i)], &x[static_cast<size_t>(places[static_cast<size_t>(i)] * n)], n,
+    places.push_back(static_cast<int32_t>(random.below(from)));
+  std::vector<float> gathered, summed(static_cast<size_t>(m * n));
+  for (const int32_t r : rows)
+    gathered.insert(gathered.end(), x.begin() + r * n, x.begin() + (r + 1) * n);
+  for (int64_t i = 0; i < m * terms; ++i)
+    scalar.axpy(weights[static_cast<size_t>(i)],
+                &x[static_cast<size_t>(places[static_cast<size_t>(i)] * n)], n,
                 &summed[static_cast<size_t>(i / terms * n)]);
   for (uint64_t seed = 0; seed < orders(); ++seed) {
     Device device(seed);
@@ -273,8 +281,8 @@ TEST_CASE("gpu rows: gathered, and summed with weights") {
     device.launch("gather", 2, m, a);
     CHECK(same(device.download(a.y, m * n), gathered));
 
-    WeightedSumArguments b{a.x, device.upload(places), device.upload(weights), terms, n,
-                           device.allocate<float>(m * n)};
+    WeightedSumArguments b{a.x, device.upload(places),        device.upload(weights), terms,
+                           n,   device.allocate<float>(m * n)};
     device.launch("weighted_sum", 2, m, b);
     CHECK(same(device.download(b.y, m * n), summed));
   }

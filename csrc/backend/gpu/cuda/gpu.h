@@ -5,18 +5,18 @@
 #include <stdint.h>
 
 #define GPU_INLINE __device__ __forceinline__
-#define GPU_SHARED    // where a reference points: to the block's memory,
-#define GPU_LOCAL     // the thread's own,
+#define GPU_SHARED          // where a reference points: to the block's memory,
+#define GPU_LOCAL           // the thread's own,
 #define GPU_CONSTANT const  // the kernel's arguments
 #define GPU_INT static constexpr int
 #define GPU_FLOAT static constexpr float
 #define GPU_UNROLL _Pragma("unroll")
-#define GPU_KERNEL(name, ...)                                                           \
-  extern "C" __global__ void __launch_bounds__(__VA_ARGS__::kThreads)                   \
-      gemtp_##name(const __grid_constant__ __VA_ARGS__::Arguments arguments) {                  \
-    __shared__ __VA_ARGS__::Memory memory;                                              \
-    const int index = int(threadIdx.x);                                                 \
-    __VA_ARGS__::run(arguments, memory,                                                 \
+#define GPU_KERNEL(name, ...)                                                                 \
+  extern "C" __global__ void __launch_bounds__(__VA_ARGS__::kThreads)                         \
+      gemtp_##name(const __grid_constant__ __VA_ARGS__::Arguments arguments) {                \
+    __shared__ __VA_ARGS__::Memory memory;                                                    \
+    const int index = int(threadIdx.x);                                                       \
+    __VA_ARGS__::run(arguments, memory,                                                       \
                      Place{index, index / 32, index % 32, int(blockIdx.x), int(blockIdx.y)}); \
   }
 

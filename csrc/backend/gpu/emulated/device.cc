@@ -7,7 +7,6 @@
 #include <numeric>
 
 #include "backend/gpu/emulated/fiber.h"
-#include "backend/gpu/emulated/launch.h"
 #include "backend/gpu/emulated/memory.h"
 
 namespace gemtp::gpu {
@@ -76,8 +75,7 @@ struct Launch {
   std::vector<uint64_t> shared;
   std::vector<Shadow> shared_shadow;
   uint32_t begun = 0, block_begun = 0, ordered = 0;  // times: ordered, of the last barrier
-  int alive = 0, at_barrier = 0;                  // threads of the block
-  int barrier_line = 0;                           // at which those are
+  int at_barrier = 0, barrier_line = 0;              // threads that wait there, and where it is
   Thread* running = nullptr;
   std::exception_ptr error = {};
 
@@ -133,7 +131,8 @@ struct Launch {
     if (offset % (bytes & (~bytes + 1)) != 0)
       fail("uses an address that is not aligned: byte " + std::to_string(offset));
     if (device.find_races_)
-      for (size_t i = 0; i < bytes; ++i) check_order(a.shadow[offset + i], begun, write, offset + i);
+      for (size_t i = 0; i < bytes; ++i)
+        check_order(a.shadow[offset + i], begun, write, offset + i);
     return a.bytes.data() + offset;
   }
 
@@ -197,13 +196,11 @@ struct Launch {
       if (!l.error) l.error = std::current_exception();
     }
     now->running->state = Thread::kDone;
-    --now->alive;
   }
 
   void run_block(int block, int row) {
     block_begun = ordered = ++clock;
     std::memset(shared.data(), 0xff, shared.size() * sizeof(uint64_t));
-    alive = kernel.threads;
     at_barrier = 0;
     for (Warp& warp : threads.warps) warp.arrived = 0;
     for (int i = 0; i < kernel.threads; ++i) {
@@ -230,17 +227,6 @@ struct Launch {
       }
   }
 };
-
-namespace {
-
-// Makes it the launch that kernels belong to, as long as it lives.
-struct Current {
-  explicit Current(Launch& launch) : lock(Launch::one_at_a_time) { Launch::now = &launch; }
-  ~Current() { Launch::now = nullptr; }
-  std::lock_guard<std::mutex> lock;
-};
-
-}  // namespace
 
 EmulatedDevice::EmulatedDevice(uint64_t seed, bool find_races)
     : threads_(std::make_unique<Threads>()),
@@ -296,7 +282,8 @@ void EmulatedDevice::launch(const Kernel& kernel, int blocks, int rows, const vo
   Launch launch{*this, *threads_, kernel, arguments, {}, {}};
   launch.shared.resize(kernel.shared_bytes / sizeof(uint64_t) + 1);
   if (find_races_) launch.shared_shadow.resize(launch.shared.size() * sizeof(uint64_t));
-  const Current current(launch);
+  const std::lock_guard lock(Launch::one_at_a_time);
+  Launch::now = &launch;
   launch.begun = Launch::clock + 1;
 
   std::vector<int> order(static_cast<size_t>(blocks) * static_cast<size_t>(rows));

@@ -7,12 +7,11 @@
 
 #include "backend/cpu/scalar_math.h"
 #include "backend/gpu/emulated/device.h"
-#include "backend/gpu/emulated/launch.h"
 #include "backend/gpu/emulated/memory.h"
 
 #define GPU_INLINE inline
-#define GPU_SHARED    // where a reference points: to the block's memory,
-#define GPU_LOCAL     // the thread's own,
+#define GPU_SHARED          // where a reference points: to the block's memory,
+#define GPU_LOCAL           // the thread's own,
 #define GPU_CONSTANT const  // the kernel's arguments
 #define GPU_INT static constexpr int
 #define GPU_FLOAT static constexpr float

@@ -1,6 +1,7 @@
 #include "backend/gpu/emulated/kernels.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "backend/gpu/emulated/gpu.h"
 
@@ -34,8 +35,6 @@ struct Entry {
 #include "backend/gpu/kernels/all.h"
 
 namespace gemtp::gpu {
-
-const std::vector<const Kernel*>& all_kernels() { return list(); }
 
 const Kernel* find_kernel(std::string_view name) {
   const auto at = std::find_if(list().begin(), list().end(),

@@ -1,4 +1,5 @@
-// How a kernel that runs on the emulated device reads and writes: every access is checked.
+// What a kernel that runs on the emulated device asks of it: to meet the other threads, and to read
+// and write, where every access is checked.
 #pragma once
 
 #include <cstddef>
@@ -8,6 +9,16 @@
 #include "backend/gpu/address.h"
 
 namespace gemtp::gpu {
+
+/// All threads of the block come here before any goes on.
+void block_barrier(int line);
+
+/// All lanes of the warp come here before any goes on, and see what the others wrote.
+void order_warp(int line);
+
+/// All lanes of a warp come here, each with a value, before any goes on. The last one to come calls
+/// `work`, if there is one, with the 32 values; every lane then has them until it next meets.
+void* const* warp_meeting(void* value, int line, void (*work)(void* const*));
 
 // Where the host keeps `bytes` bytes at a device address, checked for what is wrong with it.
 const void* checked_read(uint64_t address, size_t bytes);

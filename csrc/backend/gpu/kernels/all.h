@@ -1,30 +1,22 @@
 // All kernels, by the names that the host asks for.
-#include "backend/gpu/kernels/arguments.h"
-#include "backend/gpu/kernels/math.h"
-#include "backend/gpu/kernels/formats.h"
-#include "backend/gpu/kernels/quantize.h"
-#include "backend/gpu/kernels/matmul.h"
-#include "backend/gpu/kernels/rows.h"
-#include "backend/gpu/kernels/heads.h"
 #include "backend/gpu/kernels/attention.h"
-#include "backend/gpu/kernels/elements.h"
 #include "backend/gpu/kernels/choices.h"
 
 namespace gemtp {
 namespace gpu {
 
 // Of a panel of 1, 2, 4, 8 or 16 activation rows.
-#define GPU_FEW_ROWS(NAME, FORMAT, SUFFIX, ACTIVATION)                                \
-  GPU_KERNEL(NAME##_1##SUFFIX, SplitMatmul<FORMAT, LaneDots<FORMAT, 1>, ACTIVATION>)  \
-  GPU_KERNEL(NAME##_2##SUFFIX, SplitMatmul<FORMAT, LaneDots<FORMAT, 2>, ACTIVATION>)  \
-  GPU_KERNEL(NAME##_4##SUFFIX, SplitMatmul<FORMAT, LaneDots<FORMAT, 4>, ACTIVATION>)  \
-  GPU_KERNEL(NAME##_8##SUFFIX, SplitMatmul<FORMAT, WideDots<FORMAT, 8>, ACTIVATION>)  \
-  GPU_KERNEL(NAME##_16##SUFFIX, SplitMatmul<FORMAT, WideDots<FORMAT, 16>, ACTIVATION>)
-#define GPU_QUANTIZED(NAME, FORMAT)                                                     \
-  GPU_FEW_ROWS(matmul_##NAME, FORMAT, , kPlain)                                         \
-  GPU_FEW_ROWS(matmul_##NAME, FORMAT, _gated, kGated)                                   \
-  GPU_FEW_ROWS(matmul_##NAME, FORMAT, _factor, kGatedByFactor)                          \
-  GPU_KERNEL(matmul_##NAME##_many, ManyRowsMatmul<FORMAT, WideDots<FORMAT, kManyRows> >) \
+#define GPU_FEW_ROWS(NAME, FORMAT, SUFFIX, ACTIVATION)                       \
+  GPU_KERNEL(NAME##_1##SUFFIX, SplitMatmul<LaneDots<FORMAT, 1>, ACTIVATION>) \
+  GPU_KERNEL(NAME##_2##SUFFIX, SplitMatmul<LaneDots<FORMAT, 2>, ACTIVATION>) \
+  GPU_KERNEL(NAME##_4##SUFFIX, SplitMatmul<LaneDots<FORMAT, 4>, ACTIVATION>) \
+  GPU_KERNEL(NAME##_8##SUFFIX, SplitMatmul<WideDots<FORMAT, 8>, ACTIVATION>) \
+  GPU_KERNEL(NAME##_16##SUFFIX, SplitMatmul<WideDots<FORMAT, 16>, ACTIVATION>)
+#define GPU_QUANTIZED(NAME, FORMAT)                                              \
+  GPU_FEW_ROWS(matmul_##NAME, FORMAT, , kPlain)                                  \
+  GPU_FEW_ROWS(matmul_##NAME, FORMAT, _gated, kGated)                            \
+  GPU_FEW_ROWS(matmul_##NAME, FORMAT, _factor, kGatedByFactor)                   \
+  GPU_KERNEL(matmul_##NAME##_many, ManyRowsMatmul<WideDots<FORMAT, kManyRows> >) \
   GPU_KERNEL(embed_##NAME, Embed<PackedElement<FORMAT> >)
 
 GPU_QUANTIZED(q8_0, Q8_0)
@@ -41,14 +33,14 @@ GPU_QUANTIZED(iq4_xs, IQ4_XS)
 GPU_QUANTIZED(t4_g, T4_G)
 GPU_QUANTIZED(t4_gm, T4_GM)
 
-#define GPU_FLOATS_OF(NAME, ELEMENT, SUFFIX, ACTIVATION)                  \
-  GPU_KERNEL(NAME##_1##SUFFIX, FloatMatmul<ELEMENT, 1, ACTIVATION>)       \
-  GPU_KERNEL(NAME##_4##SUFFIX, FloatMatmul<ELEMENT, 4, ACTIVATION>)       \
-  GPU_KERNEL(NAME##_16##SUFFIX, FloatMatmul<ELEMENT, 16, ACTIVATION>)
-#define GPU_FLOATS(NAME, ELEMENT)                                         \
-  GPU_FLOATS_OF(matmul_##NAME, ELEMENT, , kPlain)                         \
-  GPU_FLOATS_OF(matmul_##NAME, ELEMENT, _gated, kGated)                   \
-  GPU_FLOATS_OF(matmul_##NAME, ELEMENT, _factor, kGatedByFactor)          \
+#define GPU_FLOATS_OF(NAME, ELEMENT, SUFFIX, ACTIVATION)                       \
+  GPU_KERNEL(NAME##_1##SUFFIX, SplitMatmul<FloatDots<ELEMENT, 1>, ACTIVATION>) \
+  GPU_KERNEL(NAME##_4##SUFFIX, SplitMatmul<FloatDots<ELEMENT, 4>, ACTIVATION>) \
+  GPU_KERNEL(NAME##_16##SUFFIX, SplitMatmul<FloatDots<ELEMENT, 16>, ACTIVATION>)
+#define GPU_FLOATS(NAME, ELEMENT)                                \
+  GPU_FLOATS_OF(matmul_##NAME, ELEMENT, , kPlain)                \
+  GPU_FLOATS_OF(matmul_##NAME, ELEMENT, _gated, kGated)          \
+  GPU_FLOATS_OF(matmul_##NAME, ELEMENT, _factor, kGatedByFactor) \
   GPU_KERNEL(embed_##NAME, Embed<FloatElement<ELEMENT> >)
 
 GPU_FLOATS(f32, F32)

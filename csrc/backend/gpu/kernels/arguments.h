@@ -5,11 +5,11 @@
 namespace gemtp {
 namespace gpu {
 
-// ---- quantized activations -----------------------------------------------------------------------
+// ---- quantized activations ----------------------------------------------------------------------
 
-/// What a block of 32 quants begins with. The quants behind it take the bytes of the target's Quant,
-/// 1 (CUDA) or 4 (Metal); groups of 4 lie in the order 0, 4, 1, 5, 2, 6, 3, 7, so that those which
-/// share a word of nibbles are neighbours.
+/// What a block of 32 quants begins with. The quants behind it take the bytes of the target's
+/// Quant, 1 (CUDA) or 4 (Metal); groups of 4 lie in the order 0, 4, 1, 5, 2, 6, 3, 7, so that those
+/// which share a word of nibbles are neighbours.
 struct alignas(16) BlockHead {
   float d;         // scale
   int32_t total;   // sum of the quants
@@ -20,7 +20,7 @@ struct alignas(16) BlockHead {
 /// Blocks, [rows][k / 32].
 using QuantizedRows = Global<uint8_t>;
 
-// ---- products with matrices ----------------------------------------------------------------------
+// ---- products with matrices ---------------------------------------------------------------------
 
 /// A matrix in the tiles of backend/cpu/kernels.h.
 struct PackedMatrix {
@@ -39,17 +39,18 @@ struct MatrixRows {
 };
 
 /// Grid: (strips of 32 rows of all matrices, or of one times the entries of the list; panels of the
-/// kernel's rows). Behind the last row of x there must be room for a whole panel, holding anything.
+/// kernel's rows). Behind the last row of x there must be room for a whole panel, holding zeros or
+/// earlier rows.
 struct MatmulArguments {
-  QuantizedRows x;            // of quantized formats
+  QuantizedRows x;              // of quantized formats
   Global<const float> x_float;  // of float formats: [m] rows of k
   int32_t k, m;
   // Up to 4 products with the same rows; or, of a gated kernel, those with gate and up, of one
   // shape.
   PackedMatrix matrix[4];
-  Global<float> y[4];     // [m] rows of matrix[i].rows; of a gated kernel y[0], or none
-  int32_t first_row[4];   // of x and m; y begins with its result
-  int32_t strips;         // of all matrices
+  Global<float> y[4];    // [m] rows of matrix[i].rows; of a gated kernel y[0], or none
+  int32_t first_row[4];  // of x and m; y begins with its result
+  int32_t strips;        // of all matrices
   // Of a gated kernel whose other factor is known: [m] rows like those of y.
   Global<const float> factor;
   QuantizedRows quantized;  // of a gated kernel: its results, or none
@@ -59,7 +60,7 @@ struct MatmulArguments {
   int32_t x_step;  // 0: all of the list multiply row 0 of x
 };
 
-// ---- rows ----------------------------------------------------------------------------------------
+// ---- rows ---------------------------------------------------------------------------------------
 
 /// What is made of a row's sum: (y * inv) * weight * scale, or y where weight is none.
 struct NormOutput {
@@ -94,8 +95,8 @@ struct KvPlace {
 /// Grid: (heads + 2 * kv_heads, m), or (heads, m) where K and V are shared. Norms of the heads, the
 /// rotation of q and k, and the store of k and v.
 struct HeadsArguments {
-  Global<float> q;  // [m, heads, d], in place
-  Global<const float> k, v;  // [m, kv_heads, d]; v may be k
+  Global<float> q;                         // [m, heads, d], in place
+  Global<const float> k, v;                // [m, kv_heads, d]; v may be k
   Global<const float> q_weight, k_weight;  // [d]
   Global<const float> cos, sin;            // [m, d / 2]
   Global<const int32_t> positions;         // [m]
@@ -114,7 +115,7 @@ struct Span {
 /// queries, kv_heads * tiles), values ((d + 31) / 32, kv_heads * tiles). A tile is 8 of the m *
 /// heads / kv_heads queries of a K/V head, ordered by row; kernels for few queries have tiles of 2.
 struct AttentionArguments {
-  Global<const float> q;  // [m, heads, d]
+  Global<const float> q;     // [m, heads, d]
   Global<const Span> spans;  // [m]
   KvPlace kv;
   int32_t m, heads, kv_heads, d;
@@ -127,7 +128,7 @@ struct AttentionArguments {
   QuantizedRows quantized;  // the same as rows of heads * d, or none; d % 32 == 0
 };
 
-// ---- rows of tables, elements --------------------------------------------------------------------
+// ---- rows of tables, elements -------------------------------------------------------------------
 
 /// Grid: (blocks of 256 columns, m). y[i] = row ids[i] of a packed matrix, times scale.
 struct EmbedArguments {
@@ -160,13 +161,13 @@ struct ElementsArguments {
 /// Grid: (blocks of 256 columns, m). y[i] = sum over j of weights[i][j] * x[places[i][j]].
 struct WeightedSumArguments {
   Global<const float> x;
-  Global<const int32_t> places;   // [m, terms]
-  Global<const float> weights;  // [m, terms]
+  Global<const int32_t> places;  // [m, terms]
+  Global<const float> weights;   // [m, terms]
   int32_t terms, n;
   Global<float> y;  // [m, n]
 };
 
-// ---- choices -------------------------------------------------------------------------------------
+// ---- choices ------------------------------------------------------------------------------------
 
 /// The largest of a row of logits, the first of equal ones; or the first that is NaN or +infinity.
 struct Best {
@@ -198,16 +199,16 @@ struct CandidatesArguments {
   Global<const int32_t> tokens;     // [clusters][per_cluster]
   Global<const float> logits;       // [top][per_cluster]
   int32_t top, per_cluster;
-  float cap;  // of a softcap; 0: none
-  Global<int32_t> candidates;    // [top * per_cluster]
-  Global<float> sorted_logits;   // likewise
+  float cap;                    // of a softcap; 0: none
+  Global<int32_t> candidates;   // [top * per_cluster]
+  Global<float> sorted_logits;  // likewise
 };
 
 /// Grid: (1, 1). Slots are ordered by row, then by rank of the expert; places are the slots grouped
 /// by expert.
 struct RouteArguments {
-  Global<const float> scores;             // [m, experts]
-  Global<const float> per_expert_scale;   // [experts]
+  Global<const float> scores;            // [m, experts]
+  Global<const float> per_expert_scale;  // [experts]
   int32_t m, experts, used;
   Global<int32_t> slot_expert;            // [slots]
   Global<float> slot_weight;              // [slots]

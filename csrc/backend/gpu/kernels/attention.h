@@ -3,6 +3,8 @@
 // which are added in order.
 #pragma once
 
+#include "backend/gpu/kernels/heads.h"
+
 namespace gemtp {
 namespace gpu {
 
@@ -11,10 +13,10 @@ GPU_INT kPart = 512;            // positions whose sum is one chain
 
 /// Some queries of a K/V head.
 struct QueryTile {
-  int kv_head, first, count;     // of the m * group queries of the K/V head
-  int group;                     // queries of a row
-  int begin, end;                // positions: of the union of spans
-  int base;                      // begin, down to a multiple of kScorePositions
+  int kv_head, first, count;  // of the m * group queries of the K/V head
+  int group;                  // queries of a row
+  int begin, end;             // positions: of the union of spans
+  int base;                   // begin, down to a multiple of kScorePositions
 };
 
 template <int kQueries>
@@ -53,7 +55,7 @@ struct AttentionScores {
   using Tiles = QueryTiles<kQueries>;
   GPU_INT kThreads = kScorePositions, kWarps = kThreads / 32, kDims = 256;
   struct Memory {
-    SharedArray<float, kQueries * kDims> q;            // [kDims][kQueries] of the tile
+    SharedArray<float, kQueries * kDims> q;  // [kDims][kQueries] of the tile
     SharedArray<float, kWarps * kQueries> maxima;
   };
 
@@ -63,7 +65,10 @@ struct AttentionScores {
     if (block >= tile.end) return;
     const int t = block + at.index;
     // Lanes of positions that nobody asks for read the key of one that somebody does.
-    const int slot = (t < tile.begin ? tile.begin : t < tile.end ? t : tile.end - 1) % a.kv.capacity;
+    const int slot = (t < tile.begin ? tile.begin
+                      : t < tile.end ? t
+                                     : tile.end - 1) %
+                     a.kv.capacity;
     const Global<const uint8_t> keys = a.kv.keys + tile.kv_head * a.kv.key_bytes;
     const int64_t key = int64_t(slot / 16) * 16 * a.d + slot % 16;
     float s[kQueries];
@@ -122,10 +127,10 @@ struct AttentionValues {
   using Tiles = QueryTiles<kQueries>;
   GPU_INT kWarps = 8, kThreads = kWarps * 32;
   struct Memory {
-    SharedArray<float, kQueries> most;                        // the largest score of a query
-    SharedArray<float, kWarps * 32 * kQueries> weights;       // [warps][positions][queries]
-    SharedArray<float, kWarps * kQueries * 32> values;        // [warps][queries][dims] of a part
-    SharedArray<float, kWarps * kQueries> sums;               // [warps][queries] of a part
+    SharedArray<float, kQueries> most;                   // the largest score of a query
+    SharedArray<float, kWarps * 32 * kQueries> weights;  // [warps][positions][queries]
+    SharedArray<float, kWarps * kQueries * 32> values;   // [warps][queries][dims] of a part
+    SharedArray<float, kWarps * kQueries> sums;          // [warps][queries] of a part
   };
 
   static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory& memory, Place at) {
@@ -214,8 +219,8 @@ struct AttentionValues {
     return whole;
   }
 
-  static GPU_INLINE void add_values(GPU_CONSTANT Arguments& a, QueryTile tile, int from,
-                                    int to, bool whole, GPU_SHARED Memory& memory, Place at,
+  static GPU_INLINE void add_values(GPU_CONSTANT Arguments& a, QueryTile tile, int from, int to,
+                                    bool whole, GPU_SHARED Memory& memory, Place at,
                                     GPU_LOCAL float (&acc)[kQueries]) {
     const int dim = at.block * 32 + at.lane;
     const int column = (dim < a.d ? dim : a.d - 1) / 16;

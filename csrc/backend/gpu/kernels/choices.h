@@ -2,11 +2,13 @@
 // a row.
 #pragma once
 
+#include "backend/gpu/kernels/elements.h"
+
 namespace gemtp {
 namespace gpu {
 
-/// Whether logit a, of index i, comes before b, of index j: the larger one, of equal ones the first;
-/// but before all others the first that is NaN or +infinity.
+/// Whether logit a, of index i, comes before b, of index j: the larger one, of equal ones the
+/// first; but before all others the first that is NaN or +infinity.
 GPU_INLINE bool better(Best a, Best b) {
   const bool damaged_a = !(a.logit < infinity()), damaged_b = !(b.logit < infinity());
   if (damaged_a != damaged_b) return damaged_a;
@@ -22,8 +24,7 @@ struct BlockBest {
   };
   static GPU_INLINE Best of_warp(Best own, int lane) {
     for (int i = 16; i > 0; i /= 2) {
-      const Best other =
-          Best{shuffle_xor(own.index, lane, i), shuffle_xor(own.logit, lane, i)};
+      const Best other = Best{shuffle_xor(own.index, lane, i), shuffle_xor(own.logit, lane, i)};
       if (better(other, own)) own = other;
     }
     return own;
@@ -179,8 +180,8 @@ struct Route {
     for (int i = list + at.index; i < a.experts; i += kThreads) a.list[i] = MatrixRows{0, 0, 0};
   }
 
-  // The experts of a row, best first (of equal ones the first), and their weights: softmax over all,
-  // those used renormalised, times the expert's scale.
+  // The experts of a row, best first (of equal ones the first), and their weights: softmax over
+  // all, those used renormalised, times the expert's scale.
   static GPU_INLINE void choose(GPU_CONSTANT Arguments& a, int row, int lane) {
     const Global<const float> scores = a.scores + int64_t(row) * a.experts;
     Best last = {-1, infinity()};
@@ -203,8 +204,7 @@ struct Route {
     }
     if (lane > 0) return;
     for (int i = row * a.used; i < (row + 1) * a.used; ++i)
-      a.slot_weight[i] =
-          flushed(a.slot_weight[i] / total * a.per_expert_scale[a.slot_expert[i]]);
+      a.slot_weight[i] = flushed(a.slot_weight[i] / total * a.per_expert_scale[a.slot_expert[i]]);
   }
 };
 

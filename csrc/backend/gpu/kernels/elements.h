@@ -1,6 +1,9 @@
 // Elements and rows that are copied, scaled, looked up or added up.
 #pragma once
 
+#include "backend/gpu/kernels/arguments.h"
+#include "backend/gpu/kernels/matmul.h"
+
 namespace gemtp {
 namespace gpu {
 
@@ -81,7 +84,7 @@ struct WeightedSum {
   }
 };
 
-// ---- rows of a packed matrix ---------------------------------------------------------------------
+// ---- rows of a packed matrix --------------------------------------------------------------------
 // at(): element i of row r of a tile of k columns.
 
 template <class Format>

@@ -2,16 +2,18 @@
 // quants, read four elements at a time, and scales.
 #pragma once
 
+#include "backend/gpu/kernels/math.h"
+
 namespace gemtp {
 namespace gpu {
 
 using Bytes = Global<const uint8_t>;
 using Words = Global<const uint32_t>;
 
-// ---- quants --------------------------------------------------------------------------------------
+// ---- quants -------------------------------------------------------------------------------------
 // codes(): of a row of a tile the elements 4c .. 4c + 3 and 16 + 4c .. of a block, a byte each. An
 // element is its code, a signed byte, less kOffset. `row` is where the row's first word of the block
-// lies, `group` where its word c does: 64 c bytes behind.
+// lies, `group` where its word c does.
 
 struct ByteQuants {
   GPU_INT kBytes = 512, kOffset = 0;
@@ -55,7 +57,7 @@ struct TableQuants {
   }
 };
 
-// ---- scales --------------------------------------------------------------------------------------
+// ---- scales -------------------------------------------------------------------------------------
 
 /// Of a block of one row. Elements are scale * of_group[i / 16] * quant, plus, in formats with
 /// minima, min * min_of_group[i / 16].
@@ -67,9 +69,7 @@ GPU_INLINE BlockScale plain_scale(float scale, float min) {
   return BlockScale{scale, min, {1, 1}, {1, 1}};
 }
 
-GPU_INLINE float half_at(Bytes p, int i) {
-  return half_to_float(as_global<const uint16_t>(p)[i]);
-}
+GPU_INLINE float half_at(Bytes p, int i) { return half_to_float(as_global<const uint16_t>(p)[i]); }
 
 // at(): of block b of row r, from where a tile's scales begin.
 
@@ -127,7 +127,7 @@ struct GroupScale {
   }
 };
 
-// ---- formats -------------------------------------------------------------------------------------
+// ---- formats ------------------------------------------------------------------------------------
 
 template <class QuantsOf, class ScalesOf>
 struct Format {

@@ -2,6 +2,9 @@
 // head, and the store of keys and values.
 #pragma once
 
+#include "backend/gpu/kernels/arguments.h"
+#include "backend/gpu/kernels/rows.h"
+
 namespace gemtp {
 namespace gpu {
 
@@ -35,9 +38,7 @@ struct Heads {
 
   static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory& memory, Place at) {
     const bool is_q = at.block < a.heads, is_k = !is_q && at.block < a.heads + a.kv_heads;
-    const int head = is_q   ? at.block
-                     : is_k ? at.block - a.heads
-                            : at.block - a.heads - a.kv_heads;
+    const int head = is_q ? at.block : is_k ? at.block - a.heads : at.block - a.heads - a.kv_heads;
     const int row = is_q ? at.row - a.q_skip : at.row;
     if (row < 0) return;
     Global<const float> x = is_q ? Global<const float>(a.q) : is_k ? a.k : a.v;
@@ -70,10 +71,10 @@ struct Heads {
                              float v) {
     if (key)
       Kv::store(a.kv.keys + head * a.kv.key_bytes, (slot / 16 * int64_t(a.d) + i) * 16 + slot % 16,
-                    v);
+                v);
     else
       Kv::store(a.kv.values + head * a.kv.value_bytes,
-                    (i / 16 * int64_t(a.kv.capacity) + slot) * 16 + i % 16, v);
+                (i / 16 * int64_t(a.kv.capacity) + slot) * 16 + i % 16, v);
   }
 };
 

@@ -7,9 +7,7 @@ namespace gpu {
 /// Numbers this small count as zero: sums never meet one that some devices round to zero.
 GPU_FLOAT kTiny = 9.094947017729282e-13f;  // 2^-40
 
-GPU_INLINE float flushed(float x) {
-  return float_of(bits_of(x) & 0x7fffffffu) < kTiny ? 0.0f : x;
-}
+GPU_INLINE float flushed(float x) { return float_of(bits_of(x) & 0x7fffffffu) < kTiny ? 0.0f : x; }
 
 GPU_INLINE float infinity() { return float_of(0x7f800000u); }
 

@@ -4,10 +4,15 @@
 // order (floats): how the work is shared changes when a term is made, never the chain.
 #pragma once
 
+#include "backend/gpu/kernels/arguments.h"
+#include "backend/gpu/kernels/formats.h"
+#include "backend/gpu/kernels/math.h"
+#include "backend/gpu/kernels/quantize.h"
+
 namespace gemtp {
 namespace gpu {
 
-// ---- who computes what ---------------------------------------------------------------------------
+// ---- who computes what --------------------------------------------------------------------------
 
 /// What a block, or a warp, computes: a strip of a matrix times the rows of a panel.
 struct Strip {
@@ -17,8 +22,7 @@ struct Strip {
   int x_row, y_row, columns;  // activation rows: the first, that of its results, how many
 };
 
-GPU_INLINE Strip find_strip(GPU_CONSTANT MatmulArguments& a, int strip, int panel,
-                            int panel_rows) {
+GPU_INLINE Strip find_strip(GPU_CONSTANT MatmulArguments& a, int strip, int panel, int panel_rows) {
   Strip s;
   s.matrix = 0;
   s.x_row = s.y_row = 0;
@@ -51,14 +55,6 @@ GPU_INLINE Strip find_strip(GPU_CONSTANT MatmulArguments& a, int strip, int pane
   return s;
 }
 
-/// The two tiles of a strip.
-struct Tiles {
-  Bytes first, second;
-};
-GPU_INLINE Tiles tiles_of(GPU_CONSTANT MatmulArguments& a, Strip s, int matrix) {
-  return Tiles{a.matrix[matrix].tiles + s.first, a.matrix[matrix].tiles + s.second};
-}
-
 enum Activation { kPlain, kGated, kGatedByFactor };
 
 /// The end of a sum, times the matrix' scale.
@@ -80,21 +76,11 @@ GPU_INLINE void finish(GPU_CONSTANT MatmulArguments& a, Strip s,
       y = exists ? flushed(gelu(y) * a.factor[place]) : 0.0f;
     }
     if (exists && a.y[s.matrix]) a.y[s.matrix][place] = y;
-    if (kActivation != kPlain && a.quantized)
-      quantize_block(y, at.lane, a.quantized, place / 32);
+    if (kActivation != kPlain && a.quantized) quantize_block(y, at.lane, a.quantized, place / 32);
   }
 }
 
-// ---- dots of a block of K ------------------------------------------------------------------------
-
-/// The quantized activation rows of a panel.
-struct Columns {
-  Bytes blocks;
-  int count;  // in a row
-};
-GPU_INLINE Columns columns_of(GPU_CONSTANT MatmulArguments& a, Strip s) {
-  return Columns{a.x + int64_t(s.x_row) * (a.k / 32) * kBlockBytes, a.k / 32};
-}
+// ---- dots of a block of K -----------------------------------------------------------------------
 
 /// Sums of the quants of both halves of a block.
 GPU_INLINE int first_sum(BlockHead x) { return int16_t(x.halves & 0xffff); }
@@ -103,8 +89,7 @@ GPU_INLINE int second_sum(BlockHead x) { return x.halves >> 16; }
 /// Gives the terms of a weight row and an activation row to a sink, which puts them into a chain:
 /// acc = fused(dot, scale, acc), then, in formats with minima, the same of the minimum.
 template <class Scales, class Sink>
-GPU_INLINE void give_terms(int term, float dot, BlockScale w, BlockHead x,
-                           GPU_LOCAL Sink& sink) {
+GPU_INLINE void give_terms(int term, float dot, BlockScale w, BlockHead x, GPU_LOCAL Sink& sink) {
   sink.add(term, 0, dot, w.scale * x.d);
   if (Scales::kMin && Scales::kGroups) {
     const int min = w.min_of_group[0] * first_sum(x) + w.min_of_group[1] * second_sum(x);
@@ -120,22 +105,29 @@ struct LaneDots {
   using Quants = typename Format::Quants;
   using Scales = typename Format::Scales;
   GPU_INT kRows = kPanelRows, kTerms = kPanelRows, kOffset = Quants::kOffset;
+  GPU_INT kKinds = Scales::kMin ? 2 : 1;  // of terms: products; minima
 
+  static GPU_INLINE int count(GPU_CONSTANT MatmulArguments& a) { return a.k / 32; }
   static GPU_INLINE int row_of(int, int lane) { return lane; }
   static GPU_INLINE int column_of(int term, int) { return term; }
 
   /// Where the lane's numbers begin.
   struct Lane {
-    int r;
+    int r, count;
     Words row;
-    Bytes scales;
+    Bytes scales, x;
     Words4 table;
-    Columns x;
   };
-  static GPU_INLINE Lane begin(Tiles tiles, Words4 table, Columns x, int lane) {
-    const Bytes tile = lane < 16 ? tiles.first : tiles.second;
-    return Lane{lane % 16, as_global<const uint32_t>(tile) + lane % 16,
-                tile + int64_t(x.count) * Quants::kBytes, table, x};
+  static GPU_INLINE Lane begin(GPU_CONSTANT MatmulArguments& a, Strip s, int matrix, int lane) {
+    const Bytes tile = a.matrix[matrix].tiles + (lane < 16 ? s.first : s.second);
+    Lane own;
+    own.r = lane % 16;
+    own.count = count(a);
+    own.row = as_global<const uint32_t>(tile) + own.r;
+    own.scales = tile + int64_t(own.count) * Quants::kBytes;
+    own.x = a.x + int64_t(s.x_row) * own.count * kBlockBytes;
+    own.table = a.matrix[matrix].table;
+    return own;
   }
 
   template <class Sink>
@@ -147,7 +139,7 @@ struct LaneDots {
     for (int c = 0; c < 4; ++c) codes[c] = Quants::codes(row, row + 16 * c, c, own.table);
     GPU_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      const Bytes block = own.x.blocks + int64_t(i * own.x.count + b) * kBlockBytes;
+      const Bytes block = own.x + int64_t(i * own.count + b) * kBlockBytes;
       const BlockHead x = as_global<const BlockHead>(block)[0];
       const Quads q = load_quads(as_global<const Quant>(block + kHeadBytes));
       if (Scales::kGroups) {
@@ -180,7 +172,9 @@ struct TensorDots {
   using Quants = typename Format::Quants;
   using Scales = typename Format::Scales;
   GPU_INT kRows = kPanelRows, kTerms = kPanelRows, kOfTile = kTerms / 2, kOffset = Quants::kOffset;
+  GPU_INT kKinds = Scales::kMin ? 2 : 1;  // of terms: products; minima
 
+  static GPU_INLINE int count(GPU_CONSTANT MatmulArguments& a) { return a.k / 32; }
   static GPU_INLINE int row_of(int term, int lane) {
     return term / kOfTile * 16 + term % 4 / 2 * 8 + lane / 4;
   }
@@ -197,20 +191,23 @@ struct TensorDots {
     Bytes quants;  // of activation row g, the words 2 c and 2 c + 1
     Bytes heads;   // of activation row 2 c
   };
-  static GPU_INLINE Lane begin(Tiles tiles, Words4 table, Columns x, int lane) {
-    const int g = lane / 4, c = lane % 4;
-    const Words first = as_global<const uint32_t>(tiles.first) + g;
-    const Words second = as_global<const uint32_t>(tiles.second) + g;
-    const int64_t scales = int64_t(x.count) * Quants::kBytes;
-    return Lane{g,
-                c,
-                x.count,
-                {first, second},
-                {first + 16 * c, second + 16 * c},
-                {tiles.first + scales, tiles.second + scales},
-                table,
-                x.blocks + (int64_t(g) * x.count * kBlockBytes + kHeadBytes + 8 * c),
-                x.blocks + int64_t(2 * c) * x.count * kBlockBytes};
+  static GPU_INLINE Lane begin(GPU_CONSTANT MatmulArguments& a, Strip s, int matrix, int lane) {
+    Lane own;
+    own.g = lane / 4;
+    own.c = lane % 4;
+    own.count = count(a);
+    GPU_UNROLL
+    for (int t = 0; t < 2; ++t) {
+      const Bytes tile = a.matrix[matrix].tiles + (t ? s.second : s.first);
+      own.row[t] = as_global<const uint32_t>(tile) + own.g;
+      own.group[t] = own.row[t] + 16 * own.c;
+      own.scales[t] = tile + int64_t(own.count) * Quants::kBytes;
+    }
+    own.table = a.matrix[matrix].table;
+    const Bytes x = a.x + int64_t(s.x_row) * own.count * kBlockBytes;
+    own.quants = x + (int64_t(own.g) * own.count * kBlockBytes + kHeadBytes + 8 * own.c);
+    own.heads = x + int64_t(2 * own.c) * own.count * kBlockBytes;
+    return own;
   }
 
   template <class Sink>
@@ -247,8 +244,7 @@ struct TensorDots {
 
   // What the sums of products begin with: of both halves where these have scales of their own.
   static GPU_INLINE void begin_dots(GPU_LOCAL const BlockHead (&x)[2],
-                                    GPU_LOCAL int32_t (&first)[4],
-                                    GPU_LOCAL int32_t (&second)[4]) {
+                                    GPU_LOCAL int32_t (&first)[4], GPU_LOCAL int32_t (&second)[4]) {
     GPU_UNROLL
     for (int i = 0; i < 4; ++i) {
       first[i] = Scales::kGroups ? first_dot<kOffset>(first_sum(x[i % 2]))
@@ -283,7 +279,58 @@ template <class Format, int kRows>
 using WideDots = LaneDots<Format, kRows>;
 #endif
 
-// ---- quantized formats ---------------------------------------------------------------------------
+// ---- float formats ------------------------------------------------------------------------------
+
+struct F32 {
+  static GPU_INLINE float at(Bytes tile, int64_t i) { return as_global<const float>(tile)[i]; }
+};
+struct F16 {
+  static GPU_INLINE float at(Bytes tile, int64_t i) {
+    return half_to_float(as_global<const uint16_t>(tile)[i]);
+  }
+};
+struct BF16 {
+  static GPU_INLINE float at(Bytes tile, int64_t i) {
+    return bf16_to_float(as_global<const uint16_t>(tile)[i]);
+  }
+};
+
+/// A block is 512 of K, and its term their sum, once. A lane has a row of the strip.
+template <class Element, int kPanelRows>
+struct FloatDots {
+  GPU_INT kRows = kPanelRows, kTerms = kPanelRows, kKinds = 1;
+
+  static GPU_INLINE int count(GPU_CONSTANT MatmulArguments& a) { return (a.k + 511) / 512; }
+  static GPU_INLINE int row_of(int, int lane) { return lane; }
+  static GPU_INLINE int column_of(int term, int) { return term; }
+
+  struct Lane {
+    int r, k;
+    Bytes tile;
+    Global<const float> x;
+  };
+  static GPU_INLINE Lane begin(GPU_CONSTANT MatmulArguments& a, Strip s, int matrix, int lane) {
+    return Lane{lane % 16, a.k, a.matrix[matrix].tiles + (lane < 16 ? s.first : s.second),
+                a.x_float + int64_t(s.x_row) * a.k};
+  }
+
+  template <class Sink>
+  static GPU_INLINE void make(Lane own, int b, GPU_LOCAL Sink& sink) {
+    const int begin = b * 512, end = begin + 512 < own.k ? begin + 512 : own.k;
+    float sum[kRows];
+    GPU_UNROLL
+    for (int i = 0; i < kRows; ++i) sum[i] = 0;
+    for (int k = begin; k < end; ++k) {
+      const float w = Element::at(own.tile, int64_t(k) * 16 + own.r);
+      GPU_UNROLL
+      for (int i = 0; i < kRows; ++i) sum[i] = fused(w, own.x[i * own.k + k], sum[i]);
+    }
+    GPU_UNROLL
+    for (int i = 0; i < kRows; ++i) sink.add(i, 0, sum[i], 1.0f);
+  }
+};
+
+// ---- products -----------------------------------------------------------------------------------
 
 struct Term {
   float dot, scale;
@@ -301,16 +348,16 @@ struct SharedTerms {
 
 /// Few activation rows. The warps of a block share a strip: they make the terms of the blocks of a
 /// window, then each adds those of its chains in the order of the blocks.
-template <class Format, class Dots, int kActivation>
+template <class Dots, int kActivation>
 struct SplitMatmul {
   using Arguments = MatmulArguments;
   GPU_INT kMatrices = kActivation == kGated ? 2 : 1;
-  GPU_INT kTerms = kMatrices * Dots::kTerms;              // of a lane and a block of K
-  GPU_INT kKinds = Format::Scales::kMin ? 2 : 1;          // products; minima
-  GPU_INT kWindow = kTerms <= 2 ? 32 : 64 / kTerms;       // blocks
+  GPU_INT kTerms = kMatrices * Dots::kTerms;  // of a lane and a block of K
+  GPU_INT kKinds = Dots::kKinds;
+  GPU_INT kWindow = kTerms <= 2 ? 32 : 64 / kTerms;  // blocks
   GPU_INT kWarps = kWindow > 8 ? 8 : kWindow / 2;
   GPU_INT kThreads = kWarps * 32;
-  GPU_INT kChains = (kTerms + kWarps - 1) / kWarps;       // of a lane
+  GPU_INT kChains = (kTerms + kWarps - 1) / kWarps;  // of a lane
   GPU_INT kSize = kWindow * kKinds * kTerms * 32;
   struct Memory {
     SharedArray<Term, kSize> terms;  // [window][kinds][terms][lanes]
@@ -320,13 +367,13 @@ struct SplitMatmul {
   static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory& memory, Place at) {
     const Strip s = find_strip(a, at.block, at.row, Dots::kRows);
     if (s.columns <= 0) return;
-    const Columns x = columns_of(a, s);
-    const typename Dots::Lane own = begin(a, s, x, s.matrix, at.lane);
-    const typename Dots::Lane up = begin(a, s, x, kMatrices == 2 ? 1 : s.matrix, at.lane);
+    const int count = Dots::count(a);
+    const typename Dots::Lane own = Dots::begin(a, s, s.matrix, at.lane);
+    const typename Dots::Lane up = Dots::begin(a, s, kMatrices == 2 ? 1 : s.matrix, at.lane);
     float acc[kChains];
     for (int i = 0; i < kChains; ++i) acc[i] = 0;
-    for (int first = 0; first < x.count; first += kWindow) {
-      const int left = x.count - first, n = left < kWindow ? left : kWindow;
+    for (int first = 0; first < count; first += kWindow) {
+      const int left = count - first, n = left < kWindow ? left : kWindow;
       make_window(own, up, first, n, memory, at);
       barrier();
       add_window(n, memory, at, acc);
@@ -341,11 +388,6 @@ struct SplitMatmul {
     }
     barrier();
     finish<kActivation, Dots::kRows>(a, s, memory.results, at, kWarps);
-  }
-
-  static GPU_INLINE typename Dots::Lane begin(GPU_CONSTANT Arguments& a, Strip s, Columns x,
-                                              int matrix, int lane) {
-    return Dots::begin(tiles_of(a, s, matrix), a.matrix[matrix].table, x, lane);
   }
 
   // Whole windows without a branch, so that the loads of all their blocks can be on their way.
@@ -397,7 +439,7 @@ struct OwnChains {
 };
 
 /// Many activation rows: a warp has a strip of its own, and walks along K alone.
-template <class Format, class Dots>
+template <class Dots>
 struct ManyRowsMatmul {
   using Arguments = MatmulArguments;
   GPU_INT kWarps = 4, kThreads = kWarps * 32;
@@ -410,13 +452,11 @@ struct ManyRowsMatmul {
     if (strip >= a.strips) return;
     const Strip s = find_strip(a, strip, at.row, Dots::kRows);
     if (s.columns <= 0) return;
-    const Columns x = columns_of(a, s);
-    const typename Dots::Lane own =
-        Dots::begin(tiles_of(a, s, s.matrix), a.matrix[s.matrix].table, x, at.lane);
+    const typename Dots::Lane own = Dots::begin(a, s, s.matrix, at.lane);
     OwnChains<Dots::kTerms> chains;
     GPU_UNROLL
     for (int t = 0; t < Dots::kTerms; ++t) chains.acc[t] = 0;
-    for (int b = 0; b < x.count; ++b) Dots::make(own, b, chains);
+    for (int b = 0; b < Dots::count(a); ++b) Dots::make(own, b, chains);
     const int width = a.matrix[s.matrix].rows;
     GPU_UNROLL
     for (int t = 0; t < Dots::kTerms; ++t) {
@@ -425,87 +465,6 @@ struct ManyRowsMatmul {
         a.y[s.matrix][int64_t(s.y_row + column) * width + s.row + row] =
             scaled(chains.acc[t], a.matrix[s.matrix].scale);
     }
-  }
-};
-
-// ---- float formats -------------------------------------------------------------------------------
-
-struct F32 {
-  static GPU_INLINE float at(Bytes tile, int64_t i) { return as_global<const float>(tile)[i]; }
-};
-struct F16 {
-  static GPU_INLINE float at(Bytes tile, int64_t i) {
-    return half_to_float(as_global<const uint16_t>(tile)[i]);
-  }
-};
-struct BF16 {
-  static GPU_INLINE float at(Bytes tile, int64_t i) {
-    return bf16_to_float(as_global<const uint16_t>(tile)[i]);
-  }
-};
-
-/// A warp takes 512 of K at a time, a lane a row of the strip; each then adds the sums of those
-/// parts, in order, for its share of the results.
-template <class Element, int kRows, int kActivation>
-struct FloatMatmul {
-  using Arguments = MatmulArguments;
-  GPU_INT kMatrices = kActivation == kGated ? 2 : 1, kTerms = kMatrices * kRows;
-  GPU_INT kWarps = kTerms > 16 ? 4 : 8, kThreads = kWarps * 32;
-  GPU_INT kChains = (kTerms + kWarps - 1) / kWarps;
-  struct Memory {
-    SharedArray<float, kWarps * kTerms * 32> parts;  // [warps][terms][lanes]
-    SharedArray<float, kTerms * 32> results;
-  };
-
-  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory& memory, Place at) {
-    const Strip s = find_strip(a, at.block, at.row, kRows);
-    if (s.columns <= 0) return;
-    const Global<const float> x = a.x_float + int64_t(s.x_row) * a.k;
-    float acc[kChains];
-    for (int i = 0; i < kChains; ++i) acc[i] = 0;
-    const int parts = (a.k + 511) / 512;
-    for (int first = 0; first < parts; first += kWarps) {
-      if (first + at.warp < parts) {
-        GPU_UNROLL
-        for (int j = 0; j < kMatrices; ++j)
-          sum_part(a, s, kMatrices == 2 ? j : s.matrix, x, first + at.warp, memory,
-                   (at.warp * kTerms + j * kRows) * 32 + at.lane, at.lane);
-      }
-      barrier();
-      GPU_UNROLL
-      for (int i = 0; i < kChains; ++i) {
-        const int term = at.warp + i * kWarps;
-        if (term >= kTerms) break;
-        for (int w = 0; w < kWarps && first + w < parts; ++w)
-          acc[i] = acc[i] + memory.parts[(w * kTerms + term) * 32 + at.lane];
-      }
-      barrier();
-    }
-    GPU_UNROLL
-    for (int i = 0; i < kChains; ++i) {
-      const int term = at.warp + i * kWarps;
-      if (term < kTerms) memory.results[term * 32 + at.lane] = acc[i];
-    }
-    barrier();
-    finish<kActivation, kRows>(a, s, memory.results, at, kWarps);
-  }
-
-  static GPU_INLINE void sum_part(GPU_CONSTANT Arguments& a, Strip s, int matrix,
-                                  Global<const float> x, int part, GPU_SHARED Memory& memory,
-                                  int place, int lane) {
-    const Tiles tiles = tiles_of(a, s, matrix);
-    const Bytes tile = lane < 16 ? tiles.first : tiles.second;
-    const int begin = part * 512, end = begin + 512 < a.k ? begin + 512 : a.k;
-    float sum[kRows];
-    GPU_UNROLL
-    for (int i = 0; i < kRows; ++i) sum[i] = 0;
-    for (int k = begin; k < end; ++k) {
-      const float w = Element::at(tile, int64_t(k) * 16 + lane % 16);
-      GPU_UNROLL
-      for (int i = 0; i < kRows; ++i) sum[i] = fused(w, x[int64_t(i) * a.k + k], sum[i]);
-    }
-    GPU_UNROLL
-    for (int i = 0; i < kRows; ++i) memory.parts[place + i * 32] = sum[i];
   }
 };
 

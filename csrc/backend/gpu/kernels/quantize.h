@@ -1,6 +1,9 @@
 // Activations as blocks of 32 quants: quantize_q8 of backend/cpu/kernels.h.
 #pragma once
 
+#include "backend/gpu/kernels/arguments.h"
+#include "backend/gpu/kernels/math.h"
+
 namespace gemtp {
 namespace gpu {
 

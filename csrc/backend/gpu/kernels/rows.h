@@ -1,6 +1,10 @@
 // Rows of floats: norms with what is added and quantized around them, and the quantization alone.
 #pragma once
 
+#include "backend/gpu/kernels/arguments.h"
+#include "backend/gpu/kernels/math.h"
+#include "backend/gpu/kernels/quantize.h"
+
 namespace gemtp {
 namespace gpu {
 
@@ -19,7 +23,8 @@ struct RowNorm {
     float sum = 0;
     for (int first = 0; first < n; first += kPiece) {
       const int left = n - first, count = left < kPiece ? left : kPiece;
-      for (int i = at.index; i < count; i += kThreads) memory.piece[i] = flushed(x[first + i] * before);
+      for (int i = at.index; i < count; i += kThreads)
+        memory.piece[i] = flushed(x[first + i] * before);
       barrier();
       if (at.warp == 0) {
         for (int i = at.lane % 16; i < count; i += 16) {

@@ -11,15 +11,14 @@
 #define GPU_INT static constexpr constant int
 #define GPU_FLOAT static constexpr constant float
 #define GPU_UNROLL _Pragma("unroll")
-#define GPU_KERNEL(name, ...)                                                                 \
-  kernel void gemtp_##name(constant __VA_ARGS__::Arguments& arguments [[buffer(0)]],                  \
-                   uint3 grid [[threadgroup_position_in_grid]],                               \
-                   uint index [[thread_index_in_threadgroup]],                                \
-                   uint warp [[simdgroup_index_in_threadgroup]],                              \
-                   uint lane [[thread_index_in_simdgroup]]) {                                 \
-    GPU_THREADGROUP_VARIABLE __VA_ARGS__::Memory memory;                                      \
-    __VA_ARGS__::run(arguments, memory,                                                             \
-                     Place{int(index), int(warp), int(lane), int(grid.x), int(grid.y)});     \
+#define GPU_KERNEL(name, ...)                                                                  \
+  kernel void gemtp_##name(                                                                    \
+      constant __VA_ARGS__::Arguments& arguments [[buffer(0)]],                                \
+      uint3 grid [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]], \
+      uint warp [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) { \
+    GPU_THREADGROUP_VARIABLE __VA_ARGS__::Memory memory;                                       \
+    __VA_ARGS__::run(arguments, memory,                                                        \
+                     Place{int(index), int(warp), int(lane), int(grid.x), int(grid.y)});       \
   }
 #ifndef GPU_THREADGROUP_VARIABLE  // compilers that only check the sources say it differently
 #define GPU_THREADGROUP_VARIABLE threadgroup
