@@ -130,6 +130,7 @@ inline HostQuantized quantized(const Activations& x) {
 /// Room for the quantized results of a kernel, and whether they are those expected.
 struct QuantizedResult {
   QuantizedRows rows;
+  explicit QuantizedResult(QuantizedRows known) : rows(known) {}
   QuantizedResult(Device& device, int64_t blocks)
       : rows(device.allocate<uint8_t>(blocks * HostQuantized::block_bytes())) {}
   bool equals(const Device& device, const HostQuantized& expected) const {
@@ -144,6 +145,44 @@ struct QuantizedResult {
     return got == expected.bytes;
   }
 };
+
+/// Keys and values as CpuAttention stores them.
+struct HostKv {
+  int64_t heads, d, capacity;
+  bool f16;
+  std::vector<uint8_t> keys, values;
+
+  HostKv(int64_t n, int64_t dims, int64_t slots, bool half)
+      : heads(n),
+        d(dims),
+        capacity(slots),
+        f16(half),
+        keys(static_cast<size_t>(n * key_bytes())),
+        values(static_cast<size_t>(n * value_bytes())) {}
+  int64_t element() const { return f16 ? 2 : 4; }
+  int64_t key_bytes() const { return capacity * d * element(); }
+  int64_t value_bytes() const { return (d + 15) / 16 * 16 * capacity * element(); }
+
+  void put(std::vector<uint8_t>& to, int64_t at, float v) const {
+    const uint16_t half = gemtp_f32_to_f16(v);
+    std::memcpy(to.data() + at * element(), f16 ? static_cast<const void*>(&half) : &v,
+                static_cast<size_t>(element()));
+  }
+  void store(int64_t head, int64_t position, const float* k, const float* v) {
+    const int64_t slot = position % capacity;
+    for (int64_t i = 0; i < d; ++i) {
+      put(keys, head * capacity * d + (slot / 16 * d + i) * 16 + slot % 16, k[i]);
+      put(values, head * capacity * ((d + 15) / 16 * 16) + (i / 16 * capacity + slot) * 16 + i % 16,
+          v[i]);
+    }
+  }
+};
+
+/// Where a device has them.
+inline KvPlace upload(Device& device, const HostKv& kv) {
+  return {device.upload(kv.keys), device.upload(kv.values), kv.key_bytes(), kv.value_bytes(),
+          static_cast<int32_t>(kv.capacity)};
+}
 
 constexpr const char* kFormatNames[] = {"f32",   "f16",    "bf16", "q8_0", "q4_0", "q4_1",
                                         "q5_0",  "q5_1",   "q4_k", "q5_k", "q6_k", "iq4_nl",

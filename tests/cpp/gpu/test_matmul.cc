@@ -127,6 +127,7 @@ TEST_CASE("gpu matmul: gated, its results quantized") {
           a.matrix[0] = upload(device, gate);
           a.matrix[1] = upload(device, up);
           a.factor = device.upload(factor);
+          a.factor_stride = rows;
           if (random.below(2)) a.y[0] = device.allocate<float>(m * rows);
           const QuantizedResult q(device, m * rows / 32);
           a.quantized = q.rows;

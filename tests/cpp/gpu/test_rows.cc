@@ -112,42 +112,6 @@ TEST_CASE("gpu norm: a branch joins the residual, whose norms are quantized") {
   }
 }
 
-namespace {
-
-// Keys and values as CpuAttention stores them, of positions first..first + m - 1.
-struct HostKv {
-  int64_t heads, d, capacity;
-  bool f16;
-  std::vector<uint8_t> keys, values;
-
-  HostKv(int64_t n, int64_t dims, int64_t slots, bool half)
-      : heads(n),
-        d(dims),
-        capacity(slots),
-        f16(half),
-        keys(static_cast<size_t>(n * key_bytes())),
-        values(static_cast<size_t>(n * value_bytes())) {}
-  int64_t element() const { return f16 ? 2 : 4; }
-  int64_t key_bytes() const { return capacity * d * element(); }
-  int64_t value_bytes() const { return (d + 15) / 16 * 16 * capacity * element(); }
-
-  void put(std::vector<uint8_t>& to, int64_t at, float v) const {
-    const uint16_t half = gemtp_f32_to_f16(v);
-    std::memcpy(to.data() + at * element(), f16 ? static_cast<const void*>(&half) : &v,
-                static_cast<size_t>(element()));
-  }
-  void store(int64_t head, int64_t position, const float* k, const float* v) {
-    const int64_t slot = position % capacity;
-    for (int64_t i = 0; i < d; ++i) {
-      put(keys, head * capacity * d + (slot / 16 * d + i) * 16 + slot % 16, k[i]);
-      put(values, head * capacity * ((d + 15) / 16 * 16) + (i / 16 * capacity + slot) * 16 + i % 16,
-          v[i]);
-    }
-  }
-};
-
-}  // namespace
-
 TEST_CASE("gpu heads: norms, rotation, keys and values stored") {
   Random random(13);
   for (int i = 0; i < 24; ++i) {
@@ -199,8 +163,7 @@ TEST_CASE("gpu heads: norms, rotation, keys and values stored") {
       a.cos = device.upload(cos);
       a.sin = device.upload(sin);
       a.positions = device.upload(positions);
-      a.kv = {device.upload(before.keys), device.upload(before.values), kv.key_bytes(),
-              kv.value_bytes(), static_cast<int32_t>(capacity)};
+      a.kv = upload(device, before);
       a.heads = static_cast<int32_t>(heads);
       a.kv_heads = static_cast<int32_t>(kv_heads);
       a.d = static_cast<int32_t>(d);

@@ -51,8 +51,9 @@ struct MatmulArguments {
   Global<float> y[4];    // [m] rows of matrix[i].rows; of a gated kernel y[0], or none
   int32_t first_row[4];  // of x and m; y begins with its result
   int32_t strips;        // of all matrices
-  // Of a gated kernel whose other factor is known: [m] rows like those of y.
+  // Of a gated kernel whose other factor is known: [m] rows, factor_stride floats apart.
   Global<const float> factor;
+  int64_t factor_stride;
   QuantizedRows quantized;  // of a gated kernel: its results, or none
   // A list, or none: then matrix[0] (and [1]) is the first of several, matrix_bytes apart.
   Global<const MatrixRows> list;

@@ -12,8 +12,8 @@ using Words = Global<const uint32_t>;
 
 // ---- quants -------------------------------------------------------------------------------------
 // codes(): of a row of a tile the elements 4c .. 4c + 3 and 16 + 4c .. of a block, a byte each. An
-// element is its code, a signed byte, less kOffset. `row` is where the row's first word of the block
-// lies, `group` where its word c does.
+// element is its code, a signed byte, less kOffset. `row` is where the row's first word of the
+// block lies, `group` where its word c does.
 
 struct ByteQuants {
   GPU_INT kBytes = 512, kOffset = 0;

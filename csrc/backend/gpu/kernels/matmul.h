@@ -73,7 +73,8 @@ GPU_INLINE void finish(GPU_CONSTANT MatmulArguments& a, Strip s,
       const int up = (kActivation == kGated ? kRows + i : 0) * 32 + at.lane;
       y = flushed(gelu(y) * scaled(results[up], a.matrix[1].scale));
     } else if (kActivation == kGatedByFactor) {
-      y = exists ? flushed(gelu(y) * a.factor[place]) : 0.0f;
+      const int64_t other = (s.y_row + i) * a.factor_stride + s.row + at.lane;
+      y = exists ? flushed(gelu(y) * a.factor[other]) : 0.0f;
     }
     if (exists && a.y[s.matrix]) a.y[s.matrix][place] = y;
     if (kActivation != kPlain && a.quantized) quantize_block(y, at.lane, a.quantized, place / 32);
