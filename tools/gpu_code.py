@@ -1,6 +1,6 @@
 """What compilers make of the GPU kernels: a machine without a GPU can say that much.
 
-    python tools/gpu_code.py                     # a table of instructions per block, by architecture
+    python tools/gpu_code.py                     # a table of instructions per block
     python tools/gpu_code.py --check             # exit 1 for spills in loops, for other arithmetic
                                                  # than is written, for more instructions than in
                                                  # tests/gpu/instructions.json
@@ -182,7 +182,7 @@ def hot_blocks(kernel: Kernel) -> list[list[str]]:
 
 def rows_of(name: str) -> int | None:
     m = re.match(r"gemtp_matmul_\w+?_(1|2|4|8|16|many)$", name)
-    return None if not m else 64 if m[1] == "many" else int(m[1])
+    return None if not m else 32 if m[1] == "many" else int(m[1])
 
 
 def instructions_per_block(kernel: Kernel, arch: str) -> float | None:
@@ -208,7 +208,7 @@ def instructions_per_block(kernel: Kernel, arch: str) -> float | None:
         and any(op.startswith("LDS") for op in b)
         and not any(map(is_dot, b))
     ]
-    if rows < 64 and adding:
+    if rows < 32 and adding:
         step = min(len(b) / sum(op.startswith("FFMA") for op in b) for b in adding)
         kinds = 2 if format_ in ("q4_1", "q5_1", "q4_k", "q5_k", "t4_gm") else 1
         total += step * rows * kinds
@@ -269,7 +269,9 @@ def main() -> int:
     formats = None if args.all else FORMATS
     with ThreadPoolExecutor(args.jobs) as pool:
         compiled = dict(zip(archs, pool.map(lambda a: compile_for(a, formats), archs), strict=True))
-    found = [f for arch, (kernels, warned) in compiled.items() for f in faults(kernels, arch, warned)]
+    found = [
+        f for arch, (kernels, warned) in compiled.items() for f in faults(kernels, arch, warned)
+    ]
     results = {arch: figures(kernels, arch) for arch, (kernels, _) in compiled.items()}
     if args.update:
         before = json.loads(RATCHET.read_text()) if RATCHET.exists() else {}

@@ -96,8 +96,8 @@ TEST_CASE("gpu matmul: many rows") {
   Random random(2);
   for (const gemtp_format format : formats()) {
     if (format <= GEMTP_BF16) continue;
-    const int64_t panel = quant_bytes() == 1 ? 64 : 16;
-    for (const int64_t m : {17, 64, 70})
+    const int64_t panel = quant_bytes() == 1 ? 32 : 16;
+    for (const int64_t m : {17, 32, 70})
       check_plain(random, format, {std::string("matmul_") + kFormatNames[format] + "_many", panel},
                   m);
   }

@@ -102,7 +102,7 @@ GPU_INLINE Quads load_quads(Global<const Quant> block) {
 }
 
 #define GPU_TENSOR 1
-GPU_INT kManyRows = 64;
+GPU_INT kManyRows = 32;
 /// sum = first + the dots of 16 elements; which lane holds what: emulated/gpu.h.
 GPU_INLINE void multiply16(int32_t (&sum)[4], uint32_t low_row, uint32_t high_row, uint32_t x,
                            const int32_t (&first)[4]) {

@@ -101,7 +101,7 @@ Dot dot4(uint32_t codes, Quad q, Dot acc) {
 }
 
 #define GPU_TENSOR 1
-GPU_INT kManyRows = 64;
+GPU_INT kManyRows = 32;
 /// A warp's fragments of int8 matrices: 16 rows of weights times 8 of activations. Lane 4 g + c
 /// holds of weight rows g and g + 8, and of activation row g, elements 4 c to 4 c + 3, of each
 /// half of 16 elements; and the products of weight rows g, g + 8 with activation rows 2 c, 2 c + 1.
