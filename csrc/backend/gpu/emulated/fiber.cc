@@ -6,13 +6,15 @@
 #include <new>
 
 #if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
 #define GEMTP_ANNOTATE_FIBERS 1
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
-#include <sanitizer/common_interface_defs.h>
 #define GEMTP_ANNOTATE_FIBERS 1
 #endif
+#endif
+#ifdef GEMTP_ANNOTATE_FIBERS
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
 #endif
 
 // gemtp_switch(from, to): keeps the registers that a call preserves on this stack, its pointer in
@@ -98,6 +100,9 @@ void Fiber::begin(Fiber* fiber) {
 void Fiber::prepare(void (*entry)(void*), void* argument) {
   entry_ = entry;
   argument_ = argument;
+#ifdef GEMTP_ANNOTATE_FIBERS  // frames that were never left are forgotten
+  ASAN_UNPOISON_MEMORY_REGION(stack_, kStackBytes);
+#endif
   auto* top = reinterpret_cast<uint64_t*>(stack_ + kStackBytes) - kSaved;
   for (size_t i = 0; i < kSaved; ++i) top[i] = 0;
   top[kArgument] = reinterpret_cast<uint64_t>(this);
