@@ -11,15 +11,15 @@
  *  - lane16: sums over a row use 16 accumulators, element i goes to accumulator i % 16 in order of
  *    i, then they fold 16 -> 8 -> 4 -> 2 -> 1 by adding accumulator j + half to accumulator j.
  *  - Chunks: a sum over k in a float matmul, or over positions in attention, is cut at the
- * multiples of GEMTP_CHUNK, counted from k = 0 and from position 0, wherever a span begins. Each
- * chunk is summed from +0 and its sum added, in order, to a total that also begins at +0. (A total
- * is therefore never -0, and adding the +0 of a chunk of which a span has nothing changes no bit:
- * it may be done or left out, and chunks may be summed side by side.)
- *  - No sum ever meets a number between 0 and 2^-126, where some processors round to zero and
- * others do not. Every float that a kernel gives as a result is flushed: flush(x) = x, or +0 where
- * |x| < GEMTP_TINY = 2^-40; the formulas below leave that out. So are float weights and block
- * scales when they are packed. Products of two flushed numbers are multiples of 2^-126, and so are
- * all sums of them. docs/architecture.md goes through every operation.
+ *    multiples of GEMTP_CHUNK, counted from k = 0 and from position 0, wherever a span begins. Each
+ *    chunk is summed from +0 and its sum added, in order, to a total that also begins at +0. (A
+ *    total is therefore never -0, and adding the +0 of a chunk of which a span has nothing changes
+ *    no bit: it may be done or left out, and chunks may be summed side by side.)
+ *  - No sum meets a number between 0 and 2^-126, where some processors round to zero and others do
+ *    not. Every float that a kernel gives as a result is flushed: flush(x) = x, or +0 where |x| <
+ *    GEMTP_TINY = 2^-40; the formulas below leave that out. So are float weights and block scales
+ *    when they are packed. Products of two flushed numbers are multiples of 2^-126, and so are all
+ *    sums of them. docs/architecture.md goes through every operation.
  *
  * Weight layout: a matrix [rows, k] is cut into tiles of 16 output rows (the last one padded with
  * zero rows); tiles are contiguous, `tile_bytes` apart, and begin on 64-byte boundaries. Inside a
@@ -191,7 +191,7 @@ typedef struct gemtp_kernels {
    * chunks, of fma(p_t, v_t[d], acc) in order) / sum. */
   void (*attention_values)(const gemtp_attention* args, int64_t begin, int64_t end);
 
-  /* f32 <-> f16, round to nearest even. */
+  /* f32 to f16, round to nearest even; subnormal numbers of f16 stay what they are. */
   void (*to_f16)(const float* x, int64_t n, uint16_t* y);
 } gemtp_kernels;
 
