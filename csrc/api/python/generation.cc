@@ -149,7 +149,8 @@ void bind_steps(py::class_<Exclusive<T>>& c) {
     });
   };
   c.def("step", [](Held& held) {
-    const std::vector<Emitted> emitted = held.work([](T& value) { return value.step(); });
+    const std::vector<Emitted> emitted =
+        held.work([](T& value) { return value.step(check_signals); });
     py::list out;
     for (const Emitted& e : emitted) out.append(token_tuple(e));
     return out;
