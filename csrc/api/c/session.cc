@@ -249,6 +249,7 @@ GenerationParams params_of(const gemtp_generate_options& o, const Engine& engine
   p.draft = o.draft == GEMTP_DRAFT_AUTO ? kAutoDraft : o.draft;
   p.ignore_eos = o.ignore_eos != 0;
   p.logprobs = o.logprobs;
+  p.wait = o.wait != 0;
   p.constraint = constraint_of(o.constraint, engine.model().config().vocab);
   if (o.on_logits)
     p.logits_processor = [on_logits = o.on_logits, user = o.user](const std::vector<int32_t>& ids,

@@ -136,7 +136,8 @@ gemtp_status gemtp_detokenize(const gemtp_model* model, const int32_t* ids, size
                               char* text, size_t capacity, size_t* length, char* error,
                               size_t error_size) {
   return guarded(error, error_size, [&] {
-    const std::string all = models().get(model)->model().need_tokenizer().decode(ids_of(ids, count), false);
+    const std::string all =
+        models().get(model)->model().need_tokenizer().decode(ids_of(ids, count), false);
     copy_out(all.data(), all.size(), 1, text, capacity, length);
   });
 }

@@ -221,6 +221,7 @@ void bind_params(py::module_& m) {
       .def_readwrite("draft", &PythonParams::draft)
       .def_readwrite("ignore_eos", &PythonParams::ignore_eos)
       .def_readwrite("logprobs", &PythonParams::logprobs)
+      .def_readwrite("wait", &PythonParams::wait)
       .def_readwrite("constraint", &PythonParams::constraint)
       .def_readwrite("logits_processor", &PythonParams::processor);
 }
