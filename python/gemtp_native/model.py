@@ -65,7 +65,7 @@ __all__ = [
 
 _Params = _core.GenerationParams
 S = TypeVar("S", TextStream, Session)
-O = TypeVar("O", bound=TokenOptions)
+Given = TypeVar("Given", bound=TokenOptions)
 
 _log = logger("model")
 _warnings = logger()
@@ -560,7 +560,7 @@ def memory_estimate(
     )
 
 
-def _waiting(options: O) -> O:
+def _waiting(options: Given) -> Given:
     """Of what is run to its end without pause: it waits for room, unless it is not to."""
     if options.get("wait") is None:
         options["wait"] = True
