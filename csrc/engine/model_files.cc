@@ -24,6 +24,11 @@ ModelFiles ModelFiles::open(const std::string& target_path, const std::string& d
     throw Error(ErrorKind::kModel, files.drafter->quoted_path() +
                                        " holds a target, not a drafter; its architecture must be "
                                        "gemma4-assistant");
+  const Problems misfits = pair_problems(files.target_config, files.drafter_config);
+  if (!misfits.empty())
+    throw Error(ErrorKind::kModel, files.drafter->quoted_path() +
+                                       ": the drafter does not fit the target: " +
+                                       misfits.sentences()[0] + "; use the drafter made for it");
   return files;
 }
 
@@ -40,8 +45,9 @@ ExaminedFile examine(const std::shared_ptr<const GgufFile>& file) {
   Problems problems;
   attempt(&problems, [&] {
     out.config = read_config(*file, &problems);
+    if (!out.config.vocab) return;  // no weights at all
     MeasuringStorage storage;
-    load_weights(file, out.config, storage, HeadChoice::kOfFile, {}, &problems);
+    load_weights(file, out.config, storage, {}, &problems);
   });
   attempt(&problems, [&] { recommended_sampling(*file); });
   attempt(&problems, [&] {

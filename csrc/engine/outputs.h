@@ -29,12 +29,17 @@ class Outputs {
 
   int64_t rows() const { return rows_; }
 
+  /// There are logits from here on: they take far more than all else.
+  void need_logits() {
+    if (!logits_) logits_ = storage_.alloc(rows_ * vocab_);
+  }
+
   /// Where outputs of `s.want` rows go: to the rows from `row` on.
   void receive(int64_t row, HeadOutput head, SequenceRows* s) {
     GEMTP_ASSERT(row + s->want <= rows_);
     s->hidden = hidden_.get() + row * hidden_size_;
     s->best = head == HeadOutput::kNone ? nullptr : best_.data() + row;
-    if (head == HeadOutput::kLogits && !logits_) logits_ = storage_.alloc(rows_ * vocab_);
+    if (head == HeadOutput::kLogits) need_logits();
     s->logits = head == HeadOutput::kLogits ? logits_.get() + row * vocab_ : nullptr;
   }
 

@@ -26,7 +26,7 @@
 
 namespace gemtp {
 
-class Engine;
+class OpenedModel;
 
 /// A sequence that has rows to run. Its functions are called by the thread that runs the pass,
 /// while its own thread waits.
@@ -68,7 +68,7 @@ class Scheduler {
   /// Most rows of a pass whose outputs are wanted.
   static constexpr int64_t kOutputRows = 128;
 
-  explicit Scheduler(Engine& engine);
+  Scheduler(OpenedModel& model, Outputs& outputs);
 
   /// Takes part in one pass. Throws what its prepare() or complete() threw, or the pass;
   /// Error{kCancelled} after cancel(): then it has not taken part.
@@ -93,7 +93,9 @@ class Scheduler {
   void run_pass(std::span<Request* const> batch);
   static int64_t prompt_rows(int64_t budget, int64_t prompts);
 
-  Engine& engine_;
+  OpenedModel& model_;
+  Outputs& outputs_;
+  const int64_t max_rows_;  // of a pass
   std::mutex mutex_;
   std::condition_variable changed_;
   bool leading_ = false;

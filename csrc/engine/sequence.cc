@@ -1,14 +1,14 @@
 #include "engine/sequence.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 
 namespace gemtp {
 
-Sequence::Sequence(const Config& target, Storage& storage, int64_t context, int64_t max_rows,
-                   bool kv_f16, KvBudget::Reservation reservation)
-    : reservation_(std::move(reservation)), kv_(target, storage, context, max_rows, kv_f16) {
+Sequence::Sequence(KvCache kv, int64_t context, Lease room)
+    : room_(std::move(room)), kv_(std::move(kv)) {
   tokens_.reserve(static_cast<size_t>(context));
 }
 

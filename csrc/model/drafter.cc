@@ -11,6 +11,15 @@
 
 namespace gemtp {
 
+DrafterScratch::DrafterScratch(const Config& config, Storage& storage)
+    : layer(config, storage, 1),
+      input(storage.alloc(2 * config.backbone)),
+      x(storage.alloc(config.hidden)),
+      normed(storage.alloc(config.hidden)),
+      centroid_scores(storage.alloc(config.centroids)),
+      cluster_logits(config.centroids ? storage.alloc(config.candidates()) : nullptr),
+      logits(storage.alloc(config.candidates())) {}
+
 Drafter::Drafter(const Config& config, const Weights& weights, const Config& target,
                  const Weights& target_weights, Backend& backend)
     : config_(config),
@@ -18,24 +27,13 @@ Drafter::Drafter(const Config& config, const Weights& weights, const Config& tar
       target_(target),
       target_weights_(target_weights),
       backend_(backend),
-      scratch_(config, backend, 1),
+      scratch_(config, backend),
       rope_full_(make_rope(config, weights, false)),
-      rope_sliding_(make_rope(config, weights, true)),
-      input_(backend.alloc(2 * config.backbone)),
-      x_(backend.alloc(config.hidden)),
-      normed_(backend.alloc(config.hidden)),
-      centroid_scores_(backend.alloc(config.centroids)),
-      logits_(backend.alloc(candidate_count())) {
+      rope_sliding_(make_rope(config, weights, true)) {
   if (!config.centroids) return;
   candidates_.resize(static_cast<size_t>(candidate_count()));
-  cluster_logits_ = backend.alloc(candidate_count());
   present_.resize(static_cast<size_t>(config.vocab + 63) / 64);
   before_.resize(present_.size());
-}
-
-int64_t Drafter::candidate_count() const {
-  const Config& c = config_;
-  return c.centroids ? c.vocab / c.centroids * c.centroid_top_k : c.vocab;
 }
 
 void Drafter::begin_round(const KvCache& kv, int64_t p) {
@@ -51,10 +49,11 @@ void Drafter::step(int32_t token, const float* h, float* next_h) {
   GEMTP_ASSERT(kv_ != nullptr);
   const Config& c = config_;
   backend_.embed(target_weights_.token_embedding, &token, 1, 0, c.backbone,
-                 std::sqrt(static_cast<float>(c.backbone)), input_.get());
-  std::memcpy(input_.get() + c.backbone, h, static_cast<size_t>(c.backbone) * sizeof(float));
-  backend_.matmul(
-      {{weights_.pre_projection.get(), input_.get(), 2 * c.backbone, 1, x_.get(), c.hidden}});
+                 std::sqrt(static_cast<float>(c.backbone)), scratch_.input.get());
+  std::memcpy(scratch_.input.get() + c.backbone, h,
+              static_cast<size_t>(c.backbone) * sizeof(float));
+  backend_.matmul({{weights_.pre_projection.get(), scratch_.input.get(), 2 * c.backbone, 1,
+                    scratch_.x.get(), c.hidden}});
 
   for (int i = 0; i < c.n_layers(); ++i) {
     const bool sliding = c.layers[static_cast<size_t>(i)].sliding;
@@ -66,29 +65,32 @@ void Drafter::step(int32_t token, const float* h, float* next_h) {
     pass.ranges = {&all, 1};
     pass.weights = &weights_;
     pass.index = i;
-    layer_forward(c, weights_.layers[static_cast<size_t>(i)], pass, scratch_, backend_, x_.get());
+    layer_forward(c, weights_.layers[static_cast<size_t>(i)], pass, scratch_.layer, backend_,
+                  scratch_.x.get());
   }
-  backend_.rms_norm(x_.get(), weights_.output_norm.get(), 1, c.hidden, c.eps, normed_.get());
+  backend_.rms_norm(scratch_.x.get(), weights_.output_norm.get(), 1, c.hidden, c.eps,
+                    scratch_.normed.get());
 
   std::vector<MatmulJob> jobs{
-      {weights_.post_projection.get(), normed_.get(), c.hidden, 1, next_h, c.backbone}};
+      {weights_.post_projection.get(), scratch_.normed.get(), c.hidden, 1, next_h, c.backbone}};
   if (c.centroids) {
-    jobs.push_back({weights_.centroids.get(), normed_.get(), c.hidden, 1, centroid_scores_.get(),
-                    c.centroids});
+    jobs.push_back({weights_.centroids.get(), scratch_.normed.get(), c.hidden, 1,
+                    scratch_.centroid_scores.get(), c.centroids});
     backend_.matmul(jobs);
-    ordered_head(normed_.get());
+    ordered_head(scratch_.normed.get());
   } else {
-    jobs.push_back({weights_.head.get(), normed_.get(), c.hidden, 1, logits_.get(), c.vocab});
+    jobs.push_back(
+        {weights_.head.get(), scratch_.normed.get(), c.hidden, 1, scratch_.logits.get(), c.vocab});
     backend_.matmul(jobs);
   }
   if (c.softcap > 0)
-    backend_.softcap(logits_.get(), 1, candidate_count(), c.softcap, logits_.get());
+    backend_.softcap(scratch_.logits.get(), 1, candidate_count(), c.softcap, scratch_.logits.get());
 }
 
 // Logits of the tokens in the best clusters; every other token is out of the running.
 void Drafter::ordered_head(const float* normed) {
   const Config& c = config_;
-  const float* scores = centroid_scores_.get();
+  const float* scores = scratch_.centroid_scores.get();
   cluster_order_.resize(static_cast<size_t>(c.centroids));
   std::iota(cluster_order_.begin(), cluster_order_.end(), 0);
   std::partial_sort(cluster_order_.begin(), cluster_order_.begin() + c.centroid_top_k,
@@ -100,7 +102,7 @@ void Drafter::ordered_head(const float* normed) {
   for (int64_t i = 0; i < c.centroid_top_k; ++i) {
     const auto cluster = static_cast<size_t>(cluster_order_[static_cast<size_t>(i)]);
     jobs.push_back({weights_.clusters[cluster].get(), normed, c.hidden, 1,
-                    cluster_logits_.get() + i * per_cluster, per_cluster});
+                    scratch_.cluster_logits.get() + i * per_cluster, per_cluster});
   }
   backend_.matmul(jobs);
   sort_candidates();
@@ -129,7 +131,7 @@ void Drafter::sort_candidates() {
   for_each_candidate([&](size_t id, size_t word, uint64_t bit, int64_t at) {
     const int32_t rank = before_[word] + std::popcount(present_[word] & (bit - 1));
     candidates_[static_cast<size_t>(rank)] = static_cast<int32_t>(id);
-    logits_[rank] = cluster_logits_[at];
+    scratch_.logits[rank] = scratch_.cluster_logits[at];
   });
   for_each_candidate([&](size_t, size_t word, uint64_t, int64_t) { present_[word] = 0; });
 }

@@ -13,6 +13,19 @@
 
 namespace gemtp {
 
+/// Buffers for one step.
+struct DrafterScratch {
+  DrafterScratch(const Config& config, Storage& storage);
+
+  LayerScratch layer;
+  Buffer input;            // [2 * backbone]
+  Buffer x;                // [hidden]
+  Buffer normed;           // [hidden]
+  Buffer centroid_scores;  // [centroids]
+  Buffer cluster_logits;   // [candidates], cluster by cluster; null with a plain head
+  Buffer logits;           // [candidates]
+};
+
 class Drafter {
  public:
   Drafter(const Config& config, const Weights& weights, const Config& target,
@@ -27,12 +40,12 @@ class Drafter {
   void step(int32_t token, const float* h, float* next_h);
 
   /// [candidate_count()] logits of the step.
-  const float* logits() const { return logits_.get(); }
+  const float* logits() const { return scratch_.logits.get(); }
   /// Their token ids, ascending; null when logit i belongs to token i (plain head).
   const int32_t* candidates() const { return candidates_.empty() ? nullptr : candidates_.data(); }
-  int64_t candidate_count() const;
+  int64_t candidate_count() const { return config_.candidates(); }
   /// [hidden]: what the head was multiplied with.
-  const float* features() const { return normed_.get(); }
+  const float* features() const { return scratch_.normed.get(); }
 
   const Config& config() const { return config_; }
 
@@ -45,20 +58,14 @@ class Drafter {
   const Config& target_;
   const Weights& target_weights_;
   Backend& backend_;
-  LayerScratch scratch_;
+  DrafterScratch scratch_;
   Rope rope_full_, rope_sliding_;
   const KvCache* kv_ = nullptr;
   RopeRows angles_full_, angles_sliding_;
   AttentionSpan span_full_, span_sliding_;
-  Buffer input_;            // [2 * backbone]
-  Buffer x_;                // [hidden]
-  Buffer normed_;           // [hidden]
-  Buffer centroid_scores_;  // [centroids]
-  Buffer logits_;           // [candidate_count]
   // Ordered head only.
   std::vector<int32_t> candidates_;     // [candidate_count]
   std::vector<int32_t> cluster_order_;  // [centroids]
-  Buffer cluster_logits_;               // [candidate_count], cluster by cluster
   std::vector<uint64_t> present_;       // a bit for each token, all 0 between steps
   std::vector<int32_t> before_;         // candidates below the first token of each of its words
 };

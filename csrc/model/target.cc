@@ -16,6 +16,12 @@ Rope make_rope(const Config& config, const Weights& weights, bool sliding) {
   return {};
 }
 
+TargetScratch::TargetScratch(const Config& config, Storage& storage, int64_t rows)
+    : layer(config, storage, rows),
+      embedded(storage.alloc(rows * config.hidden)),
+      x(storage.alloc(rows * config.hidden)),
+      normed(storage.alloc(rows * config.hidden)) {}
+
 Target::Target(const Config& config, const Weights& weights, Backend& backend, int64_t max_rows)
     : config_(config),
       weights_(weights),
@@ -23,10 +29,7 @@ Target::Target(const Config& config, const Weights& weights, Backend& backend, i
       max_rows_(max_rows),
       scratch_(config, backend, max_rows),
       rope_full_(make_rope(config, weights, false)),
-      rope_sliding_(make_rope(config, weights, true)),
-      embedded_(backend.alloc(max_rows * config.hidden)),
-      x_(backend.alloc(max_rows * config.hidden)),
-      normed_(backend.alloc(max_rows * config.hidden)) {}
+      rope_sliding_(make_rope(config, weights, true)) {}
 
 void Target::forward(std::span<const SequenceRows> sequences) {
   lay_out(sequences);
@@ -100,8 +103,9 @@ void Target::run_layers(std::span<const SequenceRows> sequences) {
   const Config& c = config_;
   const auto m = static_cast<int64_t>(ids_.size());
   backend_.embed(weights_.token_embedding, ids_.data(), m, 0, c.hidden,
-                 std::sqrt(static_cast<float>(c.hidden)), embedded_.get());
-  std::memcpy(x_.get(), embedded_.get(), static_cast<size_t>(m * c.hidden) * sizeof(float));
+                 std::sqrt(static_cast<float>(c.hidden)), scratch_.embedded.get());
+  std::memcpy(scratch_.x.get(), scratch_.embedded.get(),
+              static_cast<size_t>(m * c.hidden) * sizeof(float));
   const RopeRows rope_full = rope_full_.rows(positions_.data(), m);
   const RopeRows rope_sliding = rope_sliding_.rows(positions_.data(), m);
 
@@ -118,11 +122,11 @@ void Target::run_layers(std::span<const SequenceRows> sequences) {
     pass.rope = {rope.cos + skip * rope.half, rope.sin + skip * rope.half, rope.half};
     pass.spans = (l.sliding ? sliding_ : full_).data() + (m - keep);
     pass.ids = ids_.data() + skip;
-    pass.embedded = embedded_.get() + skip * c.hidden;
+    pass.embedded = scratch_.embedded.get() + skip * c.hidden;
     pass.weights = &weights_;
     pass.index = i;
-    layer_forward(c, weights_.layers[static_cast<size_t>(i)], pass, scratch_, backend_,
-                  x_.get() + skip * c.hidden);
+    layer_forward(c, weights_.layers[static_cast<size_t>(i)], pass, scratch_.layer, backend_,
+                  scratch_.x.get() + skip * c.hidden);
     rows = keep;
   }
 }
@@ -130,13 +134,13 @@ void Target::run_layers(std::span<const SequenceRows> sequences) {
 void Target::give_outputs(std::span<const SequenceRows> sequences) {
   const Config& c = config_;
   const auto m = static_cast<int64_t>(ids_.size());
-  backend_.rms_norm(x_.get() + (m - wanted_) * c.hidden, weights_.output_norm.get(), wanted_,
-                    c.hidden, c.eps, normed_.get());
+  backend_.rms_norm(scratch_.x.get() + (m - wanted_) * c.hidden, weights_.output_norm.get(),
+                    wanted_, c.hidden, c.eps, scratch_.normed.get());
   logits_.clear();
   bool head = false;
   int64_t row = 0;
   for (const SequenceRows& s : sequences) {
-    std::memcpy(s.hidden, normed_.get() + row * c.hidden,
+    std::memcpy(s.hidden, scratch_.normed.get() + row * c.hidden,
                 static_cast<size_t>(s.want * c.hidden) * sizeof(float));
     for (int64_t i = 0; i < s.want; ++i)
       logits_.push_back(s.logits ? s.logits + i * c.vocab : nullptr);
@@ -145,7 +149,8 @@ void Target::give_outputs(std::span<const SequenceRows> sequences) {
   }
   if (!head) return;
   best_.resize(static_cast<size_t>(wanted_));
-  backend_.head(*weights_.head, normed_.get(), wanted_, c.softcap, logits_.data(), best_.data());
+  backend_.head(*weights_.head, scratch_.normed.get(), wanted_, c.softcap, logits_.data(),
+                best_.data());
   row = 0;
   for (const SequenceRows& s : sequences) {
     if (s.best) std::copy_n(best_.begin() + row, s.want, s.best);

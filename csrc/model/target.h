@@ -28,6 +28,16 @@ struct SequenceRows {
   float* logits = nullptr;    // [want, vocab], softcapped; null: not kept. Needs `best`
 };
 
+/// Buffers for one pass of at most `rows` rows.
+struct TargetScratch {
+  TargetScratch(const Config& config, Storage& storage, int64_t rows);
+
+  LayerScratch layer;
+  Buffer embedded;  // [rows, hidden] scaled embeddings, kept for the per-layer inputs
+  Buffer x;         // [rows, hidden] the residual stream
+  Buffer normed;    // [rows, hidden] of the rows that are wanted
+};
+
 class Target {
  public:
   /// max_rows: the most rows one pass takes.
@@ -56,11 +66,8 @@ class Target {
   const Weights& weights_;
   Backend& backend_;
   int64_t max_rows_;
-  LayerScratch scratch_;
+  TargetScratch scratch_;
   Rope rope_full_, rope_sliding_;
-  Buffer embedded_;  // [max_rows, hidden] scaled embeddings, kept for the per-layer inputs
-  Buffer x_;         // [max_rows, hidden] the residual stream
-  Buffer normed_;    // [max_rows, hidden] of the rows that are wanted
   // Of the pass. Rows that nobody wants come first, then all others, each part in the order of the
   // sequences: so those that leave early are always the leading ones.
   struct Range {

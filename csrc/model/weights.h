@@ -74,17 +74,12 @@ inline int64_t bytes_per_token(const Weights& weights, const Config& config) {
   return bytes_per_pass(weights, config, 1);
 }
 
-/// The drafter's head: as the file has it, or plain even if the file has an ordered one.
-enum class HeadChoice { kOfFile, kPlain };
-
-/// Loads everything `config` calls for; completes config.vocab (from the embedding's shape) and the
-/// ordered head's sizes. Error{kFile} names a tensor that is missing, misshapen, of a type this
-/// build cannot compute with, or damaged, and a file that has changed meanwhile. `read` is told of
-/// each piece of Weights::source_bytes, on the calling thread; what it throws ends the loading.
-/// With `problems`, for a `storage` that only measures: they are added to, a size that the config
-/// has as 0 may be any, and only a file without an embedding is an Error.
-Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Storage& storage,
-                     HeadChoice head = HeadChoice::kOfFile,
+/// Loads everything `config` calls for. Error{kFile} names a tensor that is missing, misshapen, of
+/// a type this build cannot compute with, or damaged, and a file that has changed meanwhile. `read`
+/// is told of each piece of Weights::source_bytes, on the calling thread; what it throws ends the
+/// loading. With `problems`, for a `storage` that only measures: they are added to, and a size that
+/// the config has as 0 may be any.
+Weights load_weights(std::shared_ptr<const GgufFile> file, const Config& config, Storage& storage,
                      const std::function<void(int64_t bytes)>& read = {},
                      Problems* problems = nullptr);
 

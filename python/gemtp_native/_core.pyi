@@ -197,6 +197,7 @@ class GenerationParams:
     draft: int
     ignore_eos: bool
     logprobs: int
+    wait: bool
     constraint: Constraint | None
     logits_processor: Callable[[list[int], NDArray[np.float32]], NDArray[Any] | None] | None
     def __init__(self) -> None: ...

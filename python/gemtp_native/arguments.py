@@ -68,6 +68,11 @@ class TokenOptions(TypedDict, total=False):
     logprobs: int | Literal[False] | None
     """Give each token's log-probability, and those of so many of the likeliest in its place, 0 to
     20; None: neither. They are the model's own, at temperature 1, before penalties and filters."""
+    wait: bool | None
+    """Where the K/V budget has no room for one more: wait, first come, first served, for one that
+    may wait itself, as each is run to its end by somebody. Otherwise, and when no such one is at
+    work, OutOfMemoryError. Unless given, what returns a whole text waits, streams and sessions do
+    not: whoever has them may hold them open for ever."""
     logits_processor: LogitsProcessor | None
     """Called before each token is chosen, with all tokens so far and the model's logits, float32
     [vocab], which it changes in place or returns anew (-inf bans a token). It may be called on any
@@ -104,6 +109,7 @@ DEFAULTS: GenerationOptions = {
     "grammar": None,
     "logprobs": None,
     "logits_processor": None,
+    "wait": None,
 }
 
 NUMBERS = (
@@ -145,6 +151,7 @@ def generation_params(options: GenerationOptions) -> _core.GenerationParams:
     out.stop = stop_strings(o["stop"])
     out.draft = _draft(o["draft"])
     out.ignore_eos = boolean("ignore_eos", o["ignore_eos"])
+    out.wait = o["wait"] is not None and boolean("wait", o["wait"])
     if o["logprobs"] is not None and o["logprobs"] is not False:
         out.logprobs = integer("logprobs", o["logprobs"], NONE, MAX_LOGPROBS)
     out.logits_processor = callback("logits_processor", o["logits_processor"])

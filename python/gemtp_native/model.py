@@ -8,7 +8,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
@@ -40,7 +39,6 @@ from .find import drafter_path, model_path
 from .grammar import Grammars, schema_of, source_of
 from .profile import use as use_profile
 from .results import DepthReport, Output, Stats, Token
-from .room import Room
 from .session import Session
 from .stream import OnPrompt, TextStream
 from .tokenizer import Tokenizer
@@ -67,6 +65,7 @@ __all__ = [
 
 _Params = _core.GenerationParams
 S = TypeVar("S", TextStream, Session)
+Given = TypeVar("Given", bound=TokenOptions)
 
 _log = logger("model")
 _warnings = logger()
@@ -106,7 +105,7 @@ class Model:
             does not. Nothing is mapped either way.
         kv_budget: bytes that keys and values of all sequences may take together, those at work and
             those kept for later prompts that begin alike; None: half of the memory that is free,
-            at most 16 full contexts. generate and chat wait for one that ends when it is used up.
+            at most 16 full contexts. What happens when it is used up says the option ``wait``.
         profile: False ignores what `gemtp tune` has saved for these files and threads, from which
             draft="auto" starts. A profile that does not fit is ignored with a warning through the
             logger "gemtp_native". It never changes the text.
@@ -148,7 +147,6 @@ class Model:
         )
         self._target = Path(os.fsdecode(found))
         self._chats: Chats | None = Chats(self._engine, os.fspath(found))
-        self._room = Room()
         self._grammars = Grammars()
         self._warned = False  # of control tokens in a prompt
         self._streams: weakref.WeakSet[TextStream | Session] = weakref.WeakSet()
@@ -205,8 +203,8 @@ class Model:
             on_prompt: called while a prompt is read, with its tokens that have been run and all.
             options: see :class:`GenerationOptions`.
         """
-        start = partial(self.stream, prompt, special=special, on_prompt=on_prompt, **options)
-        with self._room.stream(start) as stream:
+        given = _waiting(options)
+        with self.stream(prompt, special=special, on_prompt=on_prompt, **given) as stream:
             return stream.output("".join(stream))
 
     @takes_options
@@ -248,8 +246,8 @@ class Model:
         **options: Unpack[GenerationOptions],
     ) -> Output:
         """:meth:`generate` beside other tasks; cancelling the task stops the work."""
-        start = partial(self.stream, prompt, special=special, on_prompt=on_prompt, **options)
-        async with self._room.astream(start) as stream:
+        given = _waiting(options)
+        with self.stream(prompt, special=special, on_prompt=on_prompt, **given) as stream:
             return stream.output("".join([piece async for piece in stream]))
 
     @takes_options
@@ -289,8 +287,7 @@ class Model:
             on_prompt: as in :meth:`generate`.
             options: see :class:`GenerationOptions`.
         """
-        start = partial(
-            self.chat_stream,
+        with self.chat_stream(
             messages,
             tools=tools,
             tool_choice=tool_choice,
@@ -302,9 +299,8 @@ class Model:
             max_tokens=max_tokens,
             stop=stop,
             on_prompt=on_prompt,
-            **options,
-        )
-        with self._room.stream(start) as stream:
+            **_waiting(options),
+        ) as stream:
             for _ in stream:
                 pass
             return stream.reply
@@ -327,8 +323,7 @@ class Model:
         **options: Unpack[TokenOptions],
     ) -> Reply:
         """:meth:`chat` beside other tasks; cancelling the task stops the work."""
-        start = partial(
-            self.chat_stream,
+        with self.chat_stream(
             messages,
             tools=tools,
             tool_choice=tool_choice,
@@ -340,9 +335,8 @@ class Model:
             max_tokens=max_tokens,
             stop=stop,
             on_prompt=on_prompt,
-            **options,
-        )
-        async with self._room.astream(start) as stream:
+            **_waiting(options),
+        ) as stream:
             async for _ in stream:
                 pass
             return stream.reply
@@ -564,6 +558,13 @@ def memory_estimate(
         integer("prefill_chunk", prefill_chunk),
         is_f16(kv_type),
     )
+
+
+def _waiting(options: Given) -> Given:
+    """Of what is run to its end without pause: it waits for room, unless it is not to."""
+    if options.get("wait") is None:
+        options["wait"] = True
+    return options
 
 
 def _files(target: Any, drafter: Any) -> tuple[Any, Any]:

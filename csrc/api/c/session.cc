@@ -249,7 +249,8 @@ GenerationParams params_of(const gemtp_generate_options& o, const Engine& engine
   p.draft = o.draft == GEMTP_DRAFT_AUTO ? kAutoDraft : o.draft;
   p.ignore_eos = o.ignore_eos != 0;
   p.logprobs = o.logprobs;
-  p.constraint = constraint_of(o.constraint, engine.config().vocab);
+  p.wait = o.wait != 0;
+  p.constraint = constraint_of(o.constraint, engine.model().config().vocab);
   if (o.on_logits)
     p.logits_processor = [on_logits = o.on_logits, user = o.user](const std::vector<int32_t>& ids,
                                                                   float* logits, int64_t vocab) {
@@ -316,7 +317,7 @@ gemtp_status gemtp_session_assign(gemtp_session* session, const int32_t* ids, si
                                   char* error, size_t error_size) {
   return guarded_call(session, error, error_size, [&](CSession& s) {
     const std::vector<int32_t> all = ids_of(ids, count);
-    if (count) s.session->engine()->check_ids(all, 0);
+    if (count) s.session->engine()->model().check_ids(all, 0);
     const std::vector<int32_t>& have = s.session->tokens();
     const auto common = std::mismatch(have.begin(), have.end(), all.begin(), all.end()).second;
     s.session->rewind(common - all.begin());
@@ -373,7 +374,7 @@ gemtp_status gemtp_model_sampling(const gemtp_model* model, gemtp_generate_optio
     need(options, "options");
     gemtp_generate_options o = with_defaults(options);
     SamplingParams sampling = sampling_of(o);
-    for (const RecommendedParameter& p : recommended_sampling(engine->file()))
+    for (const RecommendedParameter& p : recommended_sampling(engine->model().file()))
       set_parameter(&sampling, p.name, p.value);
     put_sampling(sampling, &o);
     fill(o, options, "gemtp_generate_options");

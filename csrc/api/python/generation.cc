@@ -149,7 +149,8 @@ void bind_steps(py::class_<Exclusive<T>>& c) {
     });
   };
   c.def("step", [](Held& held) {
-    const std::vector<Emitted> emitted = held.work([](T& value) { return value.step(); });
+    const std::vector<Emitted> emitted =
+        held.work([](T& value) { return value.step(check_signals); });
     py::list out;
     for (const Emitted& e : emitted) out.append(token_tuple(e));
     return out;
@@ -220,6 +221,7 @@ void bind_params(py::module_& m) {
       .def_readwrite("draft", &PythonParams::draft)
       .def_readwrite("ignore_eos", &PythonParams::ignore_eos)
       .def_readwrite("logprobs", &PythonParams::logprobs)
+      .def_readwrite("wait", &PythonParams::wait)
       .def_readwrite("constraint", &PythonParams::constraint)
       .def_readwrite("logits_processor", &PythonParams::processor);
 }

@@ -116,7 +116,7 @@ class _Chat:
 
     def start(self, model: Model, seed: int, on_prompt: OnPrompt | None) -> ReplyStream:
         return model.chat_stream(
-            **self.conversation, seed=seed, on_prompt=on_prompt, **self.options
+            **self.conversation, seed=seed, on_prompt=on_prompt, wait=True, **self.options
         )
 
 
@@ -140,7 +140,12 @@ class _Text:
 
     def start(self, model: Model, seed: int, on_prompt: OnPrompt | None) -> TextStream:
         return model.stream(
-            self.text, special=self.special, seed=seed, on_prompt=on_prompt, **self.options
+            self.text,
+            special=self.special,
+            seed=seed,
+            on_prompt=on_prompt,
+            wait=True,
+            **self.options,
         )
 
 
