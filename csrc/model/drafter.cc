@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 
 #include "base/error.h"
@@ -12,13 +11,15 @@
 namespace gemtp {
 
 DrafterScratch::DrafterScratch(const Config& config, Storage& storage)
-    : layer(config, storage, 1),
+    : rows(make_rows(config, storage, 1)),
+      layer(config, storage, 1),
       input(storage.alloc(2 * config.backbone)),
       x(storage.alloc(config.hidden)),
-      normed(storage.alloc(config.hidden)),
-      centroid_scores(storage.alloc(config.centroids)),
-      cluster_logits(config.centroids ? storage.alloc(config.candidates()) : nullptr),
-      logits(storage.alloc(config.candidates())) {}
+      normed(storage.mirror<float>(config.hidden)),
+      next_hidden(storage.mirror<float>(config.backbone)),
+      centroid_scores(storage.mirror<float>(config.centroids)),
+      cluster_logits(storage.mirror<float>(config.centroids ? config.candidates() : 0)),
+      logits(storage.mirror<float>(config.candidates())) {}
 
 Drafter::Drafter(const Config& config, const Weights& weights, const Config& target,
                  const Weights& target_weights, Backend& backend)
@@ -27,70 +28,83 @@ Drafter::Drafter(const Config& config, const Weights& weights, const Config& tar
       target_(target),
       target_weights_(target_weights),
       backend_(backend),
-      scratch_(config, backend),
       rope_full_(make_rope(config, weights, false)),
-      rope_sliding_(make_rope(config, weights, true)) {
+      rope_sliding_(make_rope(config, weights, true)),
+      scratch_(config, backend) {
   if (!config.centroids) return;
   candidates_.resize(static_cast<size_t>(candidate_count()));
   present_.resize(static_cast<size_t>(config.vocab + 63) / 64);
   before_.resize(present_.size());
 }
 
-void Drafter::begin_round(const KvCache& kv, int64_t p) {
+void Drafter::begin_round(const KvCache& kv, int64_t p, const float* h) {
   GEMTP_ASSERT(p >= 1 && kv.length() >= p);
-  kv_ = &kv;
-  angles_full_ = rope_full_.rows(&p, 1);
-  angles_sliding_ = rope_sliding_.rows(&p, 1);
-  span_full_ = {0, p - 1};
-  span_sliding_ = {std::max<int64_t>(0, p - config_.window + 1), p - 1};
+  PassRows& rows = scratch_.rows;
+  rows.kv = {kv.layers()};
+  rows.count = 1;
+  rows.positions[0] = p;
+  rows.full.spans[0] = {0, p - 1};
+  rows.sliding.spans[0] = {std::max<int64_t>(0, p - config_.window + 1), p - 1};
+  rope_full_.write_angles(&p, 1, rows.full.angles);
+  rope_sliding_.write_angles(&p, 1, rows.sliding.angles);
+  backend_.write(h, config_.backbone, scratch_.input.get() + config_.backbone);
 }
 
-void Drafter::step(int32_t token, const float* h, float* next_h) {
-  GEMTP_ASSERT(kv_ != nullptr);
-  const Config& c = config_;
-  backend_.embed(target_weights_.token_embedding, &token, 1, 0, c.backbone,
-                 std::sqrt(static_cast<float>(c.backbone)), scratch_.input.get());
-  std::memcpy(scratch_.input.get() + c.backbone, h,
-              static_cast<size_t>(c.backbone) * sizeof(float));
-  backend_.matmul({{weights_.pre_projection.get(), scratch_.input.get(), 2 * c.backbone, 1,
-                    scratch_.x.get(), c.hidden}});
+void Drafter::step(int32_t token) {
+  PassRows& rows = scratch_.rows;
+  GEMTP_ASSERT(rows.count == 1);
+  rows.ids[0] = token;
+  backend_.send(rows);
+  backend_.run({}, [this] {
+    run_layers();
+    give_outputs();
+  });
+  backend_.wait();
+  if (config_.centroids) sort_candidates();
+}
 
+void Drafter::run_layers() {
+  const Config& c = config_;
+  const Device<float> input = scratch_.input.get(), x = scratch_.x.get();
+  backend_.embed(target_weights_.token_embedding, scratch_.rows, 0, 1, 0, c.backbone,
+                 std::sqrt(static_cast<float>(c.backbone)), input);
+  backend_.matmul({{weights_.pre_projection.get(), input, 2 * c.backbone, 1, x, c.hidden}});
   for (int i = 0; i < c.n_layers(); ++i) {
-    const bool sliding = c.layers[static_cast<size_t>(i)].sliding;
-    LayerPass pass;
-    pass.m = pass.keep = 1;
-    pass.rope = sliding ? angles_sliding_ : angles_full_;
-    pass.spans = sliding ? &span_sliding_ : &span_full_;
-    const RowRange all{0, 1, 0, nullptr, &kv_->layer(target_.last_kv_layer(sliding))};
-    pass.ranges = {&all, 1};
+    LayerPass pass{scratch_.rows, 0, 1, 1};
     pass.weights = &weights_;
     pass.index = i;
-    layer_forward(c, weights_.layers[static_cast<size_t>(i)], pass, scratch_.layer, backend_,
-                  scratch_.x.get());
+    pass.kv_source = target_.last_kv_layer(c.layers[static_cast<size_t>(i)].sliding);
+    layer_forward(c, weights_.layers[static_cast<size_t>(i)], pass, scratch_.layer, backend_, x);
   }
-  backend_.rms_norm(scratch_.x.get(), weights_.output_norm.get(), 1, c.hidden, c.eps,
-                    scratch_.normed.get());
+}
 
-  std::vector<MatmulJob> jobs{
-      {weights_.post_projection.get(), scratch_.normed.get(), c.hidden, 1, next_h, c.backbone}};
-  if (c.centroids) {
-    jobs.push_back({weights_.centroids.get(), scratch_.normed.get(), c.hidden, 1,
-                    scratch_.centroid_scores.get(), c.centroids});
-    backend_.matmul(jobs);
-    ordered_head(scratch_.normed.get());
-  } else {
-    jobs.push_back(
-        {weights_.head.get(), scratch_.normed.get(), c.hidden, 1, scratch_.logits.get(), c.vocab});
-    backend_.matmul(jobs);
-  }
+void Drafter::give_outputs() {
+  const Config& c = config_;
+  const Device<float> normed = scratch_.normed.device(), h = scratch_.input.get() + c.backbone;
+  backend_.rms_norm(scratch_.x.get(), weights_.output_norm.get(), 1, c.hidden, c.eps, normed);
+  std::vector<MatmulJob> jobs{{weights_.post_projection.get(), normed, c.hidden, 1, h, c.backbone}};
+  if (c.centroids)
+    jobs.push_back({weights_.centroids.get(), normed, c.hidden, 1,
+                    scratch_.centroid_scores.device(), c.centroids});
+  else
+    jobs.push_back({weights_.head.get(), normed, c.hidden, 1, scratch_.logits.device(), c.vocab});
+  backend_.matmul(jobs);
+  backend_.copy(h, c.backbone, scratch_.next_hidden.device());
+  backend_.fetch(scratch_.next_hidden, 0, c.backbone);
+  backend_.fetch(scratch_.normed, 0, c.hidden);
+  const Mirror<float>& logits = c.centroids ? scratch_.cluster_logits : scratch_.logits;
+  if (c.centroids) ordered_head();
   if (c.softcap > 0)
-    backend_.softcap(scratch_.logits.get(), 1, candidate_count(), c.softcap, scratch_.logits.get());
+    backend_.softcap(logits.device(), 1, candidate_count(), c.softcap, logits.device());
+  backend_.fetch(logits, 0, candidate_count());
 }
 
 // Logits of the tokens in the best clusters; every other token is out of the running.
-void Drafter::ordered_head(const float* normed) {
+void Drafter::ordered_head() {
   const Config& c = config_;
-  const float* scores = scratch_.centroid_scores.get();
+  backend_.fetch(scratch_.centroid_scores, 0, c.centroids);
+  backend_.wait();
+  const float* scores = scratch_.centroid_scores.host();
   cluster_order_.resize(static_cast<size_t>(c.centroids));
   std::iota(cluster_order_.begin(), cluster_order_.end(), 0);
   std::partial_sort(cluster_order_.begin(), cluster_order_.begin() + c.centroid_top_k,
@@ -101,14 +115,13 @@ void Drafter::ordered_head(const float* normed) {
   std::vector<MatmulJob> jobs;
   for (int64_t i = 0; i < c.centroid_top_k; ++i) {
     const auto cluster = static_cast<size_t>(cluster_order_[static_cast<size_t>(i)]);
-    jobs.push_back({weights_.clusters[cluster].get(), normed, c.hidden, 1,
-                    scratch_.cluster_logits.get() + i * per_cluster, per_cluster});
+    jobs.push_back({weights_.clusters[cluster].get(), scratch_.normed.device(), c.hidden, 1,
+                    scratch_.cluster_logits.device() + i * per_cluster, per_cluster});
   }
   backend_.matmul(jobs);
-  sort_candidates();
 }
 
-// cluster_logits_ -> candidates_ and logits_, ascending by id. The ids are a small set of small
+// cluster_logits -> candidates_ and logits, ascending by id. The ids are a small set of small
 // integers: a bitmap of them, which the nearest cache holds, says how many are below each.
 void Drafter::sort_candidates() {
   const int64_t per_cluster = config_.vocab / config_.centroids;

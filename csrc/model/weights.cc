@@ -156,7 +156,7 @@ class Loader {
     return attempt([&] {
       const std::vector<float> v = values(name, n);
       Buffer b = storage_.alloc(n);
-      if (b) std::memcpy(b.get(), v.data(), v.size() * sizeof(float));  // null: only measured
+      storage_.write(v.data(), n, b.get());
       return b;
     });
   }
@@ -249,7 +249,8 @@ std::unique_ptr<ExpertWeights> load_experts(Loader& load, const Config& c, const
   const std::string router = p + "ffn_gate_inp.weight";  // its .scale belongs to its input
   e->router = load.attempt([&] { return load.layout(load.source(router, c.experts, c.hidden)); });
   e->router_scale = load.vector(p + "ffn_gate_inp.scale", c.hidden);
-  e->per_expert_scale = load.vector(p + "ffn_down_exps.scale", c.experts);
+  e->per_expert_scale =
+      load.attempt([&] { return load.values(p + "ffn_down_exps.scale", c.experts); });
   if (load.has(p + "ffn_gate_up_exps.weight")) {
     const std::string name = p + "ffn_gate_up_exps.weight";
     e->gate = load.experts(name, c.experts, 2 * c.expert_ffn, c.hidden, 0, c.expert_ffn);

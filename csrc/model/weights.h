@@ -16,13 +16,13 @@ using MatrixPtr = std::unique_ptr<Matrix>;
 
 /// Feed-forward experts of one layer (MoE).
 struct ExpertWeights {
-  MatrixPtr router;                 // [experts, hidden]
-  Buffer router_scale;              // [hidden], hidden^-1/2 folded in by the forward
-  Buffer per_expert_scale;          // [experts]
-  std::vector<MatrixPtr> gate, up;  // per expert [expert_ffn, hidden]
-  std::vector<MatrixPtr> down;      // per expert [hidden, expert_ffn]
-  Buffer dense_post_norm;           // [hidden], of the dense branch
-  Buffer pre_norm, post_norm;       // [hidden], of the expert branch
+  MatrixPtr router;                     // [experts, hidden]
+  Buffer router_scale;                  // [hidden], hidden^-1/2 folded in by the forward
+  std::vector<float> per_expert_scale;  // [experts]
+  std::vector<MatrixPtr> gate, up;      // per expert [expert_ffn, hidden]
+  std::vector<MatrixPtr> down;          // per expert [hidden, expert_ffn]
+  Buffer dense_post_norm;               // [hidden], of the dense branch
+  Buffer pre_norm, post_norm;           // [hidden], of the expert branch
 };
 
 struct LayerWeights {

@@ -27,7 +27,12 @@ void add(int64_t* sum, double bytes) { *sum = saturate(static_cast<double>(*sum)
 
 Buffer MeasuringStorage::alloc(int64_t n) {
   add(&buffers_, static_cast<double>(n) * sizeof(float));
-  return nullptr;
+  return {};
+}
+
+MirroredBytes MeasuringStorage::mirrored(int64_t bytes) {
+  add(&buffers_, static_cast<double>(bytes));
+  return {};
 }
 
 std::unique_ptr<Matrix> MeasuringStorage::load_matrix(const WeightSource& source,

@@ -16,8 +16,10 @@ class MeasuringStorage : public Storage {
   /// Of the widest matrix.
   int64_t max_cols() const { return max_cols_; }
 
-  /// Null.
+  /// Of nothing.
   Buffer alloc(int64_t n) override;
+  void write(const float*, int64_t, Device<float>) override {}
+  void read(Device<const float>, int64_t, float*) override {}
   std::unique_ptr<Matrix> load_matrix(const WeightSource& source, const std::vector<int32_t>* rows,
                                       const LoadProgress& progress) override;
   /// Null.
@@ -26,6 +28,8 @@ class MeasuringStorage : public Storage {
                                    bool f16) override;
 
  private:
+  MirroredBytes mirrored(int64_t bytes) override;
+
   int64_t buffers_ = 0, matrices_ = 0, kv_ = 0, max_cols_ = 0;
 };
 
