@@ -63,6 +63,7 @@ MemoryEstimate estimate_memory(const ModelFiles& files, const EngineOptions& opt
   outputs.need_logits();
   if (files.drafter) {
     out.sources += load_weights(files.drafter, files.drafter_config, loaded).source_bytes;
+    files.check_pair();  // of sound files
     const DrafterScratch step(files.drafter_config, used);
   }
   out.weights = add(loaded.matrices(), loaded.buffers());

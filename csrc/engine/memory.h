@@ -23,7 +23,8 @@ struct MemoryEstimate {
 };
 
 /// What an OpenedModel takes with one sequence at a time: the same objects, made on a storage that
-/// only measures. Checks all that can be known without reading weights: Error{kFile}.
+/// only measures. Checks all that can be known without reading weights: Error{kFile}, and
+/// Error{kModel} for a drafter that does not fit.
 MemoryEstimate estimate_memory(const ModelFiles& files, const EngineOptions& options);
 
 /// Error{kMemory}, with the figures, when the model needs more than `available` bytes (0: unknown).

@@ -24,12 +24,15 @@ ModelFiles ModelFiles::open(const std::string& target_path, const std::string& d
     throw Error(ErrorKind::kModel, files.drafter->quoted_path() +
                                        " holds a target, not a drafter; its architecture must be "
                                        "gemma4-assistant");
-  const Problems misfits = pair_problems(files.target_config, files.drafter_config);
+  return files;
+}
+
+void ModelFiles::check_pair() const {
+  const Problems misfits = pair_problems(target_config, drafter_config);
   if (!misfits.empty())
-    throw Error(ErrorKind::kModel, files.drafter->quoted_path() +
+    throw Error(ErrorKind::kModel, drafter->quoted_path() +
                                        ": the drafter does not fit the target: " +
                                        misfits.sentences()[0] + "; use the drafter made for it");
-  return files;
 }
 
 void check_tokenizer(const GgufFile& target, const Tokenizer& tokenizer, const Config& config) {

@@ -15,8 +15,10 @@ struct ModelFiles {
   std::shared_ptr<const GgufFile> target, drafter;  // drafter: may be null
   Config target_config, drafter_config;
 
-  /// drafter_path may be empty. Error{kFile, kModel}, also for a drafter that does not fit.
+  /// drafter_path may be empty. Error{kFile, kModel}.
   static ModelFiles open(const std::string& target_path, const std::string& drafter_path);
+  /// Error{kModel} for a drafter that does not fit the target.
+  void check_pair() const;
 };
 
 /// Error{kFile} unless a target's tokenizer is of as many tokens.

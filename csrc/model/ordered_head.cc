@@ -130,7 +130,9 @@ std::vector<int32_t> read_token_order(const GgufFile& file, int64_t vocab, int64
 }
 
 std::vector<std::string> ordered_head_tensors(const GgufFile& file) {
-  return {name_of(kCentroids, file), name_of(kOrdering, file)};
+  const std::string& centroids = name_of(kCentroids, file);
+  if (is_metadata(file) || !file.find_tensor(centroids)) return {};
+  return {centroids, name_of(kOrdering, file)};
 }
 
 }  // namespace gemtp

@@ -33,7 +33,7 @@ Centroids read_centroids(const GgufFile& file, int64_t values);
 /// Error{kFile} for what is not a permutation of the vocabulary.
 std::vector<int32_t> read_token_order(const GgufFile& file, int64_t vocab, int64_t centroids);
 
-/// Names of the tensors that a head as tensors consists of, as this file has them.
+/// Names of the tensors that the head consists of; none where it is metadata, or plain.
 std::vector<std::string> ordered_head_tensors(const GgufFile& file);
 
 }  // namespace gemtp
