@@ -72,6 +72,32 @@ class Matrix {
   WeightSource source;  // of all its rows, in order; without a name: they were listed
 };
 
+using MatrixPtr = std::unique_ptr<Matrix>;
+
+/// Matrices of the experts of a layer: w_down (gelu(w_gate x) * (w_up x)), all of one shape.
+struct ExpertMatrices {
+  std::vector<MatrixPtr> gate, up;  // each [ffn, hidden]
+  std::vector<MatrixPtr> down;      // each [hidden, ffn]
+};
+
+/// The experts that rows are given to, as Backend::route() has chosen them, and room for what they
+/// make of the rows.
+class Routing {
+ public:
+  virtual ~Routing() = default;
+};
+
+/// Sizes of a Routing: at most `rows` rows, each given to `used` of `experts`.
+struct RoutingSizes {
+  int64_t rows = 0, experts = 0, used = 0, hidden = 0, ffn = 0;
+};
+
+/// The ordered head of a drafter: its tokens in clusters.
+struct ClusterMatrices {
+  std::vector<MatrixPtr> clusters;  // head rows of each cluster: [tokens of a cluster, hidden]
+  Mirror<int32_t> tokens;           // [clusters][tokens of a cluster]
+};
+
 /// K and V of one layer: `capacity` slots, position p in slot p % capacity.
 class KvLayer {
  public:
@@ -131,9 +157,15 @@ class Storage {
   Mirror<T> mirror(int64_t n) {
     return {mirrored(n * static_cast<int64_t>(sizeof(T))), n};
   }
-  /// n floats of the host's to the backend, and back; done when it returns.
-  virtual void write(const float* from, int64_t n, Device<float> to) = 0;
-  virtual void read(Device<const float> from, int64_t n, float* to) = 0;
+  /// n values of the host's to the backend, and back; done when it returns.
+  template <class T>
+  void write(const T* from, int64_t n, Device<T> to) {
+    write_bytes(from, to.address(), n * static_cast<int64_t>(sizeof(T)));
+  }
+  template <class T>
+  void read(Device<const T> from, int64_t n, T* to) {
+    read_bytes(from.address(), to, n * static_cast<int64_t>(sizeof(T)));
+  }
 
   /// Lays out the rows of `source`: all, in order, or those listed of rows in memory. Error{kFile}
   /// for non-finite weights or scales, and for a file that cannot be read. `progress` may be empty;
@@ -145,9 +177,12 @@ class Storage {
   virtual AlignedBytes read(const WeightSource& source) = 0;
   virtual std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                            bool f16) = 0;
+  virtual std::unique_ptr<Routing> make_routing(const RoutingSizes& sizes) = 0;
 
  private:
   virtual MirroredBytes mirrored(int64_t bytes) = 0;
+  virtual void write_bytes(const void* host, void* device, int64_t bytes) = 0;
+  virtual void read_bytes(const void* device, void* host, int64_t bytes) = 0;
 };
 
 class Backend : public Storage {
@@ -236,13 +271,21 @@ class Backend : public Storage {
                         Device<float> y) = 0;
   virtual void scale(Device<const float> x, float s, int64_t m, int64_t n, Device<float> y) = 0;
   virtual void softcap(Device<const float> x, int64_t m, int64_t n, float cap, Device<float> y) = 0;
-  /// y[i] = x[rows[i]]; y is [m, n].
-  virtual void gather(Device<const float> x, const int32_t* rows, int64_t m, int64_t n,
-                      Device<float> y) = 0;
-  /// y[i] = sum over j of weights[i][j] * x[rows[i][j]], in order of j; y is [m, n], rows and
-  /// weights [m, terms].
-  virtual void weighted_sum(Device<const float> x, const int32_t* rows, const float* weights,
-                            int64_t m, int64_t terms, int64_t n, Device<float> y) = 0;
+  /// Gives each of m rows to the experts of its largest scores, best first, of equal ones the
+  /// first. Their weights: softmax over all scores [m, experts], those of the chosen renormalised,
+  /// times the expert's scale [experts].
+  virtual void route(Device<const float> scores, Device<const float> scale, int64_t m,
+                     Routing& to) = 0;
+  /// y[i] = sum over the experts of row i, best first, of weight * what the expert makes of x[i]; x
+  /// and y are [m, hidden], m as given to route().
+  virtual void expert_feed_forward(const ExpertMatrices& w, Device<const float> x, int64_t m,
+                                   Routing& routing, Device<float> y) = 0;
+
+  /// Logits of the tokens in the `top` clusters with the best of scores [clusters], of equal ones
+  /// the first: ids and logits, [top * tokens of a cluster] each, ascending by id. x: [hidden].
+  virtual void cluster_head(const ClusterMatrices& w, Device<const float> scores, int64_t top,
+                            Device<const float> x, const Mirror<int32_t>& ids,
+                            const Mirror<float>& logits) = 0;
 
   /// In place on x [m, heads, d]: RMS norm of each head (weight w [d], or none), then the rotation
   /// of its row, which has the angles first + i (none: values are not rotated).

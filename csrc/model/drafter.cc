@@ -1,9 +1,7 @@
 #include "model/drafter.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <numeric>
 
 #include "base/error.h"
 #include "model/target.h"
@@ -17,9 +15,10 @@ DrafterScratch::DrafterScratch(const Config& config, Storage& storage)
       x(storage.alloc(config.hidden)),
       normed(storage.mirror<float>(config.hidden)),
       next_hidden(storage.mirror<float>(config.backbone)),
-      centroid_scores(storage.mirror<float>(config.centroids)),
-      cluster_logits(storage.mirror<float>(config.centroids ? config.candidates() : 0)),
-      logits(storage.mirror<float>(config.candidates())) {}
+      centroid_scores(storage.alloc(config.centroids)),
+      logits(storage.mirror<float>(config.candidates())) {
+  if (config.centroids) candidates = storage.mirror<int32_t>(config.candidates());
+}
 
 Drafter::Drafter(const Config& config, const Weights& weights, const Config& target,
                  const Weights& target_weights, Backend& backend)
@@ -30,12 +29,7 @@ Drafter::Drafter(const Config& config, const Weights& weights, const Config& tar
       backend_(backend),
       rope_full_(make_rope(config, weights, false)),
       rope_sliding_(make_rope(config, weights, true)),
-      scratch_(config, backend) {
-  if (!config.centroids) return;
-  candidates_.resize(static_cast<size_t>(candidate_count()));
-  present_.resize(static_cast<size_t>(config.vocab + 63) / 64);
-  before_.resize(present_.size());
-}
+      scratch_(config, backend) {}
 
 void Drafter::begin_round(const KvCache& kv, int64_t p, const float* h) {
   GEMTP_ASSERT(p >= 1 && kv.length() >= p);
@@ -60,7 +54,6 @@ void Drafter::step(int32_t token) {
     give_outputs();
   });
   backend_.wait();
-  if (config_.centroids) sort_candidates();
 }
 
 void Drafter::run_layers() {
@@ -84,69 +77,23 @@ void Drafter::give_outputs() {
   backend_.rms_norm(scratch_.x.get(), weights_.output_norm.get(), 1, c.hidden, c.eps, normed);
   std::vector<MatmulJob> jobs{{weights_.post_projection.get(), normed, c.hidden, 1, h, c.backbone}};
   if (c.centroids)
-    jobs.push_back({weights_.centroids.get(), normed, c.hidden, 1,
-                    scratch_.centroid_scores.device(), c.centroids});
+    jobs.push_back({weights_.centroids.get(), normed, c.hidden, 1, scratch_.centroid_scores.get(),
+                    c.centroids});
   else
     jobs.push_back({weights_.head.get(), normed, c.hidden, 1, scratch_.logits.device(), c.vocab});
   backend_.matmul(jobs);
   backend_.copy(h, c.backbone, scratch_.next_hidden.device());
   backend_.fetch(scratch_.next_hidden, 0, c.backbone);
   backend_.fetch(scratch_.normed, 0, c.hidden);
-  const Mirror<float>& logits = c.centroids ? scratch_.cluster_logits : scratch_.logits;
-  if (c.centroids) ordered_head();
+  const Mirror<float>& logits = scratch_.logits;
+  if (c.centroids) {
+    backend_.cluster_head(weights_.clusters, scratch_.centroid_scores.get(), c.centroid_top_k,
+                          normed, scratch_.candidates, logits);
+    backend_.fetch(scratch_.candidates, 0, candidate_count());
+  }
   if (c.softcap > 0)
     backend_.softcap(logits.device(), 1, candidate_count(), c.softcap, logits.device());
   backend_.fetch(logits, 0, candidate_count());
-}
-
-// Logits of the tokens in the best clusters; every other token is out of the running.
-void Drafter::ordered_head() {
-  const Config& c = config_;
-  backend_.fetch(scratch_.centroid_scores, 0, c.centroids);
-  backend_.wait();
-  const float* scores = scratch_.centroid_scores.host();
-  cluster_order_.resize(static_cast<size_t>(c.centroids));
-  std::iota(cluster_order_.begin(), cluster_order_.end(), 0);
-  std::partial_sort(cluster_order_.begin(), cluster_order_.begin() + c.centroid_top_k,
-                    cluster_order_.end(), [scores](int32_t a, int32_t b) {
-                      return scores[a] != scores[b] ? scores[a] > scores[b] : a < b;
-                    });
-  const int64_t per_cluster = c.vocab / c.centroids;
-  std::vector<MatmulJob> jobs;
-  for (int64_t i = 0; i < c.centroid_top_k; ++i) {
-    const auto cluster = static_cast<size_t>(cluster_order_[static_cast<size_t>(i)]);
-    jobs.push_back({weights_.clusters[cluster].get(), scratch_.normed.device(), c.hidden, 1,
-                    scratch_.cluster_logits.device() + i * per_cluster, per_cluster});
-  }
-  backend_.matmul(jobs);
-}
-
-// cluster_logits -> candidates_ and logits, ascending by id. The ids are a small set of small
-// integers: a bitmap of them, which the nearest cache holds, says how many are below each.
-void Drafter::sort_candidates() {
-  const int64_t per_cluster = config_.vocab / config_.centroids;
-  const auto for_each_candidate = [&](const auto& fn) {
-    for (int64_t i = 0; i < config_.centroid_top_k; ++i) {
-      const int32_t* tokens =
-          weights_.token_order.data() + cluster_order_[static_cast<size_t>(i)] * per_cluster;
-      for (int64_t j = 0; j < per_cluster; ++j) {
-        const auto id = static_cast<size_t>(tokens[j]);
-        fn(id, id / 64, uint64_t{1} << (id % 64), i * per_cluster + j);
-      }
-    }
-  };
-  for_each_candidate([&](size_t, size_t word, uint64_t bit, int64_t) { present_[word] |= bit; });
-  int32_t n = 0;
-  for (size_t word = 0; word < present_.size(); ++word) {
-    before_[word] = n;
-    n += std::popcount(present_[word]);
-  }
-  for_each_candidate([&](size_t id, size_t word, uint64_t bit, int64_t at) {
-    const int32_t rank = before_[word] + std::popcount(present_[word] & (bit - 1));
-    candidates_[static_cast<size_t>(rank)] = static_cast<int32_t>(id);
-    scratch_.logits[rank] = scratch_.cluster_logits[at];
-  });
-  for_each_candidate([&](size_t, size_t word, uint64_t, int64_t) { present_[word] = 0; });
 }
 
 }  // namespace gemtp

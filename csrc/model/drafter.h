@@ -19,13 +19,13 @@ struct DrafterScratch {
 
   PassRows rows;  // one
   LayerScratch layer;
-  Buffer input;                   // [2 * backbone]: the token's embedding, and h
-  Buffer x;                       // [hidden]
-  Mirror<float> normed;           // [hidden]
-  Mirror<float> next_hidden;      // [backbone]
-  Mirror<float> centroid_scores;  // [centroids]
-  Mirror<float> cluster_logits;   // [candidates], cluster by cluster; none with a plain head
-  Mirror<float> logits;           // [candidates]
+  Buffer input;                // [2 * backbone]: the token's embedding, and h
+  Buffer x;                    // [hidden]
+  Mirror<float> normed;        // [hidden]
+  Mirror<float> next_hidden;   // [backbone]
+  Buffer centroid_scores;      // [centroids]
+  Mirror<float> logits;        // [candidates]
+  Mirror<int32_t> candidates;  // [candidates]; none with a plain head
 };
 
 class Drafter {
@@ -49,7 +49,7 @@ class Drafter {
   /// [candidate_count()] logits of the step.
   const float* logits() const { return scratch_.logits.host(); }
   /// Their token ids, ascending; null when logit i belongs to token i (plain head).
-  const int32_t* candidates() const { return candidates_.empty() ? nullptr : candidates_.data(); }
+  const int32_t* candidates() const { return scratch_.candidates.host(); }
   int64_t candidate_count() const { return config_.candidates(); }
   /// [hidden]: what the head was multiplied with.
   const float* features() const { return scratch_.normed.host(); }
@@ -59,8 +59,6 @@ class Drafter {
  private:
   void run_layers();
   void give_outputs();
-  void ordered_head();
-  void sort_candidates();
 
   const Config& config_;
   const Weights& weights_;
@@ -69,11 +67,6 @@ class Drafter {
   Backend& backend_;
   Rope rope_full_, rope_sliding_;
   DrafterScratch scratch_;
-  // Ordered head only.
-  std::vector<int32_t> candidates_;     // [candidate_count]
-  std::vector<int32_t> cluster_order_;  // [centroids]
-  std::vector<uint64_t> present_;       // a bit for each token, all 0 between steps
-  std::vector<int32_t> before_;         // candidates below the first token of each of its words
 };
 
 }  // namespace gemtp

@@ -3,9 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <numeric>
-
-#include "base/numeric.h"
 
 namespace gemtp {
 namespace {
@@ -72,82 +69,16 @@ void attention_block(const Config& c, const LayerConfig& l, const LayerWeights& 
   b.rms_norm_add(s.branch.get(), w.attn_post_norm.get(), p.keep, c.hidden, c.eps, kept, kept);
 }
 
-// Scores [experts] of one row -> the experts used, best first (of equal ones the first), and their
-// weights: softmax over all, the top k renormalised, times the per-expert scale.
-void route(const Config& c, const ExpertWeights& w, const float* scores, int32_t* chosen,
-           float* weight) {
-  int64_t n = 0;
-  for (int32_t e = 0; e < c.experts; ++e) {
-    if (n == c.experts_used && !(scores[e] > scores[chosen[n - 1]])) continue;
-    int64_t at = n < c.experts_used ? n++ : n - 1;
-    for (; at > 0 && scores[e] > scores[chosen[at - 1]]; --at) chosen[at] = chosen[at - 1];
-    chosen[at] = e;
-  }
-  // The softmax's own denominator cancels in the renormalisation.
-  const auto odds = [&](int64_t i) {
-    return portable_exp(static_cast<double>(scores[chosen[i]]) - scores[chosen[0]]);
-  };
-  double total = 0;
-  for (int64_t i = 0; i < n; ++i) total += odds(i);
-  for (int64_t i = 0; i < n; ++i)
-    weight[i] = static_cast<float>(odds(i) / total) * w.per_expert_scale[chosen[i]];
-}
-
-// Groups the slots of m rows by expert, so that each expert's weights are read once.
-void group_by_expert(const Config& c, int64_t m, LayerScratch& s) {
-  const int64_t slots = m * c.experts_used;
-  s.first_place.assign(static_cast<size_t>(c.experts) + 1, 0);
-  for (int64_t i = 0; i < slots; ++i)
-    ++s.first_place[static_cast<size_t>(s.slot_expert[static_cast<size_t>(i)]) + 1];
-  std::partial_sum(s.first_place.begin(), s.first_place.end(), s.first_place.begin());
-  for (int64_t i = 0; i < slots; ++i) {
-    const auto slot = static_cast<size_t>(i);
-    const int32_t place = s.first_place[static_cast<size_t>(s.slot_expert[slot])]++;
-    s.slot_place[slot] = place;
-    s.place_row[static_cast<size_t>(place)] = static_cast<int32_t>(i / c.experts_used);
-  }
-  // Every entry has moved on to the next expert's place.
-  std::rotate(s.first_place.begin(), s.first_place.end() - 1, s.first_place.end());
-  s.first_place[0] = 0;
-}
-
 // The expert branch of an MoE layer: x [m, hidden] (the residual) -> s.branch, normed.
 void expert_branch(const Config& c, const ExpertWeights& w, int64_t m, LayerScratch& s, Backend& b,
                    Device<const float> x) {
-  const int64_t h = c.hidden, f = c.expert_ffn, used = c.experts_used;
+  const int64_t h = c.hidden;
   b.rms_norm(x, w.router_scale.get(), m, h, c.eps, s.normed.get());
   b.scale(s.normed.get(), 1.0f / std::sqrt(static_cast<float>(h)), m, h, s.normed.get());
-  b.matmul({job(w.router, s.normed.get(), m, s.router_scores.device())});
-  b.fetch(s.router_scores, 0, m * c.experts);
-  b.wait();
-  for (int64_t i = 0; i < m; ++i)
-    route(c, w, s.router_scores.host() + i * c.experts, s.slot_expert.data() + i * used,
-          s.slot_weight.data() + i * used);
-  group_by_expert(c, m, s);
-
+  b.matmul({job(w.router, s.normed.get(), m, s.router_scores.get())});
+  b.route(s.router_scores.get(), w.per_expert_scale.get(), m, *s.routing);
   b.rms_norm(x, w.pre_norm.get(), m, h, c.eps, s.normed.get());
-  s.gated_jobs.clear();
-  s.out_jobs.clear();
-  s.in_row.clear();
-  for (size_t e = 0; e < static_cast<size_t>(c.experts); ++e) {
-    const int64_t place = s.first_place[e], n = s.first_place[e + 1] - place;
-    if (n == 0) continue;
-    const int32_t* row = s.place_row.data() + place;
-    Device<const float> in = s.normed.get() + *row * h;  // where a single row can stay
-    if (n > 1) {
-      in = s.expert_in.get() + static_cast<int64_t>(s.in_row.size()) * h;
-      s.in_row.insert(s.in_row.end(), row, row + n);
-    }
-    const Device<float> gated = s.expert_gated.get() + place * f;
-    s.gated_jobs.push_back(gated_job(w.gate[e], w.up[e], in, n, gated));
-    s.out_jobs.push_back(job(w.down[e], gated, n, s.expert_out.get() + place * h));
-  }
-  b.gather(s.normed.get(), s.in_row.data(), static_cast<int64_t>(s.in_row.size()), h,
-           s.expert_in.get());
-  b.gated_matmul(s.gated_jobs);
-  b.matmul(s.out_jobs);
-  b.weighted_sum(s.expert_out.get(), s.slot_place.data(), s.slot_weight.data(), m, used, h,
-                 s.branch.get());
+  b.expert_feed_forward(w.experts, s.normed.get(), m, *s.routing, s.branch.get());
   b.rms_norm(s.branch.get(), w.post_norm.get(), m, h, c.eps, s.branch.get());
 }
 
@@ -197,16 +128,9 @@ LayerScratch::LayerScratch(const Config& c, Storage& b, int64_t rows) {
     ple_gate = b.alloc(rows * c.per_layer);
   }
   if (c.experts) {
-    const int64_t slots = rows * c.experts_used;
-    router_scores = b.mirror<float>(rows * c.experts);
-    expert_in = b.alloc(slots * c.hidden);
-    expert_gated = b.alloc(slots * c.expert_ffn);
-    expert_out = b.alloc(slots * c.hidden);
+    router_scores = b.alloc(rows * c.experts);
+    routing = b.make_routing({rows, c.experts, c.experts_used, c.hidden, c.expert_ffn});
     dense_out = b.alloc(rows * c.hidden);
-    slot_weight.resize(static_cast<size_t>(slots));
-    slot_expert.resize(static_cast<size_t>(slots));
-    slot_place.resize(static_cast<size_t>(slots));
-    place_row.resize(static_cast<size_t>(slots));
   }
 }
 

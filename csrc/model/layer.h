@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "backend/backend.h"
@@ -24,21 +25,10 @@ class LayerScratch {
   Buffer gated;      // [rows, ffn]: gelu(gate) * up
   Buffer ple_input;  // [rows, P]
   Buffer ple_gate;   // [rows, P]
-  // MoE; slots = rows * experts_used, ordered by row, then by rank of the expert; places are the
-  // slots grouped by expert.
-  Mirror<float> router_scores;  // [rows, experts]
-  Buffer expert_in;             // [slots, hidden] inputs of the experts that more than one row uses
-  Buffer expert_gated;          // [slots, expert_ffn] by place
-  Buffer expert_out;            // [slots, hidden] by place
-  Buffer dense_out;             // [rows, hidden]
-  std::vector<float> slot_weight;    // [slots]
-  std::vector<int32_t> slot_expert;  // [slots]
-  std::vector<int32_t> slot_place;   // [slots]
-  std::vector<int32_t> place_row;    // [slots] the row whose slot is at that place
-  std::vector<int32_t> first_place;  // [experts + 1] of each expert; behind the last one's
-  std::vector<int32_t> in_row;       // the rows that expert_in holds copies of
-  std::vector<GatedJob> gated_jobs;  // kept between calls, like out_jobs, for their memory
-  std::vector<MatmulJob> out_jobs;
+  // MoE.
+  Buffer router_scores;  // [rows, experts]
+  std::unique_ptr<Routing> routing;
+  Buffer dense_out;  // [rows, hidden]
 };
 
 /// Some rows of a pass through one layer.

@@ -6,9 +6,11 @@
 #include <cstring>
 
 #include "backend/backend.h"
+#include "backend/cpu/cluster_order.h"
 #include "backend/cpu/cpu_attention.h"
 #include "backend/cpu/cpu_matmul.h"
 #include "backend/cpu/cpu_memory.h"
+#include "backend/cpu/cpu_routing.h"
 #include "backend/cpu/dispatch.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/pack.h"
@@ -48,14 +50,6 @@ class CpuBackend : public Backend {
   Buffer alloc(int64_t n) override {
     std::shared_ptr<void> memory = zeros(n * static_cast<int64_t>(sizeof(float)));
     return {Device<float>(static_cast<float*>(memory.get())), memory};
-  }
-
-  void write(const float* from, int64_t n, Device<float> to) override {
-    std::memcpy(to.address(), from, static_cast<size_t>(n) * sizeof(float));
-  }
-
-  void read(Device<const float> from, int64_t n, float* to) override {
-    std::memcpy(to, from.address(), static_cast<size_t>(n) * sizeof(float));
   }
 
   std::unique_ptr<Matrix> load_matrix(const WeightSource& source, const std::vector<int32_t>* rows,
@@ -108,6 +102,10 @@ class CpuBackend : public Backend {
   std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                    bool f16) override {
     return attention_.make_kv(kv_heads, head_dim, capacity, f16);
+  }
+
+  std::unique_ptr<Routing> make_routing(const RoutingSizes& sizes) override {
+    return std::make_unique<CpuRouting>(sizes, *this);
   }
 
   void wait() override {}
@@ -176,19 +174,43 @@ class CpuBackend : public Backend {
     });
   }
 
-  void gather(Device<const float> x, const int32_t* from, int64_t m, int64_t n,
-              Device<float> y) override {
-    rows(m, n, [&](int64_t i, int) { copy(x + from[i] * n, n, y + i * n); });
+  void route(Device<const float> scores, Device<const float> scale, int64_t m,
+             Routing& to) override {
+    static_cast<CpuRouting&>(to).route(scores.address(), scale.address(), m);
   }
 
-  void weighted_sum(Device<const float> x, const int32_t* from, const float* weights, int64_t m,
-                    int64_t terms, int64_t n, Device<float> y) override {
-    rows(m, n * terms, [&](int64_t i, int) {
+  void expert_feed_forward(const ExpertMatrices& w, Device<const float> x, int64_t m,
+                           Routing& routing, Device<float> y) override {
+    auto& r = static_cast<CpuRouting&>(routing);
+    const int64_t n = r.sizes().hidden;
+    r.make_jobs(w, x);
+    rows(static_cast<int64_t>(r.copied_rows().size()), n, [&](int64_t i, int) {
+      copy(x + r.copied_rows()[static_cast<size_t>(i)] * n, n, r.copies() + i * n);
+    });
+    gated_matmul(r.gated_jobs());
+    matmul(r.out_jobs());
+    const int64_t used = r.sizes().used;
+    rows(m, n * used, [&](int64_t i, int) {
       float* to = (y + i * n).address();
       std::memset(to, 0, static_cast<size_t>(n) * 4);
-      for (int64_t j = i * terms; j < (i + 1) * terms; ++j)
-        kernels_.axpy(weights[j], (x + from[j] * n).address(), n, to);
+      for (int64_t slot = i * used; slot < (i + 1) * used; ++slot)
+        kernels_.axpy(r.weight(slot), r.output(slot).address(), n, to);
     });
+  }
+
+  void cluster_head(const ClusterMatrices& w, Device<const float> scores, int64_t top,
+                    Device<const float> x, const Mirror<int32_t>& ids,
+                    const Mirror<float>& logits) override {
+    cluster_order_.choose(scores.address(), static_cast<int64_t>(w.clusters.size()), top);
+    const int64_t each = w.clusters.front()->rows;
+    float* unordered = cluster_logits_.ensure(top * each);
+    std::vector<MatmulJob> jobs;
+    for (int64_t i = 0; i < top; ++i) {
+      const Matrix& cluster = *w.clusters[static_cast<size_t>(cluster_order_[i])];
+      jobs.push_back({&cluster, x, cluster.cols, 1, Device<float>(unordered + i * each), each});
+    }
+    matmul(jobs);
+    cluster_order_.sort(w.tokens.host(), each, unordered, ids.host(), logits.host());
   }
 
   void head_norm_rope(Device<float> x, Device<const float> w, int64_t m, int64_t heads, int64_t d,
@@ -223,6 +245,12 @@ class CpuBackend : public Backend {
  private:
   void begin_pass(const std::atomic<bool>* stop) override { pool_.begin_pass(stop); }
   void end_pass() override { pool_.end_pass(); }
+  void write_bytes(const void* host, void* device, int64_t bytes) override {
+    std::memcpy(device, host, static_cast<size_t>(bytes));
+  }
+  void read_bytes(const void* device, void* host, int64_t bytes) override {
+    std::memcpy(host, device, static_cast<size_t>(bytes));
+  }
   void send_bytes(const void*, void*, int64_t) override {}
   void fetch_bytes(const void*, void*, int64_t) override {}
   void multiply(const std::vector<MatmulJob>& jobs) override { matmul_.products(jobs); }
@@ -325,6 +353,8 @@ class CpuBackend : public Backend {
   Arena arena_;                            // of the matrices
   CpuMatmul matmul_;
   CpuAttention attention_;
+  ClusterOrder cluster_order_;
+  Scratch<float> cluster_logits_;
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "backend/cpu/cpu_routing.h"
 #include "backend/cpu/packed_form.h"
 
 namespace gemtp {
@@ -61,6 +62,10 @@ std::unique_ptr<KvLayer> MeasuringStorage::make_kv(int64_t kv_heads, int64_t hea
   kv->bytes = saturate(bytes);
   add(&kv_, bytes);
   return kv;
+}
+
+std::unique_ptr<Routing> MeasuringStorage::make_routing(const RoutingSizes& sizes) {
+  return std::make_unique<CpuRouting>(sizes, *this);
 }
 
 }  // namespace gemtp

@@ -18,17 +18,18 @@ class MeasuringStorage : public Storage {
 
   /// Of nothing.
   Buffer alloc(int64_t n) override;
-  void write(const float*, int64_t, Device<float>) override {}
-  void read(Device<const float>, int64_t, float*) override {}
   std::unique_ptr<Matrix> load_matrix(const WeightSource& source, const std::vector<int32_t>* rows,
                                       const LoadProgress& progress) override;
   /// Null.
   AlignedBytes read(const WeightSource& source) override;
   std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                    bool f16) override;
+  std::unique_ptr<Routing> make_routing(const RoutingSizes& sizes) override;
 
  private:
   MirroredBytes mirrored(int64_t bytes) override;
+  void write_bytes(const void*, void*, int64_t) override {}
+  void read_bytes(const void*, void*, int64_t) override {}
 
   int64_t buffers_ = 0, matrices_ = 0, kv_ = 0, max_cols_ = 0;
 };

@@ -103,27 +103,3 @@ TEST_CASE("attention has the same bits on any threads, in whole pieces or in ste
       }
     }
 }
-
-TEST_CASE("gathered rows and weighted sums of rows") {
-  const auto backend = make_cpu_backend(2, "");
-  const int64_t n = 200, terms = 3;
-  for (const int64_t m : {1, 2, 300}) {
-    const auto x = random_floats(m * n, 1), weights = random_floats(m * terms, 2);
-    std::vector<int32_t> rows;
-    for (int64_t i = 0; i < m * terms; ++i) rows.push_back(static_cast<int32_t>((i * 7 + 1) % m));
-    std::vector<float> copies(static_cast<size_t>(m * n)), sums(copies.size());
-    backend->gather(at(x.data()), rows.data(), m, n, at(copies.data()));
-    backend->weighted_sum(at(x.data()), rows.data(), weights.data(), m, terms, n, at(sums.data()));
-    for (int64_t i = 0; i < m; ++i)
-      for (int64_t j = 0; j < n; ++j) {
-        const auto from = [&](int64_t slot) {
-          return x[static_cast<size_t>(rows[static_cast<size_t>(slot)] * n + j)];
-        };
-        REQUIRE(copies[static_cast<size_t>(i * n + j)] == from(i));
-        float sum = 0;
-        for (int64_t t = i * terms; t < (i + 1) * terms; ++t)
-          sum = std::fma(weights[static_cast<size_t>(t)], from(t), sum);
-        REQUIRE(sums[static_cast<size_t>(i * n + j)] == sum);
-      }
-  }
-}
