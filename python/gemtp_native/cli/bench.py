@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.json_text import json_text
 from ..base.whole_file import write_whole
+from ..options import MAX_DRAFT, MAX_ROWS
 from .options import add_engine_options, add_report_options, check_outputs, draft_depth
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rows",
         type=_lengths,
         metavar="N,N",
-        help="of one pass, 1 to 16; also A-B (default: 1-16)",
+        help=f"of one pass, 1 to {MAX_ROWS}; also A-B (default: 1-{MAX_ROWS})",
     )
     what.add_argument(
         "--at", type=int, metavar="N", help="context of passes and draft steps (default: 64)"
@@ -64,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--depths",
         type=_depths,
         metavar="N,N",
-        help="of generations, 0 to 15 and auto; also A-B (default: 0,1,2,3,5,7,auto)",
+        help=f"of generations, 0 to {MAX_DRAFT} and auto; also A-B (default: 0,1,2,3,5,7,auto)",
     )
     what.add_argument("--tokens", type=int, metavar="N", help="of a generation (default: 128)")
     what.add_argument("--text", metavar="TEXT", help="prompt of the generations")

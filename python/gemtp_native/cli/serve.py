@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import NONE
 from ..base.input_file import read_text_input
 from ..errors import ArgumentError, FileError
+from ..options import INT32_MAX, NONE
 from .options import (
     add_model_options,
     add_pair_options,
@@ -152,7 +152,7 @@ def _settings(args: argparse.Namespace) -> ServerSettings:
         ("parallel", 1, 256),
         ("queue", 0, 1 << 20),
         ("max_body", 1024, 1 << 30),
-        ("max_tokens", 1 if args.max_tokens != NONE else NONE, 2**31 - 1),
+        ("max_tokens", 1 if args.max_tokens != NONE else NONE, INT32_MAX),
     ):
         value = getattr(args, name)
         if value is not None and not low <= value <= high:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.json_text import json_text
 from ..base.whole_file import write_whole
 from ..errors import FileError
+from ..options import MAX_DRAFT
 from .options import add_engine_options, add_report_options, check_outputs
 from .progress import Bars
 
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--text", metavar="FILE", help="to score and to cut prompts from (default: a built-in one)"
     )
     for name, default, line in (
-        ("depth", 4, "drafts a round, 1 to 15"),
+        ("depth", 4, f"drafts a round, 1 to {MAX_DRAFT}"),
         ("prompts", 8, "cut from the text, evenly spaced"),
         ("prompt-tokens", 64, "of each"),
         ("tokens", 64, "to generate after each"),

@@ -24,10 +24,9 @@ from ..base.input_file import open_input, reason
 from ..base.log import logger
 from ..errors import ArgumentError, Error, FileError
 from ..gguf.parts import files_of, first_of
+from ..options import MAX_DRAFT, MAX_ROWS
 
 FORMAT = 1
-MAX_DRAFT = 15
-MAX_ROWS = MAX_DRAFT + 1
 
 _MAX_BYTES = 1 << 20  # of a profile; one takes about 4 kB
 _MAX_COSTS = 4096
@@ -122,7 +121,7 @@ def expected_speed(
 
 
 def best_depth(profile: Profile | Costs, acceptance: float, context: int | None = None) -> int:
-    """The depth of the highest expected speed, 0 (plain decoding) to 15; of equals the lowest."""
+    """The depth of the highest expected speed, from 0 (plain decoding) on; of equals the lowest."""
     costs = profile.costs if isinstance(profile, Profile) else profile
     measured = {rows for rows, _, _ in costs.verify}
     depths = [k for k in range(MAX_DRAFT + 1) if k + 1 in measured]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ...errors import ArgumentError
-from ...profile import MAX_DRAFT, MAX_ROWS
+from ...options import MAX_DRAFT, MAX_ROWS
 
 MAX_LENGTH = 1 << 24  # what an engine's context accepts
 DRAFT_STEPS = 4  # of the round that a draft step's time is the mean of

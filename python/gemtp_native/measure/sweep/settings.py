@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...errors import ArgumentError
+from ...options import MAX_DRAFT
 from ..perplexity.chunks import SHORTEST
 
 MAX_LENGTH = 1 << 24  # what an engine's context accepts
@@ -27,7 +28,7 @@ class SweepSettings:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("depth", 1, 15),
+            ("depth", 1, MAX_DRAFT),
             ("prompts", 1, 10000),
             ("prompt_tokens", 1, MAX_LENGTH),
             ("tokens", 2, MAX_LENGTH),  # the first belongs to the prompt's time
