@@ -32,12 +32,12 @@ void refuse(ErrorKind kind, const std::string& who, const std::string& value,
 void check_given(ErrorKind kind, const std::string& who, double given, const Option& option,
                  bool whole) {
   if (whole) {
-    if (given == std::floor(given) && std::abs(given) <= kMostExact && option.range.contains(given))
+    if (given == std::floor(given) && std::abs(given) <= kMostExact && option.contains(given))
       return;
     refuse(kind, who, shown(given), option);
   }
   const auto nearest = static_cast<float>(given);
-  if (option.range.contains(static_cast<double>(nearest))) return;
+  if (option.contains(static_cast<double>(nearest))) return;
   const bool rounded =
       (nearest == 0 && given != 0) || (!std::isfinite(nearest) && std::isfinite(given));
   refuse(kind, who, shown(given) + (rounded ? ", beyond single precision," : ""), option);

@@ -6,6 +6,7 @@
 // Python and the reading of the C ABI's struct are made of it.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -19,32 +20,23 @@ namespace gemtp {
 constexpr double kMostWhole = std::numeric_limits<int32_t>::max();
 constexpr double kMostReal = std::numeric_limits<float>::max();
 
-struct Range {
-  double least, most;
-  bool above_least, below_most;  // without `least` itself, without `most` itself
-
-  constexpr Range(double from, double to, bool above = false, bool below = false)
-      : least(from), most(to), above_least(above), below_most(below) {}
+struct Option {
+  const char* name;
+  double least, most;                            // of its domain
+  const char* domain;                            // in words, behind "must be"
+  const char* help;                              // a line of the command's, without the default
+  const char* key = nullptr;                     // below general.sampling. in GGUF; null: none
+  bool above_least = false, below_most = false;  // the domain is without that end
 
   bool contains(double x) const {  // NaN: no
     return x >= least && x <= most && !(above_least && x == least) && !(below_most && x == most);
   }
 };
 
-struct Option {
-  const char* name;
-  Range range;
-  const char* domain;         // the range in words, behind "must be"
-  const char* help;           // a line of the command's help, without the default
-  const char* key = nullptr;  // below general.sampling. in a model's file; null: GGUF has none
-};
-
 /// The shortest decimal number that is read as this one.
 std::string shown(float value);
 std::string shown(double value);
-inline std::string shown(int64_t value) { return std::to_string(value); }
-inline std::string shown(int32_t value) { return std::to_string(value); }
-inline std::string shown(uint64_t value) { return std::to_string(value); }
+std::string shown(std::integral auto value) { return std::to_string(value); }
 
 /// Error{kind} saying what `who` must be, with the value as it is shown.
 [[noreturn]] void refuse(ErrorKind kind, const std::string& who, const std::string& value,
@@ -59,7 +51,7 @@ void check_given(ErrorKind kind, const std::string& who, double given, const Opt
 template <class Params>
 void check_options(const Params& params) {
   for_each_option(params, [](const Option& option, const auto& member) {
-    if (!option.range.contains(static_cast<double>(member)))
+    if (!option.contains(static_cast<double>(member)))
       refuse(ErrorKind::kArgument, option.name, shown(member), option);
   });
 }

@@ -23,6 +23,8 @@ from .options import (
 
 Prompt = str | bytes | Sequence[int]
 
+MAX_CONTEXT = 1 << 24  # tokens that an engine accepts
+
 
 def generation_params(options: GenerationOptions) -> _core.GenerationParams:
     unknown = sorted(options.keys() - DEFAULTS.keys())

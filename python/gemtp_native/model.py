@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = [
-    "ChatOptions",
     "Comparison",
     "DepthReport",
     "GenerationOptions",

@@ -106,7 +106,7 @@ class ChatOptions(TokenOptions, total=False):
 
 
 class Option(NamedTuple):
-    """An option that is one number, as the core has it."""
+    """An option that is one number, as the core has it: see csrc/choose/option.h."""
 
     name: str
     whole: bool
@@ -114,13 +114,9 @@ class Option(NamedTuple):
     least: float
     most: float
     above_least: bool
-    """``least`` itself is not possible."""
     below_most: bool
-    """``most`` itself is not possible."""
     help: str
-    """A line of the command's help."""
     key: str | None
-    """Below general.sampling. in GGUF files."""
 
 
 OPTIONS = {option.name: option for option in (Option(**row) for row in _core.options())}

@@ -1,8 +1,6 @@
 // The C ABI's part on sessions: one session each.
 #include <atomic>
-#include <cstring>
 #include <memory>
-#include <type_traits>
 #include <utility>
 
 #include "api/c/boundary.h"
@@ -199,48 +197,32 @@ gemtp_stats CSession::stats() const {
   return out;
 }
 
-/// Calls fn(name, member) for the options that are one number, by their names in the core.
-template <class Options, class Fn>
-void for_each_number(Options& o, const Fn& fn) {
-  fn("max_tokens", o.max_tokens);
-  fn("seed", o.seed);
-  fn("temperature", o.temperature);
-  fn("top_k", o.top_k);
-  fn("top_p", o.top_p);
-  fn("min_p", o.min_p);
-  fn("repetition_penalty", o.repetition_penalty);
-  fn("presence_penalty", o.presence_penalty);
-  fn("frequency_penalty", o.frequency_penalty);
-  fn("penalty_last_n", o.penalty_last_n);
-  fn("draft", o.draft);
-  fn("logprobs", o.logprobs);
-}
-
-/// Calls fn(member, number) with the options of the core and what they are called in the C ABI.
+/// Calls fn(ours, theirs) for each option that is one number.
 template <class Params, class Options, class Fn>
-void for_each_pair(Params& params, Options& o, const Fn& fn) {
-  for_each_option(params, [&](const Option& option, auto& member) {
-    bool found = false;
-    for_each_number(o, [&](const char* name, auto& number) {
-      if constexpr (std::is_same_v<std::remove_cvref_t<decltype(member)>, std::remove_cvref_t<decltype(number)>>) {
-        if (std::strcmp(name, option.name) != 0) return;
-        fn(member, number);
-        found = true;
-      }
-    });
-    GEMTP_ASSERT(found);
-  });
+void for_each_pair(Params& p, Options& o, const Fn& fn) {
+  fn(p.max_tokens, o.max_tokens);
+  fn(p.sampling.seed, o.seed);
+  fn(p.sampling.temperature, o.temperature);
+  fn(p.sampling.top_k, o.top_k);
+  fn(p.sampling.top_p, o.top_p);
+  fn(p.sampling.min_p, o.min_p);
+  fn(p.sampling.repetition_penalty, o.repetition_penalty);
+  fn(p.sampling.presence_penalty, o.presence_penalty);
+  fn(p.sampling.frequency_penalty, o.frequency_penalty);
+  fn(p.sampling.penalty_last_n, o.penalty_last_n);
+  fn(p.draft, o.draft);
+  fn(p.logprobs, o.logprobs);
 }
 
 static_assert(GEMTP_DRAFT_AUTO == kAutoDraft);
 
 void put_numbers(const GenerationParams& p, gemtp_generate_options* o) {
-  for_each_pair(p, *o, [](const auto& member, auto& number) { number = member; });
+  for_each_pair(p, *o, [](const auto& ours, auto& theirs) { theirs = ours; });
 }
 
 GenerationParams numbers_of(const gemtp_generate_options& o) {
   GenerationParams p;
-  for_each_pair(p, o, [](auto& member, const auto& number) { member = number; });
+  for_each_pair(p, o, [](auto& ours, const auto& theirs) { ours = theirs; });
   return p;
 }
 

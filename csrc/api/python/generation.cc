@@ -27,8 +27,8 @@ py::list options() {
   const GenerationParams defaults;
   for_each_option(defaults, [&](const Option& o, auto value) {
     out.append(py::dict("name"_a = o.name, "whole"_a = std::is_integral_v<decltype(value)>,
-                        "default"_a = value, "least"_a = o.range.least, "most"_a = o.range.most,
-                        "above_least"_a = o.range.above_least, "below_most"_a = o.range.below_most,
+                        "default"_a = value, "least"_a = o.least, "most"_a = o.most,
+                        "above_least"_a = o.above_least, "below_most"_a = o.below_most,
                         "help"_a = o.help, "key"_a = o.key));
   });
   return out;

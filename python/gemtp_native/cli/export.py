@@ -22,7 +22,8 @@ from ..export import (
     save,
 )
 from ..export.configuration import changed, check, source_of
-from .options import add_draft_option
+from ..options import OPTIONS
+from .options import add_draft_option, add_number_option
 
 _FILE = Path("gemtp.json")
 
@@ -52,13 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=int, metavar="N")
     group.add_argument("--kv-type", choices=("f16", "f32"), help="of the K/V cache")
     group = parser.add_argument_group("sampling, in place of what FILE says")
-    for name, default in asdict(Sampling()).items():
-        group.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=type(default),
-            metavar="N" if isinstance(default, int) else "X",
-            help=f"(default: {default:g})",
-        )
+    for name in asdict(Sampling()):
+        add_number_option(group, OPTIONS[name])
     parser.add_argument(
         "--acceptance",
         type=float,

@@ -20,7 +20,7 @@ from .options import (
     add_pair_options,
     add_sampling_options,
     add_structure_options,
-    note_context,
+    open_model,
     sampling_options,
     structure_options,
 )
@@ -68,16 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     prompt = _prompt(args)
     structure = structure_options(args)
-    from ..model import Model
-
-    model = Model(
-        args.target,
-        drafter=args.drafter,
-        threads=args.threads,
-        context=args.context,
-        kv_type=args.kv_type,
-    )
-    note_context(args, model)
+    model = open_model(args)
     stream = model.stream(
         prompt,
         special=args.special,

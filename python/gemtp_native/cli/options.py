@@ -112,14 +112,24 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add_engine_options(group)
 
 
-def note_context(args: argparse.Namespace, model: Model) -> None:
-    """That less was possible than what was asked for."""
+def open_model(args: argparse.Namespace) -> Model:
+    """The pair that is named; a note says so where its context is shorter than what was asked."""
+    from ..model import Model
+
+    model = Model(
+        args.target,
+        drafter=args.drafter,
+        threads=args.threads,
+        context=args.context,
+        kv_type=args.kv_type,
+    )
     if model.context < args.context != CONTEXT:
         logging.getLogger("gemtp_native").warning(
             "the context is %s tokens, the most that the model was made for, not %s",
             model.context,
             args.context,
         )
+    return model
 
 
 def add_engine_options(group: argparse._ActionsContainer) -> None:

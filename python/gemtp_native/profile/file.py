@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import __version__, _core
+from ..arguments import integer
 from ..base.input_file import open_input, reason
 from ..base.log import logger
 from ..errors import ArgumentError, Error, FileError
@@ -94,8 +95,7 @@ class Profile:
 def round_seconds(costs: Costs, depth: int, context: int | None = None) -> float:
     """T(depth + 1) + first + (depth - 1) later: a round of `depth` drafts and their verification,
     behind `context` (the measured one that is nearest; None: the shortest)."""
-    if not 0 <= depth <= MAX_DRAFT:
-        raise ArgumentError(f"depth is {depth}; it must be between 0 and {MAX_DRAFT}")
+    integer("depth", depth, 0, MAX_DRAFT)
     seconds = _nearest(costs.verify, depth + 1, context)
     if seconds is None:
         raise ArgumentError(f"the profile holds no pass over {depth + 1} rows")
