@@ -18,6 +18,7 @@ from gemtp_native.export.schema import schema
 from gemtp_native.make.convert.config import _SAMPLING
 from gemtp_native.options import DEFAULTS, NUMBERS, OPTIONS
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 SPECIAL = {"draft": "Draft | None", "logprobs": "int | Literal[False] | None"}
 
 
@@ -81,6 +82,15 @@ def test_stats_have_every_figure_of_the_core():
     assert list(types) == [*figures, "depth"]
     for name, value in figures.items():
         assert type(value) is (list if types[name] == list[int] else types[name]), name
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_c_abi_has_every_option(name):
+    header = (ROOT / "csrc/include/gemtp.h").read_text(encoding="utf-8")
+    (members,) = re.findall(r"struct gemtp_generate_options \{(.*?)\n\}", header, re.DOTALL)
+    assert re.search(rf" {name};", members)
+    reading = (ROOT / "csrc/api/c/session.cc").read_text(encoding="utf-8")
+    assert re.search(rf"fn\(p\.(sampling\.)?{name}, o\.{name}\);", reading)
 
 
 def test_what_gemtp_json_takes_is_what_the_options_may_be():
