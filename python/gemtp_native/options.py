@@ -151,11 +151,10 @@ def takes_options(function: F) -> F:
     """Shows the options that a function takes as ``**options`` in its signature."""
     own = inspect.signature(function)
     named = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    given = {p.name for p in named}
     options = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
         for name, default in DEFAULTS.items()
-        if name not in given
+        if name not in own.parameters
     ]
     signature = own.replace(parameters=[*named, *options])
     function.__signature__ = signature  # type: ignore[attr-defined]

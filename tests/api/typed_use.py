@@ -31,6 +31,7 @@ def talk(model: gemtp.Model) -> list[gemtp.ToolCall]:
     messages = [{"role": "user", "content": "hello"}]
     options: gemtp.ChatOptions = {"thinking": True, "tools": [{"name": "f"}], "seed": 1}
     reply: gemtp.Reply = model.chat(messages, **options)
+    reply = model.chat(messages, thinking=True, tools=[{"name": "f"}], seed=1)
     with model.chat_stream([*messages, reply.message], suppress_tokens=[5]) as stream:
         pieces: list[gemtp.ReplyPiece] = list(stream)
     calls = [piece.call for piece in pieces if piece.call is not None]

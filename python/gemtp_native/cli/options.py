@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..base.input_file import read_text_input
+from ..base.json_text import json_text
 from ..gguf.parts import files_of
 from ..options import MAX_DRAFT, NUMBERS, OPTIONS, Option
 
@@ -160,6 +162,32 @@ def add_report_options(
     )
     group.add_argument("--quiet", action="store_true", help="no progress on standard error")
     return group
+
+
+def give_report(
+    args: argparse.Namespace, report: Any, measured: Any, columns: Sequence[str]
+) -> None:
+    """As the options of add_report_options() have it. measured: the package that made it."""
+    import csv
+    import io
+
+    from ..base.whole_file import write_whole
+
+    table = io.StringIO(newline="")
+    if args.csv:
+        writer = csv.DictWriter(table, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(measured.csv_rows(report))
+    if args.csv and args.csv != "-":
+        write_whole(args.csv, table.getvalue().encode("utf-8", "surrogateescape"))
+    if args.plot:
+        measured.plot(report, args.plot)
+    if args.json:
+        print(json_text(report.as_dict()))
+    elif args.csv == "-":
+        sys.stdout.write(table.getvalue())
+    else:
+        print(measured.text(report))
 
 
 def check_outputs(*files: str | None, sources: Sequence[Any] = ()) -> None:

@@ -225,13 +225,9 @@ def _capped(tokens: int, settings: ServerSettings) -> int:
 
 def _draft(f: Fields) -> Any:
     value = f.take("draft")
-    if value is None or value == "auto":
-        return value
-    return (
-        f.integer("draft", 0, MAX_DRAFT)
-        if not isinstance(value, str)
-        else f.refuse("draft", f'it must be "auto" or a number from 0 to {MAX_DRAFT}')
-    )
+    if isinstance(value, str) and value != "auto":
+        f.refuse("draft", f'it must be "auto" or a number from 0 to {MAX_DRAFT}')
+    return value if value == "auto" else f.integer("draft", 0, MAX_DRAFT)
 
 
 def _stops(f: Fields, settings: ServerSettings) -> list[str] | None:
