@@ -1,6 +1,6 @@
 // An option of a generation that is one number: what it may be, and what users are told of it.
 //
-// for_each_option(params, fn) is the table of a struct's options: it calls fn(option, member) for
+// for_each_option(params, fn) is the table of a struct's options: it calls fn(member, option) for
 // each. SamplingParams (choose/) and GenerationParams (generate/) have one. Type and default are
 // the member's. The flags of the command line, the members of requests, defaults and limits in
 // Python and the reading of the C ABI's struct are made of it.
@@ -50,7 +50,7 @@ void check_given(ErrorKind kind, const std::string& who, double given, const Opt
 /// Error{kArgument} naming the first option outside its domain, and the domain.
 template <class Params>
 void check_options(const Params& params) {
-  for_each_option(params, [](const Option& option, const auto& member) {
+  for_each_option(params, [](const auto& member, const Option& option) {
     if (!option.contains(static_cast<double>(member)))
       refuse(ErrorKind::kArgument, option.name, shown(member), option);
   });
@@ -61,7 +61,7 @@ void check_options(const Params& params) {
 template <class Params>
 void set_option(Params* params, std::string_view name, double given) {
   bool known = false;
-  for_each_option(*params, [&](const Option& option, auto& member) {
+  for_each_option(*params, [&](auto& member, const Option& option) {
     using Member = std::decay_t<decltype(member)>;
     if (name != option.name) return;
     check_given(ErrorKind::kArgument, option.name, given, option, std::is_integral_v<Member>);

@@ -13,7 +13,7 @@ namespace gemtp {
 std::vector<RecommendedOption> recommended_sampling(const GgufFile& file) {
   std::vector<RecommendedOption> out;
   const SamplingParams defaults;
-  for_each_option(defaults, [&](const Option& option, auto member) {
+  for_each_option(defaults, [&](auto member, const Option& option) {
     if (!option.key) return;
     const std::string key = std::string("general.sampling.") + option.key;
     if (!file.has(key)) return;

@@ -40,34 +40,26 @@ struct SamplingParams {
 template <class Params, class Fn>
   requires std::same_as<std::remove_const_t<Params>, SamplingParams>
 void for_each_option(Params& p, const Fn& fn) {
-  fn(Option{"temperature", 0, kMostReal, "0 (greedy) or a finite number above 0", "0 is greedy",
-            "temp"},
-     p.temperature);
-  fn(Option{"top_k", -1, kMostWhole, "0 or -1 (off) or above",
-            "keep the N likeliest tokens; 0 or -1: all", "top_k"},
-     p.top_k);
-  fn(Option{"top_p", 0, 1, "at least 0 (the likeliest token alone) and at most 1 (off)",
-            "keep the likeliest tokens that sum to X; 1: all", "top_p"},
-     p.top_p);
-  fn(Option{"min_p", 0, 1, "at least 0 (off) and below 1",
-            "drop tokens below X times the likeliest; 0: none", "min_p", false, true},
-     p.min_p);
-  fn(Option{"repetition_penalty", 0, kMostReal, "a finite number above 0 (1: off)",
-            "divide logits above 0 of tokens that were there, multiply others; 1: off",
-            "penalty_repeat", true},
-     p.repetition_penalty);
-  fn(Option{"presence_penalty", -kMostReal, kMostReal, "finite (0: off)",
-            "subtract it from logits of tokens that were there; 0: off"},
-     p.presence_penalty);
-  fn(Option{"frequency_penalty", -kMostReal, kMostReal, "finite (0: off)",
-            "subtract it for each time that a token was there; 0: off"},
-     p.frequency_penalty);
-  fn(Option{"penalty_last_n", -1, kMostWhole, "-1 (all tokens), 0 (none) or above",
-            "look N tokens back for penalties; -1: all", "penalty_last_n"},
-     p.penalty_last_n);
-  fn(Option{"seed", 0, 0x1p64, "a whole number of 64 bits",
-            "with a temperature, the text is a function of it; -1: a new one"},
-     p.seed);
+  fn(p.temperature,
+     {"temperature", 0, kMostReal, "0 (greedy) or a finite number above 0", "0 is greedy", "temp"});
+  fn(p.top_k, {"top_k", -1, kMostWhole, "0 or -1 (off) or above",
+               "keep the N likeliest tokens; 0 or -1: all", "top_k"});
+  fn(p.top_p, {"top_p", 0, 1, "at least 0 (the likeliest token alone) and at most 1 (off)",
+               "keep the likeliest tokens that sum to X; 1: all", "top_p"});
+  fn(p.min_p, {"min_p", 0, 1, "at least 0 (off) and below 1",
+               "drop tokens below X times the likeliest; 0: none", "min_p", false, true});
+  fn(p.repetition_penalty,
+     {"repetition_penalty", 0, kMostReal, "a finite number above 0 (1: off)",
+      "divide logits above 0 of tokens that were there, multiply others; 1: off", "penalty_repeat",
+      true});
+  fn(p.presence_penalty, {"presence_penalty", -kMostReal, kMostReal, "finite (0: off)",
+                          "subtract it from logits of tokens that were there; 0: off"});
+  fn(p.frequency_penalty, {"frequency_penalty", -kMostReal, kMostReal, "finite (0: off)",
+                           "subtract it for each time that a token was there; 0: off"});
+  fn(p.penalty_last_n, {"penalty_last_n", -1, kMostWhole, "-1 (all tokens), 0 (none) or above",
+                        "look N tokens back for penalties; -1: all", "penalty_last_n"});
+  fn(p.seed, {"seed", 0, 0x1p64, "a whole number of 64 bits",
+              "with a temperature, the text is a function of it; -1: a new one"});
 }
 
 /// What the makers of a model recommend, from its file's keys general.sampling.*: options by name,

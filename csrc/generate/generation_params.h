@@ -32,17 +32,14 @@ template <class Params, class Fn>
   requires std::same_as<std::remove_const_t<Params>, GenerationParams>
 void for_each_option(Params& p, const Fn& fn) {
   static_assert(kMaxDraft == 15 && kMaxTopLogprobs == 20);  // as the sentences have it
-  fn(Option{"max_tokens", -1, 0x1p63, "0 or more, or -1 for what the context holds",
-            "-1: what the context holds"},
-     p.max_tokens);
+  fn(p.max_tokens, {"max_tokens", -1, 0x1p63, "0 or more, or -1 for what the context holds",
+                    "-1: what the context holds"});
   for_each_option(p.sampling, fn);
-  fn(Option{"draft", kAutoDraft, kMaxDraft, "\"auto\" or a number from 0 to 15",
-            "tokens to draft a round; changes the speed, never the text"},
-     p.draft);
-  fn(Option{"logprobs", -1, kMaxTopLogprobs,
-            "a number from 0 to 20, the likeliest tokens to be named beside the chosen one",
-            "log-probabilities of each token and of the N likeliest in its place; -1: none"},
-     p.logprobs);
+  fn(p.draft, {"draft", kAutoDraft, kMaxDraft, "\"auto\" or a number from 0 to 15",
+               "tokens to draft a round; changes the speed, never the text"});
+  fn(p.logprobs, {"logprobs", -1, kMaxTopLogprobs,
+                  "a number from 0 to 20, the likeliest tokens to be named beside the chosen one",
+                  "log-probabilities of each token and of the N likeliest in its place; -1: none"});
 }
 
 }  // namespace gemtp

@@ -25,7 +25,7 @@ py::dict stats_dict(const GenerationStats& stats) {
 py::list options() {
   py::list out;
   const GenerationParams defaults;
-  for_each_option(defaults, [&](const Option& o, auto value) {
+  for_each_option(defaults, [&](auto value, const Option& o) {
     out.append(py::dict("name"_a = o.name, "whole"_a = std::is_integral_v<decltype(value)>,
                         "default"_a = value, "least"_a = o.least, "most"_a = o.most,
                         "above_least"_a = o.above_least, "below_most"_a = o.below_most,
