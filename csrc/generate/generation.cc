@@ -18,24 +18,12 @@ std::vector<int32_t> suppressed(const OpenedModel& model) {
 }
 
 void check(const OpenedModel& model, const GenerationParams& params) {
-  if (params.max_tokens < -1)
-    throw Error(ErrorKind::kArgument,
-                format("max_tokens is %lld; it must be 0 or more, or -1 for what the context holds",
-                       static_cast<long long>(params.max_tokens)));
-  if (params.draft < kAutoDraft || params.draft > kMaxDraft)
-    throw Error(ErrorKind::kArgument,
-                format("draft is %d; it must be \"auto\" or a number from 0 to %d", params.draft,
-                       kMaxDraft));
+  check_options(params);
   if (params.draft > 0 && !model.has_drafter())
     throw Error(ErrorKind::kArgument,
                 format("draft is %d but no drafter is loaded; open the model with one, or pass "
                        "\"auto\" or 0",
                        params.draft));
-  if (params.logprobs < -1 || params.logprobs > kMaxTopLogprobs)
-    throw Error(ErrorKind::kArgument,
-                format("logprobs is %d; it must be a number from 0 to %d, the likeliest tokens to "
-                       "be named beside the chosen one",
-                       params.logprobs, kMaxTopLogprobs));
   if (!params.stop.empty()) model.need_tokenizer();
 }
 
@@ -60,10 +48,6 @@ const char* finish_reason_name(FinishReason reason) {
       return "cancelled";
   }
   return "";
-}
-
-double GenerationStats::tokens_per_second() const {
-  return tokens > 1 && decode_seconds > 0 ? static_cast<double>(tokens - 1) / decode_seconds : 0.0;
 }
 
 Generation::Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prompt,

@@ -8,44 +8,13 @@
 #include <string>
 #include <vector>
 
-#include "choose/choose.h"
-#include "choose/distribution.h"
-#include "engine/engine.h"
 #include "engine/scheduler.h"
+#include "generate/generation_params.h"
+#include "generate/generation_stats.h"
 #include "generate/speculative.h"
 #include "text/stop_strings.h"
 
 namespace gemtp {
-
-struct GenerationParams {
-  SamplingParams sampling;        // its seed may be kRandomSeed
-  int64_t max_tokens = 128;       // -1: until the context is full
-  std::vector<std::string> stop;  // strings that end the text; not part of it
-  int draft = kAutoDraft;         // tokens to draft a round; 0: none; kAutoDraft: what pays off
-  bool ignore_eos = false;        // end tokens are tokens like any other
-  int logprobs = -1;  // of each token, and of so many of the likeliest in its place; -1: none
-  LogitsProcessor logits_processor;        // empty: none
-  std::shared_ptr<Constraint> constraint;  // what may be generated, for this generation alone
-  bool wait = false;  // for a sequence, as a SequencePool::Guest; else there is one, or an error
-};
-
-struct GenerationStats {
-  int64_t rounds = 0;                                 // verify passes
-  int64_t drafted = 0;                                // drafts verified
-  int64_t accepted = 0;                               // drafts that became tokens
-  int64_t lookup_drafted = 0, lookup_accepted = 0;    // of those, the ones looked up in the text
-  int64_t grammar_drafted = 0, grammar_accepted = 0;  // and the ones that the constraint forced
-  int64_t prompt_tokens = 0;
-  int64_t cached_tokens = 0;             // of the prompt, taken from an earlier call's K/V
-  double prompt_seconds = 0;             // until the first token
-  int64_t tokens = 0;                    // generated
-  double decode_seconds = 0;             // after the first token
-  std::vector<int64_t> depth_histogram;  // [k]: rounds that drafted k tokens
-  std::vector<int64_t> drafted_at;       // [i]: rounds that drafted an (i+1)-th token
-  std::vector<int64_t> accepted_at;      // [i]: of those, the ones that accepted it
-  uint64_t seed = 0;                     // also where a new one was asked for
-  double tokens_per_second() const;      // of decoding: tokens after the first, over their time
-};
 
 enum class FinishReason { kNone, kStop, kLength, kContext, kCancelled };
 const char* finish_reason_name(FinishReason reason);

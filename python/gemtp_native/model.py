@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from . import __version__, _core
 from .arguments import (
-    GenerationOptions,
     Prompt,
-    TokenOptions,
     boolean,
     callback,
     checked_path,
@@ -26,7 +24,6 @@ from .arguments import (
     load_numpy,
     shown,
     stop_strings,
-    takes_options,
     utf8_text,
 )
 from .base.log import logger
@@ -37,10 +34,18 @@ from .chat.tool_choice import required_functions
 from .errors import ArgumentError
 from .find import drafter_path, model_path
 from .grammar import Grammars, schema_of, source_of
+from .options import (
+    ChatOptions,
+    GenerationOptions,
+    OnPrompt,
+    TokenOptions,
+    takes_options,
+    takes_options_of,
+)
 from .profile import use as use_profile
 from .results import DepthReport, Output, Stats, Token
 from .session import Session
-from .stream import OnPrompt, TextStream
+from .stream import TextStream
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -251,97 +256,6 @@ class Model:
             return stream.output("".join([piece async for piece in stream]))
 
     @takes_options
-    def chat(
-        self,
-        messages: Iterable[Mapping[str, Any]],
-        *,
-        tools: Iterable[Mapping[str, Any]] | None = None,
-        tool_choice: str | Mapping[str, Any] | None = None,
-        thinking: bool = False,
-        response_format: Mapping[str, Any] | None = None,
-        template: str | None = None,
-        continue_final_message: bool | None = None,
-        add_generation_prompt: bool | None = None,
-        max_tokens: int | None = None,
-        stop: str | bytes | Sequence[str | bytes] | None = (),
-        on_prompt: OnPrompt | None = None,
-        **options: Unpack[TokenOptions],
-    ) -> Reply:
-        """Answers a conversation.
-
-        Args:
-            messages: dicts with "role" ("system", "user", "assistant", "tool") and "content", the
-                latest last. ``reply.message`` is the next one. Whatever they say, they hold no
-                control tokens. Further members: "tool_calls" of the assistant's, and "name" or
-                "tool_call_id" of a tool's answer.
-            tools: declarations of functions: "name", "description", "parameters" (JSON schema).
-            tool_choice: as OpenAI's: "auto" (the model decides), "none" (it is shown no tools),
-                "required" (it has to call one) or {"type": "function", "function": {"name": ...}}
-                (it has to call this one). A call that has to come takes the answer's place.
-            thinking: let the model think first.
-            response_format: of the answer, as OpenAI's: {"type": "json_schema", "json_schema":
-                {"name": ..., "schema": {...}}}, {"type": "json_object"} or {"type": "text"}.
-            template: a Jinja template instead of the file's.
-            max_tokens: the most tokens of thoughts and answer; None or -1: what the context holds.
-            stop: strings that end the answer; thoughts and calls are not searched for them.
-            on_prompt: as in :meth:`generate`.
-            options: see :class:`GenerationOptions`.
-        """
-        with self.chat_stream(
-            messages,
-            tools=tools,
-            tool_choice=tool_choice,
-            thinking=thinking,
-            response_format=response_format,
-            template=template,
-            continue_final_message=continue_final_message,
-            add_generation_prompt=add_generation_prompt,
-            max_tokens=max_tokens,
-            stop=stop,
-            on_prompt=on_prompt,
-            **_waiting(options),
-        ) as stream:
-            for _ in stream:
-                pass
-            return stream.reply
-
-    @takes_options
-    async def achat(
-        self,
-        messages: Iterable[Mapping[str, Any]],
-        *,
-        tools: Iterable[Mapping[str, Any]] | None = None,
-        tool_choice: str | Mapping[str, Any] | None = None,
-        thinking: bool = False,
-        response_format: Mapping[str, Any] | None = None,
-        template: str | None = None,
-        continue_final_message: bool | None = None,
-        add_generation_prompt: bool | None = None,
-        max_tokens: int | None = None,
-        stop: str | bytes | Sequence[str | bytes] | None = (),
-        on_prompt: OnPrompt | None = None,
-        **options: Unpack[TokenOptions],
-    ) -> Reply:
-        """:meth:`chat` beside other tasks; cancelling the task stops the work."""
-        with self.chat_stream(
-            messages,
-            tools=tools,
-            tool_choice=tool_choice,
-            thinking=thinking,
-            response_format=response_format,
-            template=template,
-            continue_final_message=continue_final_message,
-            add_generation_prompt=add_generation_prompt,
-            max_tokens=max_tokens,
-            stop=stop,
-            on_prompt=on_prompt,
-            **_waiting(options),
-        ) as stream:
-            async for _ in stream:
-                pass
-            return stream.reply
-
-    @takes_options
     def chat_stream(
         self,
         messages: Iterable[Mapping[str, Any]],
@@ -386,6 +300,32 @@ class Model:
                 tokenizer, ids, params.constraint, thinking, bool(declared)
             )
         return ReplyStream(self._stream(ids, params, on_prompt), parser, tokenizer)
+
+    @takes_options_of(chat_stream)
+    def chat(self, messages: Iterable[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> Reply:
+        """Answers a conversation.
+
+        Args:
+            messages: dicts with "role" ("system", "user", "assistant", "tool") and "content", the
+                latest last. ``reply.message`` is the next one. Whatever they say, they hold no
+                control tokens. Further members: "tool_calls" of the assistant's, and "name" or
+                "tool_call_id" of a tool's answer.
+            options: see :class:`ChatOptions`.
+        """
+        with self.chat_stream(messages, **_waiting(options)) as stream:
+            for _ in stream:
+                pass
+            return stream.reply
+
+    @takes_options_of(chat_stream)
+    async def achat(
+        self, messages: Iterable[Mapping[str, Any]], **options: Unpack[ChatOptions]
+    ) -> Reply:
+        """:meth:`chat` beside other tasks; cancelling the task stops the work."""
+        with self.chat_stream(messages, **_waiting(options)) as stream:
+            async for _ in stream:
+                pass
+            return stream.reply
 
     def session(self) -> Session:
         """An empty :class:`Session`: a text to append to and to generate at, again and again."""

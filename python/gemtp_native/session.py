@@ -7,17 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import _core
-from .arguments import (
-    GenerationOptions,
-    Prompt,
-    callback,
-    checked_path,
-    integer,
-    takes_options,
-)
+from .arguments import Prompt, callback, checked_path, integer
 from .errors import ArgumentError
+from .options import GenerationOptions, OnPrompt, takes_options
 from .results import Output
-from .stream import OnPrompt, TextStream
+from .stream import TextStream
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

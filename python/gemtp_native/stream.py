@@ -11,12 +11,11 @@ from . import _core
 from .base.closing import Closing
 from .base.forking import begins_anew_in_child
 from .base.log import logger
+from .options import OnPrompt
 from .results import DepthReport, Output, Stats, Token
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
-
-OnPrompt = Callable[[int, int], Any]
 
 _log = logger("model")
 
@@ -228,7 +227,7 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
         return Output(text, self.tokens, self.finish_reason, self.stats, logprobs, top)
 
 
-def _summary(s: _core._Stats, finish_reason: str) -> str:
+def _summary(s: dict[str, Any], finish_reason: str) -> str:
     return (
         f"prompt: {s['prompt_tokens']} tokens ({s['cached_tokens']} of them cached) in "
         f"{s['prompt_seconds']:.3f} s; {s['tokens']} tokens in {s['decode_seconds']:.3f} s, "
