@@ -28,13 +28,6 @@ uint64_t fingerprint_of(const GgufFile& file) {
   return hash.value();
 }
 
-std::unique_ptr<Backend> make_backend(const EngineOptions& options, Observer observer) {
-  const int threads = options.threads ? options.threads : default_threads();
-  std::unique_ptr<Backend> backend = make_cpu_backend(threads, options.isa);
-  if (!observer) return backend;
-  return std::make_unique<ObservingBackend>(std::move(backend), std::move(observer));
-}
-
 // Tells the caller of an opening how far it is, in steps that are worth telling.
 class OpenProgress {
  public:
@@ -64,10 +57,11 @@ class OpenProgress {
 
 }  // namespace
 
-OpenedModel::OpenedModel(ModelFiles files, const EngineOptions& options, Observer observer)
+OpenedModel::OpenedModel(ModelFiles files, const EngineOptions& options)
     : files_(std::move(files)),
       options_(options),
-      backend_(make_backend(options, std::move(observer))) {
+      backend_(
+          make_cpu_backend(options.threads ? options.threads : default_threads(), options.isa)) {
   const MemoryEstimate estimate = estimate_memory(files_, options_);
   check_memory(estimate, files_, options_, available_memory());
   OpenProgress progress(options.progress, estimate.sources);

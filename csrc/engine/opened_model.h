@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "backend/backend.h"
-#include "backend/observing_backend.h"
 #include "base/fork.h"
 #include "draft/costs.h"
 #include "engine/model_files.h"
@@ -29,9 +28,9 @@ namespace gemtp {
 
 class OpenedModel {
  public:
-  /// Estimates what the model takes of the memory, and loads it. With an observer: all matrices
-  /// are watched. Error{kFile, kModel, kArgument, kMemory, kCancelled}.
-  OpenedModel(ModelFiles files, const EngineOptions& options, Observer observer = {});
+  /// Estimates what the model takes of the memory, and loads it. Error{kFile, kModel, kArgument,
+  /// kMemory, kCancelled}.
+  OpenedModel(ModelFiles files, const EngineOptions& options);
 
   const EngineOptions& options() const { return options_; }
   const Config& config() const { return files_.target_config; }

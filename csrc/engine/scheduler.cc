@@ -164,14 +164,15 @@ void Scheduler::run_pass(std::span<Request* const> batch) {
   parts.reserve(batch.size());  // first: what is in one is in the other
   sequences.reserve(batch.size());
   int64_t rows = 0, wanted = 0;
+  HeadOutput head = HeadOutput::kNone;  // the most that one of them wants
   const auto prepare = [&](Request* r, const Participant::Allotment& allotment) {
     try {
-      SequenceRows s = r->participant->prepare(allotment);
-      outputs_.receive(wanted, r->participant->head(), &s);
+      const SequenceRows s = r->participant->prepare(allotment);
       parts.push_back({r, wanted});
       sequences.push_back(s);
       rows += s.m;
       wanted += s.want;
+      head = std::max(head, s.head);
     } catch (...) {
       r->error = std::current_exception();
       r->ran = true;
@@ -215,7 +216,7 @@ void Scheduler::run_pass(std::span<Request* const> batch) {
 
   const double start = monotonic_seconds();
   try {
-    model_.target().forward(sequences);
+    model_.target().forward(sequences, outputs_.of(head));
   } catch (...) {
     if (stop_) return;
     if (parts.size() > 1) {  // one of them met what is wrong with the weights

@@ -47,8 +47,6 @@ class Participant {
   virtual double expected_tokens() const = 0;
   /// K/V that a row reads, as in CostModel.
   virtual double context() const = 0;
-  /// What the head is to give of its rows, those that prepare() wanted.
-  virtual HeadOutput head() const = 0;
   /// They have run: outputs from `row` on, in a pass of `rows` rows in all that took `seconds`, 0
   /// if that is not to be learned from.
   virtual void complete(const Outputs& outputs, int64_t row, int64_t rows, double seconds) = 0;

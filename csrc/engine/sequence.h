@@ -39,7 +39,7 @@ class Sequence {
             const std::function<void(uint8_t* data, int64_t bytes)>& get);
 
   /// ids[0 .. m) as rows of a pass behind the cached tokens. After it: appended().
-  SequenceRows rows(const int32_t* ids, int64_t m, int64_t want);
+  SequenceRows rows(const int32_t* ids, int64_t m, int64_t want, HeadOutput head);
   void appended(const int32_t* ids, int64_t m);
 
   /// A pass of its own: outputs of the last `want` rows go to `outputs` from row 0 on.

@@ -142,11 +142,11 @@ SequenceRows Generation::prepare(const Allotment& allotment) {
     const int limit = static_cast<int>(std::min<int64_t>(draft_limit(), allotment.rows - 1));
     proposal_ = speculation_.propose(state_, limit, allotment.others);
     const auto m = static_cast<int64_t>(proposal_.rows.size());
-    return rows_ = state_.sequence->rows(proposal_.rows.data(), m, m);
+    return rows_ = state_.sequence->rows(proposal_.rows.data(), m, m, head());
   }
   const int64_t at = state_.sequence->length(), left = static_cast<int64_t>(prompt_.size()) - at;
   const int64_t m = std::min(allotment.rows, left);
-  return rows_ = state_.sequence->rows(prompt_.data() + at, m, m == left ? 1 : 0);
+  return rows_ = state_.sequence->rows(prompt_.data() + at, m, m == left ? 1 : 0, head());
 }
 
 void Generation::complete(const Outputs& outputs, int64_t row, int64_t rows, double seconds) {

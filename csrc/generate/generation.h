@@ -70,7 +70,7 @@ class Generation : private Participant {
   const OpenedModel& model() const { return engine_->model(); }
   void begin_with(std::unique_ptr<Sequence> sequence);
   bool prefilling() const override { return !prefilled_; }
-  HeadOutput head() const override {
+  HeadOutput head() const {
     return params_.logprobs >= 0 ? HeadOutput::kLogits
                                  : head_output(state_.chooser, state_.constraint != nullptr);
   }

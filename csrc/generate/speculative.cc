@@ -42,7 +42,7 @@ void Speculation::draft(DecodeState& state, int limit, const std::vector<int32_t
     if (!policy_->more()) break;
     if (!round)
       round.emplace(engine_.model().drafter(), state.sequence->kv(), state.sequence->length(),
-                    state.hidden);
+                    state.hidden.data());
     while (given < rows.size()) round->step(rows[given++]);
     int32_t token;
     try {

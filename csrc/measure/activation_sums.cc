@@ -15,7 +15,10 @@ constexpr int64_t kLongest = 65536;  // rows of a pass
 
 ActivationSums::ActivationSums(const std::string& path, int threads, int64_t context)
     : model_(open(path, threads, context)),
-      hidden_(model_->backend().alloc(context * model_->config().hidden)) {}
+      outputs_{model_->backend().mirror<float>(context * model_->config().hidden), {}, {}} {
+  model_->backend().observe([this](const WeightSource& source, const float* x, int64_t stride,
+                                   int64_t m) { observe(source, x, stride, m); });
+}
 
 std::unique_ptr<OpenedModel> ActivationSums::open(const std::string& path, int threads,
                                                   int64_t context) {
@@ -29,11 +32,7 @@ std::unique_ptr<OpenedModel> ActivationSums::open(const std::string& path, int t
                 format("the context is %lld; with this model it must be between 1 and %lld tokens",
                        static_cast<long long>(context), static_cast<long long>(longest)));
   options.check();
-  return std::make_unique<OpenedModel>(
-      std::move(files), options,
-      [this](const WeightSource& source, const float* x, int64_t stride, int64_t m) {
-        observe(source, x, stride, m);
-      });
+  return std::make_unique<OpenedModel>(std::move(files), options);
 }
 
 void ActivationSums::add(const std::vector<int32_t>& ids) {
@@ -49,7 +48,7 @@ void ActivationSums::add(const std::vector<int32_t>& ids) {
   const OpenedModel::Exclusive exclusive(*model_);
   KvCache kv = model_->new_kv(model_->context());
   // All hidden states are wanted: every row goes through every layer. No logits.
-  model_->target().forward({&kv, ids.data(), n, n, hidden_.get()});
+  model_->target().forward({&kv, ids.data(), n, n, HeadOutput::kNone}, outputs_);
 }
 
 void ActivationSums::observe(const WeightSource& source, const float* x, int64_t stride,

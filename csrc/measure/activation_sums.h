@@ -35,11 +35,11 @@ class ActivationSums {
   const Tokenizer* tokenizer() const { return model_->tokenizer(); }
 
  private:
-  std::unique_ptr<OpenedModel> open(const std::string& path, int threads, int64_t context);
+  static std::unique_ptr<OpenedModel> open(const std::string& path, int threads, int64_t context);
   void observe(const WeightSource& source, const float* x, int64_t stride, int64_t m);
 
   const std::unique_ptr<OpenedModel> model_;
-  const Buffer hidden_;  // [context, hidden]
+  const TargetOutputs outputs_;  // hidden: [context]
   std::map<std::string, Entry> entries_;
 };
 

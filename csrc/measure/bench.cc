@@ -102,7 +102,7 @@ double Bench::draft(int64_t context, int steps, bool plain_head) {
   Drafter& drafter = plain_head ? *plain_ : model_.drafter();
   std::vector<float> hidden(static_cast<size_t>(model_.config().hidden), 0.5f);
   const double start = monotonic_seconds();
-  DraftRound round(drafter, sequence_->kv(), context, std::move(hidden));
+  DraftRound round(drafter, sequence_->kv(), context, hidden.data());
   int32_t token = ids_[static_cast<size_t>(context)];
   for (int i = 0; i < steps; ++i) {
     round.step(token);

@@ -30,7 +30,8 @@ std::vector<float> draft_features(OpenedModel& model, const std::vector<int32_t>
   const int64_t backbone = model.config().hidden, width = drafter.config().hidden;
   const int64_t chunk = std::min(kChunk, model.options().prefill_chunk);
   KvCache kv = model.new_kv(static_cast<int64_t>(ids.size()));
-  const Buffer hidden = model.backend().alloc(chunk * backbone);
+  TargetOutputs outputs;
+  outputs.hidden = model.backend().mirror<float>(chunk * backbone);
   Chooser greedy({}, {}, static_cast<int32_t>(model.config().vocab));
   std::vector<float> out;
   out.reserve(static_cast<size_t>(rounds * steps * width));
@@ -38,11 +39,10 @@ std::vector<float> draft_features(OpenedModel& model, const std::vector<int32_t>
     if (poll) poll();
     const OpenedModel::Exclusive exclusive(model);
     const int64_t m = std::min(chunk, rounds - at);
-    model.target().forward({&kv, ids.data() + at, m, m, hidden.get()});
+    model.target().forward({&kv, ids.data() + at, m, m, HeadOutput::kNone}, outputs);
     for (int64_t i = 0; i < m; ++i) {
-      const float* h = hidden.get() + i * backbone;
       int32_t token = ids[static_cast<size_t>(at + i + 1)];
-      DraftRound round(drafter, kv, at + i + 1, {h, h + backbone});
+      DraftRound round(drafter, kv, at + i + 1, outputs.hidden.host() + i * backbone);
       for (int step = 0; step < steps; ++step) {
         round.step(token);
         out.insert(out.end(), drafter.features(), drafter.features() + width);

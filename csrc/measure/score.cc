@@ -1,7 +1,6 @@
 #include "measure/score.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "base/error.h"
@@ -47,9 +46,13 @@ class LogitStream {
         rows_(static_cast<int64_t>(ids.size()) - 1),
         chunk_(chunk),
         kv_(model.new_kv(static_cast<int64_t>(ids.size()))),
-        hidden_(model.backend().alloc(chunk * model.config().hidden)),
-        logits_(model.backend().alloc(std::min(chunk, kLogitRows) * model.config().vocab)),
-        best_(kLogitRows) {}
+        most_(std::min(chunk, kLogitRows)) {
+    outputs_.hidden = model.backend().mirror<float>(chunk * model.config().hidden);
+    outputs_.best = model.backend().mirror<BestLogit>(most_);
+    outputs_.logits = model.backend().mirror<float>(most_ * model.config().vocab);
+    for (int64_t i = 0; i < most_; ++i)
+      to_.push_back(outputs_.logits.device() + i * model.config().vocab);
+  }
 
   /// How many rows follow; 0 when all have been given. The division into blocks depends on `first`
   /// and `chunk` alone.
@@ -61,12 +64,14 @@ class LogitStream {
     }
     const OpenedModel::Exclusive exclusive(model_);
     const Config& c = model_.config();
-    const int64_t rows = std::min(kLogitRows, wanted_ - given_);
+    const int64_t rows = std::min(most_, wanted_ - given_);
     const int64_t position = kv_.length() - wanted_ + given_;
-    std::array<float*, kLogitRows> to;
-    for (int64_t i = 0; i < rows; ++i) to[static_cast<size_t>(i)] = logits_.get() + i * c.vocab;
-    model_.backend().head(*model_.target_weights().head, hidden_.get() + given_ * c.hidden, rows,
-                          c.softcap, to.data(), best_.data());
+    Backend& backend = model_.backend();
+    backend.head(*model_.target_weights().head, outputs_.hidden.device() + given_ * c.hidden, rows,
+                 c.softcap, to_, outputs_.best.device());
+    backend.fetch(outputs_.logits, 0, rows * c.vocab);
+    backend.fetch(outputs_.best, 0, rows);
+    backend.wait();
     for (int64_t i = 0; i < rows; ++i)
       if (!std::isfinite(best(i).logit))
         throw Error(
@@ -79,8 +84,10 @@ class LogitStream {
     return rows;
   }
 
-  const float* logits(int64_t row) const { return logits_.get() + row * model_.config().vocab; }
-  const BestLogit& best(int64_t row) const { return best_[static_cast<size_t>(row)]; }
+  const float* logits(int64_t row) const {
+    return outputs_.logits.host() + row * model_.config().vocab;
+  }
+  const BestLogit& best(int64_t row) const { return outputs_.best[row]; }
 
  private:
   void run_chunk() {
@@ -89,7 +96,7 @@ class LogitStream {
     const int64_t m = std::min(chunk_, rows_ - at);
     wanted_ = std::clamp<int64_t>(at + m - first_row_, 0, m);
     given_ = 0;
-    model_.target().forward({&kv_, ids_.data() + at, m, wanted_, hidden_.get()});
+    model_.target().forward({&kv_, ids_.data() + at, m, wanted_, HeadOutput::kNone}, outputs_);
   }
 
   OpenedModel& model_;
@@ -97,11 +104,11 @@ class LogitStream {
   const Poll& poll_;
   int64_t first_row_, rows_, chunk_;
   KvCache kv_;
-  Buffer hidden_;                // [chunk, hidden] of the latest pass
-  Buffer logits_;                // [kLogitRows or chunk, vocab]
-  std::vector<BestLogit> best_;  // [kLogitRows]
-  int64_t wanted_ = 0;           // rows of the latest pass with a hidden state
-  int64_t given_ = 0;            // of those, the ones whose logits have been given
+  int64_t most_;                   // rows at a time
+  TargetOutputs outputs_;          // hidden: [chunk] of the latest pass; others: [most]
+  std::vector<Device<float>> to_;  // [most]
+  int64_t wanted_ = 0;             // rows of the latest pass with a hidden state
+  int64_t given_ = 0;              // of those, the ones whose logits have been given
 };
 
 void check(const OpenedModel& model, const std::vector<int32_t>& ids, int64_t first) {

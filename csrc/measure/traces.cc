@@ -14,13 +14,27 @@ void trace_logits(OpenedModel& model, const std::vector<int32_t>& ids, float* ou
   const OpenedModel::Exclusive exclusive(model);
   const int64_t chunk = model.options().prefill_chunk;
   KvCache kv = model.new_kv(model.context());
-  const Buffer hidden = model.backend().alloc(chunk * model.config().hidden);
-  std::vector<BestLogit> best(static_cast<size_t>(chunk));
+  constexpr int64_t kLogitRows = 32;  // at a time
+  const int64_t vocab = model.config().vocab, width = model.config().hidden;
+  Backend& backend = model.backend();
+  TargetOutputs outputs;
+  outputs.hidden = backend.mirror<float>(chunk * width);
+  outputs.best = backend.mirror<BestLogit>(kLogitRows);
+  outputs.logits = backend.mirror<float>(kLogitRows * vocab);
+  std::vector<Device<float>> logits;
+  for (int64_t i = 0; i < kLogitRows; ++i) logits.push_back(outputs.logits.device() + i * vocab);
   const auto n = static_cast<int64_t>(ids.size());
   for (int64_t at = 0; at < n; at += chunk) {
     const int64_t m = std::min(n - at, chunk);
-    model.target().forward(
-        {&kv, ids.data() + at, m, m, hidden.get(), best.data(), out + at * model.config().vocab});
+    model.target().forward({&kv, ids.data() + at, m, m, HeadOutput::kNone}, outputs);
+    for (int64_t row = 0; row < m; row += kLogitRows) {
+      const int64_t rows = std::min(kLogitRows, m - row);
+      backend.head(*model.target_weights().head, outputs.hidden.device() + row * width, rows,
+                   model.config().softcap, logits, outputs.best.device());
+      backend.fetch(outputs.logits, 0, rows * vocab);
+      backend.wait();
+      std::copy_n(outputs.logits.host(), rows * vocab, out + (at + row) * vocab);
+    }
   }
 }
 
@@ -48,7 +62,7 @@ DraftTrace trace_drafts(Engine& engine, const std::vector<int32_t>& ids, int k) 
   int32_t token = ids.back();
   Chooser greedy({}, {}, static_cast<int32_t>(model.config().vocab));
   const float* h = outputs.hidden(0);
-  DraftRound round(drafter, sequence->kv(), sequence->length(), {h, h + model.config().hidden});
+  DraftRound round(drafter, sequence->kv(), sequence->length(), h);
   for (int i = 0; i < k; ++i) {
     round.step(token);
     const int64_t n = drafter.candidate_count();
@@ -57,7 +71,8 @@ DraftTrace trace_drafts(Engine& engine, const std::vector<int32_t>& ids, int k) 
     for (int64_t c = 0; c < n; ++c) row[candidates ? candidates[c] : c] = drafter.logits()[c];
     token = round.choose(greedy, TokenHistory());
     trace.tokens.push_back(token);
-    trace.hidden.insert(trace.hidden.end(), round.hidden().begin(), round.hidden().end());
+    trace.hidden.insert(trace.hidden.end(), drafter.hidden(),
+                        drafter.hidden() + model.config().hidden);
   }
   engine.sequences().give_back(std::move(sequence));
   return trace;

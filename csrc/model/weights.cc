@@ -156,9 +156,17 @@ class Loader {
     return attempt([&] {
       const std::vector<float> v = values(name, n);
       Buffer b = storage_.alloc(n);
-      if (b) std::memcpy(b.get(), v.data(), v.size() * sizeof(float));  // null: only measured
+      storage_.write(v.data(), n, b.get());
       return b;
     });
+  }
+
+  Mirror<int32_t> ids(const std::vector<int32_t>& values) const {
+    const auto n = static_cast<int64_t>(values.size());
+    Mirror<int32_t> out = storage_.mirror<int32_t>(n);
+    if (out.host()) std::copy(values.begin(), values.end(), out.host());  // null: only measured
+    storage_.write(values.data(), n, out.device());
+    return out;
   }
 
   /// The experts of a 3-D tensor [experts, rows, cols], each its own matrix of rows first .. +
@@ -252,15 +260,17 @@ std::unique_ptr<ExpertWeights> load_experts(Loader& load, const Config& c, const
   e->per_expert_scale = load.vector(p + "ffn_down_exps.scale", c.experts);
   if (load.has(p + "ffn_gate_up_exps.weight")) {
     const std::string name = p + "ffn_gate_up_exps.weight";
-    e->gate = load.experts(name, c.experts, 2 * c.expert_ffn, c.hidden, 0, c.expert_ffn);
-    e->up = load.experts(name, c.experts, 2 * c.expert_ffn, c.hidden, c.expert_ffn, c.expert_ffn);
+    e->experts.gate = load.experts(name, c.experts, 2 * c.expert_ffn, c.hidden, 0, c.expert_ffn);
+    e->experts.up =
+        load.experts(name, c.experts, 2 * c.expert_ffn, c.hidden, c.expert_ffn, c.expert_ffn);
   } else {
-    for (auto [name, out] :
-         {std::pair{"ffn_gate_exps.weight", &e->gate}, {"ffn_up_exps.weight", &e->up}})
+    for (auto [name, out] : {std::pair{"ffn_gate_exps.weight", &e->experts.gate},
+                             {"ffn_up_exps.weight", &e->experts.up}})
       *out = load.experts(p + name, c.experts, c.expert_ffn, c.hidden, 0, c.expert_ffn);
   }
-  e->down = load.experts(p + "ffn_down_exps.weight", c.experts, c.hidden, c.expert_ffn, 0, c.hidden,
-                         /*own_scales=*/false);  // they are per_expert_scale
+  e->experts.down =
+      load.experts(p + "ffn_down_exps.weight", c.experts, c.hidden, c.expert_ffn, 0, c.hidden,
+                   /*own_scales=*/false);  // they are per_expert_scale
   e->dense_post_norm = load.vector(p + "post_ffw_norm_1.weight", c.hidden);
   e->pre_norm = load.vector(p + "pre_ffw_norm_2.weight", c.hidden);
   e->post_norm = load.vector(p + "post_ffw_norm_2.weight", c.hidden);
@@ -338,12 +348,13 @@ void load_ordered_head(Loader& load, const GgufFile& file, const Config& c, Weig
     w.centroids = load.layout(
         {DType::kF32, c.centroids, c.hidden, bytes, centroids.name, &file.metadata_file()});
   }
-  w.token_order = read_token_order(file, c.vocab, c.centroids);
+  const std::vector<int32_t> order = read_token_order(file, c.vocab, c.centroids);
+  w.clusters.tokens = load.ids(order);
   const std::string name = load.has("output.weight") ? "output.weight" : "token_embd.weight";
-  w.clusters =
-      load.gather(load.source(name, c.vocab, c.hidden), w.token_order, c.vocab / c.centroids);
+  w.clusters.clusters =
+      load.gather(load.source(name, c.vocab, c.hidden), order, c.vocab / c.centroids);
   const float scale = load.scales(name, 1)[0];
-  for (const MatrixPtr& cluster : w.clusters) cluster->scale = scale;
+  for (const MatrixPtr& cluster : w.clusters.clusters) cluster->scale = scale;
 }
 
 }  // namespace
@@ -360,9 +371,9 @@ int64_t bytes_per_pass(const Weights& weights, const Config& config, int rows) {
   };
   for (const LayerWeights& l : weights.layers)
     if (l.moe)
-      for (const auto* experts : {&l.moe->gate, &l.moe->up, &l.moe->down})
+      for (const auto* experts : {&l.moe->experts.gate, &l.moe->experts.up, &l.moe->experts.down})
         add(*experts, config.experts_used, rows);
-  add(weights.clusters, config.centroid_top_k, 1);
+  add(weights.clusters.clusters, config.centroid_top_k, 1);
   return weights.matrix_bytes - std::llround(unread);
 }
 
@@ -412,7 +423,7 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, const Config& c, Stor
     for (const std::string& name : ordered_head_tensors(*file)) load.know(name);
     if (c.centroids) load.attempt([&] { load_ordered_head(load, *file, c, w); });
   }
-  if (w.clusters.empty()) {
+  if (w.clusters.clusters.empty()) {
     const bool untied = load.has("output.weight");
     w.head =
         untied ? load.matrix("output.weight", c.vocab, c.hidden) : load.layout(w.token_embedding);

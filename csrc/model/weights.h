@@ -12,17 +12,14 @@
 
 namespace gemtp {
 
-using MatrixPtr = std::unique_ptr<Matrix>;
-
 /// Feed-forward experts of one layer (MoE).
 struct ExpertWeights {
-  MatrixPtr router;                 // [experts, hidden]
-  Buffer router_scale;              // [hidden], hidden^-1/2 folded in by the forward
-  Buffer per_expert_scale;          // [experts]
-  std::vector<MatrixPtr> gate, up;  // per expert [expert_ffn, hidden]
-  std::vector<MatrixPtr> down;      // per expert [hidden, expert_ffn]
-  Buffer dense_post_norm;           // [hidden], of the dense branch
-  Buffer pre_norm, post_norm;       // [hidden], of the expert branch
+  MatrixPtr router;         // [experts, hidden]
+  Buffer router_scale;      // [hidden], hidden^-1/2 folded in by the forward
+  Buffer per_expert_scale;  // [experts]
+  ExpertMatrices experts;
+  Buffer dense_post_norm;      // [hidden], of the dense branch
+  Buffer pre_norm, post_norm;  // [hidden], of the expert branch
 };
 
 struct LayerWeights {
@@ -57,11 +54,10 @@ struct Weights {
   std::vector<float> rope_factors;  // [head_dim / 2] of full layers: divides the frequency
 
   // Drafter only.
-  MatrixPtr pre_projection;          // [hidden, 2 * backbone]
-  MatrixPtr post_projection;         // [backbone, hidden]
-  MatrixPtr centroids;               // [centroids, hidden]
-  std::vector<MatrixPtr> clusters;   // head rows of each cluster: [vocab / centroids, hidden]
-  std::vector<int32_t> token_order;  // [vocab]: cluster c owns entries c * vocab/centroids ...
+  MatrixPtr pre_projection;   // [hidden, 2 * backbone]
+  MatrixPtr post_projection;  // [backbone, hidden]
+  MatrixPtr centroids;        // [centroids, hidden]
+  ClusterMatrices clusters;   // of an ordered head
 
   int64_t matrix_bytes = 0;  // laid-out size of all matrices
   int64_t source_bytes = 0;  // of the file, that were read for them

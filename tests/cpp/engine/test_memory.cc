@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/input_file.h"
 #include "gguf_builder.h"
+#include "host_memory.h"
 
 using namespace gemtp;
 using gemtp::testing::TempFile;
@@ -99,13 +100,14 @@ TEST_CASE("weights are the same from a file and from memory, and loading reports
     const std::vector<float> x(2048, 1.0f);
     std::vector<float>& y = products[in_memory];
     y.resize(3001);
-    backend->matmul({{matrix.get(), x.data(), 2048, 1, y.data(), 3001}});
+    backend->matmul({{matrix.get(), at(x.data()), 2048, 1, at(y.data()), 3001}});
 
     const AlignedBytes copy = backend->read(source);
     CHECK(std::memcmp(copy.get(), bytes.data(), bytes.size()) == 0);
     const int32_t ids[] = {3000, 0, 1234};
     std::vector<float> row(3 * 7);
-    backend->embed(source, ids, 3, 2041, 7, 1.0f, row.data());
+    const PassRows rows = rows_of(*backend, {ids, ids + 3});
+    backend->embed(source, rows, 0, 3, 2041, 7, 1.0f, at(row.data()));
     for (size_t i = 0; i < 3; ++i)
       CHECK(std::memcmp(row.data() + i * 7,
                         bytes.data() + (static_cast<size_t>(ids[i]) * 2048 + 2041) * 4, 28) == 0);
@@ -152,7 +154,8 @@ TEST_CASE("a file that is cut short, written to or replaced while it is open") {
           table.file = file.get();
           const std::vector<int32_t> ids(64, 99);  // on both threads
           std::vector<float> y(ids.size() * 750);
-          make_cpu_backend(2, "")->embed(table, ids.data(), 64, 0, 750, 1.0f, y.data());
+          const auto backend = make_cpu_backend(2, "");
+          backend->embed(table, rows_of(*backend, ids), 0, 64, 0, 750, 1.0f, at(y.data()));
         }).find("became shorter") != std::string::npos);
 
   // The same length, other bytes.
