@@ -273,7 +273,7 @@ class Backend : public Storage {
   virtual void softcap(Device<const float> x, int64_t m, int64_t n, float cap, Device<float> y) = 0;
   /// Gives each of m rows to the experts of its largest scores, best first, of equal ones the
   /// first. Their weights: softmax over all scores [m, experts], those of the chosen renormalised,
-  /// times the expert's scale [experts].
+  /// times the expert's scale [experts]; in floats, by the kernels' exp.
   virtual void route(Device<const float> scores, Device<const float> scale, int64_t m,
                      Routing& to) = 0;
   /// y[i] = sum over the experts of row i, best first, of weight * what the expert makes of x[i]; x
