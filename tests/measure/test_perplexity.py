@@ -158,8 +158,12 @@ def test_refused_scores(model, ids, tmp_path):
     for first in (0, -1, len(ids), 10**6):
         with pytest.raises(gemtp.ArgumentError, match=f"first is {first}"):
             model.score(ids, first)
-    with pytest.raises(gemtp.ArgumentError, match="first is 1"):
-        model.score([2])
+    one = "there is one token, which follows nothing; give two at least, to score the second"
+    for work in (model.score, lambda ids: model.compare(model, ids)):
+        with pytest.raises(gemtp.ArgumentError, match=one):
+            work([2])
+    with pytest.raises(gemtp.ArgumentError, match="between 1, .* and 1, to leave a token"):
+        model.score([2, 3], 2)
     with pytest.raises(gemtp.ArgumentError, match="empty"):
         model.score([])
     with pytest.raises(gemtp.ArgumentError, match="outside the vocabulary"):
