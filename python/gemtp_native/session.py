@@ -15,6 +15,7 @@ from .arguments import (
     integer,
     takes_options,
 )
+from .base.whole_file import refuse_printed
 from .errors import ArgumentError
 from .results import Output
 from .stream import OnPrompt, TextStream
@@ -127,7 +128,9 @@ class Session:
         """Keeps tokens, keys and values in a file; :meth:`Model.restore` goes on from there. The
         file is of use to the same target and kv_type alone. It appears whole, over an earlier one,
         or not at all, and is its owner's alone to read, for it holds the text."""
-        self._native.save(checked_path("session file", path))
+        path = checked_path("session file", path)
+        refuse_printed(path)
+        self._native.save(path)
 
     def close(self) -> None:
         """Ends it. Its keys and values may serve later prompts that begin alike."""
