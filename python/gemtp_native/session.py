@@ -134,9 +134,9 @@ class Session:
 
     def close(self) -> None:
         """Ends it. Its keys and values may serve later prompts that begin alike."""
-        self._end_stream()
-        self._open = None
-        self._stream = None
+        stream, self._stream, self._open = self._stream, None, None
+        if stream is not None:
+            stream.close()
 
     def __enter__(self) -> Session:
         return self

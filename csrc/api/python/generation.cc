@@ -1,10 +1,12 @@
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <utility>
 
 #include "api/python/parts.h"
 #include "base/error.h"
+#include "base/fork.h"
 #include "choose/choose.h"
 #include "generate/generation.h"
 #include "generate/session.h"
@@ -92,6 +94,9 @@ struct PythonParams : GenerationParams {
   }
 };
 
+const char* name_of(const Generation&) { return "generation"; }
+const char* name_of(const Session&) { return "session"; }
+
 // What is for one thread at a time: a second one is refused, whatever Python threads do. The flag
 // itself is only touched with the GIL.
 template <class T>
@@ -104,10 +109,12 @@ class Exclusive {
 
   template <class Fn>
   auto use(const Fn& fn) {
+    if (busy_ && forks_ != fork_count()) throw_lost_by_fork();
+    forks_ = fork_count();
     if (busy_)
-      throw Error(
-          ErrorKind::kArgument,
-          "another thread is at work with this generation; only cancel() is for any thread");
+      throw Error(ErrorKind::kArgument,
+                  format("another thread is at work with this %s; only cancel() is for any thread",
+                         name_of(*value_)));
     const Busy busy(busy_);
     return fn(*value_);
   }
@@ -130,6 +137,7 @@ class Exclusive {
 
   std::unique_ptr<T> value_;
   bool busy_ = false;
+  uint32_t forks_ = fork_count();  // when it was last used: in a child nobody ends that
 };
 
 const Generation& generation_of(const Generation& g) { return g; }
