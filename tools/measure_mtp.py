@@ -147,8 +147,9 @@ def shared_noise_agreement(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def choose(logits: np.ndarray, position: int, temperature: float, seed: int) -> int:
-    params = _core.SamplingParams()
-    params.temperature, params.seed = temperature, seed
+    params = _core.GenerationParams()
+    params.set("temperature", temperature)
+    params.seed = seed
     return int(_core.choose_many(logits, [position], [], params)[0])
 
 

@@ -61,7 +61,7 @@ PYTHON_WINGS = (
     "cli",
 )
 # Modules at the top of the package that every wing may use, as it may those of base/.
-_BASE = ("_core", "arguments", "errors", "results", "stream")
+_BASE = ("_core", "arguments", "errors", "options", "results", "stream")
 
 
 @dataclass(frozen=True)

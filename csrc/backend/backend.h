@@ -3,16 +3,20 @@
 // other rows are (batch invariance): that is what makes draft-verify print the text of plain
 // decoding.
 //
-// Buffers are float arrays in the backend's memory (for the CPU: host memory).
+// Addresses of numbers are addresses in the backend's memory (device.h).
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "backend/device.h"
+#include "backend/pass_rows.h"
 #include "base/aligned_memory.h"
 #include "base/input_file.h"
 #include "gguf/types.h"
@@ -63,8 +67,35 @@ class Matrix {
   virtual ~Matrix() = default;
   DType type = DType::kF32;
   int64_t rows = 0, cols = 0;
-  int64_t bytes = 0;   // read by one pass over it
-  float scale = 1.0f;  // of every product with it
+  int64_t bytes = 0;    // read by one pass over it
+  float scale = 1.0f;   // of every product with it
+  WeightSource source;  // of all its rows, in order; without a name: they were listed
+};
+
+using MatrixPtr = std::unique_ptr<Matrix>;
+
+/// Matrices of the experts of a layer: w_down (gelu(w_gate x) * (w_up x)), all of one shape.
+struct ExpertMatrices {
+  std::vector<MatrixPtr> gate, up;  // each [ffn, hidden]
+  std::vector<MatrixPtr> down;      // each [hidden, ffn]
+};
+
+/// The experts that rows are given to, as Backend::route() has chosen them, and room for what they
+/// make of the rows.
+class Routing {
+ public:
+  virtual ~Routing() = default;
+};
+
+/// Sizes of a Routing: at most `rows` rows, each given to `used` of `experts`.
+struct RoutingSizes {
+  int64_t rows = 0, experts = 0, used = 0, hidden = 0, ffn = 0;
+};
+
+/// The ordered head of a drafter: its tokens in clusters.
+struct ClusterMatrices {
+  std::vector<MatrixPtr> clusters;  // head rows of each cluster: [tokens of a cluster, hidden]
+  Mirror<int32_t> tokens;           // [clusters][tokens of a cluster]
 };
 
 /// K and V of one layer: `capacity` slots, position p in slot p % capacity.
@@ -83,10 +114,10 @@ class KvLayer {
 /// One product y = x W^T: x is [m] rows of cols floats, y [m] rows of W.rows floats.
 struct MatmulJob {
   const Matrix* w = nullptr;
-  const float* x = nullptr;
+  Device<const float> x;
   int64_t x_stride = 0;
   int64_t m = 0;
-  float* y = nullptr;
+  Device<float> y;
   int64_t y_stride = 0;
 };
 
@@ -95,10 +126,10 @@ struct MatmulJob {
 struct GatedJob {
   const Matrix* gate = nullptr;
   const Matrix* up = nullptr;
-  const float* x = nullptr;
+  Device<const float> x;
   int64_t x_stride = 0;
   int64_t m = 0;
-  float* y = nullptr;  // [m] rows of gate->rows floats
+  Device<float> y;  // [m] rows of gate->rows floats
   int64_t y_stride = 0;
 };
 
@@ -109,31 +140,32 @@ struct BestLogit {
   float logit = 0;
 };
 
-/// The positions one query row attends to, both inclusive.
-struct AttentionSpan {
-  int64_t first = 0, last = 0;
-};
-
-/// Rotation angles of m rows: cos and sin, [m, half] each.
-struct RopeRows {
-  const float* cos = nullptr;
-  const float* sin = nullptr;
-  int64_t half = 0;
-};
-
-/// Frees what alloc() gave.
-struct BufferDeleter {
-  void operator()(float* p) const;
-};
-using Buffer = std::unique_ptr<float[], BufferDeleter>;
+/// Told before a product: m rows of w.cols floats, `stride` apart, that meet the matrix loaded from
+/// `source`.
+using Observer =
+    std::function<void(const WeightSource& source, const float* x, int64_t stride, int64_t m)>;
 
 /// Where weights, K/V and buffers live.
 class Storage {
  public:
   virtual ~Storage() = default;
 
-  /// n floats, 64-byte aligned, zero.
+  /// n floats, zero.
   virtual Buffer alloc(int64_t n) = 0;
+  /// n values, zero.
+  template <class T>
+  Mirror<T> mirror(int64_t n) {
+    return {mirrored(n * static_cast<int64_t>(sizeof(T))), n};
+  }
+  /// n values of the host's to the backend, and back; done when it returns.
+  template <class T>
+  void write(const T* from, int64_t n, Device<T> to) {
+    write_bytes(from, to.address(), n * static_cast<int64_t>(sizeof(T)));
+  }
+  template <class T>
+  void read(Device<const T> from, int64_t n, T* to) {
+    read_bytes(from.address(), to, n * static_cast<int64_t>(sizeof(T)));
+  }
 
   /// Lays out the rows of `source`: all, in order, or those listed of rows in memory. Error{kFile}
   /// for non-finite weights or scales, and for a file that cannot be read. `progress` may be empty;
@@ -141,10 +173,16 @@ class Storage {
   virtual std::unique_ptr<Matrix> load_matrix(const WeightSource& source,
                                               const std::vector<int32_t>* rows = nullptr,
                                               const LoadProgress& progress = {}) = 0;
-  /// All rows of `source`, as they lie in the file.
+  /// All rows of `source`, as they lie in the file, in the host's memory.
   virtual AlignedBytes read(const WeightSource& source) = 0;
   virtual std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                            bool f16) = 0;
+  virtual std::unique_ptr<Routing> make_routing(const RoutingSizes& sizes) = 0;
+
+ private:
+  virtual MirroredBytes mirrored(int64_t bytes) = 0;
+  virtual void write_bytes(const void* host, void* device, int64_t bytes) = 0;
+  virtual void read_bytes(const void* device, void* host, int64_t bytes) = 0;
 };
 
 class Backend : public Storage {
@@ -171,48 +209,112 @@ class Backend : public Storage {
   /// Whether the pass has been stopped.
   virtual bool stopped() const = 0;
 
-  /// y[i] = table[ids[i]][col .. col + n) * scale; y is [m, n]. Tables are not read when they are
-  /// loaded, so here is where damage shows: Error{kFile} for a NaN or infinite value, and for a
-  /// file that is not what it was when it was opened.
-  virtual void embed(const WeightSource& table, const int32_t* ids, int64_t m, int64_t col,
-                     int64_t n, float scale, float* y) = 0;
+  /// From now on `observer` is told of each product. Matrices of listed rows are not observed.
+  void observe(Observer observer) { observer_ = std::move(observer); }
+
+  // Everything below is enqueued: it is done in order, at the latest when wait() returns, and what
+  // is wrong comes out of that at the latest. Arguments that lie in the host's memory may change
+  // as soon as the operation has been enqueued.
+
+  /// Runs `body`, which enqueues operations. Where an earlier body of the same shape was recorded
+  /// that is repeated instead: so everything that can differ between the two is part of the shape,
+  /// or in the backend's memory.
+  virtual void run(std::span<const int64_t> shape, const std::function<void()>& body) {
+    static_cast<void>(shape);
+    body();
+  }
+  /// Until all that was enqueued is done.
+  virtual void wait() = 0;
+
+  template <class T>
+  void send(const Mirror<T>& mirror, int64_t at, int64_t n) {
+    send_bytes(mirror.host() + at, (mirror.device() + at).address(), n * bytes_of<T>());
+  }
+  template <class T>
+  void fetch(const Mirror<T>& mirror, int64_t at, int64_t n) {
+    fetch_bytes((mirror.device() + at).address(), mirror.host() + at, n * bytes_of<T>());
+  }
+  /// All of the rows, and what tables hold for their ids.
+  virtual void send(const PassRows& rows) = 0;
+  /// n floats within the backend's memory.
+  virtual void copy(Device<const float> from, int64_t n, Device<float> to) = 0;
+
+  /// y[i] = table[rows.ids[first + i]][col .. col + n) * scale; y is [m, n]. Tables are not read
+  /// when they are loaded, so here is where damage shows: Error{kFile} for a NaN or infinite value,
+  /// and for a file that is not what it was when it was opened.
+  virtual void embed(const WeightSource& table, const PassRows& rows, int64_t first, int64_t m,
+                     int64_t col, int64_t n, float scale, Device<float> y) = 0;
   /// All products at once; jobs with the same x share its quantization.
-  virtual void matmul(const std::vector<MatmulJob>& jobs) = 0;
-  virtual void gated_matmul(const std::vector<GatedJob>& jobs) = 0;
+  void matmul(const std::vector<MatmulJob>& jobs) {
+    if (observer_)
+      for (const MatmulJob& job : jobs) observe_product(*job.w, job.x, job.x_stride, job.m);
+    multiply(jobs);
+  }
+  void gated_matmul(const std::vector<GatedJob>& jobs) {
+    if (observer_)
+      for (const GatedJob& job : jobs)
+        for (const Matrix* w : {job.gate, job.up}) observe_product(*w, job.x, job.x_stride, job.m);
+    multiply_gated(jobs);
+  }
   /// logits = cap * tanh(x W^T / cap), or x W^T where cap is 0; x is [m, W.cols]. Those of row i go
-  /// to logits[i], [W.rows]; where that is null only the best of the row is kept: best is [m].
-  virtual void head(const Matrix& w, const float* x, int64_t m, float cap, float* const* logits,
-                    BestLogit* best) = 0;
+  /// to logits[i], [W.rows]; where that is of nothing only the best of the row is kept, best is
+  /// [m].
+  virtual void head(const Matrix& w, Device<const float> x, int64_t m, float cap,
+                    std::span<const Device<float>> logits, Device<BestLogit> best) = 0;
 
   // Element-wise and row-wise operations on [m, n]; see kernels.h for the exact arithmetic.
-  virtual void rms_norm(const float* x, const float* w, int64_t m, int64_t n, float eps,
-                        float* y) = 0;
-  virtual void rms_norm_add(const float* x, const float* w, int64_t m, int64_t n, float eps,
-                            const float* r, float* y) = 0;
-  virtual void gelu_mul(const float* gate, const float* up, int64_t m, int64_t n, float* y) = 0;
-  virtual void scale(const float* x, float s, int64_t m, int64_t n, float* y) = 0;
-  virtual void softcap(const float* x, int64_t m, int64_t n, float cap, float* y) = 0;
-  /// y[i] = x[rows[i]]; y is [m, n].
-  virtual void gather(const float* x, const int32_t* rows, int64_t m, int64_t n, float* y) = 0;
-  /// y[i] = sum over j of weights[i][j] * x[rows[i][j]], in order of j; y is [m, n], rows and
-  /// weights [m, terms].
-  virtual void weighted_sum(const float* x, const int32_t* rows, const float* weights, int64_t m,
-                            int64_t terms, int64_t n, float* y) = 0;
+  virtual void rms_norm(Device<const float> x, Device<const float> w, int64_t m, int64_t n,
+                        float eps, Device<float> y) = 0;
+  virtual void rms_norm_add(Device<const float> x, Device<const float> w, int64_t m, int64_t n,
+                            float eps, Device<const float> r, Device<float> y) = 0;
+  virtual void gelu_mul(Device<const float> gate, Device<const float> up, int64_t m, int64_t n,
+                        Device<float> y) = 0;
+  virtual void scale(Device<const float> x, float s, int64_t m, int64_t n, Device<float> y) = 0;
+  virtual void softcap(Device<const float> x, int64_t m, int64_t n, float cap, Device<float> y) = 0;
+  /// Gives each of m rows to the experts of its largest scores, best first, of equal ones the
+  /// first. Their weights: softmax over all scores [m, experts], those of the chosen renormalised,
+  /// times the expert's scale [experts]; in floats, by the kernels' exp.
+  virtual void route(Device<const float> scores, Device<const float> scale, int64_t m,
+                     Routing& to) = 0;
+  /// y[i] = sum over the experts of row i, best first, of weight * what the expert makes of x[i]; x
+  /// and y are [m, hidden], m as given to route().
+  virtual void expert_feed_forward(const ExpertMatrices& w, Device<const float> x, int64_t m,
+                                   Routing& routing, Device<float> y) = 0;
+
+  /// Logits of the tokens in the `top` clusters with the best of scores [clusters], of equal ones
+  /// the first: ids and logits, [top * tokens of a cluster] each, ascending by id. x: [hidden].
+  virtual void cluster_head(const ClusterMatrices& w, Device<const float> scores, int64_t top,
+                            Device<const float> x, const Mirror<int32_t>& ids,
+                            const Mirror<float>& logits) = 0;
 
   /// In place on x [m, heads, d]: RMS norm of each head (weight w [d], or none), then the rotation
-  /// of its row (rope may be null: values are not rotated).
-  virtual void head_norm_rope(float* x, const float* w, int64_t m, int64_t heads, int64_t d,
-                              float eps, const RopeRows* rope) = 0;
+  /// of its row, which has the angles first + i (none: values are not rotated).
+  virtual void head_norm_rope(Device<float> x, Device<const float> w, int64_t m, int64_t heads,
+                              int64_t d, float eps, const RopeAngles* angles, int64_t first) = 0;
 
-  /// Stores k and v, [m, kv_heads, d], at positions first .. first + m - 1.
-  virtual void store_kv(KvLayer& kv, const float* k, const float* v, int64_t first, int64_t m) = 0;
-  /// out[i][h] = softmax(q[i][h] . K) V over spans[i]; q and out are [m, heads, d]. Scale 1.
-  virtual void attention(const KvLayer& kv, const float* q, int64_t m, int64_t heads,
-                         const AttentionSpan* spans, float* out) = 0;
+  // The K/V of layer `layer` of each row's own sequence; for the rows first .. first + m - 1.
+  /// Stores k and v, [m, kv_heads, d], at the positions of the rows.
+  virtual void store_kv(const PassRows& rows, int layer, int64_t first, int64_t m,
+                        Device<const float> k, Device<const float> v) = 0;
+  /// out[i][h] = softmax(q[i][h] . K) V over the row's span; q and out are [m, heads, d]. Scale 1.
+  virtual void attention(const PassRows& rows, const Mirror<AttentionSpan>& spans, int layer,
+                         int64_t first, int64_t m, Device<const float> q, int64_t heads,
+                         Device<float> out) = 0;
 
  private:
+  template <class T>
+  static constexpr int64_t bytes_of() {
+    return static_cast<int64_t>(sizeof(T));
+  }
   virtual void begin_pass(const std::atomic<bool>* stop) = 0;
   virtual void end_pass() = 0;
+  virtual void send_bytes(const void* host, void* device, int64_t bytes) = 0;
+  virtual void fetch_bytes(const void* device, void* host, int64_t bytes) = 0;
+  virtual void multiply(const std::vector<MatmulJob>& jobs) = 0;
+  virtual void multiply_gated(const std::vector<GatedJob>& jobs) = 0;
+  void observe_product(const Matrix& w, Device<const float> x, int64_t stride, int64_t m);
+
+  Observer observer_;
 };
 
 /// The CPU backend. threads >= 1; isa as in select_kernels().

@@ -78,4 +78,7 @@ class CostModel {
   double context_ = -1;  // of the latest observation; -1: none
 };
 
+/// Most drafts of one round.
+constexpr int kMaxDraft = CostModel::kMaxRows - 1;
+
 }  // namespace gemtp

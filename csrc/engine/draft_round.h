@@ -2,8 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <utility>
-#include <vector>
 
 #include "choose/choose.h"
 #include "model/drafter.h"
@@ -14,19 +12,16 @@ namespace gemtp {
 class DraftRound {
  public:
   /// As Drafter::begin_round(). hidden: the target's before position p, where the first token is.
-  DraftRound(Drafter& drafter, const KvCache& kv, int64_t p, std::vector<float> hidden)
-      : drafter_(drafter), position_(p), hidden_(std::move(hidden)) {
-    drafter.begin_round(kv, p);
+  DraftRound(Drafter& drafter, const KvCache& kv, int64_t p, const float* hidden)
+      : drafter_(drafter), position_(p) {
+    drafter.begin_round(kv, p, hidden);
   }
 
   /// Gives the drafter the next token of the round.
   void step(int32_t token) {
-    drafter_.step(token, hidden_.data(), hidden_.data());
+    drafter_.step(token);
     ++position_;
   }
-  /// What the latest step handed on.
-  const std::vector<float>& hidden() const { return hidden_; }
-
   /// The drafter's token behind those that it has been given, and how sure it is of one.
   int32_t choose(Chooser& chooser, const TokenHistory& history) const {
     return chooser.choose(drafter_.logits(), drafter_.candidates(), drafter_.candidate_count(),
@@ -40,7 +35,6 @@ class DraftRound {
  private:
   Drafter& drafter_;
   int64_t position_;  // of the next token
-  std::vector<float> hidden_;
 };
 
 }  // namespace gemtp

@@ -5,8 +5,11 @@
 
 #include "backend/cpu/measuring_storage.h"
 #include "base/error.h"
+#include "draft/costs.h"
+#include "engine/outputs.h"
+#include "model/drafter.h"
 #include "model/kv_cache.h"
-#include "model/layer.h"
+#include "model/target.h"
 #include "model/weights.h"
 
 namespace gemtp {
@@ -46,29 +49,22 @@ int64_t MemoryEstimate::needed(bool tables_in_file) const {
 MemoryEstimate estimate_memory(const ModelFiles& files, const EngineOptions& options) {
   MemoryEstimate out;
   MeasuringStorage loaded, used;
-  Config config = files.target_config, drafter_config = files.drafter_config;
+  const Config& config = files.target_config;
   const Weights weights = load_weights(files.target, config, loaded);
   out.sources = weights.source_bytes;
   for (const WeightSource* table : {&weights.token_embedding, &weights.per_layer_embedding})
     if (table->rows) out.tables += table->rows * table->row_bytes();
 
-  const int64_t rows = max_rows(options);
+  const int64_t rows = options.max_rows();
   out.context = std::min(options.context, config.context);
   const KvCache cache(config, used, out.context, rows, options.kv_f16);
-  const LayerScratch pass(config, used, rows);
-  used.alloc(3 * rows * config.hidden);  // Target
-  used.alloc((kMaxDraft + 1) *
-             (config.hidden + config.vocab));  // Outputs, as far as one sequence uses them
+  const TargetScratch pass(config, used, rows);
+  Outputs outputs(config, used, CostModel::kMaxRows);  // as many as one sequence uses
+  outputs.need_logits();
   if (files.drafter) {
-    const Weights drafter_weights = load_weights(files.drafter, drafter_config, loaded);
-    out.sources += drafter_weights.source_bytes;
-    try {
-      check_pair(config, drafter_config);
-    } catch (const Error& error) {
-      throw Error(error.kind(), files.drafter->quoted_path() + ": " + error.what());
-    }
-    const LayerScratch step(drafter_config, used, 1);
-    used.alloc(drafter_config.vocab);  // Drafter: the logits of a step, at most
+    out.sources += load_weights(files.drafter, files.drafter_config, loaded).source_bytes;
+    files.check_pair();  // of sound files
+    const DrafterScratch step(files.drafter_config, used);
   }
   out.weights = add(loaded.matrices(), loaded.buffers());
   out.kv = used.kv();
@@ -86,7 +82,7 @@ void check_memory(const MemoryEstimate& e, const ModelFiles& files, const Engine
   const int64_t fixed = e.needed(options.mmap) - e.kv;
   std::string advice = "use a smaller quantization or a smaller model";
   if (fixed < room) {
-    const int64_t context = longest_context(files.target_config, e.context, max_rows(options),
+    const int64_t context = longest_context(files.target_config, e.context, options.max_rows(),
                                             options.kv_f16, room - fixed);
     if (context > 0)
       advice = format("open it with a context of at most %lld", static_cast<long long>(context));

@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-#include "engine/engine.h"
 #include "engine/model_files.h"
+#include "engine/options.h"
 
 namespace gemtp {
 
@@ -22,8 +22,9 @@ struct MemoryEstimate {
   int64_t needed(bool tables_in_file) const;
 };
 
-/// What Engine::open() would take, for one sequence at a time. Checks all that can be known without
-/// reading weights: Error{kFile, kModel}.
+/// What an OpenedModel takes with one sequence at a time: the same objects, made on a storage that
+/// only measures. Checks all that can be known without reading weights: Error{kFile}, and
+/// Error{kModel} for a drafter that does not fit.
 MemoryEstimate estimate_memory(const ModelFiles& files, const EngineOptions& options);
 
 /// Error{kMemory}, with the figures, when the model needs more than `available` bytes (0: unknown).

@@ -27,6 +27,14 @@ ModelFiles ModelFiles::open(const std::string& target_path, const std::string& d
   return files;
 }
 
+void ModelFiles::check_pair() const {
+  const Problems misfits = pair_problems(target_config, drafter_config);
+  if (!misfits.empty())
+    throw Error(ErrorKind::kModel, drafter->quoted_path() +
+                                       ": the drafter does not fit the target: " +
+                                       misfits.sentences()[0] + "; use the drafter made for it");
+}
+
 void check_tokenizer(const GgufFile& target, const Tokenizer& tokenizer, const Config& config) {
   if (tokenizer.vocab_size() != config.vocab)
     throw Error(ErrorKind::kFile,
@@ -40,8 +48,9 @@ ExaminedFile examine(const std::shared_ptr<const GgufFile>& file) {
   Problems problems;
   attempt(&problems, [&] {
     out.config = read_config(*file, &problems);
+    if (!out.config.vocab) return;  // no weights at all
     MeasuringStorage storage;
-    load_weights(file, out.config, storage, HeadChoice::kOfFile, {}, &problems);
+    load_weights(file, out.config, storage, {}, &problems);
   });
   attempt(&problems, [&] { recommended_sampling(*file); });
   attempt(&problems, [&] {

@@ -2,10 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "backend/backend.h"
-#include "base/error.h"
 #include "choose/choose.h"
 #include "model/target.h"
 
@@ -19,35 +17,36 @@ inline HeadOutput head_output(const Chooser& chooser, bool constrained = false) 
 
 class Outputs {
  public:
+  /// For at most `rows` rows of a pass.
   Outputs(const Config& target, Storage& storage, int64_t rows)
-      : rows_(rows),
-        hidden_size_(target.hidden),
-        vocab_(target.vocab),
-        storage_(storage),
-        hidden_(storage.alloc(rows * target.hidden)),
-        best_(static_cast<size_t>(rows)) {}
+      : rows_(rows), hidden_size_(target.hidden), vocab_(target.vocab), storage_(storage) {
+    outputs_.hidden = storage.mirror<float>(rows * target.hidden);
+    outputs_.best = storage.mirror<BestLogit>(rows);
+  }
 
   int64_t rows() const { return rows_; }
 
-  /// Where outputs of `s.want` rows go: to the rows from `row` on.
-  void receive(int64_t row, HeadOutput head, SequenceRows* s) {
-    GEMTP_ASSERT(row + s->want <= rows_);
-    s->hidden = hidden_.get() + row * hidden_size_;
-    s->best = head == HeadOutput::kNone ? nullptr : best_.data() + row;
-    if (head == HeadOutput::kLogits && !logits_) logits_ = storage_.alloc(rows_ * vocab_);
-    s->logits = head == HeadOutput::kLogits ? logits_.get() + row * vocab_ : nullptr;
+  /// There are logits from here on: they take far more than all else.
+  void need_logits() {
+    if (!outputs_.logits) outputs_.logits = storage_.mirror<float>(rows_ * vocab_);
   }
 
-  const float* hidden(int64_t row) const { return hidden_.get() + row * hidden_size_; }
+  /// Where a pass puts what its head is to give.
+  const TargetOutputs& of(HeadOutput head) {
+    if (head == HeadOutput::kLogits) need_logits();
+    return outputs_;
+  }
+
+  const float* hidden(int64_t row) const { return outputs_.hidden.host() + row * hidden_size_; }
   /// Of a row that was asked for HeadOutput::kLogits.
-  const float* logits(int64_t row) const { return logits_.get() + row * vocab_; }
+  const float* logits(int64_t row) const { return outputs_.logits.host() + row * vocab_; }
 
   /// The token for `position` that the chooser picks from a row's outputs: HeadOutput::kLogits, or
   /// kBest where that is all it needs.
   int32_t choose(int64_t row, Chooser& chooser, int64_t position,
                  const TokenHistory& history) const {
     if (chooser.takes_largest()) {
-      const BestLogit& best = best_[static_cast<size_t>(row)];
+      const BestLogit& best = outputs_.best[row];
       const int32_t id = chooser.choose_largest(best.index, best.logit, position);
       if (!history.constraint() || history.constraint()->allows(id)) return id;
     }
@@ -55,11 +54,9 @@ class Outputs {
   }
 
  private:
-  int64_t rows_, hidden_size_, vocab_;
+  const int64_t rows_, hidden_size_, vocab_;
   Storage& storage_;
-  Buffer hidden_;                // [rows, hidden]
-  Buffer logits_;                // [rows, vocab]; null until wanted
-  std::vector<BestLogit> best_;  // [rows]
+  TargetOutputs outputs_;
 };
 
 }  // namespace gemtp

@@ -5,7 +5,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "engine/engine.h"
+#include "engine/opened_model.h"
 
 namespace gemtp {
 namespace {
@@ -31,15 +31,16 @@ double patience(double pass_seconds) {
 
 }  // namespace
 
-Scheduler::Scheduler(Engine& engine) : engine_(engine) {
+Scheduler::Scheduler(OpenedModel& model, Outputs& outputs)
+    : model_(model), outputs_(outputs), max_rows_(model.options().max_rows()) {
   running_.reserve(static_cast<size_t>(kOutputRows));
   expected_.reserve(static_cast<size_t>(kOutputRows));
 }
 
 void Scheduler::run(Participant& p) {
-  const ForkWatch::Use use(engine_.watch());
+  const ForkWatch::Use use(model_.watch());
   if (!use) throw_lost_by_fork();
-  engine_.refuse_nested();
+  model_.refuse_nested();
   std::unique_lock<std::mutex> lock(mutex_);
   std::erase(expected_, &p);
   if (p.cancelled()) throw_cancelled();
@@ -64,7 +65,7 @@ void Scheduler::run(Participant& p) {
 }
 
 void Scheduler::cancel(Participant& p) {
-  const ForkWatch::Use use(engine_.watch());
+  const ForkWatch::Use use(model_.watch());
   if (!use) {
     p.cancelled_ = true;  // nothing runs it
     return;
@@ -77,7 +78,7 @@ void Scheduler::cancel(Participant& p) {
 }
 
 void Scheduler::leave(Participant& p) {
-  const ForkWatch::Use use(engine_.watch());
+  const ForkWatch::Use use(model_.watch());
   if (!use) return;
   const std::lock_guard<std::mutex> lock(mutex_);
   std::erase(expected_, &p);
@@ -96,7 +97,7 @@ void Scheduler::await_others(std::unique_lock<std::mutex>& lock) {
 
 // Those that are to run now: at most one for each row that can be given outputs.
 void Scheduler::take() {
-  const auto limit = static_cast<size_t>(std::min(kOutputRows, engine_.max_rows()));
+  const auto limit = static_cast<size_t>(std::min(kOutputRows, max_rows_));
   for (auto it = queue_.begin(); it != queue_.end() && running_.size() < limit;) {
     if ((*it)->participant->cancelled()) {
       ++it;  // its own thread takes it out
@@ -135,7 +136,7 @@ void Scheduler::lead(std::unique_lock<std::mutex>& lock) noexcept {
 void Scheduler::run_batch() noexcept {
   if (running_.empty()) return;
   try {
-    const Engine::Exclusive exclusive(engine_, &stop_);
+    const OpenedModel::Exclusive exclusive(model_, &stop_);
     run_pass(running_);
   } catch (...) {
     for (Request* r : running_) {
@@ -154,7 +155,6 @@ int64_t Scheduler::prompt_rows(int64_t budget, int64_t prompts) {
 
 // Runs what fits; requests that have had their turn have run.
 void Scheduler::run_pass(std::span<Request* const> batch) {
-  Outputs& outputs = engine_.outputs();
   struct Part {
     Request* request;
     int64_t output;  // its first row of `outputs`
@@ -164,14 +164,15 @@ void Scheduler::run_pass(std::span<Request* const> batch) {
   parts.reserve(batch.size());  // first: what is in one is in the other
   sequences.reserve(batch.size());
   int64_t rows = 0, wanted = 0;
+  HeadOutput head = HeadOutput::kNone;  // the most that one of them wants
   const auto prepare = [&](Request* r, const Participant::Allotment& allotment) {
     try {
-      SequenceRows s = r->participant->prepare(allotment);
-      outputs.receive(wanted, r->participant->head(), &s);
+      const SequenceRows s = r->participant->prepare(allotment);
       parts.push_back({r, wanted});
       sequences.push_back(s);
       rows += s.m;
       wanted += s.want;
+      head = std::max(head, s.head);
     } catch (...) {
       r->error = std::current_exception();
       r->ran = true;
@@ -196,15 +197,15 @@ void Scheduler::run_pass(std::span<Request* const> batch) {
     --all.rows;
     --all.tokens;
     const double context = r->participant->context();
-    const int64_t room = std::min(outputs.rows() - wanted, engine_.max_rows() - rows);
+    const int64_t room = std::min(outputs_.rows() - wanted, max_rows_ - rows);
     const int64_t before = rows;
     prepare(r, {std::min(kVerifyRows, room - others - prompts),
                 {all.rows, all.tokens, all.context - context}});
     all.rows += static_cast<int>(rows - before);
     if (!r->ran) all.tokens += r->participant->expected_tokens();
   }
-  int64_t budget = std::min(engine_.max_rows() - rows,
-                            decoding ? kPromptRowsBeside : engine_.options().prefill_chunk);
+  int64_t budget =
+      std::min(max_rows_ - rows, decoding ? kPromptRowsBeside : model_.options().prefill_chunk);
   for (Request* r : batch) {
     if (!r->participant->prefilling() || budget <= 0 || stop_) continue;
     const int64_t before = rows;
@@ -215,7 +216,7 @@ void Scheduler::run_pass(std::span<Request* const> batch) {
 
   const double start = monotonic_seconds();
   try {
-    engine_.target().forward(sequences);
+    model_.target().forward(sequences, outputs_.of(head));
   } catch (...) {
     if (stop_) return;
     if (parts.size() > 1) {  // one of them met what is wrong with the weights
@@ -230,7 +231,7 @@ void Scheduler::run_pass(std::span<Request* const> batch) {
   if (rows != wanted || (parts.size() > 1 && all.context > kNegligibleContext)) seconds = 0;
   for (const Part& part : parts) {
     try {
-      part.request->participant->complete(outputs, part.output, rows, seconds);
+      part.request->participant->complete(outputs_, part.output, rows, seconds);
       seconds = 0;  // one of them has learned it
     } catch (...) {
       part.request->error = std::current_exception();

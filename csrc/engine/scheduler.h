@@ -26,7 +26,7 @@
 
 namespace gemtp {
 
-class Engine;
+class OpenedModel;
 
 /// A sequence that has rows to run. Its functions are called by the thread that runs the pass,
 /// while its own thread waits.
@@ -47,8 +47,6 @@ class Participant {
   virtual double expected_tokens() const = 0;
   /// K/V that a row reads, as in CostModel.
   virtual double context() const = 0;
-  /// What the head is to give of its rows, those that prepare() wanted.
-  virtual HeadOutput head() const = 0;
   /// They have run: outputs from `row` on, in a pass of `rows` rows in all that took `seconds`, 0
   /// if that is not to be learned from.
   virtual void complete(const Outputs& outputs, int64_t row, int64_t rows, double seconds) = 0;
@@ -68,7 +66,7 @@ class Scheduler {
   /// Most rows of a pass whose outputs are wanted.
   static constexpr int64_t kOutputRows = 128;
 
-  explicit Scheduler(Engine& engine);
+  Scheduler(OpenedModel& model, Outputs& outputs);
 
   /// Takes part in one pass. Throws what its prepare() or complete() threw, or the pass;
   /// Error{kCancelled} after cancel(): then it has not taken part.
@@ -93,7 +91,9 @@ class Scheduler {
   void run_pass(std::span<Request* const> batch);
   static int64_t prompt_rows(int64_t budget, int64_t prompts);
 
-  Engine& engine_;
+  OpenedModel& model_;
+  Outputs& outputs_;
+  const int64_t max_rows_;  // of a pass
   std::mutex mutex_;
   std::condition_variable changed_;
   bool leading_ = false;

@@ -1,14 +1,14 @@
 #include "engine/sequence.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 
 namespace gemtp {
 
-Sequence::Sequence(const Config& target, Storage& storage, int64_t context, int64_t max_rows,
-                   bool kv_f16, KvBudget::Reservation reservation)
-    : reservation_(std::move(reservation)), kv_(target, storage, context, max_rows, kv_f16) {
+Sequence::Sequence(KvCache kv, int64_t context, Lease room)
+    : room_(std::move(room)), kv_(std::move(kv)) {
   tokens_.reserve(static_cast<size_t>(context));
 }
 
@@ -39,13 +39,8 @@ void Sequence::read(const std::vector<int32_t>& tokens, int64_t oldest,
   tokens_ = tokens;
 }
 
-SequenceRows Sequence::rows(const int32_t* ids, int64_t m, int64_t want) {
-  SequenceRows out;
-  out.kv = &kv_;
-  out.ids = ids;
-  out.m = m;
-  out.want = want;
-  return out;
+SequenceRows Sequence::rows(const int32_t* ids, int64_t m, int64_t want, HeadOutput head) {
+  return {&kv_, ids, m, want, head};
 }
 
 void Sequence::appended(const int32_t* ids, int64_t m) {
@@ -54,9 +49,7 @@ void Sequence::appended(const int32_t* ids, int64_t m) {
 
 void Sequence::forward(Target& target, const int32_t* ids, int64_t m, int64_t want, HeadOutput head,
                        Outputs& outputs) {
-  SequenceRows sequence = rows(ids, m, want);
-  outputs.receive(0, head, &sequence);
-  target.forward(sequence);
+  target.forward(rows(ids, m, want, head), outputs.of(head));
   appended(ids, m);
 }
 

@@ -5,7 +5,6 @@
 #include <memory>
 #include <vector>
 
-#include "engine/kv_budget.h"
 #include "engine/outputs.h"
 #include "model/kv_cache.h"
 #include "model/target.h"
@@ -14,9 +13,14 @@ namespace gemtp {
 
 class Sequence {
  public:
-  /// max_rows: of one pass. reservation: what the K/V cache takes of a budget.
-  Sequence(const Config& target, Storage& storage, int64_t context, int64_t max_rows, bool kv_f16,
-           KvBudget::Reservation reservation = {});
+  /// Something of another's that is given back when its last copy goes.
+  using Lease = std::shared_ptr<void>;
+
+  /// room: what the K/V cache takes of a budget.
+  explicit Sequence(KvCache kv, int64_t context, Lease room = {});
+
+  /// Of the guest that has it: see SequencePool.
+  Lease guest;
 
   /// Tokens in the cache, position by position.
   const std::vector<int32_t>& tokens() const { return tokens_; }
@@ -35,7 +39,7 @@ class Sequence {
             const std::function<void(uint8_t* data, int64_t bytes)>& get);
 
   /// ids[0 .. m) as rows of a pass behind the cached tokens. After it: appended().
-  SequenceRows rows(const int32_t* ids, int64_t m, int64_t want);
+  SequenceRows rows(const int32_t* ids, int64_t m, int64_t want, HeadOutput head);
   void appended(const int32_t* ids, int64_t m);
 
   /// A pass of its own: outputs of the last `want` rows go to `outputs` from row 0 on.
@@ -51,7 +55,7 @@ class Sequence {
   void jump(int64_t length);
 
  private:
-  KvBudget::Reservation reservation_;
+  Lease room_;
   KvCache kv_;
   std::vector<int32_t> tokens_;  // as many as K/V; never allocates: there is room for the context
 };

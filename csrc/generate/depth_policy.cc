@@ -22,7 +22,7 @@ class FixedDepth final : public DepthPolicy {
 class AutoDepth final : public DepthPolicy {
  public:
   explicit AutoDepth(Engine& engine)
-      : engine_(engine), control_(engine.depth_estimates(), engine.has_drafter()) {}
+      : engine_(engine), control_(engine.depth_estimates(), engine.model().has_drafter()) {}
 
   void push(int32_t token) override { lookup_.push(token); }
   int limit(int most) const override { return most; }
@@ -38,7 +38,7 @@ class AutoDepth final : public DepthPolicy {
     if (state.constraint && limit > 0)
       found_.tokens.resize(static_cast<size_t>(state.constraint->allowed(found_.tokens)));
     engine_.depth_estimates().costs.pass_time(idle);
-    control_.begin(engine_.kv_share(state.sequence->length()), limit,
+    control_.begin(engine_.model().kv_share(state.sequence->length()), limit,
                    static_cast<int>(found_.tokens.size()), found_.match, others, forced);
     return !control_.looks_up() && (control_.more() || forced > 0);
   }
@@ -73,7 +73,7 @@ class AutoDepth final : public DepthPolicy {
 
   DepthReport report(int64_t length) const override {
     const CostModel& costs = learned_.costs;
-    const double context = engine_.kv_share(length);
+    const double context = engine_.model().kv_share(length);
     DepthReport out{{},
                     {costs.draft(1), costs.draft(2) - costs.draft(1)},
                     learned_.drafter.long_run(),

@@ -8,35 +8,23 @@
 namespace gemtp {
 namespace {
 
-std::vector<int32_t> end_tokens(const Engine& engine, const GenerationParams& params) {
-  if (params.ignore_eos || !engine.tokenizer()) return {};
-  return engine.tokenizer()->end_tokens();
+std::vector<int32_t> end_tokens(const OpenedModel& model, const GenerationParams& params) {
+  if (params.ignore_eos || !model.tokenizer()) return {};
+  return model.tokenizer()->end_tokens();
 }
 
-std::vector<int32_t> suppressed(const Engine& engine) {
-  return engine.tokenizer() ? engine.tokenizer()->suppressed() : std::vector<int32_t>{};
+std::vector<int32_t> suppressed(const OpenedModel& model) {
+  return model.tokenizer() ? model.tokenizer()->suppressed() : std::vector<int32_t>{};
 }
 
-void check(const Engine& engine, const GenerationParams& params) {
-  if (params.max_tokens < -1)
-    throw Error(ErrorKind::kArgument,
-                format("max_tokens is %lld; it must be 0 or more, or -1 for what the context holds",
-                       static_cast<long long>(params.max_tokens)));
-  if (params.draft < kAutoDraft || params.draft > kMaxDraft)
-    throw Error(ErrorKind::kArgument,
-                format("draft is %d; it must be \"auto\" or a number from 0 to %d", params.draft,
-                       kMaxDraft));
-  if (params.draft > 0 && !engine.has_drafter())
+void check(const OpenedModel& model, const GenerationParams& params) {
+  check_options(params);
+  if (params.draft > 0 && !model.has_drafter())
     throw Error(ErrorKind::kArgument,
                 format("draft is %d but no drafter is loaded; open the model with one, or pass "
                        "\"auto\" or 0",
                        params.draft));
-  if (params.logprobs < -1 || params.logprobs > kMaxTopLogprobs)
-    throw Error(ErrorKind::kArgument,
-                format("logprobs is %d; it must be a number from 0 to %d, the likeliest tokens to "
-                       "be named beside the chosen one",
-                       params.logprobs, kMaxTopLogprobs));
-  if (!params.stop.empty()) engine.need_tokenizer();
+  if (!params.stop.empty()) model.need_tokenizer();
 }
 
 GenerationParams with_seed(GenerationParams params) {
@@ -62,35 +50,31 @@ const char* finish_reason_name(FinishReason reason) {
   return "";
 }
 
-double GenerationStats::tokens_per_second() const {
-  return tokens > 1 && decode_seconds > 0 ? static_cast<double>(tokens - 1) / decode_seconds : 0.0;
-}
-
 Generation::Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prompt,
                        GenerationParams params, std::unique_ptr<Sequence>&& sequence)
     : engine_(std::move(engine)),
       prompt_(std::move(prompt)),
       params_(with_seed(std::move(params))),
-      state_{
-          nullptr,
-          {params_.sampling, suppressed(*engine_), static_cast<int32_t>(engine_->config().vocab)},
-          TokenHistory(params_.sampling.penalty_last_n),
-          end_tokens(*engine_, params_)},
+      state_{nullptr,
+             {params_.sampling, suppressed(engine_->model()),
+              static_cast<int32_t>(engine_->model().config().vocab)},
+             TokenHistory(params_.sampling.penalty_last_n),
+             end_tokens(engine_->model(), params_)},
       stop_(params_.stop),
       speculation_(*engine_, params_.draft) {
-  check(*engine_, params_);
-  if (params_.max_tokens < 0) params_.max_tokens = engine_->context();
+  check(model(), params_);
+  if (params_.max_tokens < 0) params_.max_tokens = model().context();
   stats_.seed = params_.sampling.seed;
   state_.chooser.set_processor(params_.logits_processor);
-  engine_->check_ids(prompt_, 1);
-  if (engine_->tokenizer()) decoder_ = std::make_unique<StreamDecoder>(*engine_->tokenizer());
+  model().check_ids(prompt_, 1);
+  if (model().tokenizer()) decoder_ = std::make_unique<StreamDecoder>(*model().tokenizer());
   for (int32_t id : prompt_) {
     state_.history.push(id);
     speculation_.push(id);
   }
   if (params_.constraint) {
     state_.constraint =
-        std::make_unique<ConstrainedText>(params_.constraint, engine_->config().vocab);
+        std::make_unique<ConstrainedText>(params_.constraint, model().config().vocab);
     state_.history.constrain(state_.constraint.get());
   }
   stats_.prompt_tokens = static_cast<int64_t>(prompt_.size());
@@ -98,24 +82,34 @@ Generation::Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prom
     finish_ = FinishReason::kLength;
     return;
   }
-  state_.sequence = sequence ? std::move(sequence) : engine_->take_sequence(prompt_);
+  if (sequence)
+    begin_with(std::move(sequence));
+  else if (params_.wait)
+    guest_.emplace(engine_->sequences());
+  else
+    begin_with(engine_->sequences().take(prompt_));
+}
+
+void Generation::begin_with(std::unique_ptr<Sequence> sequence) {
+  state_.sequence = std::move(sequence);
   state_.sequence->truncate(state_.sequence->reusable(prompt_));
   stats_.cached_tokens = prompt_done_ = state_.sequence->length();
 }
 
 Generation::~Generation() {
   engine_->scheduler().leave(*this);
-  if (state_.sequence) engine_->give_back(std::move(state_.sequence));
+  if (state_.sequence) engine_->sequences().give_back(std::move(state_.sequence));
 }
 
-std::vector<Emitted> Generation::step() {
+std::vector<Emitted> Generation::step(const std::function<void()>& poll) {
   std::vector<Emitted> out;
   if (failure_) std::rethrow_exception(failure_);
   if (done()) return out;
   double& seconds = prefilled_ ? stats_.decode_seconds : stats_.prompt_seconds;
-  const double start = monotonic_seconds();
   round_ = {};
   try {
+    if (!state_.sequence) begin_with(guest_->take(prompt_, poll));
+    const double start = monotonic_seconds();
     engine_->scheduler().run(*this);
     seconds += monotonic_seconds() - start;
     emit(round_, out);
@@ -133,8 +127,13 @@ std::vector<Emitted> Generation::step() {
   return out;
 }
 
+void Generation::cancel() {
+  engine_->scheduler().cancel(*this);
+  if (guest_) guest_->cancel();
+}
+
 std::unique_ptr<Sequence> Generation::release() {
-  if (state_.sequence && !done() && !failure_) finish_ = FinishReason::kCancelled;
+  if (under_way()) finish_ = FinishReason::kCancelled;
   return std::move(state_.sequence);
 }
 
@@ -143,11 +142,11 @@ SequenceRows Generation::prepare(const Allotment& allotment) {
     const int limit = static_cast<int>(std::min<int64_t>(draft_limit(), allotment.rows - 1));
     proposal_ = speculation_.propose(state_, limit, allotment.others);
     const auto m = static_cast<int64_t>(proposal_.rows.size());
-    return rows_ = state_.sequence->rows(proposal_.rows.data(), m, m);
+    return rows_ = state_.sequence->rows(proposal_.rows.data(), m, m, head());
   }
   const int64_t at = state_.sequence->length(), left = static_cast<int64_t>(prompt_.size()) - at;
   const int64_t m = std::min(allotment.rows, left);
-  return rows_ = state_.sequence->rows(prompt_.data() + at, m, m == left ? 1 : 0);
+  return rows_ = state_.sequence->rows(prompt_.data() + at, m, m == left ? 1 : 0, head());
 }
 
 void Generation::complete(const Outputs& outputs, int64_t row, int64_t rows, double seconds) {
@@ -177,7 +176,7 @@ void Generation::take_logprobs(const Outputs& outputs, int64_t row) {
   if (params_.logprobs < 0) return;
   for (const int32_t id : round_.tokens)
     logprobs_.push_back(
-        logprobs(outputs.logits(row++), engine_->config().vocab, id, params_.logprobs));
+        logprobs(outputs.logits(row++), model().config().vocab, id, params_.logprobs));
 }
 
 void Generation::count(const Round& round) {
@@ -208,7 +207,7 @@ void Generation::count(const Round& round) {
 // Drafts that can still become tokens: a round yields at most one more than it drafts.
 int Generation::draft_limit() const {
   const int64_t left = params_.max_tokens - stats_.tokens;
-  const int64_t room = engine_->context() - state_.sequence->length();
+  const int64_t room = model().context() - state_.sequence->length();
   return static_cast<int>(std::max<int64_t>(0, std::min({int64_t{kMaxDraft}, left - 1, room - 1})));
 }
 
@@ -230,7 +229,7 @@ void Generation::emit(const Round& round, std::vector<Emitted>& out) {
       finish_ = FinishReason::kStop;
     else if (stats_.tokens == params_.max_tokens)
       finish_ = FinishReason::kLength;
-    else if (stats_.prompt_tokens + stats_.tokens == engine_->context())
+    else if (stats_.prompt_tokens + stats_.tokens == model().context())
       finish_ = FinishReason::kContext;
   }
   if (!done() || !decoder_) return;

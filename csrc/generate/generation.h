@@ -2,47 +2,19 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "choose/choose.h"
-#include "choose/distribution.h"
-#include "engine/engine.h"
 #include "engine/scheduler.h"
+#include "generate/generation_params.h"
+#include "generate/generation_stats.h"
 #include "generate/speculative.h"
 #include "text/stop_strings.h"
 
 namespace gemtp {
-
-struct GenerationParams {
-  SamplingParams sampling;        // its seed may be kRandomSeed
-  int64_t max_tokens = 128;       // -1: until the context is full
-  std::vector<std::string> stop;  // strings that end the text; not part of it
-  int draft = kAutoDraft;         // tokens to draft a round; 0: none; kAutoDraft: what pays off
-  bool ignore_eos = false;        // end tokens are tokens like any other
-  int logprobs = -1;  // of each token, and of so many of the likeliest in its place; -1: none
-  LogitsProcessor logits_processor;        // empty: none
-  std::shared_ptr<Constraint> constraint;  // what may be generated, for this generation alone
-};
-
-struct GenerationStats {
-  int64_t rounds = 0;                                 // verify passes
-  int64_t drafted = 0;                                // drafts verified
-  int64_t accepted = 0;                               // drafts that became tokens
-  int64_t lookup_drafted = 0, lookup_accepted = 0;    // of those, the ones looked up in the text
-  int64_t grammar_drafted = 0, grammar_accepted = 0;  // and the ones that the constraint forced
-  int64_t prompt_tokens = 0;
-  int64_t cached_tokens = 0;             // of the prompt, taken from an earlier call's K/V
-  double prompt_seconds = 0;             // until the first token
-  int64_t tokens = 0;                    // generated
-  double decode_seconds = 0;             // after the first token
-  std::vector<int64_t> depth_histogram;  // [k]: rounds that drafted k tokens
-  std::vector<int64_t> drafted_at;       // [i]: rounds that drafted an (i+1)-th token
-  std::vector<int64_t> accepted_at;      // [i]: of those, the ones that accepted it
-  uint64_t seed = 0;                     // also where a new one was asked for
-  double tokens_per_second() const;      // of decoding: tokens after the first, over their time
-};
 
 enum class FinishReason { kNone, kStop, kLength, kContext, kCancelled };
 const char* finish_reason_name(FinishReason reason);
@@ -69,12 +41,15 @@ class Generation : private Participant {
 
   /// One chunk of prefill or one round. The end token that finished the generation is not emitted.
   /// Text still held back at the end comes with the last token, or in tail().
-  /// After an error every step gives the same one.
-  std::vector<Emitted> step();
+  /// After an error every step gives the same one. The first one waits, if that is wanted, for a
+  /// sequence: `poll` as for SequencePool::Guest::take().
+  std::vector<Emitted> step(const std::function<void()>& poll = {});
   /// Ends it, from any thread: a step that is running gives Error{kCancelled} within milliseconds,
   /// also in the middle of a prompt, otherwise the next one does. K/V of what had been run stays.
-  void cancel() { engine_->scheduler().cancel(*this); }
+  void cancel();
   bool done() const { return finish_ != FinishReason::kNone; }
+  /// Neither done nor failed.
+  bool under_way() const { return !done() && !failure_; }
   FinishReason finish_reason() const { return finish_; }
   /// Text that was held back when the generation ended without a further token to carry it.
   const std::string& tail() const { return tail_; }
@@ -85,21 +60,23 @@ class Generation : private Participant {
   DepthReport depth_report() const {
     return speculation_.depth_report(stats_.prompt_tokens + stats_.tokens);
   }
-  /// K/V of the prompt and of the tokens chosen, but for the last of them; null once released, and
-  /// for max_tokens 0. Not during a step.
+  /// K/V of the prompt and of the tokens chosen, but for the last of them; null while it waits for
+  /// a sequence, once released, and for max_tokens 0. Not during a step.
   const Sequence* sequence() const { return state_.sequence.get(); }
   /// A generation that was under way is cancelled by that.
   std::unique_ptr<Sequence> release();
 
  private:
+  const OpenedModel& model() const { return engine_->model(); }
+  void begin_with(std::unique_ptr<Sequence> sequence);
   bool prefilling() const override { return !prefilled_; }
-  HeadOutput head() const override {
+  HeadOutput head() const {
     return params_.logprobs >= 0 ? HeadOutput::kLogits
                                  : head_output(state_.chooser, state_.constraint != nullptr);
   }
   SequenceRows prepare(const Allotment& allotment) override;
   double expected_tokens() const override { return prefilled_ ? proposal_.expected_tokens : 0; }
-  double context() const override { return engine_->kv_share(state_.sequence->length()); }
+  double context() const override { return model().kv_share(state_.sequence->length()); }
   void complete(const Outputs& outputs, int64_t row, int64_t rows, double seconds) override;
   void take_logprobs(const Outputs& outputs, int64_t row);
   void count(const Round& round);
@@ -110,7 +87,8 @@ class Generation : private Participant {
   std::shared_ptr<Engine> engine_;
   std::vector<int32_t> prompt_;
   GenerationParams params_;
-  DecodeState state_;  // its sequence: null once released
+  std::optional<SequencePool::Guest> guest_;  // if it waits
+  DecodeState state_;                         // its sequence: as sequence()
   StopStrings stop_;
   Speculation speculation_;
   std::unique_ptr<StreamDecoder> decoder_;

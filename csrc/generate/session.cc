@@ -10,7 +10,7 @@ namespace gemtp {
 
 Session::~Session() {
   end();
-  if (sequence_) engine_->give_back(std::move(sequence_));
+  if (sequence_) engine_->sequences().give_back(std::move(sequence_));
 }
 
 int64_t Session::cached() const { return sequence() ? sequence()->length() : 0; }
@@ -19,7 +19,7 @@ void Session::append(const std::vector<int32_t>& ids) {
   end();
   std::vector<int32_t> all = tokens_;
   all.insert(all.end(), ids.begin(), ids.end());
-  if (!ids.empty()) engine_->check_ids(all, 0);
+  if (!ids.empty()) engine_->model().check_ids(all, 0);
   tokens_ = std::move(all);
 }
 
@@ -31,13 +31,13 @@ void Session::begin(GenerationParams params) {
   generation_.swap(next);  // the earlier one ends outside of the lock
 }
 
-std::vector<Emitted> Session::step() {
+std::vector<Emitted> Session::step(const std::function<void()>& poll) {
   if (!generation_)
     throw Error(ErrorKind::kArgument, "nothing is being generated; begin a generation first");
   const size_t before = tokens_.size();
   std::vector<Emitted> out;
   try {
-    out = generation_->step();
+    out = generation_->step(poll);
     for (const Emitted& e : out) tokens_.push_back(e.id);
   } catch (...) {
     tokens_.resize(before);
@@ -59,8 +59,10 @@ void Session::cancel() {
 
 // K/V of tokens that were chosen but not given goes.
 void Session::end() {
-  if (!generation_ || !generation_->sequence()) return;
-  sequence_ = generation_->release();
+  if (!generation_) return;
+  std::unique_ptr<Sequence> sequence = generation_->release();
+  if (!sequence) return;
+  sequence_ = std::move(sequence);
   sequence_->truncate(std::min(sequence_->length(), static_cast<int64_t>(tokens_.size())));
 }
 
@@ -77,7 +79,7 @@ std::unique_ptr<Session> Session::fork() const {
   auto out = std::make_unique<Session>(engine_);
   out->tokens_ = tokens_;
   if (cached() == 0) return out;
-  out->sequence_ = engine_->new_sequence();
+  out->sequence_ = engine_->sequences().make();
   out->sequence_->copy(*sequence(), cached());
   return out;
 }

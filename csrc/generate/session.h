@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -33,11 +34,11 @@ class Session {
   void begin(GenerationParams params);
   /// As Generation::step(); the tokens are part of the session. After an error all is as before
   /// the step, but for the generation, which has ended.
-  std::vector<Emitted> step();
+  std::vector<Emitted> step(const std::function<void()>& poll = {});
   /// Null before the first begin(). Stays after the end, for its stats, until the next begin().
   const Generation* generation() const { return generation_.get(); }
   /// Whether a generation is under way.
-  bool generating() const { return generation_ && generation_->sequence() && !generation_->done(); }
+  bool generating() const { return generation_ && generation_->under_way(); }
   /// From any thread: ends the generation that is under way, as Generation::cancel(). Tokens that
   /// step() gave before stay.
   void cancel();

@@ -68,8 +68,8 @@ void Session::save(const std::string& path) const {
     file.write(data, n);
   };
   Header h;
-  h.kv_f16 = engine_->options().kv_f16;
-  h.fingerprint = engine_->fingerprint();
+  h.kv_f16 = engine_->model().options().kv_f16;
+  h.fingerprint = engine_->model().fingerprint();
   h.tokens = static_cast<int64_t>(tokens_.size());
   h.cached = cached();
   h.oldest = h.cached ? sequence()->kv().oldest() : 0;
@@ -93,29 +93,29 @@ std::unique_ptr<Session> Session::restore(std::shared_ptr<Engine> engine, const 
                 format("%s has version %u, whose keys and values come from other arithmetic than "
                        "this build's (version %u); give its text to a new session and save that",
                        file.name().c_str(), h.version, Header().version));
-  const bool f16 = engine->options().kv_f16;
-  if (h.fingerprint != engine->fingerprint())
+  const bool f16 = engine->model().options().kv_f16;
+  if (h.fingerprint != engine->model().fingerprint())
     throw Error(ErrorKind::kModel,
                 format("%s was saved with another model than %s; open that one, or begin anew",
-                       file.name().c_str(), engine->file().quoted_path().c_str()));
+                       file.name().c_str(), engine->model().file().quoted_path().c_str()));
   if ((h.kv_f16 != 0) != f16)
     throw Error(ErrorKind::kModel,
                 format("%s holds K/V in %s; open the model with the same type of K/V",
                        file.name().c_str(), h.kv_f16 ? "f16" : "f32"));
   if (h.tokens < 0 || h.cached < 0 || h.cached > h.tokens) throw_damaged(file);
-  if (h.tokens > engine->context())
+  if (h.tokens > engine->model().context())
     throw Error(ErrorKind::kContext,
                 format("%s holds %lld tokens and the context %lld; open the model with a larger "
                        "context",
                        file.name().c_str(), static_cast<long long>(h.tokens),
-                       static_cast<long long>(engine->context())));
+                       static_cast<long long>(engine->model().context())));
   auto out = std::make_unique<Session>(std::move(engine));
   out->tokens_.resize(static_cast<size_t>(h.tokens));
   file.read(out->tokens_.data(), out->tokens_.size() * sizeof(int32_t));
   for (const int32_t id : out->tokens_)
-    if (id < 0 || id >= out->engine_->config().vocab) throw_damaged(file);
+    if (id < 0 || id >= out->engine_->model().config().vocab) throw_damaged(file);
   if (h.cached) {
-    out->sequence_ = out->engine_->new_sequence();
+    out->sequence_ = out->engine_->sequences().make();
     if (!out->sequence_->kv().plausible(h.cached, h.oldest)) throw_damaged(file);
     out->sequence_->read(
         {out->tokens_.begin(), out->tokens_.begin() + h.cached}, h.oldest,

@@ -41,8 +41,8 @@ void Speculation::draft(DecodeState& state, int limit, const std::vector<int32_t
     }
     if (!policy_->more()) break;
     if (!round)
-      round.emplace(engine_.drafter(), state.sequence->kv(), state.sequence->length(),
-                    state.hidden);
+      round.emplace(engine_.model().drafter(), state.sequence->kv(), state.sequence->length(),
+                    state.hidden.data());
     while (given < rows.size()) round->step(rows[given++]);
     int32_t token;
     try {
@@ -98,7 +98,7 @@ Round Speculation::choose(const Proposal& proposal, const Outputs& outputs, int6
   state.sequence->truncate(p + last);
   state.pending = round.tokens.back();
   const float* h = outputs.hidden(row + last);
-  state.hidden.assign(h, h + engine_.config().hidden);
+  state.hidden.assign(h, h + engine_.model().config().hidden);
   return round;
 }
 

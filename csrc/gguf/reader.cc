@@ -416,6 +416,12 @@ std::shared_ptr<GgufFile> GgufFile::open_one(const std::string& path) {
   return file;
 }
 
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string s = "[";
+  for (size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + std::to_string(shape[i]);
+  return s + "]";
+}
+
 std::string GgufFile::quoted_path() const { return quoted(path(), 4096); }
 
 std::vector<uint8_t> GgufFile::bytes_of(const Tensor& tensor, uint64_t bytes) const {

@@ -79,6 +79,9 @@ struct Tensor {
   int64_t elements() const;
 };
 
+/// "[256, 1024]"
+std::string shape_text(const std::vector<int64_t>& shape);
+
 class GgufFile {
  public:
   /// Opens and validates `path`, and the other parts if it is one of a set.

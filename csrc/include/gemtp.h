@@ -214,7 +214,7 @@ GEMTP_API gemtp_status gemtp_chat_tokens(const gemtp_model* model, const gemtp_m
 /* ---- session -------------------------------------------------------------------------------- */
 
 /* An empty one. Its K/V is taken from the model's budget when it first generates;
- * GEMTP_ERROR_MEMORY then says that sessions in use leave no room. */
+ * GEMTP_ERROR_MEMORY then says that sessions in use leave no room; gemtp_generate_options.wait. */
 GEMTP_API gemtp_status gemtp_session_open(gemtp_model* model, gemtp_session** session, char* error,
                                           size_t error_size);
 GEMTP_API void gemtp_session_close(gemtp_session* session);
@@ -346,6 +346,11 @@ typedef struct gemtp_generate_options {
   int (*on_logits)(const int32_t* ids, size_t count, float* logits, size_t vocab_size, void* user);
   void* user;
   const gemtp_constraint* constraint; /* NULL: none */
+  /* 1: where sessions leave no K/V memory for this one, wait, first come, first served, until one
+   * that may wait itself is closed; only such ones are waited for, and each of them has to be,
+   * soon. GEMTP_ERROR_MEMORY comes when none is left, gemtp_session_cancel() ends the wait. 0:
+   * GEMTP_ERROR_MEMORY at once. */
+  int32_t wait;
 } gemtp_generate_options;
 
 GEMTP_API gemtp_status gemtp_generate_options_init(gemtp_generate_options* options, size_t size);

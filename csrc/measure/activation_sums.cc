@@ -1,12 +1,9 @@
 #include "measure/activation_sums.h"
 
 #include <algorithm>
+#include <utility>
 
-#include "backend/observing_backend.h"
-#include "base/cpu_info.h"
 #include "base/error.h"
-#include "engine/engine.h"
-#include "engine/memory.h"
 #include "model/kv_cache.h"
 
 namespace gemtp {
@@ -17,53 +14,47 @@ constexpr int64_t kLongest = 65536;  // rows of a pass
 }  // namespace
 
 ActivationSums::ActivationSums(const std::string& path, int threads, int64_t context)
-    : context_(context) {
+    : model_(open(path, threads, context)),
+      outputs_{model_->backend().mirror<float>(context * model_->config().hidden), {}, {}} {
+  model_->backend().observe([this](const WeightSource& source, const float* x, int64_t stride,
+                                   int64_t m) { observe(source, x, stride, m); });
+}
+
+std::unique_ptr<OpenedModel> ActivationSums::open(const std::string& path, int threads,
+                                                  int64_t context) {
   EngineOptions options;
   options.threads = threads;
   options.context = options.prefill_chunk = context;  // a text is one pass
-  files_ = ModelFiles::open(path, "");
-  config_ = files_.target_config;
-  const int64_t longest = std::min(config_.context, kLongest);
+  ModelFiles files = ModelFiles::open(path, "");
+  const int64_t longest = std::min(files.target_config.context, kLongest);
   if (context < 1 || context > longest)
     throw Error(ErrorKind::kArgument,
                 format("the context is %lld; with this model it must be between 1 and %lld tokens",
                        static_cast<long long>(context), static_cast<long long>(longest)));
   options.check();
-  check_memory(estimate_memory(files_, options), files_, options, available_memory());
-  backend_ = std::make_unique<ObservingBackend>(
-      make_cpu_backend(threads ? threads : default_threads(), options.isa),
-      [this](const WeightSource& source, const float* x, int64_t stride, int64_t m) {
-        observe(source, x, stride, m);
-      });
-  const Backend::Pass pass(*backend_);
-  weights_ = load_weights(files_.target, config_, *backend_);
-  if (files_.target->has("tokenizer.ggml.model"))
-    tokenizer_ = std::make_unique<Tokenizer>(*files_.target);
-  settle_tables(weights_, *backend_, !options.mmap);
-  target_ = std::make_unique<Target>(config_, weights_, *backend_, context);
-  hidden_ = backend_->alloc(context * config_.hidden);
+  return std::make_unique<OpenedModel>(std::move(files), options);
 }
 
 void ActivationSums::add(const std::vector<int32_t>& ids) {
   const auto n = static_cast<int64_t>(ids.size());
-  if (n < 1 || n > context_)
+  if (n < 1 || n > model_->context())
     throw Error(ErrorKind::kArgument,
                 format("a text of %lld tokens; it must have 1 to %lld", static_cast<long long>(n),
-                       static_cast<long long>(context_)));
+                       static_cast<long long>(model_->context())));
   for (const int32_t id : ids)
-    if (id < 0 || id >= config_.vocab)
+    if (id < 0 || id >= model_->config().vocab)
       throw Error(ErrorKind::kArgument, format("token id %d is outside the vocabulary of %lld", id,
-                                               static_cast<long long>(config_.vocab)));
-  const Backend::Pass pass(*backend_);
-  KvCache kv(config_, *backend_, context_, context_, /*f16=*/true);
+                                               static_cast<long long>(model_->config().vocab)));
+  const OpenedModel::Exclusive exclusive(*model_);
+  KvCache kv = model_->new_kv(model_->context());
   // All hidden states are wanted: every row goes through every layer. No logits.
-  target_->forward({&kv, ids.data(), n, n, hidden_.get()});
+  model_->target().forward({&kv, ids.data(), n, n, HeadOutput::kNone}, outputs_);
 }
 
 void ActivationSums::observe(const WeightSource& source, const float* x, int64_t stride,
                              int64_t m) {
   if (source.name.rfind("blk.", 0) != 0) return;
-  const Tensor* tensor = files_.target->find_tensor(source.name);
+  const Tensor* tensor = model_->file().find_tensor(source.name);
   if (!tensor || tensor->shape.size() < 2) return;
   const int64_t rows = tensor->shape[1];
   const int64_t first = static_cast<int64_t>(source.offset - tensor->offset) / source.row_bytes();

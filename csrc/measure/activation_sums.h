@@ -8,11 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "backend/backend.h"
-#include "engine/model_files.h"
-#include "model/target.h"
-#include "model/weights.h"
-#include "text/tokenizer.h"
+#include "engine/opened_model.h"
 
 namespace gemtp {
 
@@ -25,7 +21,7 @@ class ActivationSums {
   };
 
   /// Opens a target. threads: 0 for the default; context: tokens of the longest text. Errors as
-  /// Engine::open().
+  /// OpenedModel().
   ActivationSums(const std::string& path, int threads, int64_t context);
 
   /// Runs a text through the model, all layers of all tokens. Error{kArgument} for ids outside the
@@ -36,19 +32,14 @@ class ActivationSums {
   /// input (q, k and v in one) counts it once.
   const std::map<std::string, Entry>& entries() const { return entries_; }
   /// Null for a file without one.
-  const Tokenizer* tokenizer() const { return tokenizer_.get(); }
+  const Tokenizer* tokenizer() const { return model_->tokenizer(); }
 
  private:
+  static std::unique_ptr<OpenedModel> open(const std::string& path, int threads, int64_t context);
   void observe(const WeightSource& source, const float* x, int64_t stride, int64_t m);
 
-  ModelFiles files_;
-  int64_t context_;
-  std::unique_ptr<Backend> backend_;
-  Config config_;
-  Weights weights_;
-  std::unique_ptr<Tokenizer> tokenizer_;
-  std::unique_ptr<Target> target_;
-  Buffer hidden_;  // [context, hidden]
+  const std::unique_ptr<OpenedModel> model_;
+  const TargetOutputs outputs_;  // hidden: [context]
   std::map<std::string, Entry> entries_;
 };
 

@@ -39,7 +39,8 @@ class Bench {
   void need_room(int64_t context, int64_t rows) const;
   void need_noise();
 
-  std::shared_ptr<Engine> engine_;
+  const std::shared_ptr<Engine> engine_;
+  OpenedModel& model_;  // of the engine
   Config plain_config_;
   Weights plain_weights_;
   std::unique_ptr<Drafter> plain_;

@@ -14,36 +14,35 @@ constexpr int64_t kChunk = 64;
 
 }  // namespace
 
-std::vector<float> draft_features(Engine& engine, const std::vector<int32_t>& ids, int steps,
+std::vector<float> draft_features(OpenedModel& model, const std::vector<int32_t>& ids, int steps,
                                   const Poll& poll) {
-  if (!engine.has_drafter())
+  if (!model.has_drafter())
     throw Error(ErrorKind::kArgument, "no drafter is loaded; open the model with one");
   if (steps < 1 || steps > kMaxDraft)
     throw Error(ErrorKind::kArgument,
                 format("steps is %d; it must be between 1 and %d", steps, kMaxDraft));
-  engine.check_ids(ids, 0);
+  model.check_ids(ids, 0);
   if (ids.size() < 2)
     throw Error(ErrorKind::kArgument, "drafting needs at least two tokens; give a longer text");
 
   const auto rounds = static_cast<int64_t>(ids.size()) - 1;
-  Drafter& drafter = engine.drafter();
-  const int64_t backbone = engine.config().hidden, width = drafter.config().hidden;
-  const int64_t chunk = std::min(kChunk, engine.options().prefill_chunk);
-  KvCache kv(engine.config(), engine.backend(), static_cast<int64_t>(ids.size()), engine.max_rows(),
-             engine.options().kv_f16);
-  const Buffer hidden = engine.backend().alloc(chunk * backbone);
-  Chooser greedy({}, {}, static_cast<int32_t>(engine.config().vocab));
+  Drafter& drafter = model.drafter();
+  const int64_t backbone = model.config().hidden, width = drafter.config().hidden;
+  const int64_t chunk = std::min(kChunk, model.options().prefill_chunk);
+  KvCache kv = model.new_kv(static_cast<int64_t>(ids.size()));
+  TargetOutputs outputs;
+  outputs.hidden = model.backend().mirror<float>(chunk * backbone);
+  Chooser greedy({}, {}, static_cast<int32_t>(model.config().vocab));
   std::vector<float> out;
   out.reserve(static_cast<size_t>(rounds * steps * width));
   for (int64_t at = 0; at < rounds; at += chunk) {
     if (poll) poll();
-    const Engine::Exclusive exclusive(engine);
+    const OpenedModel::Exclusive exclusive(model);
     const int64_t m = std::min(chunk, rounds - at);
-    engine.target().forward({&kv, ids.data() + at, m, m, hidden.get()});
+    model.target().forward({&kv, ids.data() + at, m, m, HeadOutput::kNone}, outputs);
     for (int64_t i = 0; i < m; ++i) {
-      const float* h = hidden.get() + i * backbone;
       int32_t token = ids[static_cast<size_t>(at + i + 1)];
-      DraftRound round(drafter, kv, at + i + 1, {h, h + backbone});
+      DraftRound round(drafter, kv, at + i + 1, outputs.hidden.host() + i * backbone);
       for (int step = 0; step < steps; ++step) {
         round.step(token);
         out.insert(out.end(), drafter.features(), drafter.features() + width);

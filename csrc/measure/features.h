@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "engine/engine.h"
+#include "engine/opened_model.h"
 #include "measure/score.h"
 
 namespace gemtp {
@@ -14,7 +14,7 @@ namespace gemtp {
 /// what each step multiplies the head with. Error{kArgument} without a drafter, for fewer than two
 /// ids, an id outside the vocabulary or steps outside 1 .. kMaxDraft; Error{kContext} for more
 /// tokens than the context holds.
-std::vector<float> draft_features(Engine& engine, const std::vector<int32_t>& ids, int steps,
+std::vector<float> draft_features(OpenedModel& model, const std::vector<int32_t>& ids, int steps,
                                   const Poll& poll = {});
 
 }  // namespace gemtp

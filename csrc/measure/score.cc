@@ -1,7 +1,6 @@
 #include "measure/score.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "base/error.h"
@@ -38,19 +37,22 @@ double divergence(const Distribution& p, const Distribution& q, int64_t vocab) {
 // at a time.
 class LogitStream {
  public:
-  LogitStream(Engine& engine, const std::vector<int32_t>& ids, int64_t first, int64_t chunk,
+  LogitStream(OpenedModel& model, const std::vector<int32_t>& ids, int64_t first, int64_t chunk,
               const Poll& poll)
-      : engine_(engine),
+      : model_(model),
         ids_(ids),
         poll_(poll),
         first_row_(first - 1),
         rows_(static_cast<int64_t>(ids.size()) - 1),
         chunk_(chunk),
-        kv_(engine.config(), engine.backend(), static_cast<int64_t>(ids.size()), engine.max_rows(),
-            engine.options().kv_f16),
-        hidden_(engine.backend().alloc(chunk * engine.config().hidden)),
-        logits_(engine.backend().alloc(std::min(chunk, kLogitRows) * engine.config().vocab)),
-        best_(kLogitRows) {}
+        kv_(model.new_kv(static_cast<int64_t>(ids.size()))),
+        most_(std::min(chunk, kLogitRows)) {
+    outputs_.hidden = model.backend().mirror<float>(chunk * model.config().hidden);
+    outputs_.best = model.backend().mirror<BestLogit>(most_);
+    outputs_.logits = model.backend().mirror<float>(most_ * model.config().vocab);
+    for (int64_t i = 0; i < most_; ++i)
+      to_.push_back(outputs_.logits.device() + i * model.config().vocab);
+  }
 
   /// How many rows follow; 0 when all have been given. The division into blocks depends on `first`
   /// and `chunk` alone.
@@ -60,14 +62,16 @@ class LogitStream {
       if (poll_) poll_();
       run_chunk();
     }
-    const Engine::Exclusive exclusive(engine_);
-    const Config& c = engine_.config();
-    const int64_t rows = std::min(kLogitRows, wanted_ - given_);
+    const OpenedModel::Exclusive exclusive(model_);
+    const Config& c = model_.config();
+    const int64_t rows = std::min(most_, wanted_ - given_);
     const int64_t position = kv_.length() - wanted_ + given_;
-    std::array<float*, kLogitRows> to;
-    for (int64_t i = 0; i < rows; ++i) to[static_cast<size_t>(i)] = logits_.get() + i * c.vocab;
-    engine_.backend().head(*engine_.target_weights().head, hidden_.get() + given_ * c.hidden, rows,
-                           c.softcap, to.data(), best_.data());
+    Backend& backend = model_.backend();
+    backend.head(*model_.target_weights().head, outputs_.hidden.device() + given_ * c.hidden, rows,
+                 c.softcap, to_, outputs_.best.device());
+    backend.fetch(outputs_.logits, 0, rows * c.vocab);
+    backend.fetch(outputs_.best, 0, rows);
+    backend.wait();
     for (int64_t i = 0; i < rows; ++i)
       if (!std::isfinite(best(i).logit))
         throw Error(
@@ -75,53 +79,59 @@ class LogitStream {
             format("%s: the logits after token %lld of the text are not finite numbers; "
                    "the weights are damaged or too large for float32: convert the model "
                    "again",
-                   engine_.file().quoted_path().c_str(), static_cast<long long>(position + i + 1)));
+                   model_.file().quoted_path().c_str(), static_cast<long long>(position + i + 1)));
     given_ += rows;
     return rows;
   }
 
-  const float* logits(int64_t row) const { return logits_.get() + row * engine_.config().vocab; }
-  const BestLogit& best(int64_t row) const { return best_[static_cast<size_t>(row)]; }
+  const float* logits(int64_t row) const {
+    return outputs_.logits.host() + row * model_.config().vocab;
+  }
+  const BestLogit& best(int64_t row) const { return outputs_.best[row]; }
 
  private:
   void run_chunk() {
-    const Engine::Exclusive exclusive(engine_);
+    const OpenedModel::Exclusive exclusive(model_);
     const int64_t at = kv_.length();
     const int64_t m = std::min(chunk_, rows_ - at);
     wanted_ = std::clamp<int64_t>(at + m - first_row_, 0, m);
     given_ = 0;
-    engine_.target().forward({&kv_, ids_.data() + at, m, wanted_, hidden_.get()});
+    model_.target().forward({&kv_, ids_.data() + at, m, wanted_, HeadOutput::kNone}, outputs_);
   }
 
-  Engine& engine_;
+  OpenedModel& model_;
   const std::vector<int32_t>& ids_;
   const Poll& poll_;
   int64_t first_row_, rows_, chunk_;
   KvCache kv_;
-  Buffer hidden_;                // [chunk, hidden] of the latest pass
-  Buffer logits_;                // [kLogitRows or chunk, vocab]
-  std::vector<BestLogit> best_;  // [kLogitRows]
-  int64_t wanted_ = 0;           // rows of the latest pass with a hidden state
-  int64_t given_ = 0;            // of those, the ones whose logits have been given
+  int64_t most_;                   // rows at a time
+  TargetOutputs outputs_;          // hidden: [chunk] of the latest pass; others: [most]
+  std::vector<Device<float>> to_;  // [most]
+  int64_t wanted_ = 0;             // rows of the latest pass with a hidden state
+  int64_t given_ = 0;              // of those, the ones whose logits have been given
 };
 
-void check(const Engine& engine, const std::vector<int32_t>& ids, int64_t first) {
-  engine.check_ids(ids, 0);
+void check(const OpenedModel& model, const std::vector<int32_t>& ids, int64_t first) {
+  model.check_ids(ids, 0);
+  if (ids.size() < 2)
+    throw Error(
+        ErrorKind::kArgument,
+        "there is one token, which follows nothing; give two at least, to score the second");
   if (first < 1 || first >= static_cast<int64_t>(ids.size()))
     throw Error(ErrorKind::kArgument,
-                format("first is %lld; with %zu tokens it must be at least 1, for the first token "
-                       "follows nothing, and leave a token to score",
-                       static_cast<long long>(first), ids.size()));
+                format("first is %lld; with %zu tokens it must be between 1, for the first token "
+                       "follows nothing, and %zu, to leave a token to score",
+                       static_cast<long long>(first), ids.size(), ids.size() - 1));
 }
 
 }  // namespace
 
-std::vector<double> score(Engine& engine, const std::vector<int32_t>& ids, int64_t first,
+std::vector<double> score(OpenedModel& model, const std::vector<int32_t>& ids, int64_t first,
                           const Poll& poll) {
-  check(engine, ids, first);
-  const int64_t vocab = engine.config().vocab;
-  LogitStream stream(engine, ids, first, engine.options().prefill_chunk, poll);
-  ThreadPool pool(engine.threads());
+  check(model, ids, first);
+  const int64_t vocab = model.config().vocab;
+  LogitStream stream(model, ids, first, model.options().prefill_chunk, poll);
+  ThreadPool pool(model.backend().threads());
   std::vector<double> out(ids.size() - static_cast<size_t>(first));
   const int32_t* given = ids.data() + first;
   double* result = out.data();
@@ -138,7 +148,7 @@ std::vector<double> score(Engine& engine, const std::vector<int32_t>& ids, int64
   return out;
 }
 
-Comparison compare(Engine& p, Engine& q, const std::vector<int32_t>& ids, int64_t first,
+Comparison compare(OpenedModel& p, OpenedModel& q, const std::vector<int32_t>& ids, int64_t first,
                    const Poll& poll) {
   const int64_t vocab = p.config().vocab;
   if (q.config().vocab != vocab)
@@ -152,7 +162,7 @@ Comparison compare(Engine& p, Engine& q, const std::vector<int32_t>& ids, int64_
   // The same for both, so that both give the same rows at a time.
   const int64_t chunk = std::min(p.options().prefill_chunk, q.options().prefill_chunk);
   LogitStream p_stream(p, ids, first, chunk, poll), q_stream(q, ids, first, chunk, poll);
-  ThreadPool pool(std::max(p.threads(), q.threads()));
+  ThreadPool pool(std::max(p.backend().threads(), q.backend().threads()));
   const size_t n = ids.size() - static_cast<size_t>(first);
   Comparison out;
   out.log_p.resize(n);

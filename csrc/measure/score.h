@@ -9,18 +9,18 @@
 #include <functional>
 #include <vector>
 
-#include "engine/engine.h"
+#include "engine/opened_model.h"
 
 namespace gemtp {
 
-/// Called between passes, with no engine held; may throw, which gives up.
+/// Called between passes, with no model held; may throw, which gives up.
 using Poll = std::function<void()>;
 
 /// Natural logarithms of the probabilities of ids[first .. n), each given all tokens before it:
 /// [n - first].
 /// Error{kArgument} unless 1 <= first < n, and for ids outside the vocabulary; Error{kContext} for
 /// more tokens than the context holds; Error{kModel} where logits are not finite.
-std::vector<double> score(Engine& engine, const std::vector<int32_t>& ids, int64_t first,
+std::vector<double> score(OpenedModel& model, const std::vector<int32_t>& ids, int64_t first,
                           const Poll& poll = {});
 
 /// P and Q, the distributions of two models, at every scored token: [n - first] each.
@@ -31,7 +31,7 @@ struct Comparison {
 };
 
 /// Errors as score(), and Error{kModel} for vocabularies of different sizes.
-Comparison compare(Engine& p, Engine& q, const std::vector<int32_t>& ids, int64_t first,
+Comparison compare(OpenedModel& p, OpenedModel& q, const std::vector<int32_t>& ids, int64_t first,
                    const Poll& poll = {});
 
 }  // namespace gemtp

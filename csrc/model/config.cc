@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "model/ordered_head.h"
 
 namespace gemtp {
 namespace {
@@ -290,6 +291,21 @@ void read_experts(const KeyReader& keys, Config& c) {
   c.expert_ffn = keys.integer("expert_feed_forward_length", 1, kMaxWidth);
 }
 
+// Tokens, by the rows of the embedding.
+int64_t read_vocab(const GgufFile& file) {
+  const auto fail = [&file](const std::string& what) {
+    throw Error(ErrorKind::kFile, file.quoted_path() + ": " + what);
+  };
+  const Tensor* embedding = file.find_tensor("token_embd.weight");
+  if (!embedding) fail("tensor token_embd.weight is missing; this file holds no model weights");
+  if (embedding->shape.size() != 2)
+    fail("tensor token_embd.weight has shape " + shape_text(embedding->shape) +
+         ", not two dimensions");
+  if (embedding->shape[1] > INT32_MAX)
+    fail("token_embd.weight has more rows than token ids can count");
+  return embedding->shape[1];
+}
+
 }  // namespace
 
 int Config::last_kv_layer(bool sliding) const {
@@ -343,6 +359,13 @@ Config read_config(const GgufFile& file, Problems* problems) {
                   format("%s: a drafter has neither per-layer embeddings nor experts",
                          file.quoted_path().c_str()));
   });
+  c.vocab = keys.attempt([&] { return read_vocab(file); });
+  keys.attempt([&] {
+    if (!c.drafter || !c.vocab) return;
+    const OrderedHead head = read_ordered_head(file, c.arch, c.vocab);
+    c.centroids = head.centroids;
+    c.centroid_top_k = head.top_k;
+  });
   return c;
 }
 
@@ -375,13 +398,6 @@ Problems pair_problems(const Config& target, const Config& drafter) {
                      static_cast<long long>(l.heads), i, static_cast<long long>(t.kv_heads)));
   }
   return out;
-}
-
-void check_pair(const Config& target, const Config& drafter) {
-  const Problems problems = pair_problems(target, drafter);
-  if (!problems.empty())
-    throw Error(ErrorKind::kModel, "the drafter does not fit the target: " +
-                                       problems.sentences()[0] + "; use the drafter made for it");
 }
 
 }  // namespace gemtp

@@ -1,4 +1,5 @@
-// Architecture of a target or a drafter, read from GGUF metadata and checked.
+// Architecture of a target or a drafter, read from a GGUF file's metadata, and where that does not
+// say, from the shapes of its tensors, and checked.
 #pragma once
 
 #include <cstdint>
@@ -38,13 +39,21 @@ struct Config {
   std::vector<LayerConfig> layers;
   int kv_layers = 0;  // the first kv_layers layers own K/V, the rest share
 
-  // Drafter with an ordered head, 0: plain head.
+  // A drafter's ordered head: clusters, and how many of them a step multiplies; 0: a plain head.
   int64_t centroids = 0;
   int64_t centroid_top_k = 0;
 
   int n_layers() const { return static_cast<int>(layers.size()); }
   /// The last layer of that type that owns K/V, or -1.
   int last_kv_layer(bool sliding) const;
+  /// A drafter's: logits of a step.
+  int64_t candidates() const { return centroids ? vocab / centroids * centroid_top_k : vocab; }
+  /// The same with a plain head.
+  Config with_plain_head() const {
+    Config plain = *this;
+    plain.centroids = plain.centroid_top_k = 0;
+    return plain;
+  }
 };
 
 bool is_target_arch(const std::string& arch);
@@ -58,7 +67,5 @@ Config read_config(const GgufFile& file, Problems* problems = nullptr);
 
 /// How the drafter does not fit the target, in clauses.
 Problems pair_problems(const Config& target, const Config& drafter);
-/// Error{kModel} with the first of them.
-void check_pair(const Config& target, const Config& drafter);
 
 }  // namespace gemtp

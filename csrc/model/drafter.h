@@ -13,54 +13,60 @@
 
 namespace gemtp {
 
+/// Buffers for one step.
+struct DrafterScratch {
+  DrafterScratch(const Config& config, Storage& storage);
+
+  PassRows rows;  // one
+  LayerScratch layer;
+  Buffer input;                // [2 * backbone]: the token's embedding, and h
+  Buffer x;                    // [hidden]
+  Mirror<float> normed;        // [hidden]
+  Mirror<float> next_hidden;   // [backbone]
+  Buffer centroid_scores;      // [centroids]
+  Mirror<float> logits;        // [candidates]
+  Mirror<int32_t> candidates;  // [candidates]; none with a plain head
+};
+
 class Drafter {
  public:
   Drafter(const Config& config, const Weights& weights, const Config& target,
           const Weights& target_weights, Backend& backend);
 
   /// Begins a round at position p: queries attend to the target's K/V at positions < p and turn by
-  /// position p in every step of the round. p >= 1, and kv holds positions 0 .. p - 1.
-  void begin_round(const KvCache& kv, int64_t p);
+  /// position p in every step of the round. p >= 1, and kv holds positions 0 .. p - 1. h:
+  /// [backbone], the target's hidden state of position p - 1.
+  void begin_round(const KvCache& kv, int64_t p, const float* h);
 
-  /// One step: x = W_pre concat(E_target[token] sqrt(backbone), h), the layers, the head.
-  /// h: [backbone]; next_h: [backbone], may be h. Afterwards logits() and candidates() are set.
-  void step(int32_t token, const float* h, float* next_h);
+  /// One step: x = W_pre concat(E_target[token] sqrt(backbone), h), the layers, the head; the next
+  /// step goes on with the h = W_post out of this one. Afterwards hidden(), logits() and
+  /// candidates() are set.
+  void step(int32_t token);
+
+  /// [backbone]: the h of the next step.
+  const float* hidden() const { return scratch_.next_hidden.host(); }
 
   /// [candidate_count()] logits of the step.
-  const float* logits() const { return logits_.get(); }
+  const float* logits() const { return scratch_.logits.host(); }
   /// Their token ids, ascending; null when logit i belongs to token i (plain head).
-  const int32_t* candidates() const { return candidates_.empty() ? nullptr : candidates_.data(); }
-  int64_t candidate_count() const;
+  const int32_t* candidates() const { return scratch_.candidates.host(); }
+  int64_t candidate_count() const { return config_.candidates(); }
   /// [hidden]: what the head was multiplied with.
-  const float* features() const { return normed_.get(); }
+  const float* features() const { return scratch_.normed.host(); }
 
   const Config& config() const { return config_; }
 
  private:
-  void ordered_head(const float* normed);
-  void sort_candidates();
+  void run_layers();
+  void give_outputs();
 
   const Config& config_;
   const Weights& weights_;
   const Config& target_;
   const Weights& target_weights_;
   Backend& backend_;
-  LayerScratch scratch_;
   Rope rope_full_, rope_sliding_;
-  const KvCache* kv_ = nullptr;
-  RopeRows angles_full_, angles_sliding_;
-  AttentionSpan span_full_, span_sliding_;
-  Buffer input_;            // [2 * backbone]
-  Buffer x_;                // [hidden]
-  Buffer normed_;           // [hidden]
-  Buffer centroid_scores_;  // [centroids]
-  Buffer logits_;           // [candidate_count]
-  // Ordered head only.
-  std::vector<int32_t> candidates_;     // [candidate_count]
-  std::vector<int32_t> cluster_order_;  // [centroids]
-  Buffer cluster_logits_;               // [candidate_count], cluster by cluster
-  std::vector<uint64_t> present_;       // a bit for each token, all 0 between steps
-  std::vector<int32_t> before_;         // candidates below the first token of each of its words
+  DrafterScratch scratch_;
 };
 
 }  // namespace gemtp

@@ -100,16 +100,26 @@ void KvCache::fill_with_noise(Backend& backend) {
   // Values small enough that the scores of a row stay within a few units of each other, as those of
   // a real text do: no weight underflows, none is all there is.
   constexpr int64_t kRows = 64;
-  for (const auto& l : layers_) {
-    const int64_t n = kRows * l->kv_heads * l->head_dim;
-    const Buffer noise = backend.alloc(n);
+  PassRows rows(backend, kRows, 0, 0);
+  rows.kv = {layers_};
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const KvLayer& l = *layers_[i];
+    const int64_t n = kRows * l.kv_heads * l.head_dim;
+    std::vector<float> values(static_cast<size_t>(n));
     uint32_t x = 1;
-    for (int64_t i = 0; i < n; ++i) {
+    for (float& value : values) {
       x = x * 1664525u + 1013904223u;  // Numerical Recipes' generator
-      noise[i] = (static_cast<float>(x >> 8) * 0x1p-23f - 1.0f) * 0.25f;
+      value = (static_cast<float>(x >> 8) * 0x1p-23f - 1.0f) * 0.25f;
     }
-    for (int64_t at = 0; at < l->capacity; at += kRows)
-      backend.store_kv(*l, noise.get(), noise.get(), at, std::min(kRows, l->capacity - at));
+    const Buffer noise = backend.alloc(n);
+    backend.write(values.data(), n, noise.get());
+    for (int64_t at = 0; at < l.capacity; at += kRows) {
+      rows.count = std::min(kRows, l.capacity - at);
+      for (int64_t row = 0; row < rows.count; ++row) rows.positions[row] = at + row;
+      backend.send(rows);
+      backend.store_kv(rows, static_cast<int>(i), 0, rows.count, noise.get(), noise.get());
+      backend.wait();
+    }
   }
 }
 

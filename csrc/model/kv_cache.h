@@ -18,8 +18,7 @@ class KvCache {
   /// context: positions 0 .. context - 1 can be held. max_rows: the most rows written in one pass.
   KvCache(const Config& target, Storage& storage, int64_t context, int64_t max_rows, bool f16);
 
-  KvLayer& layer(int i) { return *layers_[static_cast<size_t>(i)]; }
-  const KvLayer& layer(int i) const { return *layers_[static_cast<size_t>(i)]; }
+  KvLayers layers() const { return layers_; }
 
   /// Positions 0 .. length() - 1 are valid.
   int64_t length() const { return length_; }

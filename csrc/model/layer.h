@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
+#include <memory>
 #include <vector>
 
 #include "backend/backend.h"
@@ -25,47 +25,28 @@ class LayerScratch {
   Buffer gated;      // [rows, ffn]: gelu(gate) * up
   Buffer ple_input;  // [rows, P]
   Buffer ple_gate;   // [rows, P]
-  // MoE; slots = rows * experts_used, ordered by row, then by rank of the expert; places are the
-  // slots grouped by expert.
+  // MoE.
   Buffer router_scores;  // [rows, experts]
-  Buffer expert_in;      // [slots, hidden] inputs of the experts that more than one row uses
-  Buffer expert_gated;   // [slots, expert_ffn] by place
-  Buffer expert_out;     // [slots, hidden] by place
-  Buffer slot_weight;    // [slots]
-  Buffer dense_out;      // [rows, hidden]
-  std::vector<int32_t> slot_expert;  // [slots]
-  std::vector<int32_t> slot_place;   // [slots]
-  std::vector<int32_t> place_row;    // [slots] the row whose slot is at that place
-  std::vector<int32_t> first_place;  // [experts + 1] of each expert; behind the last one's
-  std::vector<int32_t> in_row;       // the rows that expert_in holds copies of
-  std::vector<GatedJob> gated_jobs;  // kept between calls, like out_jobs, for their memory
-  std::vector<MatmulJob> out_jobs;
+  std::unique_ptr<Routing> routing;
+  Buffer dense_out;  // [rows, hidden]
 };
 
-/// Consecutive rows of a pass that belong to one sequence and have consecutive positions.
-struct RowRange {
-  int64_t row = 0, m = 0;         // rows row .. row + m - 1
-  int64_t first = 0;              // position of the first
-  KvLayer* own = nullptr;         // K/V to write; null when shared
-  const KvLayer* read = nullptr;  // K/V to attend to
-};
-
-/// The rows of one pass through one layer.
+/// Some rows of a pass through one layer.
 struct LayerPass {
-  int64_t m = 0;     // rows
-  int64_t keep = 0;  // trailing rows that go on past K/V; the others only leave their K/V
-  std::span<const RowRange> ranges;      // that make up the m rows; all own K/V, or none
-  RopeRows rope;                         // of the m rows
-  const AttentionSpan* spans = nullptr;  // of the `keep` rows
-  // Per-layer inputs: ids and scaled embeddings of the m rows; ple_table may be empty (no PLE).
-  const int32_t* ids = nullptr;
-  const float* embedded = nullptr;  // [m, hidden]
+  const PassRows& rows;
+  int64_t first = 0;  // of the pass's rows, the first of these
+  int64_t m = 0;      // rows
+  int64_t keep = 0;   // trailing rows that go on past K/V; the others only leave their K/V
+  // Per-layer inputs: scaled embeddings of the m rows; the weights' table may be empty (no PLE).
+  Device<const float> embedded;  // [m, hidden]
   const Weights* weights = nullptr;
-  int index = 0;
+  int index = 0;         // of the layer
+  int kv_source = 0;     // layer of the sequences' caches whose K/V it reads
+  bool owns_kv = false;  // and writes
 };
 
 /// x: [m, hidden], in place; only the last `keep` rows are meaningful afterwards.
 void layer_forward(const Config& config, const LayerWeights& w, const LayerPass& pass,
-                   LayerScratch& s, Backend& backend, float* x);
+                   LayerScratch& s, Backend& backend, Device<float> x);
 
 }  // namespace gemtp

@@ -22,20 +22,17 @@ Rope::Rope(double base, int64_t head_dim, const std::vector<float>& factors) {
   }
 }
 
-RopeRows Rope::rows(const int64_t* positions, int64_t m) {
-  const size_t half = frequency_.size();
-  cos_.resize(static_cast<size_t>(m) * half);
-  sin_.resize(cos_.size());
-  for (size_t r = 0; r < static_cast<size_t>(m); ++r) {
-    const double position = static_cast<double>(positions[r]);
-    for (size_t i = 0; i < half; ++i) {
+void Rope::write_angles(const int64_t* positions, int64_t m, const RopeAngles& to) const {
+  int64_t at = 0;
+  for (int64_t row = 0; row < m; ++row) {
+    const double position = static_cast<double>(positions[row]);
+    for (const double frequency : frequency_) {
       double s, c;
-      portable_sincos(position * frequency_[i], &s, &c);
-      cos_[r * half + i] = flushed(c);
-      sin_[r * half + i] = flushed(s);
+      portable_sincos(position * frequency, &s, &c);
+      to.cos[at] = flushed(c);
+      to.sin[at++] = flushed(s);
     }
   }
-  return {cos_.data(), sin_.data(), static_cast<int64_t>(half)};
 }
 
 }  // namespace gemtp

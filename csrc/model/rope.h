@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "backend/backend.h"
+#include "backend/pass_rows.h"
 
 namespace gemtp {
 
@@ -16,13 +16,14 @@ class Rope {
   /// and 1e30 for those that don't), or empty for all 1.
   Rope(double base, int64_t head_dim, const std::vector<float>& factors);
 
-  /// Angles of m rows at these positions, computed in double and rounded once. The result points
-  /// into this object and holds until the next call.
-  RopeRows rows(const int64_t* positions, int64_t m);
+  int64_t half() const { return static_cast<int64_t>(frequency_.size()); }
+
+  /// Angles of m rows at these positions, computed in double and rounded once, to the first m of
+  /// `to`.
+  void write_angles(const int64_t* positions, int64_t m, const RopeAngles& to) const;
 
  private:
   std::vector<double> frequency_;  // [d/2] radians per position
-  std::vector<float> cos_, sin_;   // [m, d/2]
 };
 
 }  // namespace gemtp

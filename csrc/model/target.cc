@@ -16,23 +16,44 @@ Rope make_rope(const Config& config, const Weights& weights, bool sliding) {
   return {};
 }
 
+namespace {
+
+int64_t half_width(const Config& config, bool sliding) {
+  for (const LayerConfig& l : config.layers)
+    if (l.sliding == sliding) return l.head_dim / 2;
+  return 0;
+}
+
+}  // namespace
+
+PassRows make_rows(const Config& config, Storage& storage, int64_t rows) {
+  return {storage, rows, half_width(config, false), half_width(config, true)};
+}
+
+TargetScratch::TargetScratch(const Config& config, Storage& storage, int64_t rows)
+    : rows(make_rows(config, storage, rows)),
+      layer(config, storage, rows),
+      embedded(storage.alloc(rows * config.hidden)),
+      x(storage.alloc(rows * config.hidden)) {}
+
 Target::Target(const Config& config, const Weights& weights, Backend& backend, int64_t max_rows)
     : config_(config),
       weights_(weights),
       backend_(backend),
       max_rows_(max_rows),
-      scratch_(config, backend, max_rows),
       rope_full_(make_rope(config, weights, false)),
       rope_sliding_(make_rope(config, weights, true)),
-      embedded_(backend.alloc(max_rows * config.hidden)),
-      x_(backend.alloc(max_rows * config.hidden)),
-      normed_(backend.alloc(max_rows * config.hidden)) {}
+      scratch_(config, backend, max_rows) {}
 
-void Target::forward(std::span<const SequenceRows> sequences) {
+void Target::forward(std::span<const SequenceRows> sequences, const TargetOutputs& outputs) {
   lay_out(sequences);
   try {
-    run_layers(sequences);
-    if (wanted_ > 0) give_outputs(sequences);
+    backend_.send(scratch_.rows);
+    backend_.run(shape_, [&] {
+      run_layers();
+      if (wanted_ > 0) give_outputs(sequences, outputs);
+    });
+    backend_.wait();
     if (backend_.stopped()) throw Error(ErrorKind::kCancelled, "the pass was stopped");
   } catch (...) {
     // Slots of sliding layers may have been overwritten.
@@ -47,110 +68,85 @@ void Target::forward(std::span<const SequenceRows> sequences) {
 }
 
 void Target::lay_out(std::span<const SequenceRows> sequences) {
-  ranges_.clear();
-  ids_.clear();
-  positions_.clear();
+  PassRows& rows = scratch_.rows;
+  rows.clear();
+  shape_.clear();
   wanted_ = 0;
-  const auto add = [&](size_t i, int64_t begin, int64_t end) {
-    const SequenceRows& s = sequences[i];
-    if (begin == end) return;
-    const auto row = static_cast<int64_t>(ids_.size()), first = s.kv->length() + begin;
-    if (!ranges_.empty() && ranges_.back().sequence == i)
-      ranges_.back().m += end - begin;
-    else
-      ranges_.push_back({i, row, end - begin, first});
-    ids_.insert(ids_.end(), s.ids + begin, s.ids + end);
-    for (int64_t p = first; p < first + end - begin; ++p) positions_.push_back(p);
-  };
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    const SequenceRows& s = sequences[i];
+  for (const SequenceRows& s : sequences) {
     GEMTP_ASSERT(s.m >= 1 && s.want >= 0 && s.want <= s.m);
+    rows.kv.push_back(s.kv->layers());
     wanted_ += s.want;
-    add(i, 0, s.m - s.want);
+    shape_.insert(shape_.end(), {s.m, s.want, static_cast<int64_t>(s.head)});
   }
-  for (size_t i = 0; i < sequences.size(); ++i)
-    add(i, sequences[i].m - sequences[i].want, sequences[i].m);
-  GEMTP_ASSERT(static_cast<int64_t>(ids_.size()) <= max_rows_);
-
-  full_.clear();
-  sliding_.clear();
-  for (const int64_t p : positions_) {
-    full_.push_back({0, p});
-    sliding_.push_back({std::max<int64_t>(0, p - config_.window + 1), p});
-  }
+  for (const bool wanted : {false, true})
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      const SequenceRows& s = sequences[i];
+      const int64_t begin = wanted ? s.m - s.want : 0, end = wanted ? s.m : s.m - s.want;
+      for (int64_t row = begin; row < end; ++row) add_row(s, row, static_cast<int32_t>(i));
+    }
+  rope_full_.write_angles(rows.positions.host(), rows.count, rows.full.angles);
+  rope_sliding_.write_angles(rows.positions.host(), rows.count, rows.sliding.angles);
 }
 
-// Those of the rows from `skip` on, counted from there.
-std::span<const RowRange> Target::ranges_of_layer(std::span<const SequenceRows> sequences,
-                                                  int layer, int64_t skip) {
-  const int source = config_.layers[static_cast<size_t>(layer)].kv_source;
-  layer_ranges_.clear();
-  for (const Range& r : ranges_) {
-    const int64_t left = std::clamp<int64_t>(skip - r.row, 0, r.m);  // rows that have left
-    if (left == r.m) continue;
-    KvCache& kv = *sequences[r.sequence].kv;
-    layer_ranges_.push_back({r.row + left - skip, r.m - left, r.first + left,
-                             layer < config_.kv_layers ? &kv.layer(layer) : nullptr,
-                             &kv.layer(source)});
-  }
-  return layer_ranges_;
+// The i-th of a sequence.
+void Target::add_row(const SequenceRows& s, int64_t i, int32_t sequence) {
+  PassRows& rows = scratch_.rows;
+  GEMTP_ASSERT(rows.count < max_rows_);
+  const int64_t row = rows.count++, p = s.kv->length() + i;
+  rows.sequence[row] = sequence;
+  rows.ids[row] = s.ids[i];
+  rows.positions[row] = p;
+  rows.full.spans[row] = {0, p};
+  rows.sliding.spans[row] = {std::max<int64_t>(0, p - config_.window + 1), p};
 }
 
-void Target::run_layers(std::span<const SequenceRows> sequences) {
+void Target::run_layers() {
   const Config& c = config_;
-  const auto m = static_cast<int64_t>(ids_.size());
-  backend_.embed(weights_.token_embedding, ids_.data(), m, 0, c.hidden,
-                 std::sqrt(static_cast<float>(c.hidden)), embedded_.get());
-  std::memcpy(x_.get(), embedded_.get(), static_cast<size_t>(m * c.hidden) * sizeof(float));
-  const RopeRows rope_full = rope_full_.rows(positions_.data(), m);
-  const RopeRows rope_sliding = rope_sliding_.rows(positions_.data(), m);
+  const int64_t m = scratch_.rows.count;
+  const Device<float> embedded = scratch_.embedded.get(), x = scratch_.x.get();
+  backend_.embed(weights_.token_embedding, scratch_.rows, 0, m, 0, c.hidden,
+                 std::sqrt(static_cast<float>(c.hidden)), embedded);
+  backend_.copy(embedded, m * c.hidden, x);
 
   int64_t rows = m;  // still on their way; always the trailing ones
   for (int i = 0; i < c.n_layers() && rows > 0 && !backend_.stopped(); ++i) {
-    const LayerConfig& l = c.layers[static_cast<size_t>(i)];
-    const int64_t skip = m - rows;  // rows that have left
-    const int64_t keep = i + 1 >= c.kv_layers ? wanted_ : rows;
-    const RopeRows& rope = l.sliding ? rope_sliding : rope_full;
-    LayerPass pass;
-    pass.m = rows;
-    pass.keep = keep;
-    pass.ranges = ranges_of_layer(sequences, i, skip);
-    pass.rope = {rope.cos + skip * rope.half, rope.sin + skip * rope.half, rope.half};
-    pass.spans = (l.sliding ? sliding_ : full_).data() + (m - keep);
-    pass.ids = ids_.data() + skip;
-    pass.embedded = embedded_.get() + skip * c.hidden;
+    const int64_t first = m - rows;
+    LayerPass pass{scratch_.rows, first, rows};
+    pass.keep = i + 1 >= c.kv_layers ? wanted_ : rows;
+    pass.embedded = embedded + first * c.hidden;
     pass.weights = &weights_;
     pass.index = i;
-    layer_forward(c, weights_.layers[static_cast<size_t>(i)], pass, scratch_, backend_,
-                  x_.get() + skip * c.hidden);
-    rows = keep;
+    pass.kv_source = c.layers[static_cast<size_t>(i)].kv_source;
+    pass.owns_kv = i < c.kv_layers;
+    layer_forward(c, weights_.layers[static_cast<size_t>(i)], pass, scratch_.layer, backend_,
+                  x + first * c.hidden);
+    rows = pass.keep;
   }
 }
 
-void Target::give_outputs(std::span<const SequenceRows> sequences) {
+void Target::give_outputs(std::span<const SequenceRows> sequences, const TargetOutputs& outputs) {
   const Config& c = config_;
-  const auto m = static_cast<int64_t>(ids_.size());
-  backend_.rms_norm(x_.get() + (m - wanted_) * c.hidden, weights_.output_norm.get(), wanted_,
-                    c.hidden, c.eps, normed_.get());
+  const Device<float> hidden = outputs.hidden.device();
+  GEMTP_ASSERT(outputs.hidden.size() >= wanted_ * c.hidden);
+  backend_.rms_norm(scratch_.x.get() + (scratch_.rows.count - wanted_) * c.hidden,
+                    weights_.output_norm.get(), wanted_, c.hidden, c.eps, hidden);
+  backend_.fetch(outputs.hidden, 0, wanted_ * c.hidden);
   logits_.clear();
   bool head = false;
-  int64_t row = 0;
   for (const SequenceRows& s : sequences) {
-    std::memcpy(s.hidden, normed_.get() + row * c.hidden,
-                static_cast<size_t>(s.want * c.hidden) * sizeof(float));
-    for (int64_t i = 0; i < s.want; ++i)
-      logits_.push_back(s.logits ? s.logits + i * c.vocab : nullptr);
-    head |= s.best != nullptr;
-    row += s.want;
+    head |= s.head != HeadOutput::kNone;
+    for (int64_t i = 0; i < s.want; ++i) {
+      const int64_t at = static_cast<int64_t>(logits_.size()) * c.vocab;
+      const bool kept = s.head == HeadOutput::kLogits;
+      logits_.push_back(kept ? outputs.logits.device() + at : Device<float>());
+      GEMTP_ASSERT(!kept || outputs.logits.size() >= at + c.vocab);
+    }
   }
   if (!head) return;
-  best_.resize(static_cast<size_t>(wanted_));
-  backend_.head(*weights_.head, normed_.get(), wanted_, c.softcap, logits_.data(), best_.data());
-  row = 0;
-  for (const SequenceRows& s : sequences) {
-    if (s.best) std::copy_n(best_.begin() + row, s.want, s.best);
-    row += s.want;
-  }
+  backend_.head(*weights_.head, hidden, wanted_, c.softcap, logits_, outputs.best.device());
+  backend_.fetch(outputs.best, 0, wanted_);
+  for (size_t i = 0; i < logits_.size(); ++i)
+    if (logits_[i]) backend_.fetch(outputs.logits, static_cast<int64_t>(i) * c.vocab, c.vocab);
 }
 
 }  // namespace gemtp

@@ -17,15 +17,30 @@ namespace gemtp {
 /// What the head gives of each row that is wanted.
 enum class HeadOutput { kNone, kBest, kLogits };
 
-/// One sequence's part of a pass: ids[0 .. m) at positions kv->length() .. kv->length() + m - 1,
-/// and where the outputs of its last `want` rows go.
+/// One sequence's part of a pass: ids[0 .. m) at positions kv->length() .. kv->length() + m - 1, of
+/// which the last `want` give outputs.
 struct SequenceRows {
   KvCache* kv = nullptr;
   const int32_t* ids = nullptr;  // [m]
   int64_t m = 0, want = 0;
-  float* hidden = nullptr;    // [want, hidden]: the state after the final norm
-  BestLogit* best = nullptr;  // [want]: the best logit; null: no head
-  float* logits = nullptr;    // [want, vocab], softcapped; null: not kept. Needs `best`
+  HeadOutput head = HeadOutput::kNone;
+};
+
+/// What the target gives of rows.
+struct TargetOutputs {
+  Mirror<float> hidden;    // [rows, hidden]: the state after the final norm
+  Mirror<BestLogit> best;  // [rows]: the best logit; where there is a head
+  Mirror<float> logits;    // [rows, vocab], softcapped; where they are kept
+};
+
+/// Buffers for one pass of at most `rows` rows.
+struct TargetScratch {
+  TargetScratch(const Config& config, Storage& storage, int64_t rows);
+
+  PassRows rows;
+  LayerScratch layer;
+  Buffer embedded;  // [rows, hidden] scaled embeddings, kept for the per-layer inputs
+  Buffer x;         // [rows, hidden] the residual stream
 };
 
 class Target {
@@ -36,47 +51,40 @@ class Target {
   /// Runs the rows of one or more sequences together and appends to the K/V of each; what a
   /// sequence gets does not depend on the others. Rows that nobody wants skip every layer that
   /// shares K/V, and all but the K/V of the last layer that owns them.
+  /// Outputs of the rows that are wanted go to the first rows of `outputs`, in the order of the
+  /// sequences.
   /// Preconditions (checked by the sequence): of each 1 <= m, 0 <= want <= m, ids valid, kv another
   /// one; max_rows in all.
   /// Error{kCancelled} when the backend's pass has been stopped: no sequence is any longer then.
-  void forward(std::span<const SequenceRows> sequences);
-  void forward(const SequenceRows& sequence) { forward({&sequence, 1}); }
+  void forward(std::span<const SequenceRows> sequences, const TargetOutputs& outputs);
+  void forward(const SequenceRows& sequence, const TargetOutputs& outputs) {
+    forward({&sequence, 1}, outputs);
+  }
 
   const Config& config() const { return config_; }
   int64_t max_rows() const { return max_rows_; }
 
  private:
   void lay_out(std::span<const SequenceRows> sequences);
-  std::span<const RowRange> ranges_of_layer(std::span<const SequenceRows> sequences, int layer,
-                                            int64_t skip);
-  void run_layers(std::span<const SequenceRows> sequences);
-  void give_outputs(std::span<const SequenceRows> sequences);
+  void add_row(const SequenceRows& s, int64_t i, int32_t sequence);
+  void run_layers();
+  void give_outputs(std::span<const SequenceRows> sequences, const TargetOutputs& outputs);
 
   const Config& config_;
   const Weights& weights_;
   Backend& backend_;
   int64_t max_rows_;
-  LayerScratch scratch_;
   Rope rope_full_, rope_sliding_;
-  Buffer embedded_;  // [max_rows, hidden] scaled embeddings, kept for the per-layer inputs
-  Buffer x_;         // [max_rows, hidden] the residual stream
-  Buffer normed_;    // [max_rows, hidden] of the rows that are wanted
-  // Of the pass. Rows that nobody wants come first, then all others, each part in the order of the
+  // Its rows: those that nobody wants come first, then all others, each part in the order of the
   // sequences: so those that leave early are always the leading ones.
-  struct Range {
-    size_t sequence;
-    int64_t row, m, first;  // as in RowRange
-  };
-  std::vector<Range> ranges_;
-  std::vector<RowRange> layer_ranges_;
-  std::vector<int32_t> ids_;                   // [rows]
-  std::vector<int64_t> positions_;             // [rows]
-  std::vector<AttentionSpan> full_, sliding_;  // [rows]
+  TargetScratch scratch_;
   int64_t wanted_ = 0;
-  std::vector<BestLogit> best_;  // [wanted]
-  std::vector<float*> logits_;   // [wanted]
+  std::vector<int64_t> shape_;         // of the pass
+  std::vector<Device<float>> logits_;  // [wanted]
 };
 
+/// Rows for passes through the config's layers.
+PassRows make_rows(const Config& config, Storage& storage, int64_t rows);
 /// RoPE of the config's full or sliding layers.
 Rope make_rope(const Config& config, const Weights& weights, bool sliding);
 

@@ -8,26 +8,17 @@
 
 #include "base/error.h"
 #include "base/float16.h"
+#include "model/ordered_head.h"
+#include "model/tensor_names.h"
 
 namespace gemtp {
 namespace {
 
 // Tensors of drafters: llama.cpp's names, then those of other converters.
-using Names = std::vector<std::string>;
-const Names kPreProjection{"nextn.pre_projection.weight", "mtp.pre_projection.weight",
-                           "mtp_pre_proj.weight"};
-const Names kPostProjection{"nextn.post_projection.weight", "mtp.post_projection.weight",
-                            "mtp_post_proj.weight"};
-const Names kCentroids{"masked_embd_centroids.weight", "mtp.centroids.weight",
-                       "mtp_centroids.weight"};
-const Names kOrdering{"masked_embd_ordering", "masked_embd_ordering.weight",
-                      "mtp.token_ordering.weight", "mtp_token_ordering.weight"};
-
-std::string shape_text(const std::vector<int64_t>& shape) {
-  std::string s = "[";
-  for (size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + std::to_string(shape[i]);
-  return s + "]";
-}
+const TensorNames kPreProjection{"nextn.pre_projection.weight", "mtp.pre_projection.weight",
+                                 "mtp_pre_proj.weight"};
+const TensorNames kPostProjection{"nextn.post_projection.weight", "mtp.post_projection.weight",
+                                  "mtp_post_proj.weight"};
 
 class Loader {
  public:
@@ -48,13 +39,6 @@ class Loader {
   }
 
   bool has(const std::string& name) const { return file_.find_tensor(name) != nullptr; }
-  /// The name under which the file has the tensor; the first if it has none.
-  const std::string& name_of(const Names& names) const {
-    const auto found = std::find_if(names.begin(), names.end(),
-                                    [this](const std::string& name) { return has(name); });
-    return found == names.end() ? names[0] : *found;
-  }
-
   /// That the file may have the tensor and nothing is computed with it.
   void know(const std::string& name) const {
     if (const Tensor* t = file_.find_tensor(name)) known_.insert(t);
@@ -172,9 +156,17 @@ class Loader {
     return attempt([&] {
       const std::vector<float> v = values(name, n);
       Buffer b = storage_.alloc(n);
-      if (b) std::memcpy(b.get(), v.data(), v.size() * sizeof(float));  // null: only measured
+      storage_.write(v.data(), n, b.get());
       return b;
     });
+  }
+
+  Mirror<int32_t> ids(const std::vector<int32_t>& values) const {
+    const auto n = static_cast<int64_t>(values.size());
+    Mirror<int32_t> out = storage_.mirror<int32_t>(n);
+    if (out.host()) std::copy(values.begin(), values.end(), out.host());  // null: only measured
+    storage_.write(values.data(), n, out.device());
+    return out;
   }
 
   /// The experts of a 3-D tensor [experts, rows, cols], each its own matrix of rows first .. +
@@ -268,15 +260,17 @@ std::unique_ptr<ExpertWeights> load_experts(Loader& load, const Config& c, const
   e->per_expert_scale = load.vector(p + "ffn_down_exps.scale", c.experts);
   if (load.has(p + "ffn_gate_up_exps.weight")) {
     const std::string name = p + "ffn_gate_up_exps.weight";
-    e->gate = load.experts(name, c.experts, 2 * c.expert_ffn, c.hidden, 0, c.expert_ffn);
-    e->up = load.experts(name, c.experts, 2 * c.expert_ffn, c.hidden, c.expert_ffn, c.expert_ffn);
+    e->experts.gate = load.experts(name, c.experts, 2 * c.expert_ffn, c.hidden, 0, c.expert_ffn);
+    e->experts.up =
+        load.experts(name, c.experts, 2 * c.expert_ffn, c.hidden, c.expert_ffn, c.expert_ffn);
   } else {
-    for (auto [name, out] :
-         {std::pair{"ffn_gate_exps.weight", &e->gate}, {"ffn_up_exps.weight", &e->up}})
+    for (auto [name, out] : {std::pair{"ffn_gate_exps.weight", &e->experts.gate},
+                             {"ffn_up_exps.weight", &e->experts.up}})
       *out = load.experts(p + name, c.experts, c.expert_ffn, c.hidden, 0, c.expert_ffn);
   }
-  e->down = load.experts(p + "ffn_down_exps.weight", c.experts, c.hidden, c.expert_ffn, 0, c.hidden,
-                         /*own_scales=*/false);  // they are per_expert_scale
+  e->experts.down =
+      load.experts(p + "ffn_down_exps.weight", c.experts, c.hidden, c.expert_ffn, 0, c.hidden,
+                   /*own_scales=*/false);  // they are per_expert_scale
   e->dense_post_norm = load.vector(p + "post_ffw_norm_1.weight", c.hidden);
   e->pre_norm = load.vector(p + "pre_ffw_norm_2.weight", c.hidden);
   e->post_norm = load.vector(p + "post_ffw_norm_2.weight", c.hidden);
@@ -344,131 +338,23 @@ std::vector<float> load_rope_factors(const Loader& load, const Config& c) {
   return factors;
 }
 
-struct OrderedHead {
-  int64_t centroids = 0, top_k = 0;
-  MatrixPtr matrix;            // [centroids, hidden]
-  std::vector<int64_t> order;  // token_order, not yet checked
-};
-
-void check_sizes(const Loader& load, const Config& c, const OrderedHead& head) {
-  const auto n = [](int64_t v) { return static_cast<long long>(v); };
-  if (head.centroids < 1 || head.centroids > c.vocab || c.vocab % head.centroids)
-    load.fail(format("the ordered head's %lld centroids do not divide a vocabulary of %lld",
-                     n(head.centroids), n(c.vocab)));
-  if (head.top_k < 1 || head.top_k > head.centroids)
-    load.fail(format("the ordered head's top_k is %lld, outside [1, %lld]", n(head.top_k),
-                     n(head.centroids)));
-}
-
-// As metadata: what our converter writes, and other programs skip.
-OrderedHead ordered_head_from_metadata(Loader& load, const GgufFile& file, const Config& c) {
-  const std::string prefix = "gemtp.ordered_head.";
-  OrderedHead head;
-  head.centroids = file.get_int(prefix + "num_centroids").value();
-  head.top_k = file.get_int(prefix + "top_k").value_or(0);
-  check_sizes(load, c, head);
-  const auto values = file.get_floats(prefix + "centroids").value_or(std::vector<float>{});
-  if (static_cast<int64_t>(values.size()) != head.centroids * c.hidden)
-    load.fail(format("the ordered head has %zu centroid values, %lld x %lld are needed",
-                     values.size(), static_cast<long long>(head.centroids),
-                     static_cast<long long>(c.hidden)));
-  const WeightSource rows{DType::kF32,
-                          head.centroids,
-                          c.hidden,
-                          reinterpret_cast<const uint8_t*>(values.data()),
-                          prefix + "centroids",
-                          &file.metadata_file()};
-  head.matrix = load.layout(rows);
-  head.order = file.get_ints(prefix + "token_order").value_or(std::vector<int64_t>{});
-  return head;
-}
-
-// In some files the ordering names each token's cluster instead of each cluster's tokens.
-void clusters_to_order(std::vector<int64_t>& ordering, int64_t centroids) {
-  const auto vocab = static_cast<int64_t>(ordering.size());
-  std::vector<int64_t> place(static_cast<size_t>(centroids));  // for the next token of each cluster
-  for (const int64_t cluster : ordering) {
-    if (cluster < 0 || cluster >= centroids) return;
-    ++place[static_cast<size_t>(cluster)];
-  }
-  const int64_t each = vocab / centroids;
-  if (each == 1) return;  // either way it is a permutation
-  for (int64_t c = 0; c < centroids; ++c) {
-    if (place[static_cast<size_t>(c)] != each) return;
-    place[static_cast<size_t>(c)] = c * each;
-  }
-  std::vector<int64_t> order(ordering.size());
-  for (int64_t token = 0; token < vocab; ++token)
-    order[static_cast<size_t>(place[static_cast<size_t>(ordering[static_cast<size_t>(token)])]++)] =
-        token;
-  ordering = std::move(order);
-}
-
-// As tensors. llama.cpp has no key for the number of clusters to score; some files carry the
-// config's under one name or another, and every published drafter was made for 32.
-OrderedHead ordered_head_from_tensors(Loader& load, const GgufFile& file, const Config& c) {
-  const std::string& name = load.name_of(kCentroids);
-  OrderedHead head;
-  head.centroids = load.rows(name);
-  head.top_k = std::min<int64_t>(32, head.centroids);
-  for (const char* key : {".centroid_top_k", ".centroid_intermediate_top_k"})
-    head.top_k = file.get_int(c.arch + key).value_or(head.top_k);
-  check_sizes(load, c, head);
-  head.matrix = load.matrix(name, head.centroids, c.hidden);
-
-  load.know(load.name_of(kOrdering));
-  const Tensor* order = file.find_tensor(load.name_of(kOrdering));
-  constexpr uint32_t kI32 = 26, kI64 = 27;
-  if (!order || (order->type != kI32 && order->type != kI64) || order->elements() != c.vocab)
-    load.fail(format("tensor %s must be I32 or I64 with one entry a token",
-                     load.name_of(kOrdering).c_str()));
-  const std::vector<uint8_t> bytes = file.bytes_of(*order);
-  for (int64_t i = 0; i < c.vocab; ++i) {
-    int32_t narrow;
-    int64_t wide;
-    if (order->type == kI32) {
-      std::memcpy(&narrow, bytes.data() + i * 4, 4);
-      wide = narrow;
-    } else {
-      std::memcpy(&wide, bytes.data() + i * 8, 8);
-    }
-    head.order.push_back(wide);
-  }
-  clusters_to_order(head.order, head.centroids);
-  return head;
-}
-
-bool is_permutation_of(const std::vector<int64_t>& order, int64_t n) {
-  if (static_cast<int64_t>(order.size()) != n) return false;
-  std::vector<bool> seen(order.size());
-  for (int64_t id : order) {
-    if (id < 0 || id >= n || seen[static_cast<size_t>(id)]) return false;
-    seen[static_cast<size_t>(id)] = true;
-  }
-  return true;
-}
-
-void load_ordered_head(Loader& load, const GgufFile& file, Config& c, Weights& w) {
+void load_ordered_head(Loader& load, const GgufFile& file, const Config& c, Weights& w) {
   if (c.hidden == 0) return;  // unknown: no size can be checked
-  OrderedHead head;
-  if (file.has("gemtp.ordered_head.num_centroids"))
-    head = ordered_head_from_metadata(load, file, c);
-  else if (load.has(load.name_of(kCentroids)))
-    head = ordered_head_from_tensors(load, file, c);
-  else
-    return;
-  if (!is_permutation_of(head.order, c.vocab))
-    load.fail("the ordered head's token_order is not a permutation of the vocabulary");
-
-  c.centroids = head.centroids;
-  c.centroid_top_k = head.top_k;
-  w.centroids = std::move(head.matrix);
-  w.token_order.assign(head.order.begin(), head.order.end());
+  const Centroids centroids = read_centroids(file, c.centroids * c.hidden);
+  if (centroids.values.empty()) {
+    w.centroids = load.matrix(centroids.name, c.centroids, c.hidden);
+  } else {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(centroids.values.data());
+    w.centroids = load.layout(
+        {DType::kF32, c.centroids, c.hidden, bytes, centroids.name, &file.metadata_file()});
+  }
+  const std::vector<int32_t> order = read_token_order(file, c.vocab, c.centroids);
+  w.clusters.tokens = load.ids(order);
   const std::string name = load.has("output.weight") ? "output.weight" : "token_embd.weight";
-  w.clusters =
-      load.gather(load.source(name, c.vocab, c.hidden), w.token_order, c.vocab / c.centroids);
+  w.clusters.clusters =
+      load.gather(load.source(name, c.vocab, c.hidden), order, c.vocab / c.centroids);
   const float scale = load.scales(name, 1)[0];
-  for (const MatrixPtr& cluster : w.clusters) cluster->scale = scale;
+  for (const MatrixPtr& cluster : w.clusters.clusters) cluster->scale = scale;
 }
 
 }  // namespace
@@ -485,19 +371,17 @@ int64_t bytes_per_pass(const Weights& weights, const Config& config, int rows) {
   };
   for (const LayerWeights& l : weights.layers)
     if (l.moe)
-      for (const auto* experts : {&l.moe->gate, &l.moe->up, &l.moe->down})
+      for (const auto* experts : {&l.moe->experts.gate, &l.moe->experts.up, &l.moe->experts.down})
         add(*experts, config.experts_used, rows);
-  add(weights.clusters, config.centroid_top_k, 1);
+  add(weights.clusters.clusters, config.centroid_top_k, 1);
   return weights.matrix_bytes - std::llround(unread);
 }
 
-Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Storage& storage,
-                     HeadChoice head, const std::function<void(int64_t)>& read,
-                     Problems* problems) {
+Weights load_weights(std::shared_ptr<const GgufFile> file, const Config& c, Storage& storage,
+                     const std::function<void(int64_t)>& read, Problems* problems) {
   Weights w;
   w.file = file;
   Loader load(*file, storage, w, read, problems);
-  Config& c = config;
 
   for (const char* scale : {"token_embd.scale", "per_layer_token_embd.scale"})
     load.attempt([&] {
@@ -507,14 +391,6 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Stora
                    "version cannot; take another file of the model",
                    scale));
     });
-  const Tensor* embedding = file->find_tensor("token_embd.weight");
-  if (!embedding)
-    load.fail("tensor token_embd.weight is missing; this file holds no model weights");
-  if (embedding->shape.size() != 2)
-    load.fail("tensor token_embd.weight has shape " + shape_text(embedding->shape) +
-              ", not two dimensions");
-  c.vocab = embedding->shape[1];
-  if (c.vocab > INT32_MAX) load.fail("token_embd.weight has more rows than token ids can count");
   load.attempt([&] { w.token_embedding = load.source("token_embd.weight", c.vocab, c.hidden); });
 
   if (c.per_layer) {
@@ -542,14 +418,12 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Stora
   });
 
   if (c.drafter) {
-    w.pre_projection = load.matrix(load.name_of(kPreProjection), c.hidden, 2 * c.backbone);
-    w.post_projection = load.matrix(load.name_of(kPostProjection), c.backbone, c.hidden);
-    if (head == HeadChoice::kOfFile)
-      load.attempt([&] { load_ordered_head(load, *file, c, w); });
-    else
-      for (const Names* names : {&kCentroids, &kOrdering}) load.know(load.name_of(*names));
+    w.pre_projection = load.matrix(name_of(kPreProjection, *file), c.hidden, 2 * c.backbone);
+    w.post_projection = load.matrix(name_of(kPostProjection, *file), c.backbone, c.hidden);
+    for (const std::string& name : ordered_head_tensors(*file)) load.know(name);
+    if (c.centroids) load.attempt([&] { load_ordered_head(load, *file, c, w); });
   }
-  if (w.clusters.empty()) {
+  if (w.clusters.clusters.empty()) {
     const bool untied = load.has("output.weight");
     w.head =
         untied ? load.matrix("output.weight", c.vocab, c.hidden) : load.layout(w.token_embedding);

@@ -12,17 +12,14 @@
 
 namespace gemtp {
 
-using MatrixPtr = std::unique_ptr<Matrix>;
-
 /// Feed-forward experts of one layer (MoE).
 struct ExpertWeights {
-  MatrixPtr router;                 // [experts, hidden]
-  Buffer router_scale;              // [hidden], hidden^-1/2 folded in by the forward
-  Buffer per_expert_scale;          // [experts]
-  std::vector<MatrixPtr> gate, up;  // per expert [expert_ffn, hidden]
-  std::vector<MatrixPtr> down;      // per expert [hidden, expert_ffn]
-  Buffer dense_post_norm;           // [hidden], of the dense branch
-  Buffer pre_norm, post_norm;       // [hidden], of the expert branch
+  MatrixPtr router;         // [experts, hidden]
+  Buffer router_scale;      // [hidden], hidden^-1/2 folded in by the forward
+  Buffer per_expert_scale;  // [experts]
+  ExpertMatrices experts;
+  Buffer dense_post_norm;      // [hidden], of the dense branch
+  Buffer pre_norm, post_norm;  // [hidden], of the expert branch
 };
 
 struct LayerWeights {
@@ -57,11 +54,10 @@ struct Weights {
   std::vector<float> rope_factors;  // [head_dim / 2] of full layers: divides the frequency
 
   // Drafter only.
-  MatrixPtr pre_projection;          // [hidden, 2 * backbone]
-  MatrixPtr post_projection;         // [backbone, hidden]
-  MatrixPtr centroids;               // [centroids, hidden]
-  std::vector<MatrixPtr> clusters;   // head rows of each cluster: [vocab / centroids, hidden]
-  std::vector<int32_t> token_order;  // [vocab]: cluster c owns entries c * vocab/centroids ...
+  MatrixPtr pre_projection;   // [hidden, 2 * backbone]
+  MatrixPtr post_projection;  // [backbone, hidden]
+  MatrixPtr centroids;        // [centroids, hidden]
+  ClusterMatrices clusters;   // of an ordered head
 
   int64_t matrix_bytes = 0;  // laid-out size of all matrices
   int64_t source_bytes = 0;  // of the file, that were read for them
@@ -74,17 +70,12 @@ inline int64_t bytes_per_token(const Weights& weights, const Config& config) {
   return bytes_per_pass(weights, config, 1);
 }
 
-/// The drafter's head: as the file has it, or plain even if the file has an ordered one.
-enum class HeadChoice { kOfFile, kPlain };
-
-/// Loads everything `config` calls for; completes config.vocab (from the embedding's shape) and the
-/// ordered head's sizes. Error{kFile} names a tensor that is missing, misshapen, of a type this
-/// build cannot compute with, or damaged, and a file that has changed meanwhile. `read` is told of
-/// each piece of Weights::source_bytes, on the calling thread; what it throws ends the loading.
-/// With `problems`, for a `storage` that only measures: they are added to, a size that the config
-/// has as 0 may be any, and only a file without an embedding is an Error.
-Weights load_weights(std::shared_ptr<const GgufFile> file, Config& config, Storage& storage,
-                     HeadChoice head = HeadChoice::kOfFile,
+/// Loads everything `config` calls for. Error{kFile} names a tensor that is missing, misshapen, of
+/// a type this build cannot compute with, or damaged, and a file that has changed meanwhile. `read`
+/// is told of each piece of Weights::source_bytes, on the calling thread; what it throws ends the
+/// loading. With `problems`, for a `storage` that only measures: they are added to, and a size that
+/// the config has as 0 may be any.
+Weights load_weights(std::shared_ptr<const GgufFile> file, const Config& config, Storage& storage,
                      const std::function<void(int64_t bytes)>& read = {},
                      Problems* problems = nullptr);
 

@@ -25,9 +25,9 @@ TYPE_CHECKING = False  # as typing has it, which takes longer to import than all
 if TYPE_CHECKING:
     from typing import Any
 
-    from .arguments import GenerationOptions
     from .chat.reply import Reply, ReplyPiece, ReplyStream, ToolCall
     from .model import Comparison, Model, demo_models, memory_estimate, system_info
+    from .options import ChatOptions, GenerationOptions
     from .results import Output, Stats, Token
     from .session import Session
     from .stream import TextStream
@@ -38,6 +38,7 @@ __version__ = "0.2.0"
 __all__ = [
     "ArgumentError",
     "CancelledError",
+    "ChatOptions",
     "Comparison",
     "ContextError",
     "Error",
@@ -63,8 +64,9 @@ __all__ = [
 
 # Loaded on first use, so that the converter also runs from a checkout without the native core.
 _LAZY = {
+    "ChatOptions": "options",
     "Comparison": "model",
-    "GenerationOptions": "arguments",
+    "GenerationOptions": "options",
     "Model": "model",
     "Output": "results",
     "Reply": "chat.reply",

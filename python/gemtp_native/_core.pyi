@@ -1,6 +1,6 @@
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict, type_check_only
+from typing import Any, type_check_only
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ def choose_many(
     logits: NDArray[np.float32],
     positions: Sequence[int],
     history: Sequence[int],
-    params: SamplingParams,
+    params: GenerationParams,
 ) -> NDArray[np.int32]: ...
 def encode(
     type: int, values: NDArray[np.float32], importance: NDArray[np.float32] | None = None
@@ -84,20 +84,6 @@ class Tokenizer:
     def find(self, token_text: str) -> int: ...
     def token_text(self, id: int) -> str: ...
 
-class SamplingParams:
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    repetition_penalty: float
-    presence_penalty: float
-    frequency_penalty: float
-    penalty_last_n: int
-    seed: int
-    logit_bias: list[tuple[int, float]]
-    suppress_tokens: list[int]
-    def __init__(self) -> None: ...
-
 class Engine:
     def __init__(
         self,
@@ -152,33 +138,6 @@ class Engine:
         self, verify: Sequence[tuple[int, int, float]], draft: Sequence[tuple[int, int, float]]
     ) -> None: ...
 
-class _Stats(TypedDict):
-    rounds: int
-    drafted: int
-    accepted: int
-    lookup_drafted: int
-    lookup_accepted: int
-    grammar_drafted: int
-    grammar_accepted: int
-    prompt_tokens: int
-    cached_tokens: int
-    prompt_seconds: float
-    tokens: int
-    decode_seconds: float
-    tokens_per_second: float
-    depth_histogram: list[int]
-    drafted_at: list[int]
-    accepted_at: list[int]
-    seed: int
-
-class _DepthReport(TypedDict):
-    verify_seconds: list[float]
-    first_draft_seconds: float
-    draft_seconds: float
-    drafter_acceptance: float
-    lookup_acceptance: float
-    expected_tokens_per_second: float
-
 class Constraint: ...
 
 def grammar_vocabulary(tokenizer: Tokenizer) -> tuple[list[bytes], list[int]]: ...
@@ -189,17 +148,20 @@ def reply_constraint(
 def call_constraint(
     tokenizer: Tokenizer, prompt: Sequence[int], functions: Sequence[str], thoughts: bool
 ) -> Constraint: ...
+def options() -> list[dict[str, Any]]: ...
 
 class GenerationParams:
-    sampling: SamplingParams
-    max_tokens: int
+    seed: int
+    logit_bias: list[tuple[int, float]]
+    suppress_tokens: list[int]
     stop: Sequence[str | bytes]
-    draft: int
     ignore_eos: bool
-    logprobs: int
+    wait: bool
     constraint: Constraint | None
     logits_processor: Callable[[list[int], NDArray[np.float32]], NDArray[Any] | None] | None
     def __init__(self) -> None: ...
+    def set(self, name: str, number: float) -> None:
+        """Sets a row of options()."""
 
 _Token = tuple[int, str, str, float | None, list[tuple[int, float]]]
 
@@ -218,9 +180,9 @@ class Work:
     @property
     def prompt_done(self) -> int: ...
     @property
-    def stats(self) -> _Stats: ...
+    def stats(self) -> dict[str, Any]: ...
     @property
-    def depth_report(self) -> _DepthReport | None: ...
+    def depth_report(self) -> dict[str, Any] | None: ...
 
 class Generation(Work):
     def __init__(self, engine: Engine, prompt: Sequence[int], params: GenerationParams) -> None: ...

@@ -8,15 +8,12 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from . import __version__, _core
 from .arguments import (
-    GenerationOptions,
     Prompt,
-    TokenOptions,
     boolean,
     callback,
     checked_path,
@@ -27,7 +24,6 @@ from .arguments import (
     load_numpy,
     shown,
     stop_strings,
-    takes_options,
     utf8_text,
 )
 from .base.log import logger
@@ -38,11 +34,18 @@ from .chat.tool_choice import required_functions
 from .errors import ArgumentError
 from .find import drafter_path, model_path
 from .grammar import Grammars, schema_of, source_of
+from .options import (
+    ChatOptions,
+    GenerationOptions,
+    OnPrompt,
+    TokenOptions,
+    takes_options,
+    takes_options_of,
+)
 from .profile import use as use_profile
 from .results import DepthReport, Output, Stats, Token
-from .room import Room
 from .session import Session
-from .stream import OnPrompt, TextStream
+from .stream import TextStream
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -67,6 +70,7 @@ __all__ = [
 
 _Params = _core.GenerationParams
 S = TypeVar("S", TextStream, Session)
+Given = TypeVar("Given", bound=TokenOptions)
 
 _log = logger("model")
 _warnings = logger()
@@ -106,7 +110,7 @@ class Model:
             does not. Nothing is mapped either way.
         kv_budget: bytes that keys and values of all sequences may take together, those at work and
             those kept for later prompts that begin alike; None: half of the memory that is free,
-            at most 16 full contexts. generate and chat wait for one that ends when it is used up.
+            at most 16 full contexts. What happens when it is used up says the option ``wait``.
         profile: False ignores what `gemtp tune` has saved for these files and threads, from which
             draft="auto" starts. A profile that does not fit is ignored with a warning through the
             logger "gemtp_native". It never changes the text.
@@ -148,7 +152,6 @@ class Model:
         )
         self._target = Path(os.fsdecode(found))
         self._chats: Chats | None = Chats(self._engine, os.fspath(found))
-        self._room = Room()
         self._grammars = Grammars()
         self._warned = False  # of control tokens in a prompt
         self._streams: weakref.WeakSet[TextStream | Session] = weakref.WeakSet()
@@ -169,7 +172,7 @@ class Model:
         self._chats = None
         self._grammars = Grammars()
         while self._streams:
-            with contextlib.suppress(KeyError):
+            with contextlib.suppress(KeyError, ArgumentError):  # of one that a fork has lost
                 self._streams.pop().close()
 
     def __enter__(self) -> Model:
@@ -205,8 +208,8 @@ class Model:
             on_prompt: called while a prompt is read, with its tokens that have been run and all.
             options: see :class:`GenerationOptions`.
         """
-        start = partial(self.stream, prompt, special=special, on_prompt=on_prompt, **options)
-        with self._room.stream(start) as stream:
+        given = _waiting(options)
+        with self.stream(prompt, special=special, on_prompt=on_prompt, **given) as stream:
             return stream.output("".join(stream))
 
     @takes_options
@@ -248,104 +251,9 @@ class Model:
         **options: Unpack[GenerationOptions],
     ) -> Output:
         """:meth:`generate` beside other tasks; cancelling the task stops the work."""
-        start = partial(self.stream, prompt, special=special, on_prompt=on_prompt, **options)
-        async with self._room.astream(start) as stream:
+        given = _waiting(options)
+        with self.stream(prompt, special=special, on_prompt=on_prompt, **given) as stream:
             return stream.output("".join([piece async for piece in stream]))
-
-    @takes_options
-    def chat(
-        self,
-        messages: Iterable[Mapping[str, Any]],
-        *,
-        tools: Iterable[Mapping[str, Any]] | None = None,
-        tool_choice: str | Mapping[str, Any] | None = None,
-        thinking: bool = False,
-        response_format: Mapping[str, Any] | None = None,
-        template: str | None = None,
-        continue_final_message: bool | None = None,
-        add_generation_prompt: bool | None = None,
-        max_tokens: int | None = None,
-        stop: str | bytes | Sequence[str | bytes] | None = (),
-        on_prompt: OnPrompt | None = None,
-        **options: Unpack[TokenOptions],
-    ) -> Reply:
-        """Answers a conversation.
-
-        Args:
-            messages: dicts with "role" ("system", "user", "assistant", "tool") and "content", the
-                latest last. ``reply.message`` is the next one. Whatever they say, they hold no
-                control tokens. Further members: "tool_calls" of the assistant's, and "name" or
-                "tool_call_id" of a tool's answer.
-            tools: declarations of functions: "name", "description", "parameters" (JSON schema).
-            tool_choice: as OpenAI's: "auto" (the model decides), "none" (it is shown no tools),
-                "required" (it has to call one) or {"type": "function", "function": {"name": ...}}
-                (it has to call this one). A call that has to come takes the answer's place.
-            thinking: let the model think first.
-            response_format: of the answer, as OpenAI's: {"type": "json_schema", "json_schema":
-                {"name": ..., "schema": {...}}}, {"type": "json_object"} or {"type": "text"}.
-            template: a Jinja template instead of the file's.
-            max_tokens: the most tokens of thoughts and answer; None or -1: what the context holds.
-            stop: strings that end the answer; thoughts and calls are not searched for them.
-            on_prompt: as in :meth:`generate`.
-            options: see :class:`GenerationOptions`.
-        """
-        start = partial(
-            self.chat_stream,
-            messages,
-            tools=tools,
-            tool_choice=tool_choice,
-            thinking=thinking,
-            response_format=response_format,
-            template=template,
-            continue_final_message=continue_final_message,
-            add_generation_prompt=add_generation_prompt,
-            max_tokens=max_tokens,
-            stop=stop,
-            on_prompt=on_prompt,
-            **options,
-        )
-        with self._room.stream(start) as stream:
-            for _ in stream:
-                pass
-            return stream.reply
-
-    @takes_options
-    async def achat(
-        self,
-        messages: Iterable[Mapping[str, Any]],
-        *,
-        tools: Iterable[Mapping[str, Any]] | None = None,
-        tool_choice: str | Mapping[str, Any] | None = None,
-        thinking: bool = False,
-        response_format: Mapping[str, Any] | None = None,
-        template: str | None = None,
-        continue_final_message: bool | None = None,
-        add_generation_prompt: bool | None = None,
-        max_tokens: int | None = None,
-        stop: str | bytes | Sequence[str | bytes] | None = (),
-        on_prompt: OnPrompt | None = None,
-        **options: Unpack[TokenOptions],
-    ) -> Reply:
-        """:meth:`chat` beside other tasks; cancelling the task stops the work."""
-        start = partial(
-            self.chat_stream,
-            messages,
-            tools=tools,
-            tool_choice=tool_choice,
-            thinking=thinking,
-            response_format=response_format,
-            template=template,
-            continue_final_message=continue_final_message,
-            add_generation_prompt=add_generation_prompt,
-            max_tokens=max_tokens,
-            stop=stop,
-            on_prompt=on_prompt,
-            **options,
-        )
-        async with self._room.astream(start) as stream:
-            async for _ in stream:
-                pass
-            return stream.reply
 
     @takes_options
     def chat_stream(
@@ -392,6 +300,32 @@ class Model:
                 tokenizer, ids, params.constraint, thinking, bool(declared)
             )
         return ReplyStream(self._stream(ids, params, on_prompt), parser, tokenizer)
+
+    @takes_options_of(chat_stream)
+    def chat(self, messages: Iterable[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> Reply:
+        """Answers a conversation.
+
+        Args:
+            messages: dicts with "role" ("system", "user", "assistant", "tool") and "content", the
+                latest last. ``reply.message`` is the next one. Whatever they say, they hold no
+                control tokens. Further members: "tool_calls" of the assistant's, and "name" or
+                "tool_call_id" of a tool's answer.
+            options: see :class:`ChatOptions`.
+        """
+        with self.chat_stream(messages, **_waiting(options)) as stream:
+            for _ in stream:
+                pass
+            return stream.reply
+
+    @takes_options_of(chat_stream)
+    async def achat(
+        self, messages: Iterable[Mapping[str, Any]], **options: Unpack[ChatOptions]
+    ) -> Reply:
+        """:meth:`chat` beside other tasks; cancelling the task stops the work."""
+        with self.chat_stream(messages, **_waiting(options)) as stream:
+            async for _ in stream:
+                pass
+            return stream.reply
 
     def session(self) -> Session:
         """An empty :class:`Session`: a text to append to and to generate at, again and again."""
@@ -564,6 +498,13 @@ def memory_estimate(
         integer("prefill_chunk", prefill_chunk),
         is_f16(kv_type),
     )
+
+
+def _waiting(options: Given) -> Given:
+    """Of what is run to its end without pause: it waits for room, unless it is not to."""
+    if options.get("wait") is None:
+        options["wait"] = True
+    return options
 
 
 def _files(target: Any, drafter: Any) -> tuple[Any, Any]:

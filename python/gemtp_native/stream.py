@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import _core
 from .base.closing import Closing
+from .base.ending import sleeping_at_end
 from .base.forking import begins_anew_in_child
 from .base.log import logger
+from .options import OnPrompt
 from .results import DepthReport, Output, Stats, Token
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
-
-OnPrompt = Callable[[int, int], Any]
 
 _log = logger("model")
 
@@ -78,7 +78,8 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
             return None
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, "gemtp-stream")
-        step = asyncio.wrap_future(self._worker.submit(self._work))
+        with sleeping_at_end():
+            step = asyncio.wrap_future(self._worker.submit(self._work))
         step.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             tokens = await asyncio.shield(step)
@@ -228,7 +229,7 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
         return Output(text, self.tokens, self.finish_reason, self.stats, logprobs, top)
 
 
-def _summary(s: _core._Stats, finish_reason: str) -> str:
+def _summary(s: dict[str, Any], finish_reason: str) -> str:
     return (
         f"prompt: {s['prompt_tokens']} tokens ({s['cached_tokens']} of them cached) in "
         f"{s['prompt_seconds']:.3f} s; {s['tokens']} tokens in {s['decode_seconds']:.3f} s, "

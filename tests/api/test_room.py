@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -75,6 +79,93 @@ def test_streams_do_not_wait(narrow):
     streams[0].close()
     assert narrow.generate(PROMPT, max_tokens=2).tokens
     streams[1].close()
+
+
+def test_streams_wait_where_they_are_told_to(narrow, expected):
+    def read(i: int) -> str:
+        with narrow.stream(PROMPT, wait=True, **options(i)) as stream:
+            return "".join(stream)
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(read, range(12))) == expected
+
+
+def test_who_does_not_want_to_wait_is_told_at_once(narrow):
+    with narrow.stream(PROMPT, wait=True) as first, narrow.stream(PROMPT, wait=True) as second:
+        next(first)
+        next(second)
+        with pytest.raises(gemtp.OutOfMemoryError, match="close one"):
+            narrow.generate(PROMPT, wait=False)
+    with pytest.raises(gemtp.ArgumentError, match="wait"):
+        narrow.generate(PROMPT, wait=1)
+
+
+WAITING = """
+import signal, threading, time
+import gemtp_native as gemtp
+
+target, _ = gemtp.demo_models()
+one = gemtp.memory_estimate(target, context=256)["kv"]
+model = gemtp.Model(target, context=256, kv_budget=one)
+held = threading.Event()
+
+def hold():
+    with model.stream("a", wait=True) as stream:
+        next(stream)
+        held.set()
+        time.sleep(60)
+
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+try:
+    model.generate("b")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_waiting_can_be_interrupted():
+    start = time.monotonic()
+    out = subprocess.run(
+        [sys.executable, "-c", WAITING], capture_output=True, text=True, timeout=50
+    )
+    assert out.stdout == "interrupted\n", out.stderr
+    assert time.monotonic() - start < 30
+
+
+FORKED = """
+import os, threading
+import gemtp_native as gemtp
+
+target, _ = gemtp.demo_models()
+one = gemtp.memory_estimate(target, context=256)["kv"]
+model = gemtp.Model(target, context=256, kv_budget=one)
+stream = None
+
+def begin():
+    global stream
+    stream = model.stream("a", wait=True)
+    next(stream)
+
+thread = threading.Thread(target=begin)
+thread.start()
+thread.join()
+pid = os.fork()
+if pid == 0:
+    try:
+        model.generate("b")
+    except gemtp.OutOfMemoryError:
+        os._exit(7)
+    os._exit(1)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork() on this system")
+def test_a_child_does_not_wait_for_threads_of_its_parent():
+    out = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=50)
+    assert out.stdout == "7\n", out.stderr
 
 
 def test_one_within_another_does_not_wait_for_it(narrow):

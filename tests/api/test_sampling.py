@@ -19,9 +19,12 @@ REJECT = 1e-6
 
 
 def sampling_params(**values):
-    params = core.SamplingParams()
+    params = core.GenerationParams()
     for name, value in values.items():
-        setattr(params, name, value)
+        if hasattr(params, name):
+            setattr(params, name, value)
+        else:
+            params.set(name, value)
     return params
 
 

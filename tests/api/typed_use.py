@@ -29,7 +29,9 @@ def watch(model: gemtp.Model, prompt: list[int]) -> list[str]:
 
 def talk(model: gemtp.Model) -> list[gemtp.ToolCall]:
     messages = [{"role": "user", "content": "hello"}]
-    reply: gemtp.Reply = model.chat(messages, thinking=True, tools=[{"name": "f"}], seed=1)
+    options: gemtp.ChatOptions = {"thinking": True, "tools": [{"name": "f"}], "seed": 1}
+    reply: gemtp.Reply = model.chat(messages, **options)
+    reply = model.chat(messages, thinking=True, tools=[{"name": "f"}], seed=1)
     with model.chat_stream([*messages, reply.message], suppress_tokens=[5]) as stream:
         pieces: list[gemtp.ReplyPiece] = list(stream)
     calls = [piece.call for piece in pieces if piece.call is not None]

@@ -3,6 +3,7 @@
 
 #include "api/c/boundary.h"
 #include "api/c/handles.h"
+#include "base/build_info.h"
 #include "base/cpu_info.h"
 #include "engine/engine.h"
 #include "engine/memory.h"
@@ -80,15 +81,15 @@ gemtp_status gemtp_model_describe(const gemtp_model* model, gemtp_model_info* in
   return guarded(error, error_size, [&] {
     const auto engine = models().get(model);
     gemtp_model_info out{};
-    out.context = engine->context();
-    out.kv_budget = engine->kv_budget();
-    out.vocab_size = static_cast<int32_t>(engine->config().vocab);
-    out.threads = engine->threads();
-    out.has_drafter = engine->has_drafter();
-    out.has_tokenizer = engine->tokenizer() != nullptr;
-    out.has_chat = engine->tokenizer() && speaks_chat(*engine->tokenizer());
-    out.has_chat_template = engine->file().has("tokenizer.chat_template");
-    const std::string backend = engine->backend_name();
+    out.context = engine->model().context();
+    out.kv_budget = engine->sequences().budget();
+    out.vocab_size = static_cast<int32_t>(engine->model().config().vocab);
+    out.threads = engine->model().backend().threads();
+    out.has_drafter = engine->model().has_drafter();
+    out.has_tokenizer = engine->model().tokenizer() != nullptr;
+    out.has_chat = engine->model().tokenizer() && speaks_chat(*engine->model().tokenizer());
+    out.has_chat_template = engine->model().file().has("tokenizer.chat_template");
+    const std::string backend = engine->model().backend().name();
     backend.copy(out.backend, sizeof out.backend - 1);
     fill(out, info, "gemtp_model_info");
   });
@@ -116,7 +117,7 @@ gemtp_status gemtp_memory_estimate(const char* target_path, const gemtp_model_op
 }
 
 gemtp_status gemtp_model_clear_cache(gemtp_model* model, char* error, size_t error_size) {
-  return guarded(error, error_size, [&] { models().get(model)->clear_cache(); });
+  return guarded(error, error_size, [&] { models().get(model)->sequences().clear(); });
 }
 
 }  // extern "C"

@@ -197,41 +197,39 @@ gemtp_stats CSession::stats() const {
   return out;
 }
 
-void put_sampling(const SamplingParams& p, gemtp_generate_options* o) {
-  o->seed = p.seed;
-  o->temperature = p.temperature;
-  o->top_k = p.top_k;
-  o->top_p = p.top_p;
-  o->min_p = p.min_p;
-  o->repetition_penalty = p.repetition_penalty;
-  o->presence_penalty = p.presence_penalty;
-  o->frequency_penalty = p.frequency_penalty;
-  o->penalty_last_n = p.penalty_last_n;
+/// Calls fn(ours, theirs) for each option that is one number.
+template <class Params, class Options, class Fn>
+void for_each_pair(Params& p, Options& o, const Fn& fn) {
+  fn(p.max_tokens, o.max_tokens);
+  fn(p.sampling.seed, o.seed);
+  fn(p.sampling.temperature, o.temperature);
+  fn(p.sampling.top_k, o.top_k);
+  fn(p.sampling.top_p, o.top_p);
+  fn(p.sampling.min_p, o.min_p);
+  fn(p.sampling.repetition_penalty, o.repetition_penalty);
+  fn(p.sampling.presence_penalty, o.presence_penalty);
+  fn(p.sampling.frequency_penalty, o.frequency_penalty);
+  fn(p.sampling.penalty_last_n, o.penalty_last_n);
+  fn(p.draft, o.draft);
+  fn(p.logprobs, o.logprobs);
 }
 
-/// All but logit_bias.
-SamplingParams sampling_of(const gemtp_generate_options& o) {
-  SamplingParams p;
-  p.seed = o.seed;
-  p.temperature = o.temperature;
-  p.top_k = o.top_k;
-  p.top_p = o.top_p;
-  p.min_p = o.min_p;
-  p.repetition_penalty = o.repetition_penalty;
-  p.presence_penalty = o.presence_penalty;
-  p.frequency_penalty = o.frequency_penalty;
-  p.penalty_last_n = o.penalty_last_n;
+static_assert(GEMTP_DRAFT_AUTO == kAutoDraft);
+
+void put_numbers(const GenerationParams& p, gemtp_generate_options* o) {
+  for_each_pair(p, *o, [](const auto& ours, auto& theirs) { theirs = ours; });
+}
+
+GenerationParams numbers_of(const gemtp_generate_options& o) {
+  GenerationParams p;
+  for_each_pair(p, o, [](auto& ours, const auto& theirs) { ours = theirs; });
   return p;
 }
 
 gemtp_generate_options generate_defaults() {
-  const GenerationParams d;
   gemtp_generate_options o{};
   o.size = sizeof o;
-  o.max_tokens = d.max_tokens;
-  put_sampling(d.sampling, &o);
-  o.draft = GEMTP_DRAFT_AUTO;
-  o.logprobs = d.logprobs;
+  put_numbers({}, &o);
   return o;
 }
 
@@ -240,16 +238,13 @@ gemtp_generate_options with_defaults(const gemtp_generate_options* options) {
 }
 
 GenerationParams params_of(const gemtp_generate_options& o, const Engine& engine) {
-  GenerationParams p;
-  p.max_tokens = o.max_tokens;
-  p.sampling = sampling_of(o);
+  GenerationParams p = numbers_of(o);
   need_array(o.logit_bias, o.logit_bias_count, sizeof *o.logit_bias, "logit_bias");
   for (size_t i = 0; i < o.logit_bias_count; ++i)
     p.sampling.logit_bias.emplace_back(o.logit_bias[i].id, o.logit_bias[i].bias);
-  p.draft = o.draft == GEMTP_DRAFT_AUTO ? kAutoDraft : o.draft;
   p.ignore_eos = o.ignore_eos != 0;
-  p.logprobs = o.logprobs;
-  p.constraint = constraint_of(o.constraint, engine.config().vocab);
+  p.wait = o.wait != 0;
+  p.constraint = constraint_of(o.constraint, engine.model().config().vocab);
   if (o.on_logits)
     p.logits_processor = [on_logits = o.on_logits, user = o.user](const std::vector<int32_t>& ids,
                                                                   float* logits, int64_t vocab) {
@@ -316,7 +311,7 @@ gemtp_status gemtp_session_assign(gemtp_session* session, const int32_t* ids, si
                                   char* error, size_t error_size) {
   return guarded_call(session, error, error_size, [&](CSession& s) {
     const std::vector<int32_t> all = ids_of(ids, count);
-    if (count) s.session->engine()->check_ids(all, 0);
+    if (count) s.session->engine()->model().check_ids(all, 0);
     const std::vector<int32_t>& have = s.session->tokens();
     const auto common = std::mismatch(have.begin(), have.end(), all.begin(), all.end()).second;
     s.session->rewind(common - all.begin());
@@ -372,10 +367,10 @@ gemtp_status gemtp_model_sampling(const gemtp_model* model, gemtp_generate_optio
     const auto engine = models().get(model);
     need(options, "options");
     gemtp_generate_options o = with_defaults(options);
-    SamplingParams sampling = sampling_of(o);
-    for (const RecommendedParameter& p : recommended_sampling(engine->file()))
-      set_parameter(&sampling, p.name, p.value);
-    put_sampling(sampling, &o);
+    GenerationParams params = numbers_of(o);
+    for (const RecommendedOption& r : recommended_sampling(engine->model().file()))
+      set_option(&params, r.name, r.value);
+    put_numbers(params, &o);
     fill(o, options, "gemtp_generate_options");
   });
 }

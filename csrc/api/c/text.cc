@@ -54,7 +54,8 @@ struct Reply {
   Reply(std::shared_ptr<Engine> e, const std::vector<int32_t>& prompt,
         std::vector<std::string> stop)
       : engine(std::move(e)),
-        parser(std::make_unique<ReplyParser>(engine->need_tokenizer(), prompt, std::move(stop))) {}
+        parser(std::make_unique<ReplyParser>(engine->model().need_tokenizer(), prompt,
+                                             std::move(stop))) {}
 
   /// What fn makes of the parser, which stays as it is if that fails.
   template <class Fn>
@@ -112,8 +113,8 @@ std::vector<int32_t> encode(const Engine& engine, std::string_view text, int32_t
   if (flags & ~(GEMTP_ADD_BOS | GEMTP_PARSE_SPECIAL))
     throw Error(ErrorKind::kArgument,
                 format("flags is %d; it is a sum of GEMTP_ADD_BOS and GEMTP_PARSE_SPECIAL", flags));
-  return engine.need_tokenizer().encode(text, (flags & GEMTP_ADD_BOS) != 0,
-                                        (flags & GEMTP_PARSE_SPECIAL) != 0);
+  return engine.model().need_tokenizer().encode(text, (flags & GEMTP_ADD_BOS) != 0,
+                                                (flags & GEMTP_PARSE_SPECIAL) != 0);
 }
 
 }  // namespace gemtp
@@ -135,7 +136,8 @@ gemtp_status gemtp_detokenize(const gemtp_model* model, const int32_t* ids, size
                               char* text, size_t capacity, size_t* length, char* error,
                               size_t error_size) {
   return guarded(error, error_size, [&] {
-    const std::string all = models().get(model)->need_tokenizer().decode(ids_of(ids, count), false);
+    const std::string all =
+        models().get(model)->model().need_tokenizer().decode(ids_of(ids, count), false);
     copy_out(all.data(), all.size(), 1, text, capacity, length);
   });
 }
@@ -151,10 +153,10 @@ gemtp_status gemtp_chat_tokens(const gemtp_model* model, const gemtp_message* me
   return guarded(error, error_size, [&] {
     const auto engine = models().get(model);
     const auto o = complete(options, chat_defaults(), "gemtp_chat_options");
-    const Tokenizer& tokenizer = engine->need_tokenizer();
+    const Tokenizer& tokenizer = engine->model().need_tokenizer();
     if (!speaks_chat(tokenizer))
       throw Error(ErrorKind::kModel,
-                  engine->file().quoted_path() +
+                  engine->model().file().quoted_path() +
                       " has no <|turn> in its vocabulary: it was not made for chats; put text "
                       "behind a session and generate");
     ChatRequest request;
@@ -174,7 +176,7 @@ gemtp_status gemtp_reply_open(const gemtp_model* model, const int32_t* ids, size
     const auto engine = models().get(model);
     need(reply, "the pointer for the reply");
     const std::vector<int32_t> prompt = ids_of(ids, count);
-    if (count) engine->check_ids(prompt, 0);
+    if (count) engine->model().check_ids(prompt, 0);
     *reply = replies().add(
         std::make_shared<Reply>(engine, prompt, strings_of(stop, stop_count, "stop")));
   });
@@ -190,7 +192,7 @@ gemtp_status gemtp_reply_push(gemtp_reply* reply, int32_t id, gemtp_reply_callba
     {
       const std::lock_guard<std::mutex> lock(fork_mutex());
       if (id >= 0) {
-        r->engine->check_ids({id}, 0);
+        r->engine->model().check_ids({id}, 0);
         told = r->parse([&](ReplyParser& parser) { return parser.push(id); });
       }
       stop = r->parser->stopped();

@@ -7,7 +7,9 @@
 #include "engine/model_files.h"
 #include "measure/bench.h"
 #include "measure/features.h"
+#include "measure/measured_costs.h"
 #include "measure/score.h"
+#include "measure/traces.h"
 
 namespace py = pybind11;
 
@@ -42,34 +44,40 @@ void bind_class(py::module_& m) {
            py::arg("target"), py::arg("drafter"), py::arg("threads"), py::arg("context"),
            py::arg("prefill_chunk"), py::arg("kv_f16"), py::arg("mmap"), py::arg("isa"),
            py::arg("kv_budget") = 0, py::arg("progress") = py::none())
-      .def_property_readonly("has_drafter", &Engine::has_drafter)
-      .def_property_readonly("context", &Engine::context)
-      .def_property_readonly("vocab_size", [](const Engine& e) { return e.config().vocab; })
-      .def_property_readonly("threads", &Engine::threads)
-      .def_property_readonly("backend", &Engine::backend_name)
-      .def_property_readonly("target_bytes", &Engine::target_bytes)
-      .def_property_readonly("drafter_bytes", &Engine::drafter_bytes)
+      .def_property_readonly("has_drafter", [](const Engine& e) { return e.model().has_drafter(); })
+      .def_property_readonly("context", [](const Engine& e) { return e.model().context(); })
+      .def_property_readonly("vocab_size", [](const Engine& e) { return e.model().config().vocab; })
+      .def_property_readonly("threads",
+                             [](const Engine& e) { return e.model().backend().threads(); })
+      .def_property_readonly("backend", [](const Engine& e) { return e.model().backend().name(); })
+      .def_property_readonly("target_bytes",
+                             [](const Engine& e) { return e.model().target_bytes(); })
+      .def_property_readonly("drafter_bytes",
+                             [](const Engine& e) { return e.model().drafter_bytes(); })
       .def_property_readonly(
           "tokenizer",
-          [](const std::shared_ptr<Engine>& e) { return part_of(e, e->need_tokenizer()); })
+          [](const std::shared_ptr<Engine>& e) { return part_of(e, e->model().need_tokenizer()); })
       .def_property_readonly("chat_template",
                              [](const Engine& e) -> py::object {
-                               const auto text = e.file().get_string("tokenizer.chat_template");
+                               const auto text =
+                                   e.model().file().get_string("tokenizer.chat_template");
                                return text ? py::bytes(*text) : py::object(py::none());
                              })
-      .def_property_readonly("sampling", [](const Engine& e) { return sampling_dict(e.file()); })
-      .def_property_readonly("kv_budget", &Engine::kv_budget)
-      .def("clear_cache", &Engine::clear_cache, NoGil())
+      .def_property_readonly("sampling",
+                             [](const Engine& e) { return sampling_dict(e.model().file()); })
+      .def_property_readonly("kv_budget", [](Engine& e) { return e.sequences().budget(); })
+      .def(
+          "clear_cache", [](Engine& e) { e.sequences().clear(); }, NoGil())
       .def_property_readonly("has_tokenizer",
-                             [](const Engine& e) { return e.tokenizer() != nullptr; })
+                             [](const Engine& e) { return e.model().tokenizer() != nullptr; })
       .def("logits",
            [](Engine& e, const std::vector<int32_t>& ids) {
-             e.check_ids(ids, 0);
+             e.model().check_ids(ids, 0);
              FloatArray out({static_cast<py::ssize_t>(ids.size()),
-                             static_cast<py::ssize_t>(e.config().vocab)});
+                             static_cast<py::ssize_t>(e.model().config().vocab)});
              float* data = out.mutable_data();
              const ReleasedGil release;
-             e.logits(ids, data);
+             trace_logits(e.model(), ids, data);
              return out;
            })
       .def("score",
@@ -77,7 +85,7 @@ void bind_class(py::module_& m) {
              std::vector<double> scores;
              {
                const ReleasedGil release;
-               scores = score(e, ids, first, check_signals);
+               scores = score(e.model(), ids, first, check_signals);
              }
              return array_of(scores);
            })
@@ -86,7 +94,7 @@ void bind_class(py::module_& m) {
              Comparison c;
              {
                const ReleasedGil release;
-               c = compare(p, q, ids, first, check_signals);
+               c = compare(p.model(), q.model(), ids, first, check_signals);
              }
              return py::make_tuple(array_of(c.log_p), array_of(c.log_q), array_of(c.divergence),
                                    array_of(c.same_best));
@@ -95,14 +103,14 @@ void bind_class(py::module_& m) {
           "set_costs",
           [](Engine& e, const std::vector<std::tuple<int, int64_t, double>>& verify,
              const std::vector<std::tuple<int, int64_t, double>>& draft) {
-            std::vector<Engine::VerifyCost> v;
+            std::vector<VerifyCost> v;
             for (const auto& [rows, context, seconds] : verify)
               v.push_back({rows, context, seconds});
-            std::vector<Engine::DraftCost> d;
+            std::vector<DraftCost> d;
             for (const auto& [step, context, seconds] : draft)
               d.push_back({step, context, seconds});
             const ReleasedGil release;  // a pass may be calling Python
-            e.set_costs(v, d);
+            start_from(e, v, d);
           },
           py::arg("verify"), py::arg("draft"))
       .def("draft_features",
@@ -110,7 +118,7 @@ void bind_class(py::module_& m) {
              std::vector<float> values;
              {
                const ReleasedGil release;
-               values = draft_features(e, ids, steps, check_signals);
+               values = draft_features(e.model(), ids, steps, check_signals);
              }
              const auto rounds = static_cast<py::ssize_t>(ids.size()) - 1;
              const auto width = static_cast<py::ssize_t>(values.size()) / (rounds * steps);
@@ -120,13 +128,13 @@ void bind_class(py::module_& m) {
         DraftTrace t;
         {
           const ReleasedGil release;
-          t = e.draft(ids, k);
+          t = trace_drafts(e, ids, k);
         }
         const auto rows = static_cast<py::ssize_t>(k);
         const auto hidden = static_cast<py::ssize_t>(t.hidden.size()) / rows;
         return py::make_tuple(
             t.tokens,
-            FloatArray({rows, static_cast<py::ssize_t>(e.config().vocab)}, t.logits.data()),
+            FloatArray({rows, static_cast<py::ssize_t>(e.model().config().vocab)}, t.logits.data()),
             FloatArray({rows, hidden}, t.hidden.data()));
       });
 }

@@ -152,7 +152,7 @@ void bind_examined(py::module_& m) {
 
 py::dict sampling_dict(const GgufFile& file) {
   py::dict out;
-  for (const RecommendedParameter& p : recommended_sampling(file))
+  for (const RecommendedOption& p : recommended_sampling(file))
     out[p.name] =
         p.whole ? py::object(py::int_(static_cast<int64_t>(p.value))) : py::float_(p.value);
   return out;

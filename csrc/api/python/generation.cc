@@ -1,11 +1,13 @@
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <memory>
+#include <type_traits>
 #include <utility>
 
 #include "api/python/parts.h"
 #include "base/error.h"
-#include "choose/choose.h"
+#include "base/fork.h"
 #include "generate/generation.h"
 #include "generate/session.h"
 
@@ -15,16 +17,23 @@ using namespace py::literals;
 namespace gemtp {
 namespace {
 
-py::dict stats_dict(const GenerationStats& s) {
-  return py::dict("rounds"_a = s.rounds, "drafted"_a = s.drafted, "accepted"_a = s.accepted,
-                  "lookup_drafted"_a = s.lookup_drafted, "lookup_accepted"_a = s.lookup_accepted,
-                  "grammar_drafted"_a = s.grammar_drafted,
-                  "grammar_accepted"_a = s.grammar_accepted, "prompt_tokens"_a = s.prompt_tokens,
-                  "cached_tokens"_a = s.cached_tokens, "prompt_seconds"_a = s.prompt_seconds,
-                  "tokens"_a = s.tokens, "decode_seconds"_a = s.decode_seconds,
-                  "tokens_per_second"_a = s.tokens_per_second(),
-                  "depth_histogram"_a = s.depth_histogram, "drafted_at"_a = s.drafted_at,
-                  "accepted_at"_a = s.accepted_at, "seed"_a = s.seed);
+py::dict stats_dict(const GenerationStats& stats) {
+  py::dict out;
+  for_each_figure(stats, [&](const char* name, const auto& figure) { out[name] = figure; });
+  return out;
+}
+
+// The table of options that are one number, a dict a row.
+py::list options() {
+  py::list out;
+  const GenerationParams defaults;
+  for_each_option(defaults, [&](auto value, const Option& o) {
+    out.append(py::dict("name"_a = o.name, "whole"_a = std::is_integral_v<decltype(value)>,
+                        "default"_a = value, "least"_a = o.least, "most"_a = o.most,
+                        "above_least"_a = o.above_least, "below_most"_a = o.below_most,
+                        "help"_a = o.help, "key"_a = o.key));
+  });
+  return out;
 }
 
 py::object depth_dict(const DepthReport& r) {
@@ -92,6 +101,9 @@ struct PythonParams : GenerationParams {
   }
 };
 
+const char* name_of(const Generation&) { return "generation"; }
+const char* name_of(const Session&) { return "session"; }
+
 // What is for one thread at a time: a second one is refused, whatever Python threads do. The flag
 // itself is only touched with the GIL.
 template <class T>
@@ -104,10 +116,12 @@ class Exclusive {
 
   template <class Fn>
   auto use(const Fn& fn) {
+    if (busy_ && forks_ != fork_count()) throw_lost_by_fork();
+    forks_ = fork_count();
     if (busy_)
-      throw Error(
-          ErrorKind::kArgument,
-          "another thread is at work with this generation; only cancel() is for any thread");
+      throw Error(ErrorKind::kArgument,
+                  format("another thread is at work with this %s; only cancel() is for any thread",
+                         name_of(*value_)));
     const Busy busy(busy_);
     return fn(*value_);
   }
@@ -130,6 +144,7 @@ class Exclusive {
 
   std::unique_ptr<T> value_;
   bool busy_ = false;
+  uint32_t forks_ = fork_count();  // when it was last used: in a child nobody ends that
 };
 
 const Generation& generation_of(const Generation& g) { return g; }
@@ -149,7 +164,8 @@ void bind_steps(py::class_<Exclusive<T>>& c) {
     });
   };
   c.def("step", [](Held& held) {
-    const std::vector<Emitted> emitted = held.work([](T& value) { return value.step(); });
+    const std::vector<Emitted> emitted =
+        held.work([](T& value) { return value.step(check_signals); });
     py::list out;
     for (const Emitted& e : emitted) out.append(token_tuple(e));
     return out;
@@ -164,36 +180,48 @@ void bind_steps(py::class_<Exclusive<T>>& c) {
   report("depth_report", [](const Generation& g) { return depth_dict(g.depth_report()); });
 }
 
-void bind_sampling(py::module_& m) {
-  Class<SamplingParams, std::shared_ptr<SamplingParams>> c(m, "SamplingParams");
-  c.def(py::init([] { return std::make_shared<SamplingParams>(); }))
-      .def_readwrite("seed", &SamplingParams::seed)
-      .def_readwrite("logit_bias", &SamplingParams::logit_bias)
-      .def_readwrite("suppress_tokens", &SamplingParams::suppress_tokens);
-  const auto number = [&c](const char* name, auto member) {
+void bind_params(py::module_& m) {
+  Class<PythonParams, std::shared_ptr<PythonParams>> c(m, "GenerationParams");
+  const auto sampling = [&c]<class T>(const char* name, T SamplingParams::* member) {
     c.def_property(
-        name, [member](const SamplingParams& p) { return p.*member; },
-        [name](SamplingParams& p, double given) { set_parameter(&p, name, given); });
+        name, [member](const PythonParams& p) { return p.sampling.*member; },
+        [member](PythonParams& p, T value) { p.sampling.*member = std::move(value); });
   };
-  number("temperature", &SamplingParams::temperature);
-  number("top_k", &SamplingParams::top_k);
-  number("top_p", &SamplingParams::top_p);
-  number("min_p", &SamplingParams::min_p);
-  number("repetition_penalty", &SamplingParams::repetition_penalty);
-  number("presence_penalty", &SamplingParams::presence_penalty);
-  number("frequency_penalty", &SamplingParams::frequency_penalty);
-  number("penalty_last_n", &SamplingParams::penalty_last_n);
+  c.def(py::init([] { return std::make_shared<PythonParams>(); }))
+      .def(
+          "set",
+          [](PythonParams& p, const std::string& name, double number) {
+            set_option<GenerationParams>(&p, name, number);
+          },
+          py::arg("name"), py::arg("number"), "Sets a row of options().")
+      .def_property(
+          "stop", [](const PythonParams& p) { return p.stop; },
+          [](PythonParams& p, const std::vector<py::object>& stop) {
+            p.stop.clear();
+            for (const py::object& s : stop) p.stop.push_back(utf8(s));
+          })
+      .def_readwrite("ignore_eos", &PythonParams::ignore_eos)
+      .def_readwrite("wait", &PythonParams::wait)
+      .def_readwrite("constraint", &PythonParams::constraint)
+      .def_readwrite("logits_processor", &PythonParams::processor);
+  sampling("seed", &SamplingParams::seed);
+  sampling("logit_bias", &SamplingParams::logit_bias);
+  sampling("suppress_tokens", &SamplingParams::suppress_tokens);
+  m.def("options", options, "The options that are one number.");
+}
+
+void bind_choose(py::module_& m) {
   m.def(
       "choose_many",
       [](const FloatInput& logits, const std::vector<int64_t>& positions,
-         const std::vector<int32_t>& history, const SamplingParams& params) {
+         const std::vector<int32_t>& history, const PythonParams& params) {
         const auto n = static_cast<int64_t>(logits.size());
         py::array_t<int32_t> out(static_cast<py::ssize_t>(positions.size()));
         int32_t* chosen = out.mutable_data();
         const float* values = logits.data();
         const ReleasedGil release;
-        Chooser chooser(params, {}, static_cast<int32_t>(n));
-        TokenHistory tokens(params.penalty_last_n);
+        Chooser chooser(params.sampling, {}, static_cast<int32_t>(n));
+        TokenHistory tokens(params.sampling.penalty_last_n);
         for (int32_t id : history) tokens.push(id);
         for (size_t i = 0; i < positions.size(); ++i)
           chosen[i] = chooser.choose(values, nullptr, n, positions[i], tokens);
@@ -201,27 +229,6 @@ void bind_sampling(py::module_& m) {
       },
       py::arg("logits"), py::arg("positions"), py::arg("history"), py::arg("params"),
       "The token chosen at each position from the same logits: the sampler by itself.");
-}
-
-void bind_params(py::module_& m) {
-  Class<PythonParams, std::shared_ptr<PythonParams>>(m, "GenerationParams")
-      .def(py::init([] { return std::make_shared<PythonParams>(); }))
-      .def_property(
-          "sampling",
-          [](const std::shared_ptr<PythonParams>& p) { return part_of(p, p->sampling); },
-          [](PythonParams& p, const SamplingParams& sampling) { p.sampling = sampling; })
-      .def_readwrite("max_tokens", &PythonParams::max_tokens)
-      .def_property(
-          "stop", [](const PythonParams& p) { return p.stop; },
-          [](PythonParams& p, const std::vector<py::object>& stop) {
-            p.stop.clear();
-            for (const py::object& s : stop) p.stop.push_back(utf8(s));
-          })
-      .def_readwrite("draft", &PythonParams::draft)
-      .def_readwrite("ignore_eos", &PythonParams::ignore_eos)
-      .def_readwrite("logprobs", &PythonParams::logprobs)
-      .def_readwrite("constraint", &PythonParams::constraint)
-      .def_readwrite("logits_processor", &PythonParams::processor);
 }
 
 void bind_session(py::module_& m) {
@@ -282,8 +289,8 @@ void bind_session(py::module_& m) {
 }  // namespace
 
 void bind_generation(py::module_& m) {
-  bind_sampling(m);
   bind_params(m);
+  bind_choose(m);
   using Held = Exclusive<Generation>;
   Class<Held> c(m, "Generation");
   c.def(py::init(

@@ -8,6 +8,7 @@
 
 #include "api/python/parts.h"
 #include "backend/cpu/dispatch.h"
+#include "base/build_info.h"
 #include "base/cpu_info.h"
 #include "base/error.h"
 #include "engine/engine.h"

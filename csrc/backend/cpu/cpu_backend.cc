@@ -6,9 +6,11 @@
 #include <cstring>
 
 #include "backend/backend.h"
+#include "backend/cpu/cluster_order.h"
 #include "backend/cpu/cpu_attention.h"
 #include "backend/cpu/cpu_matmul.h"
 #include "backend/cpu/cpu_memory.h"
+#include "backend/cpu/cpu_routing.h"
 #include "backend/cpu/dispatch.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/pack.h"
@@ -46,7 +48,8 @@ class CpuBackend : public Backend {
   bool stopped() const override { return pool_.stopped(); }
 
   Buffer alloc(int64_t n) override {
-    return Buffer(static_cast<float*>(allocate_zeros(static_cast<size_t>(n) * sizeof(float))));
+    std::shared_ptr<void> memory = zeros(n * static_cast<int64_t>(sizeof(float)));
+    return {Device<float>(static_cast<float*>(memory.get())), memory};
   }
 
   std::unique_ptr<Matrix> load_matrix(const WeightSource& source, const std::vector<int32_t>* rows,
@@ -55,6 +58,8 @@ class CpuBackend : public Backend {
     m->type = source.type;
     m->rows = rows ? static_cast<int64_t>(rows->size()) : source.rows;
     m->cols = source.cols;
+    if (!rows) m->source = source;
+    m->source.data = nullptr;  // gone when it has been laid out
     m->tile_bytes = tile_bytes(source.type, source.cols);
     m->bytes = m->tiles() * m->tile_bytes;
     m->data = arena_.allocate(static_cast<size_t>(m->bytes));
@@ -99,14 +104,27 @@ class CpuBackend : public Backend {
     return attention_.make_kv(kv_heads, head_dim, capacity, f16);
   }
 
-  void embed(const WeightSource& table, const int32_t* ids, int64_t m, int64_t col, int64_t n,
-             float scale, float* y) override {
+  std::unique_ptr<Routing> make_routing(const RoutingSizes& sizes) override {
+    return std::make_unique<CpuRouting>(sizes, *this);
+  }
+
+  void wait() override {}
+  void send(const PassRows&) override {}
+
+  void copy(Device<const float> from, int64_t n, Device<float> to) override {
+    std::memcpy(to.address(), from.address(), static_cast<size_t>(n) * sizeof(float));
+  }
+
+  void embed(const WeightSource& table, const PassRows& pass, int64_t first, int64_t m, int64_t col,
+             int64_t n, float scale, Device<float> y) override {
+    const int32_t* ids = pass.ids.host() + first;
     std::atomic<int64_t> bad{-1};
     rows(m, n, [&](int64_t i, int thread) {
-      dequantize(table, ids[i], col, n, buffers_[static_cast<size_t>(thread)], y + i * n);
-      kernels_.scale(y + i * n, scale, n, y + i * n);
+      float* to = y.address() + i * n;
+      dequantize(table, ids[i], col, n, buffers_[static_cast<size_t>(thread)], to);
+      kernels_.scale(to, scale, n, to);
       for (int64_t j = 0; j < n; ++j)
-        if (!std::isfinite(y[i * n + j])) bad = ids[i];
+        if (!std::isfinite(to[j])) bad = ids[i];
     });
     if (!table.data) table.file->check_unchanged();
     if (bad >= 0)
@@ -117,78 +135,151 @@ class CpuBackend : public Backend {
                  table.where().c_str(), static_cast<long long>(bad.load())));
   }
 
-  void matmul(const std::vector<MatmulJob>& jobs) override { matmul_.products(jobs); }
-  void gated_matmul(const std::vector<GatedJob>& jobs) override { matmul_.gated(jobs); }
-  void head(const Matrix& w, const float* x, int64_t m, float cap, float* const* logits,
-            BestLogit* best) override {
-    matmul_.head(w, x, m, cap, logits, best);
+  void head(const Matrix& w, Device<const float> x, int64_t m, float cap,
+            std::span<const Device<float>> logits, Device<BestLogit> best) override {
+    matmul_.head(w, x.address(), m, cap, logits, best.address());
   }
 
-  void rms_norm(const float* x, const float* w, int64_t m, int64_t n, float eps,
-                float* y) override {
-    rows(m, n, [&](int64_t i, int) { kernels_.rms_norm(x + i * n, w, n, eps, y + i * n); });
-  }
-
-  void rms_norm_add(const float* x, const float* w, int64_t m, int64_t n, float eps, const float* r,
-                    float* y) override {
+  void rms_norm(Device<const float> x, Device<const float> w, int64_t m, int64_t n, float eps,
+                Device<float> y) override {
     rows(m, n, [&](int64_t i, int) {
-      kernels_.rms_norm_add(x + i * n, w, n, eps, r + i * n, y + i * n);
+      kernels_.rms_norm((x + i * n).address(), w.address(), n, eps, (y + i * n).address());
     });
   }
 
-  void gelu_mul(const float* gate, const float* up, int64_t m, int64_t n, float* y) override {
+  void rms_norm_add(Device<const float> x, Device<const float> w, int64_t m, int64_t n, float eps,
+                    Device<const float> r, Device<float> y) override {
+    rows(m, n, [&](int64_t i, int) {
+      kernels_.rms_norm_add((x + i * n).address(), w.address(), n, eps, (r + i * n).address(),
+                            (y + i * n).address());
+    });
+  }
+
+  void gelu_mul(Device<const float> gate, Device<const float> up, int64_t m, int64_t n,
+                Device<float> y) override {
     elements(m * n, [&](int64_t at, int64_t count) {
-      kernels_.gelu_mul(gate + at, up + at, count, y + at);
+      kernels_.gelu_mul((gate + at).address(), (up + at).address(), count, (y + at).address());
     });
   }
 
-  void scale(const float* x, float s, int64_t m, int64_t n, float* y) override {
-    elements(m * n, [&](int64_t at, int64_t count) { kernels_.scale(x + at, s, count, y + at); });
-  }
-
-  void softcap(const float* x, int64_t m, int64_t n, float cap, float* y) override {
-    elements(m * n,
-             [&](int64_t at, int64_t count) { kernels_.softcap(x + at, count, cap, y + at); });
-  }
-
-  void gather(const float* x, const int32_t* from, int64_t m, int64_t n, float* y) override {
-    rows(m, n, [&](int64_t i, int) {
-      std::memcpy(y + i * n, x + from[i] * n, static_cast<size_t>(n) * sizeof(float));
+  void scale(Device<const float> x, float s, int64_t m, int64_t n, Device<float> y) override {
+    elements(m * n, [&](int64_t at, int64_t count) {
+      kernels_.scale((x + at).address(), s, count, (y + at).address());
     });
   }
 
-  void weighted_sum(const float* x, const int32_t* from, const float* weights, int64_t m,
-                    int64_t terms, int64_t n, float* y) override {
-    rows(m, n * terms, [&](int64_t i, int) {
-      std::memset(y + i * n, 0, static_cast<size_t>(n) * 4);
-      for (int64_t j = i * terms; j < (i + 1) * terms; ++j)
-        kernels_.axpy(weights[j], x + from[j] * n, n, y + i * n);
+  void softcap(Device<const float> x, int64_t m, int64_t n, float cap, Device<float> y) override {
+    elements(m * n, [&](int64_t at, int64_t count) {
+      kernels_.softcap((x + at).address(), count, cap, (y + at).address());
     });
   }
 
-  void head_norm_rope(float* x, const float* w, int64_t m, int64_t heads, int64_t d, float eps,
-                      const RopeRows* rope) override {
+  void route(Device<const float> scores, Device<const float> scale, int64_t m,
+             Routing& to) override {
+    static_cast<CpuRouting&>(to).route(scores.address(), scale.address(), m);
+  }
+
+  void expert_feed_forward(const ExpertMatrices& w, Device<const float> x, int64_t m,
+                           Routing& routing, Device<float> y) override {
+    auto& r = static_cast<CpuRouting&>(routing);
+    const int64_t n = r.sizes().hidden;
+    r.make_jobs(w, x);
+    rows(static_cast<int64_t>(r.copied_rows().size()), n, [&](int64_t i, int) {
+      copy(x + r.copied_rows()[static_cast<size_t>(i)] * n, n, r.copies() + i * n);
+    });
+    gated_matmul(r.gated_jobs());
+    matmul(r.out_jobs());
+    const int64_t used = r.sizes().used;
+    rows(m, n * used, [&](int64_t i, int) {
+      float* to = (y + i * n).address();
+      std::memset(to, 0, static_cast<size_t>(n) * 4);
+      for (int64_t slot = i * used; slot < (i + 1) * used; ++slot)
+        kernels_.axpy(r.weight(slot), r.output(slot).address(), n, to);
+    });
+  }
+
+  void cluster_head(const ClusterMatrices& w, Device<const float> scores, int64_t top,
+                    Device<const float> x, const Mirror<int32_t>& ids,
+                    const Mirror<float>& logits) override {
+    cluster_order_.choose(scores.address(), static_cast<int64_t>(w.clusters.size()), top);
+    const int64_t each = w.clusters.front()->rows;
+    float* unordered = cluster_logits_.ensure(top * each);
+    std::vector<MatmulJob> jobs;
+    for (int64_t i = 0; i < top; ++i) {
+      const Matrix& cluster = *w.clusters[static_cast<size_t>(cluster_order_[i])];
+      jobs.push_back({&cluster, x, cluster.cols, 1, Device<float>(unordered + i * each), each});
+    }
+    matmul(jobs);
+    cluster_order_.sort(w.tokens.host(), each, unordered, ids.host(), logits.host());
+  }
+
+  void head_norm_rope(Device<float> x, Device<const float> w, int64_t m, int64_t heads, int64_t d,
+                      float eps, const RopeAngles* angles, int64_t first) override {
     rows(m, heads * d, [&](int64_t i, int) {
       for (int64_t h = 0; h < heads; ++h) {
-        float* head = x + (i * heads + h) * d;
-        kernels_.rms_norm(head, w, d, eps, head);
-        if (rope) kernels_.rope(head, rope->cos + i * rope->half, rope->sin + i * rope->half, d);
+        float* head = (x + (i * heads + h) * d).address();
+        kernels_.rms_norm(head, w.address(), d, eps, head);
+        if (!angles) continue;
+        const int64_t at = (first + i) * angles->half;
+        kernels_.rope(head, angles->cos.host() + at, angles->sin.host() + at, d);
       }
     });
   }
 
-  void store_kv(KvLayer& kv, const float* k, const float* v, int64_t first, int64_t m) override {
-    attention_.store(kv, k, v, first, m);
+  void store_kv(const PassRows& pass, int layer, int64_t first, int64_t m, Device<const float> k,
+                Device<const float> v) override {
+    for_each_sequence(pass, layer, first, m, [&](KvLayer& kv, int64_t row, int64_t n) {
+      const int64_t at = (row - first) * kv.kv_heads * kv.head_dim;
+      attention_.store(kv, (k + at).address(), (v + at).address(), pass.positions[row], n);
+    });
   }
 
-  void attention(const KvLayer& kv, const float* q, int64_t m, int64_t heads,
-                 const AttentionSpan* spans, float* out) override {
-    attention_.attend(kv, q, m, heads, spans, out);
+  void attention(const PassRows& pass, const Mirror<AttentionSpan>& spans, int layer, int64_t first,
+                 int64_t m, Device<const float> q, int64_t heads, Device<float> out) override {
+    for_each_sequence(pass, layer, first, m, [&](const KvLayer& kv, int64_t row, int64_t n) {
+      const int64_t at = (row - first) * heads * kv.head_dim;
+      attention_.attend(kv, (q + at).address(), n, heads, spans.host() + row, (out + at).address());
+    });
   }
 
  private:
   void begin_pass(const std::atomic<bool>* stop) override { pool_.begin_pass(stop); }
   void end_pass() override { pool_.end_pass(); }
+  void write_bytes(const void* host, void* device, int64_t bytes) override {
+    std::memcpy(device, host, static_cast<size_t>(bytes));
+  }
+  void read_bytes(const void* device, void* host, int64_t bytes) override {
+    std::memcpy(host, device, static_cast<size_t>(bytes));
+  }
+  void send_bytes(const void*, void*, int64_t) override {}
+  void fetch_bytes(const void*, void*, int64_t) override {}
+  void multiply(const std::vector<MatmulJob>& jobs) override { matmul_.products(jobs); }
+  void multiply_gated(const std::vector<GatedJob>& jobs) override { matmul_.gated(jobs); }
+
+  MirroredBytes mirrored(int64_t bytes) override {
+    std::shared_ptr<void> memory = zeros(bytes);
+    return {memory.get(), memory.get(), memory};
+  }
+
+  static std::shared_ptr<void> zeros(int64_t bytes) {
+    return {allocate_zeros(static_cast<size_t>(bytes)), free_zeros};
+  }
+
+  // Calls fn(K/V of the layer, row, rows) for the rows first .. first + m - 1, those of a sequence
+  // that follow each other together.
+  template <class Fn>
+  static void for_each_sequence(const PassRows& pass, int layer, int64_t first, int64_t m,
+                                const Fn& fn) {
+    for (int64_t row = first; row < first + m;) {
+      const int32_t sequence = pass.sequence[row];
+      int64_t end = row + 1;
+      while (end < first + m && pass.sequence[end] == sequence &&
+             pass.positions[end] == pass.positions[end - 1] + 1)
+        ++end;
+      fn(*pass.kv[static_cast<size_t>(sequence)][static_cast<size_t>(layer)], row, end - row);
+      row = end;
+    }
+  }
 
   // Of the rows of `source`, bytes [at, at + n) as far as there are any.
   static void prefetch(const WeightSource& source, int64_t at, int64_t n) {
@@ -262,11 +353,11 @@ class CpuBackend : public Backend {
   Arena arena_;                            // of the matrices
   CpuMatmul matmul_;
   CpuAttention attention_;
+  ClusterOrder cluster_order_;
+  Scratch<float> cluster_logits_;
 };
 
 }  // namespace
-
-void BufferDeleter::operator()(float* p) const { free_zeros(p); }
 
 std::unique_ptr<Backend> make_cpu_backend(int threads, const std::string& isa) {
   return std::make_unique<CpuBackend>(threads, select_kernels(isa));

@@ -145,15 +145,15 @@ void CpuMatmul::products(const std::vector<MatmulJob>& jobs) {
   int64_t bytes = 0;
   inputs_.clear();
   for (const MatmulJob& job : jobs) {
-    input.push_back(add_input(*job.w, job.x, job.x_stride, job.m));
+    input.push_back(add_input(*job.w, job.x.address(), job.x_stride, job.m));
     first_tile.push_back(first_tile.back() + cpu(*job.w).tiles());
     bytes += job.w->bytes * job.m;
   }
   quantize_inputs();
   for_each_piece(first_tile, bytes, [&](size_t j, int64_t begin, int64_t end, int) {
     const MatmulJob& job = jobs[j];
-    run(*job.w,
-        call(cpu(*job.w), inputs_[input[j]], begin, end, job.y + begin * GEMTP_TILE, job.y_stride));
+    run(*job.w, call(cpu(*job.w), inputs_[input[j]], begin, end,
+                     (job.y + begin * GEMTP_TILE).address(), job.y_stride));
   });
 }
 
@@ -171,8 +171,8 @@ void CpuMatmul::gated(const std::vector<GatedJob>& jobs) {
   inputs_.clear();
   for (const GatedJob& job : jobs) {
     GEMTP_ASSERT(job.up->rows == job.gate->rows && job.up->cols == job.gate->cols);
-    gate_input.push_back(add_input(*job.gate, job.x, job.x_stride, job.m));
-    up_input.push_back(add_input(*job.up, job.x, job.x_stride, job.m));
+    gate_input.push_back(add_input(*job.gate, job.x.address(), job.x_stride, job.m));
+    up_input.push_back(add_input(*job.up, job.x.address(), job.x_stride, job.m));
     first_tile.push_back(first_tile.back() + cpu(*job.gate).tiles());
     bytes += (job.gate->bytes + job.up->bytes) * job.m;
   }
@@ -185,10 +185,11 @@ void CpuMatmul::gated(const std::vector<GatedJob>& jobs) {
       const int64_t stop = std::min(end, begin + group), first = begin * GEMTP_TILE;
       const int64_t n = std::min(stop * GEMTP_TILE, gate.rows) - first;
       float* ups = results_[static_cast<size_t>(thread)].ensure(job.m * n);
-      run(gate, call(gate, inputs_[gate_input[j]], begin, stop, job.y + first, job.y_stride));
+      run(gate,
+          call(gate, inputs_[gate_input[j]], begin, stop, (job.y + first).address(), job.y_stride));
       run(up, call(up, inputs_[up_input[j]], begin, stop, ups, n));
       for (int64_t i = 0; i < job.m; ++i) {
-        float* y = job.y + i * job.y_stride + first;
+        float* y = (job.y + i * job.y_stride + first).address();
         kernels_.gelu_mul(y, ups + i * n, n, y);
       }
     }
@@ -196,7 +197,7 @@ void CpuMatmul::gated(const std::vector<GatedJob>& jobs) {
 }
 
 void CpuMatmul::head(const Matrix& matrix, const float* x, int64_t m, float cap,
-                     float* const* logits, BestLogit* best) {
+                     std::span<const Device<float>> logits, BestLogit* best) {
   inputs_.clear();
   add_input(matrix, x, matrix.cols, m);
   quantize_inputs();
@@ -215,7 +216,9 @@ void CpuMatmul::head(const Matrix& matrix, const float* x, int64_t m, float cap,
         float* row = y + i * n;
         if (cap > 0) kernels_.softcap(row, n, cap, row);
         best_[static_cast<size_t>(g * m + i)] = best_of(row, n, first);
-        if (logits[i]) std::memcpy(logits[i] + first, row, static_cast<size_t>(n) * sizeof(float));
+        const Device<float> kept = logits[static_cast<size_t>(i)];
+        if (kept)
+          std::memcpy((kept + first).address(), row, static_cast<size_t>(n) * sizeof(float));
       }
     }
   });

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "backend/backend.h"
@@ -29,8 +30,8 @@ class CpuMatmul {
   // As Backend's matmul, gated_matmul and head.
   void products(const std::vector<MatmulJob>& jobs);
   void gated(const std::vector<GatedJob>& jobs);
-  void head(const Matrix& w, const float* x, int64_t m, float cap, float* const* logits,
-            BestLogit* best);
+  void head(const Matrix& w, const float* x, int64_t m, float cap,
+            std::span<const Device<float>> logits, BestLogit* best);
 
  private:
   // Activation rows of one or more jobs, ready for the kernels.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "backend/cpu/cpu_routing.h"
 #include "backend/cpu/packed_form.h"
 
 namespace gemtp {
@@ -27,7 +28,12 @@ void add(int64_t* sum, double bytes) { *sum = saturate(static_cast<double>(*sum)
 
 Buffer MeasuringStorage::alloc(int64_t n) {
   add(&buffers_, static_cast<double>(n) * sizeof(float));
-  return nullptr;
+  return {};
+}
+
+MirroredBytes MeasuringStorage::mirrored(int64_t bytes) {
+  add(&buffers_, static_cast<double>(bytes));
+  return {};
 }
 
 std::unique_ptr<Matrix> MeasuringStorage::load_matrix(const WeightSource& source,
@@ -56,6 +62,10 @@ std::unique_ptr<KvLayer> MeasuringStorage::make_kv(int64_t kv_heads, int64_t hea
   kv->bytes = saturate(bytes);
   add(&kv_, bytes);
   return kv;
+}
+
+std::unique_ptr<Routing> MeasuringStorage::make_routing(const RoutingSizes& sizes) {
+  return std::make_unique<CpuRouting>(sizes, *this);
 }
 
 }  // namespace gemtp

@@ -16,7 +16,7 @@ class MeasuringStorage : public Storage {
   /// Of the widest matrix.
   int64_t max_cols() const { return max_cols_; }
 
-  /// Null.
+  /// Of nothing.
   Buffer alloc(int64_t n) override;
   std::unique_ptr<Matrix> load_matrix(const WeightSource& source, const std::vector<int32_t>* rows,
                                       const LoadProgress& progress) override;
@@ -24,8 +24,13 @@ class MeasuringStorage : public Storage {
   AlignedBytes read(const WeightSource& source) override;
   std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                    bool f16) override;
+  std::unique_ptr<Routing> make_routing(const RoutingSizes& sizes) override;
 
  private:
+  MirroredBytes mirrored(int64_t bytes) override;
+  void write_bytes(const void*, void*, int64_t) override {}
+  void read_bytes(const void*, void*, int64_t) override {}
+
   int64_t buffers_ = 0, matrices_ = 0, kv_ = 0, max_cols_ = 0;
 };
 

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..base.json_text import json_text
-from ..base.whole_file import write_whole
-from .options import add_engine_options, add_report_options, check_outputs, draft_depth
-
-if TYPE_CHECKING:
-    from ..measure.bench import BenchReport
+from ..options import MAX_DRAFT, MAX_ROWS
+from .options import add_engine_options, add_report_options, check_outputs, draft_depth, give_report
 
 _SECTIONS = ("bandwidth", "prefill", "decode", "rows", "draft", "generate")
 _QUICK: dict[str, Any] = {
@@ -55,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rows",
         type=_lengths,
         metavar="N,N",
-        help="of one pass, 1 to 16; also A-B (default: 1-16)",
+        help=f"of one pass, 1 to {MAX_ROWS}; also A-B (default: 1-{MAX_ROWS})",
     )
     what.add_argument(
         "--at", type=int, metavar="N", help="context of passes and draft steps (default: 64)"
@@ -64,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--depths",
         type=_depths,
         metavar="N,N",
-        help="of generations, 0 to 15 and auto; also A-B (default: 0,1,2,3,5,7,auto)",
+        help=f"of generations, 0 to {MAX_DRAFT} and auto; also A-B (default: 0,1,2,3,5,7,auto)",
     )
     what.add_argument("--tokens", type=int, metavar="N", help="of a generation (default: 128)")
     what.add_argument("--text", metavar="TEXT", help="prompt of the generations")
@@ -88,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json and args.csv == "-":
         args.usage_error("--json and --csv - both print to standard output")
     from ..measure import bench
+    from ..measure.bench.render import CSV_COLUMNS
 
     check_outputs(args.csv, args.plot, sources=(args.target, args.drafter))
     if args.plot:
@@ -95,18 +90,7 @@ def run(args: argparse.Namespace) -> int:
     report = bench.run(
         args.target, args.drafter, bench.BenchSettings(**_settings(args)), _progress(args.quiet)
     )
-    if args.csv and args.csv != "-":
-        table = io.StringIO(newline="")
-        _write_csv(report, table)
-        write_whole(args.csv, table.getvalue().encode("utf-8", "surrogateescape"))
-    if args.plot:
-        bench.plot(report, args.plot)
-    if args.json:
-        print(json_text(report.as_dict()))
-    elif args.csv == "-":
-        _write_csv(report, sys.stdout)
-    else:
-        print(bench.text(report))
+    give_report(args, report, bench, CSV_COLUMNS)
     return 1 if report.identical is False else 0
 
 
@@ -127,14 +111,6 @@ def _progress(quiet: bool) -> Any:
     if quiet or not sys.stderr.isatty():
         return lambda _: None
     return lambda line: print(f"gemtp bench: {line}", file=sys.stderr, flush=True)
-
-
-def _write_csv(report: BenchReport, file: Any) -> None:
-    from ..measure.bench.render import CSV_COLUMNS, csv_rows
-
-    writer = csv.DictWriter(file, CSV_COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(csv_rows(report))
 
 
 # ---------------------------------------------------------------- values of options

@@ -21,7 +21,7 @@ from .options import (
     add_pair_options,
     add_sampling_options,
     add_structure_options,
-    note_context,
+    open_model,
     sampling_options,
     structure_options,
 )
@@ -85,17 +85,9 @@ def run(args: argparse.Namespace) -> int:
     template = read_text_input(args.template) if args.template else None
     start_early()
     structure = structure_options(args)
-    from ..model import Model
     from .conversation import Conversation
 
-    model = Model(
-        args.target,
-        drafter=args.drafter,
-        threads=args.threads,
-        context=args.context,
-        kv_type=args.kv_type,
-    )
-    note_context(args, model)
+    model = open_model(args)
     options = {
         **sampling_options(args),
         **structure,

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import NONE
 from ..base.input_file import read_input
 from ..base.json_text import json_text
 from ..base.whole_file import write_whole
 from ..errors import ArgumentError, FileError
+from ..options import NONE
 
 if TYPE_CHECKING:
     from ..chat.reply import Reply, ReplyStream

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.json_text import json_text
 from ..errors import FileError
-from .options import draft_depth
+from .options import add_draft_option
 from .text import acceptance_table
 
 if TYPE_CHECKING:
@@ -51,9 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs", type=_positive, metavar="N", help="of each kind (default: 2 seconds' worth)"
     )
-    parser.add_argument(
-        "--draft", type=draft_depth, default="auto", metavar="auto|0..15", help="(default: auto)"
-    )
+    add_draft_option(parser, "(default: auto)", "auto")
     parser.add_argument("--threads", type=int, metavar="N", help="(default: as many as pay)")
     parser.add_argument("--target", type=Path, metavar="TARGET.gguf", help="another target")
     parser.add_argument("--drafter", type=Path, metavar="DRAFTER.gguf", help="and its drafter")

@@ -22,7 +22,8 @@ from ..export import (
     save,
 )
 from ..export.configuration import changed, check, source_of
-from .options import draft_depth
+from ..options import OPTIONS
+from .options import add_draft_option, add_number_option
 
 _FILE = Path("gemtp.json")
 
@@ -47,20 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="MODEL",
             help="hub id, folder, file.gguf or file.litertlm; repeat it to give several forms",
         )
-    group.add_argument(
-        "--draft", type=draft_depth, metavar="auto|0..15", help="tokens to draft a round"
-    )
+    add_draft_option(group, "tokens to draft a round")
     group.add_argument("--context", type=int, metavar="N", help="tokens of prompt and answer")
     group.add_argument("--threads", type=int, metavar="N")
     group.add_argument("--kv-type", choices=("f16", "f32"), help="of the K/V cache")
     group = parser.add_argument_group("sampling, in place of what FILE says")
-    for name, default in asdict(Sampling()).items():
-        group.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=type(default),
-            metavar="N" if isinstance(default, int) else "X",
-            help=f"(default: {default:g})",
-        )
+    for name in asdict(Sampling()):
+        add_number_option(group, OPTIONS[name]._replace(help=""))  # the file knows no -1
     parser.add_argument(
         "--acceptance",
         type=float,

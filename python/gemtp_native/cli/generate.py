@@ -9,17 +9,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import NONE
 from ..base.input_file import MOST_PROMPT, read_input, read_standard_input
 from ..base.json_text import json_text
+from ..options import NONE, OPTIONS
 from . import INTERRUPTED
 from .notes import after_the_text
 from .options import (
     add_model_options,
+    add_number_option,
     add_pair_options,
     add_sampling_options,
     add_structure_options,
-    note_context,
+    open_model,
     sampling_options,
     structure_options,
 )
@@ -41,13 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--file", type=Path, help="read the prompt from a file or pipe")
     add_pair_options(parser)
-    parser.add_argument(
-        "--max-tokens",
-        type=int,
-        default=128,
-        metavar="N",
-        help="-1: what the context holds (default: 128)",
-    )
+    max_tokens = OPTIONS["max_tokens"]
+    add_number_option(parser, max_tokens, default=max_tokens.default)
     parser.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; may repeat"
     )
@@ -72,16 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     prompt = _prompt(args)
     structure = structure_options(args)
-    from ..model import Model
-
-    model = Model(
-        args.target,
-        drafter=args.drafter,
-        threads=args.threads,
-        context=args.context,
-        kv_type=args.kv_type,
-    )
-    note_context(args, model)
+    model = open_model(args)
     stream = model.stream(
         prompt,
         special=args.special,

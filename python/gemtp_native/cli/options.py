@@ -4,40 +4,39 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..base.input_file import read_text_input
+from ..base.json_text import json_text
 from ..gguf.parts import files_of
+from ..options import MAX_DRAFT, NUMBERS, OPTIONS, Option
 
 if TYPE_CHECKING:
     from ..model import Model
 
 CONTEXT = 4096  # unless another is asked for
 
-_SAMPLING = {
-    "temperature": (float, "0 is greedy (default)"),
-    "top_k": (int, "keep the K likeliest tokens; 0 or -1: all (default 0)"),
-    "top_p": (float, "keep the likeliest tokens that sum to P (default 1: all)"),
-    "min_p": (float, "drop tokens below P times the likeliest (default 0: none)"),
-    "repetition_penalty": (float, "(default 1: none)"),
-    "presence_penalty": (float, "(default 0: none)"),
-    "frequency_penalty": (float, "(default 0: none)"),
-    "seed": (int, "with a temperature, the text is a function of it; -1: a new one (default 0)"),
-}
+_SAMPLING = tuple(OPTIONS[name] for name in (*NUMBERS, "seed"))
+
+
+def add_number_option(group: argparse._ActionsContainer, option: Option, **more: Any) -> None:
+    group.add_argument(
+        f"--{option.name.replace('_', '-')}",
+        type=int if option.whole else float,
+        metavar="N" if option.whole else "X",
+        help=f"{option.help} (default: {option.default:g})",
+        **more,
+    )
 
 
 def add_sampling_options(parser: argparse.ArgumentParser, recommended: bool = False) -> None:
     """recommended: of a command that takes what the model recommends."""
     note = "Defaults are what the model's file recommends (gemtp inspect shows it), else these."
     group = parser.add_argument_group("sampling", note if recommended else None)
-    for name, (kind, text) in _SAMPLING.items():
-        group.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=kind,
-            metavar="N" if kind is int else "X",
-            help=text,
-        )
+    for option in _SAMPLING:
+        add_number_option(group, option)
     group.add_argument(
         "--logit-bias",
         type=_bias,
@@ -58,7 +57,7 @@ def add_sampling_options(parser: argparse.ArgumentParser, recommended: bool = Fa
 
 def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
     """As keywords of Model.generate, those that are given."""
-    given = {name: getattr(args, name) for name in _SAMPLING}
+    given = {option.name: getattr(args, option.name) for option in _SAMPLING}
     options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     options["logit_bias"] = dict(args.logit_bias)
     options["suppress_tokens"] = args.suppress
@@ -92,12 +91,14 @@ def structure_options(args: argparse.Namespace) -> dict[str, Any]:
 def add_pair_options(parser: argparse.ArgumentParser) -> None:
     """The drafter, and how much of it."""
     parser.add_argument("--drafter", metavar="DRAFTER.gguf", help="the model's drafter")
-    parser.add_argument(
-        "--draft",
-        type=draft_depth,
-        default="auto",
-        metavar="auto|0..15",
-        help="tokens to draft a round; changes the speed, never the text (default: auto)",
+    add_draft_option(parser, f"{OPTIONS['draft'].help} (default: auto)", "auto")
+
+
+def add_draft_option(
+    group: argparse._ActionsContainer, text: str, default: str | None = None
+) -> None:
+    group.add_argument(
+        "--draft", type=draft_depth, default=default, metavar=f"auto|0..{MAX_DRAFT}", help=text
     )
 
 
@@ -113,14 +114,24 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add_engine_options(group)
 
 
-def note_context(args: argparse.Namespace, model: Model) -> None:
-    """That less was possible than what was asked for."""
+def open_model(args: argparse.Namespace) -> Model:
+    """The pair that is named; a note says so where its context is shorter than what was asked."""
+    from ..model import Model
+
+    model = Model(
+        args.target,
+        drafter=args.drafter,
+        threads=args.threads,
+        context=args.context,
+        kv_type=args.kv_type,
+    )
     if model.context < args.context != CONTEXT:
         logging.getLogger("gemtp_native").warning(
             "the context is %s tokens, the most that the model was made for, not %s",
             model.context,
             args.context,
         )
+    return model
 
 
 def add_engine_options(group: argparse._ActionsContainer) -> None:
@@ -153,6 +164,32 @@ def add_report_options(
     return group
 
 
+def give_report(
+    args: argparse.Namespace, report: Any, measured: Any, columns: Sequence[str]
+) -> None:
+    """As the options of add_report_options() have it. measured: the package that made it."""
+    import csv
+    import io
+
+    from ..base.whole_file import write_whole
+
+    table = io.StringIO(newline="")
+    if args.csv:
+        writer = csv.DictWriter(table, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(measured.csv_rows(report))
+    if args.csv and args.csv != "-":
+        write_whole(args.csv, table.getvalue().encode("utf-8", "surrogateescape"))
+    if args.plot:
+        measured.plot(report, args.plot)
+    if args.json:
+        print(json_text(report.as_dict()))
+    elif args.csv == "-":
+        sys.stdout.write(table.getvalue())
+    else:
+        print(measured.text(report))
+
+
 def check_outputs(*files: str | None, sources: Sequence[Any] = ()) -> None:
     """That they can be written, before hours of measuring, and are none of the models and texts
     `sources`. None and "-" are no files."""
@@ -168,9 +205,9 @@ def draft_depth(text: str) -> int | Literal["auto"]:
     """Value of --draft."""
     if text == "auto":
         return "auto"
-    if text.isascii() and text.isdigit() and int(text) <= 15:
+    if text.isascii() and text.isdigit() and int(text) <= MAX_DRAFT:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number from 0 to 15")
+    raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number from 0 to {MAX_DRAFT}")
 
 
 def _bias(text: str) -> tuple[int, float]:

@@ -10,14 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import NONE
+from ..arguments import integer
 from ..base.input_file import read_text_input
 from ..errors import ArgumentError, FileError
+from ..options import INT32_MAX, NONE
 from .options import (
     add_model_options,
     add_pair_options,
     add_sampling_options,
-    note_context,
+    open_model,
     sampling_options,
 )
 from .text import options_text
@@ -102,17 +103,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"gemtp: {line}", file=sys.stderr, flush=True)
 
     sock = listen(settings.host, settings.port)
-    from ..model import Model
-
     try:
-        model = Model(
-            args.target,
-            drafter=args.drafter,
-            threads=args.threads,
-            context=args.context,
-            kv_type=args.kv_type,
-        )
-        note_context(args, model)
+        model = open_model(args)
         settings = _fitting(settings, args, model, say)
         taken = {k: v for k, v in model.sampling.items() if k not in settings.sampling}
         if taken:
@@ -152,12 +144,10 @@ def _settings(args: argparse.Namespace) -> ServerSettings:
         ("parallel", 1, 256),
         ("queue", 0, 1 << 20),
         ("max_body", 1024, 1 << 30),
-        ("max_tokens", 1 if args.max_tokens != NONE else NONE, 2**31 - 1),
+        ("max_tokens", 1 if args.max_tokens != NONE else NONE, INT32_MAX),
     ):
-        value = getattr(args, name)
-        if value is not None and not low <= value <= high:
-            option = name.replace("_", "-")
-            raise ArgumentError(f"--{option} is {value}; it must be between {low} and {high}")
+        if (value := getattr(args, name)) is not None:
+            integer(f"--{name.replace('_', '-')}", value, low, high)
     for name in ("timeout", "drain"):
         value = getattr(args, name)
         if not 0 <= value <= 1e9:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import os
-import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..base.json_text import json_text
-from ..base.whole_file import write_whole
 from ..errors import FileError
-from .options import add_engine_options, add_report_options, check_outputs
+from ..options import MAX_DRAFT
+from .options import add_engine_options, add_report_options, check_outputs, give_report
 from .progress import Bars
 
 if TYPE_CHECKING:
-    from ..measure.sweep import SweepReport, Variant
+    from ..measure.sweep import Variant
 
 _TYPES = "f16,q8_0,q4_0"
 
@@ -61,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--text", metavar="FILE", help="to score and to cut prompts from (default: a built-in one)"
     )
     for name, default, line in (
-        ("depth", 4, "drafts a round, 1 to 15"),
+        ("depth", 4, f"drafts a round, 1 to {MAX_DRAFT}"),
         ("prompts", 8, "cut from the text, evenly spaced"),
         ("prompt-tokens", 64, "of each"),
         ("tokens", 64, "to generate after each"),
@@ -85,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     _check_usage(args)
     from ..measure import perplexity as evaluate
     from ..measure import sweep
+    from ..measure.sweep.render import csv_columns
 
     given = [
         args.target,
@@ -112,18 +109,7 @@ def run(args: argparse.Namespace) -> int:
             text_name=os.path.basename(args.text or ""),
             progress=bars,
         )
-    if args.csv and args.csv != "-":
-        table = io.StringIO(newline="")
-        _write_csv(report, table)
-        write_whole(args.csv, table.getvalue().encode("utf-8", "surrogateescape"))
-    if args.plot:
-        sweep.plot(report, args.plot)
-    if args.json:
-        print(json_text(report.as_dict()))
-    elif args.csv == "-":
-        _write_csv(report, sys.stdout)
-    else:
-        print(sweep.text(report))
+    give_report(args, report, sweep, csv_columns(report))
     return 0 if report.identical else 1
 
 
@@ -166,14 +152,6 @@ def _models(
         types = getattr(args, f"{name}_types") or _TYPES.split(",")
         lists.append(sweep.quantized(getattr(args, name), types, folder, not args.quiet))
     return lists[0], lists[1], reference or sweep.named([args.target])[0]
-
-
-def _write_csv(report: SweepReport, file: Any) -> None:
-    from ..measure.sweep.render import csv_columns, csv_rows
-
-    writer = csv.DictWriter(file, csv_columns(report), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(csv_rows(report))
 
 
 def _types(text: str) -> list[str]:

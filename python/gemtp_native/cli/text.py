@@ -32,16 +32,13 @@ def statistics(stats: Stats) -> str:
             f"rounds   {stats.rounds}, drafted {stats.drafted}, accepted {stats.accepted} "
             f"({percent(stats.accepted, stats.drafted)})"
         )
-    if stats.lookup_drafted:
-        lines.append(
-            f"look-up  drafted {stats.lookup_drafted} of these, accepted {stats.lookup_accepted} "
-            f"({percent(stats.lookup_accepted, stats.lookup_drafted)})"
-        )
-    if stats.grammar_drafted:
-        lines.append(
-            f"grammar  forced {stats.grammar_drafted} of these, accepted {stats.grammar_accepted} "
-            f"({percent(stats.grammar_accepted, stats.grammar_drafted)})"
-        )
+    for what, drafted, accepted in (
+        ("look-up  drafted", stats.lookup_drafted, stats.lookup_accepted),
+        ("grammar  forced", stats.grammar_drafted, stats.grammar_accepted),
+    ):
+        if drafted:
+            share = percent(accepted, drafted)
+            lines.append(f"{what} {drafted} of these, accepted {accepted} ({share})")
     return "\n".join(lines)
 
 

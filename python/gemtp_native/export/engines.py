@@ -105,7 +105,8 @@ def _vllm(c: Configuration, out: _Draft) -> Export:
     # Not the model's own generation_config.json, so that what is not given here is off.
     out.add("--generation-config", "vllm")
     default: dict[str, float] = {"temperature": s.temperature}
-    default |= _changed(s, "top_k", "top_p", "min_p", "repetition_penalty")
+    known = ("top_k", "top_p", "min_p", "repetition_penalty")
+    default |= _changed(s, *known)
     if c.drafter is not None and out.depth.value and default.pop("min_p", 0):
         out.note("sampling.min_p", "left out: vLLM refuses it together with a drafter")
     out.add("--override-generation-config", _json(default))
@@ -118,7 +119,7 @@ def _vllm(c: Configuration, out: _Draft) -> Export:
         out.add("--speculative-config", _json(speculative))
     _note_depth(c, out)
     _note_gpu(c, out)
-    for name in _changed(s, "presence_penalty", "frequency_penalty"):
+    for name in _unknown(s, *known):
         out.note(f"sampling.{name}", "vLLM has no default for it; send it with each request")
     _note_max_tokens(out)
     _note_seed(s, out)
@@ -161,7 +162,7 @@ def _transformers(c: Configuration, out: _Draft) -> Export:
     _note_depth(c, out)
     out.note("context", "transformers reserves none; the cache grows with the text")
     _note_model_type(c, out)
-    for name in _changed(s, "presence_penalty", "frequency_penalty"):
+    for name in _unknown(s, "top_k", "top_p", "min_p", "repetition_penalty"):
         out.note(f"sampling.{name}", "left out: transformers does not have it")
     _note_seed(s, out)
     return Export(
@@ -236,7 +237,7 @@ def _litert_lm(c: Configuration, out: _Draft) -> Export:
     if c.drafter is not None:
         out.note("drafter", "LiteRT-LM uses the drafter inside of the .litertlm file")
     out.note("kv_type", "LiteRT-LM decides the type of the K/V cache")
-    for name in _changed(s, "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
+    for name in _unknown(s, "top_k", "top_p"):
         out.note(f"sampling.{name}", "left out: litert-lm run does not have it")
     out.note("sampling.max_tokens", "left out: litert-lm run does not have it")
     _note_seed(s, out)
@@ -305,6 +306,11 @@ def _changed(s: Sampling, *names: str) -> dict[str, float]:
     """Of these parameters, or of all but max_tokens, those that are not off."""
     chosen = names or tuple(name for name in vars(_OFF) if name != "max_tokens")
     return {n: getattr(s, n) for n in chosen if getattr(s, n) != getattr(_OFF, n)}
+
+
+def _unknown(s: Sampling, *names: str) -> list[str]:
+    """Parameters that are not off and that an engine with these and a temperature lacks."""
+    return [name for name in _changed(s) if name not in ("temperature", "seed", *names)]
 
 
 def _note_depth(c: Configuration, out: _Draft) -> None:

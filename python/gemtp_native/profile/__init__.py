@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from .file import (
     FORMAT,
-    MAX_DRAFT,
-    MAX_ROWS,
     Conditions,
     Costs,
     FileIdentity,
@@ -27,8 +25,6 @@ from .file import (
 
 __all__ = [
     "FORMAT",
-    "MAX_DRAFT",
-    "MAX_ROWS",
     "Conditions",
     "Costs",
     "FileIdentity",

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import __version__, _core
+from ..arguments import integer
 from ..base.input_file import open_input, reason
 from ..base.log import logger
 from ..errors import ArgumentError, Error, FileError
 from ..gguf.parts import files_of, first_of
+from ..options import MAX_DRAFT, MAX_ROWS
 
 FORMAT = 1
-MAX_DRAFT = 15
-MAX_ROWS = MAX_DRAFT + 1
 
 _MAX_BYTES = 1 << 20  # of a profile; one takes about 4 kB
 _MAX_COSTS = 4096
@@ -95,8 +95,7 @@ class Profile:
 def round_seconds(costs: Costs, depth: int, context: int | None = None) -> float:
     """T(depth + 1) + first + (depth - 1) later: a round of `depth` drafts and their verification,
     behind `context` (the measured one that is nearest; None: the shortest)."""
-    if not 0 <= depth <= MAX_DRAFT:
-        raise ArgumentError(f"depth is {depth}; it must be between 0 and {MAX_DRAFT}")
+    integer("depth", depth, 0, MAX_DRAFT)
     seconds = _nearest(costs.verify, depth + 1, context)
     if seconds is None:
         raise ArgumentError(f"the profile holds no pass over {depth + 1} rows")
@@ -122,7 +121,7 @@ def expected_speed(
 
 
 def best_depth(profile: Profile | Costs, acceptance: float, context: int | None = None) -> int:
-    """The depth of the highest expected speed, 0 (plain decoding) to 15; of equals the lowest."""
+    """The depth of the highest expected speed, from 0 (plain decoding) on; of equals the lowest."""
     costs = profile.costs if isinstance(profile, Profile) else profile
     measured = {rows for rows, _, _ in costs.verify}
     depths = [k for k in range(MAX_DRAFT + 1) if k + 1 in measured]

@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from itertools import zip_longest
 from typing import Any
 
+from ..results import Stats
 from .job import Begun, Ended, Event, Primed, PromptDone, Round, Shown
 from .requests import Work
 from .tokens import TokenTexts
 
 _FINISH = {"context": "length"}  # the rest is called the same here
+_NAMES = {"grammar_accepted": "grammar_forced"}  # of figures, likewise
+# Figures that usage and timings tell, or that are not for clients.
+_TOLD = (
+    "drafted", "accepted", "grammar_drafted", "prompt_tokens", "cached_tokens", "prompt_seconds",
+    "tokens", "decode_seconds", "tokens_per_second", "seed", "depth",
+)  # fmt: skip
 
 
 @dataclass
@@ -232,18 +240,16 @@ class Answer:
             "draft_n_accepted": sum(s.accepted for s in stats),
         }
         more = {
-            "rounds": sum(s.rounds for s in stats),
-            "lookup_drafted": sum(s.lookup_drafted for s in stats),
-            "lookup_accepted": sum(s.lookup_accepted for s in stats),
-            "grammar_forced": sum(s.grammar_accepted for s in stats),
-            "depth_histogram": _added([s.depth_histogram for s in stats]),
-            "drafted_at": _added([s.drafted_at for s in stats]),
-            "accepted_at": _added([s.accepted_at for s in stats]),
-            "seed": ends[0].seed,
+            _NAMES.get(f.name, f.name): _together([getattr(s, f.name) for s in stats])
+            for f in fields(Stats)
+            if f.name not in _TOLD
         }
+        more["seed"] = ends[0].seed
         return {"timings": timings, "gemtp_stats": more}
 
 
-def _added(lists: list[list[int]]) -> list[int]:
-    length = max((len(values) for values in lists), default=0)
-    return [sum(v[i] for v in lists if i < len(v)) for i in range(length)]
+def _together(values: list[Any]) -> Any:
+    """Sums, of lists one for each place."""
+    if not isinstance(values[0], list):
+        return sum(values)
+    return [sum(at) for at in zip_longest(*values, fillvalue=0)]

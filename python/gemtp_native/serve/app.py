@@ -12,16 +12,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..arguments import DEFAULTS, NUMBERS
 from ..base.log import logger
 from ..model import demo_models
+from ..options import DEFAULTS, INT32_MAX, NUMBERS
 from . import metrics
 from .errors import RequestError, as_request_error
 from .fields import Fields, parse_json
 from .guard import Guard
 from .http import Gone, Receive, Request, Send, dumps
 from .page_files import page_files
-from .requests import MOST_TOKENS, Work, chat_work, completion_work
+from .requests import Work, chat_work, completion_work
 from .service import Service
 from .settings import ServerSettings
 
@@ -202,7 +202,7 @@ class App:
                 "parallel": s.parallel,
                 "max_tokens": s.max_tokens,
                 "default_generation_settings": {
-                    **{k: v for k, v in DEFAULTS.items() if k in NUMBERS},
+                    **{name: DEFAULTS[name] for name in NUMBERS},
                     **{k: v for k, v in s.sampling.items() if _is_json(v)},
                     "draft": s.draft,
                 },
@@ -232,7 +232,7 @@ class App:
 
     def _text_of(self, f: Fields) -> dict[str, Any]:
         ids = f.list("tokens")
-        if ids is None or not all(type(i) is int and 0 <= i <= MOST_TOKENS for i in ids):
+        if ids is None or not all(type(i) is int and 0 <= i <= INT32_MAX for i in ids):
             f.refuse("tokens", "it must be a list of token ids")
         special = f.boolean("special")
         f.take("model")

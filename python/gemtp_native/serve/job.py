@@ -17,8 +17,6 @@ from .errors import as_request_error
 if TYPE_CHECKING:
     from ..model import Model, Stats, TextStream, Token
 
-MEMORY_PATIENCE = 5.0  # seconds that a job waits for K/V memory
-
 _log = logger("serve")
 
 
@@ -154,7 +152,7 @@ class Job:
             primed = self._prime(model, shown)
             channel.put(Primed(self.index), 0)
             shown = None
-        self._stream = stream = self._open(model, shown)
+        self._stream = stream = self.prompt.start(model, self.seed, shown)
         with stream:
             if self._cancelled:  # while there was nothing yet to cancel
                 return
@@ -184,7 +182,7 @@ class Job:
         are no longer in use.)"""
         ids = self.prompt.ids(model)
         with model.session() as session:
-            stream = session.stream(ids, max_tokens=1, on_prompt=on_prompt)
+            stream = session.stream(ids, max_tokens=1, on_prompt=on_prompt, wait=True)
             self._stream = stream
             if not self._cancelled:  # while there was nothing yet to cancel
                 for _ in stream.steps():
@@ -193,18 +191,6 @@ class Job:
                 for _ in range(self.copies):
                     session.fork().close()
             return stream.stats
-
-    def _open(self, model: Model, on_prompt: OnPrompt | None) -> TextStream | ReplyStream:
-        """Turns are given to no more sequences than the K/V budget holds, but copies for others may
-        fill it for a moment."""
-        deadline = time.monotonic() + MEMORY_PATIENCE
-        while True:
-            try:
-                return self.prompt.start(model, self.seed, on_prompt)
-            except OutOfMemoryError:
-                if self._cancelled or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.005)
 
 
 def _with_prime(stats: Stats, primed: Stats | None) -> Stats:

@@ -11,6 +11,26 @@ if TYPE_CHECKING:
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
+# Figures of sequences that are summed up: the counter's name, and what it says.
+_FIGURES = {
+    "prompt_tokens": ("gemtp_prompt_tokens_total", "Prompt tokens, cached ones included."),
+    "cached_tokens": (
+        "gemtp_prompt_tokens_cached_total", "Prompt tokens that did not have to be computed."
+    ),
+    "prompt_seconds": (
+        "gemtp_prompt_seconds_total", "Seconds of sequences until their first token."
+    ),
+    "tokens": ("gemtp_tokens_predicted_total", "Tokens generated."),
+    "decode_seconds": (
+        "gemtp_tokens_predicted_seconds_total", "Seconds of sequences after their first token."
+    ),
+    "rounds": ("gemtp_rounds_total", "Rounds of draft and verification."),
+    "drafted": ("gemtp_draft_tokens_total", "Drafts that the target verified."),
+    "accepted": (
+        "gemtp_draft_accepted_tokens_total", "Drafts that were the target's own choice."
+    ),
+}  # fmt: skip
+
 
 class Counter:
     """label: the name of the one label that it has; "": none."""
@@ -75,24 +95,7 @@ class Metrics:
         info: dict[str, str],
     ):
         self._info = info
-        self.prompt_tokens = Counter(
-            "gemtp_prompt_tokens_total", "Prompt tokens, cached ones included."
-        )
-        self.cached_tokens = Counter(
-            "gemtp_prompt_tokens_cached_total", "Prompt tokens that did not have to be computed."
-        )
-        self.prompt_seconds = Counter(
-            "gemtp_prompt_seconds_total", "Seconds of sequences until their first token."
-        )
-        self.tokens = Counter("gemtp_tokens_predicted_total", "Tokens generated.")
-        self.seconds = Counter(
-            "gemtp_tokens_predicted_seconds_total", "Seconds of sequences after their first token."
-        )
-        self.rounds = Counter("gemtp_rounds_total", "Rounds of draft and verification.")
-        self.drafted = Counter("gemtp_draft_tokens_total", "Drafts that the target verified.")
-        self.accepted = Counter(
-            "gemtp_draft_accepted_tokens_total", "Drafts that were the target's own choice."
-        )
+        self._figures = {name: Counter(*told) for name, told in _FIGURES.items()}
         self.finished = Counter(
             "gemtp_request_success_total", "Sequences that ended, by what ended them.",
             "finished_reason",
@@ -109,8 +112,7 @@ class Metrics:
             "gemtp_e2e_request_latency_seconds", "From the arrival of a request to its end."
         )
         self._all: list[Counter | Gauge | Histogram] = [
-            self.prompt_tokens, self.cached_tokens, self.prompt_seconds, self.tokens, self.seconds,
-            self.rounds, self.drafted, self.accepted, self.finished, self.cancelled, self.responses,
+            *self._figures.values(), self.finished, self.cancelled, self.responses,
             Gauge("gemtp_requests_processing", "Sequences that are generated now.", running),
             Gauge("gemtp_requests_deferred", "Sequences that wait for their turn.", waiting),
             Gauge("gemtp_http_connections", "Open connections.", connections),
@@ -119,14 +121,8 @@ class Metrics:
 
     def count(self, stats: Stats) -> None:
         """Of a sequence that has ended, however."""
-        self.prompt_tokens.add(stats.prompt_tokens)
-        self.cached_tokens.add(stats.cached_tokens)
-        self.prompt_seconds.add(stats.prompt_seconds)
-        self.tokens.add(stats.tokens)
-        self.seconds.add(stats.decode_seconds)
-        self.rounds.add(stats.rounds)
-        self.drafted.add(stats.drafted)
-        self.accepted.add(stats.accepted)
+        for name, counter in self._figures.items():
+            counter.add(getattr(stats, name))
 
     def text(self) -> bytes:
         lines = [

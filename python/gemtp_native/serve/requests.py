@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import NONE
+from ..options import INT32_MAX, MAX_DRAFT, MAX_LOGPROBS, NONE, NUMBERS, OPTIONS, Option
 from .errors import RequestError
 from .fields import Fields, shown
 from .job import Job, OnPrompt, Prompt
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..chat.reply import ReplyStream
     from ..model import Model, TextStream
 
-MOST_TOKENS = 2**31 - 1
+MOST = 100  # of a number that is not whole, and of its negative
 COMPLETION_TOKENS = 16  # what OpenAI's /v1/completions gives if nothing is asked for
 MAX_TEXT = 1 << 16  # characters of a grammar or pattern
 MAX_STOP = 1024  # characters
@@ -59,7 +59,7 @@ def chat_work(data: dict[str, Any], settings: ServerSettings) -> Work:
     limits = [_limit(f, name) for name in ("max_completion_tokens", "max_tokens")]
     max_tokens = _capped(next((n for n in limits if n is not None), NONE), settings)
     wanted = f.boolean("logprobs")
-    top = f.integer("top_logprobs", 0, 20)
+    top = f.integer("top_logprobs", 0, MAX_LOGPROBS)
     if top and not wanted:
         f.refuse("top_logprobs", "it needs logprobs to be true")
     logprobs = (top or 0) if wanted else None
@@ -90,7 +90,8 @@ def completion_work(data: dict[str, Any], settings: ServerSettings) -> Work:
     options["max_tokens"] = _capped(
         COMPLETION_TOKENS if max_tokens is None else max_tokens, settings
     )
-    logprobs = f.integer("logprobs", 0, 20) if f.take("logprobs") is not False else None
+    off = f.take("logprobs") is False
+    logprobs = None if off else f.integer("logprobs", 0, MAX_LOGPROBS)
     f.only("echo", [False], "it is not supported; put the prompt before the answer yourself")
     f.only("best_of", [1], "it is not supported; ask for n, and choose by logprobs")
     f.only("suffix", [""], "it is not supported: the models continue texts, they do not fill gaps")
@@ -116,7 +117,7 @@ class _Chat:
 
     def start(self, model: Model, seed: int, on_prompt: OnPrompt | None) -> ReplyStream:
         return model.chat_stream(
-            **self.conversation, seed=seed, on_prompt=on_prompt, **self.options
+            **self.conversation, seed=seed, on_prompt=on_prompt, wait=True, **self.options
         )
 
 
@@ -140,7 +141,12 @@ class _Text:
 
     def start(self, model: Model, seed: int, on_prompt: OnPrompt | None) -> TextStream:
         return model.stream(
-            self.text, special=self.special, seed=seed, on_prompt=on_prompt, **self.options
+            self.text,
+            special=self.special,
+            seed=seed,
+            on_prompt=on_prompt,
+            wait=True,
+            **self.options,
         )
 
 
@@ -185,14 +191,7 @@ def _work(
 def _sampling(f: Fields, settings: ServerSettings) -> dict[str, Any]:
     """Keywords of Model.stream that both kinds of requests have, but for the seed."""
     given = {
-        "temperature": f.number("temperature", 0, 100),
-        "top_k": f.integer("top_k", NONE, MOST_TOKENS),
-        "top_p": f.number("top_p", 0, 1),
-        "min_p": f.number("min_p", 0, 1, open_high=True),
-        "repetition_penalty": f.number("repetition_penalty", 0, 100, open_low=True),
-        "presence_penalty": f.number("presence_penalty", -100, 100),
-        "frequency_penalty": f.number("frequency_penalty", -100, 100),
-        "penalty_last_n": f.integer("penalty_last_n", NONE, MOST_TOKENS),
+        **{name: _number(f, OPTIONS[name]) for name in NUMBERS},
         "logit_bias": _biases(f),
         "stop": _stops(f, settings),
         "draft": _draft(f),
@@ -206,6 +205,13 @@ def _sampling(f: Fields, settings: ServerSettings) -> dict[str, Any]:
     }
 
 
+def _number(f: Fields, option: Option) -> float | None:
+    if option.whole:
+        return f.integer(option.name, int(option.least), int(option.most))
+    low, high = max(option.least, -MOST), min(option.most, MOST)
+    return f.number(option.name, low, high, option.above_least, option.below_most)
+
+
 def _seed(f: Fields, settings: ServerSettings) -> int:
     given = f.integer("seed", -(2**63), 2**64 - 1)
     if given is None:
@@ -214,7 +220,7 @@ def _seed(f: Fields, settings: ServerSettings) -> int:
 
 
 def _limit(f: Fields, name: str) -> int | None:
-    return f.integer(name, NONE, MOST_TOKENS)
+    return f.integer(name, NONE, INT32_MAX)
 
 
 def _capped(tokens: int, settings: ServerSettings) -> int:
@@ -224,13 +230,9 @@ def _capped(tokens: int, settings: ServerSettings) -> int:
 
 def _draft(f: Fields) -> Any:
     value = f.take("draft")
-    if value is None or value == "auto":
-        return value
-    return (
-        f.integer("draft", 0, 15)
-        if not isinstance(value, str)
-        else f.refuse("draft", 'it must be "auto" or a number from 0 to 15')
-    )
+    if isinstance(value, str) and value != "auto":
+        f.refuse("draft", f'it must be "auto" or a number from 0 to {MAX_DRAFT}')
+    return value if value == "auto" else f.integer("draft", 0, MAX_DRAFT)
 
 
 def _stops(f: Fields, settings: ServerSettings) -> list[str] | None:
@@ -266,7 +268,7 @@ def _biases(f: Fields) -> dict[int, float] | None:
                 "logit_bias",
                 "invalid_value",
             )
-        value = biases.number(name, -100, 100)
+        value = biases.number(name, -MOST, MOST)
         if value is not None:
             out[int(name)] = value
     return out

@@ -674,6 +674,63 @@ static void threads_share_a_model(gemtp_model* model) {
   }
 }
 
+static void* run_and_close(void* user) {
+  Worker* w = user;
+  gemtp_generate_options options = options_for(GEMTP_DRAFT_AUTO, 1, &w->out);
+  options.wait = 1;
+  w->session = prompted(w->model);
+  w->status = gemtp_session_generate(w->session, &options, w->error, sizeof w->error);
+  gemtp_session_close(w->session);
+  return NULL;
+}
+
+/* There is K/V memory for one session: others wait for it, if they may. */
+static void sessions_wait_for_each_other(const char* target) {
+  static Worker workers[4];
+  static Output alone, refused;
+  pthread_t threads[4];
+  gemtp_model* model = NULL;
+  gemtp_model_options options;
+  gemtp_generate_options without, with;
+  gemtp_memory memory = {0};
+  gemtp_session *first, *second;
+  gemtp_stats stats;
+  int i;
+  OK(gemtp_model_options_init(&options, sizeof options));
+  options.context = 256;
+  memory.size = sizeof memory;
+  OK(gemtp_memory_estimate(target, &options, &memory, ERR));
+  options.kv_budget = memory.kv;
+  OK(gemtp_model_open(target, &options, &model, ERR));
+  generate(model, 0, 1, &alone, &stats);
+  for (i = 0; i < 4; ++i) {
+    workers[i].model = model;
+    REQUIRE(pthread_create(&threads[i], NULL, run_and_close, &workers[i]) == 0);
+  }
+  for (i = 0; i < 4; ++i) {
+    REQUIRE(pthread_join(threads[i], NULL) == 0);
+    REQUIRE(workers[i].status == GEMTP_OK);
+    same_text(&alone, &workers[i].out);
+  }
+  first = prompted(model);
+  second = prompted(model);
+  without = options_for(0, 1, &refused);
+  with = without;
+  with.wait = 1;
+  OK(gemtp_session_begin(first, &with, ERR)); /* K/V is taken with the first step */
+  OK(gemtp_session_begin(second, &without, ERR));
+  {
+    size_t count;
+    gemtp_finish finish;
+    REQUIRE(gemtp_session_step(first, &count, &finish, ERR) == GEMTP_ERROR_MEMORY);
+  }
+  REQUIRE(gemtp_session_begin(first, &without, ERR) == GEMTP_ERROR_MEMORY);
+  gemtp_session_close(second);
+  OK(gemtp_session_begin(first, &without, ERR));
+  gemtp_session_close(first);
+  gemtp_model_close(model);
+}
+
 /* ---- mistakes ---- */
 
 static void structs_of_other_versions(gemtp_model* model) {
@@ -878,6 +935,7 @@ int main(int argc, char** argv) {
   callbacks_may_cancel_close_and_call(model);
   other_threads_stop_a_session(model);
   threads_share_a_model(model);
+  sessions_wait_for_each_other(argv[1]);
   structs_of_other_versions(model);
   handles_are_checked(model);
   a_session_outlives_its_model(argv[1]);

@@ -254,8 +254,8 @@ class Model {
           gemtp_model_clear_cache(model, error, sizeof error);
           return out;
         },
-        most, [&] { return gemtp::models().get(model)->kv_used(); });
-    CHECK(gemtp::models().get(model)->kv_used() == 0);
+        most, [&] { return gemtp::models().get(model)->sequences().used(); });
+    CHECK(gemtp::models().get(model)->sequences().used() == 0);
   }
 
   gemtp_model* model = nullptr;

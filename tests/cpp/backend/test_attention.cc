@@ -11,6 +11,7 @@
 #include "backend/backend.h"
 #include "backend/cpu/cpu_attention.h"
 #include "backend/cpu/dispatch.h"
+#include "host_memory.h"
 
 using namespace gemtp;
 
@@ -87,40 +88,18 @@ TEST_CASE("attention has the same bits on any threads, in whole pieces or in ste
         spans.push_back({c.window ? std::max<int64_t>(0, p - c.window + 1) : 0, p});
       std::vector<float> expected(q.size());
       const auto reference = make_cpu_backend(1, "");
-      const auto kv = reference->make_kv(c.kv_heads, c.d, capacity, f16);
-      reference->store_kv(*kv, k.data(), v.data(), 0, end);
+      OneSequence sequence(*reference, reference->make_kv(c.kv_heads, c.d, capacity, f16));
+      reference->store_kv(sequence.rows(0, end), 0, 0, end, at(k.data()), at(v.data()));
+      const PassRows& rows = sequence.rows(c.keys, spans);
       for (int64_t i = 0; i < c.rows; ++i)
-        reference->attention(*kv, q.data() + i * c.heads * c.d, 1, c.heads,
-                             &spans[static_cast<size_t>(i)], expected.data() + i * c.heads * c.d);
+        reference->attention(rows, rows.full.spans, 0, i, 1, at(q.data() + i * c.heads * c.d),
+                             c.heads, at(expected.data() + i * c.heads * c.d));
       for (const int threads : {1, 2, 3, 7}) {
         const auto backend = make_cpu_backend(threads, "");
         std::vector<float> out(q.size(), NAN);
-        backend->attention(*kv, q.data(), c.rows, c.heads, spans.data(), out.data());
+        backend->attention(rows, rows.full.spans, 0, 0, c.rows, at(q.data()), c.heads,
+                           at(out.data()));
         CHECK(std::memcmp(out.data(), expected.data(), out.size() * 4) == 0);
       }
     }
-}
-
-TEST_CASE("gathered rows and weighted sums of rows") {
-  const auto backend = make_cpu_backend(2, "");
-  const int64_t n = 200, terms = 3;
-  for (const int64_t m : {1, 2, 300}) {
-    const auto x = random_floats(m * n, 1), weights = random_floats(m * terms, 2);
-    std::vector<int32_t> rows;
-    for (int64_t i = 0; i < m * terms; ++i) rows.push_back(static_cast<int32_t>((i * 7 + 1) % m));
-    std::vector<float> copies(static_cast<size_t>(m * n)), sums(copies.size());
-    backend->gather(x.data(), rows.data(), m, n, copies.data());
-    backend->weighted_sum(x.data(), rows.data(), weights.data(), m, terms, n, sums.data());
-    for (int64_t i = 0; i < m; ++i)
-      for (int64_t j = 0; j < n; ++j) {
-        const auto from = [&](int64_t slot) {
-          return x[static_cast<size_t>(rows[static_cast<size_t>(slot)] * n + j)];
-        };
-        REQUIRE(copies[static_cast<size_t>(i * n + j)] == from(i));
-        float sum = 0;
-        for (int64_t t = i * terms; t < (i + 1) * terms; ++t)
-          sum = std::fma(weights[static_cast<size_t>(t)], from(t), sum);
-        REQUIRE(sums[static_cast<size_t>(i * n + j)] == sum);
-      }
-  }
 }

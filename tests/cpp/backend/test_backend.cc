@@ -13,6 +13,7 @@
 #include "backend/cpu/pack.h"
 #include "base/error.h"
 #include "base/float16.h"
+#include "host_memory.h"
 
 using namespace gemtp;
 
@@ -131,7 +132,7 @@ TEST_CASE("matmul is the product with the dequantized weights, within the activa
       const auto matrix = backend->load_matrix(w.source);
       const std::vector<float> x = random_floats(m * cols, 3);
       std::vector<float> y(static_cast<size_t>(m * rows), NAN);
-      backend->matmul({{matrix.get(), x.data(), cols, m, y.data(), rows}});
+      backend->matmul({{matrix.get(), at(x.data()), cols, m, at(y.data()), rows}});
       std::vector<float> wr(static_cast<size_t>(cols));
       Scratch<uint8_t> buffer;
       for (int64_t i = 0; i < m; ++i)
@@ -167,14 +168,14 @@ TEST_CASE("a row's product has the same bits alone, in a batch, on any threads a
       const auto matrix = scalar->load_matrix(w.source);
       for (int64_t i = 0; i < m; ++i)
         scalar->matmul(
-            {{matrix.get(), x.data() + i * cols, cols, 1, want.data() + i * rows, rows}});
+            {{matrix.get(), at(x.data() + i * cols), cols, 1, at(want.data() + i * rows), rows}});
     }
     for (const gemtp_kernels* k : runnable_kernels())
       for (int threads : {1, 2, 3}) {
         const auto backend = make_cpu_backend(threads, k->name);
         const auto matrix = backend->load_matrix(w.source);
         std::vector<float> y(want.size());
-        backend->matmul({{matrix.get(), x.data(), cols, m, y.data(), rows}});
+        backend->matmul({{matrix.get(), at(x.data()), cols, m, at(y.data()), rows}});
         CHECK(std::memcmp(y.data(), want.data(), want.size() * 4) == 0);
       }
   }
@@ -188,8 +189,8 @@ TEST_CASE("a matrix of listed rows is those rows in that order") {
   const auto some = backend->load_matrix(w.source, &order);
   const std::vector<float> x = random_floats(64, 1);
   std::vector<float> y(40), z(5);
-  backend->matmul(
-      {{all.get(), x.data(), 64, 1, y.data(), 40}, {some.get(), x.data(), 64, 1, z.data(), 5}});
+  backend->matmul({{all.get(), at(x.data()), 64, 1, at(y.data()), 40},
+                   {some.get(), at(x.data()), 64, 1, at(z.data()), 5}});
   for (size_t i = 0; i < order.size(); ++i) CHECK(z[i] == y[static_cast<size_t>(order[i])]);
 }
 
@@ -220,7 +221,7 @@ TEST_CASE("attention is softmax over the span, in a ring that has wrapped, alone
       for (int64_t d : {8, 24, 64}) {
         const int64_t kv_heads = 2, heads = 6, capacity = 48, window = 20, total = 131;
         const auto backend = make_cpu_backend(2, kernels->name);
-        const auto kv = backend->make_kv(kv_heads, d, capacity, f16);
+        OneSequence sequence(*backend, backend->make_kv(kv_heads, d, capacity, f16));
         std::vector<float> k = random_floats(total * kv_heads * d, 1),
                            v = random_floats(total * kv_heads * d, 2);
         for (float& e : k) e = gemtp_f16_to_f32(gemtp_f32_to_f16(e * 0.5f));
@@ -229,17 +230,18 @@ TEST_CASE("attention is softmax over the span, in a ring that has wrapped, alone
         std::vector<float> batched(q.size()), single(q.size());
         for (int64_t first = 0; first < total;) {
           const int64_t m = std::min<int64_t>(1 + first % 13, total - first);
-          backend->store_kv(*kv, k.data() + first * kv_heads * d, v.data() + first * kv_heads * d,
-                            first, m);
+          backend->store_kv(sequence.rows(first, m), 0, 0, m, at(k.data() + first * kv_heads * d),
+                            at(v.data() + first * kv_heads * d));
           std::vector<AttentionSpan> spans;
           for (int64_t p = first; p < first + m; ++p)
             spans.push_back({std::max<int64_t>(0, p - window + 1), p});
-          backend->attention(*kv, q.data() + first * heads * d, m, heads, spans.data(),
-                             batched.data() + first * heads * d);
+          const PassRows& rows = sequence.rows(first, spans);
+          backend->attention(rows, rows.full.spans, 0, 0, m, at(q.data() + first * heads * d),
+                             heads, at(batched.data() + first * heads * d));
           for (int64_t i = 0; i < m; ++i)
-            backend->attention(*kv, q.data() + (first + i) * heads * d, 1, heads,
-                               &spans[static_cast<size_t>(i)],
-                               single.data() + (first + i) * heads * d);
+            backend->attention(rows, rows.full.spans, 0, i, 1,
+                               at(q.data() + (first + i) * heads * d), heads,
+                               at(single.data() + (first + i) * heads * d));
           first += m;
         }
         CHECK(std::memcmp(batched.data(), single.data(), batched.size() * 4) == 0);
@@ -289,25 +291,26 @@ TEST_CASE("gated products and the head are those of matmul, gelu, softcap and a 
         const auto x = random_floats(m * cols, 13);
         const auto n = static_cast<size_t>(m * rows);
         std::vector<float> gates(n), ups(n), gated(n);
-        backend->matmul({{gate.get(), x.data(), cols, m, gates.data(), rows},
-                         {up.get(), x.data(), cols, m, ups.data(), rows}});
-        backend->gated_matmul({{gate.get(), up.get(), x.data(), cols, m, gated.data(), rows}});
-        backend->gelu_mul(gates.data(), ups.data(), m, rows, ups.data());
+        backend->matmul({{gate.get(), at(x.data()), cols, m, at(gates.data()), rows},
+                         {up.get(), at(x.data()), cols, m, at(ups.data()), rows}});
+        backend->gated_matmul(
+            {{gate.get(), up.get(), at(x.data()), cols, m, at(gated.data()), rows}});
+        backend->gelu_mul(at(gates.data()), at(ups.data()), m, rows, at(ups.data()));
         CHECK(gated == ups);
 
         for (const float cap : {0.0f, 2.0f}) {
           std::vector<float> wanted = gates, logits(n);
-          if (cap > 0) backend->softcap(wanted.data(), m, rows, cap, wanted.data());
+          if (cap > 0) backend->softcap(at(wanted.data()), m, rows, cap, at(wanted.data()));
           std::vector<BestLogit> best(static_cast<size_t>(m)), alone(best);
-          std::vector<float*> to(static_cast<size_t>(m)), nowhere(to);
+          std::vector<Device<float>> to(static_cast<size_t>(m)), nowhere(to);
           for (int64_t i = 0; i < m; ++i)
-            to[static_cast<size_t>(i)] = i == 1 ? nullptr : logits.data() + i * rows;
-          backend->head(*gate, x.data(), m, cap, to.data(), best.data());
-          backend->head(*gate, x.data(), m, cap, nowhere.data(), alone.data());
+            if (i != 1) to[static_cast<size_t>(i)] = at(logits.data() + i * rows);
+          backend->head(*gate, at(x.data()), m, cap, to, at(best.data()));
+          backend->head(*gate, at(x.data()), m, cap, nowhere, at(alone.data()));
           if (m > 1) std::fill_n(wanted.begin() + rows, rows, 0.0f);
           CHECK(logits == wanted);
           wanted = gates;
-          if (cap > 0) backend->softcap(wanted.data(), m, rows, cap, wanted.data());
+          if (cap > 0) backend->softcap(at(wanted.data()), m, rows, cap, at(wanted.data()));
           for (int64_t i = 0; i < m; ++i) {
             const float* row = wanted.data() + i * rows;
             const float* top = std::max_element(row, row + rows);  // the first of equal ones
@@ -329,8 +332,8 @@ TEST_CASE("head: the smallest index of equal logits, and damage before everythin
     const auto matrix =
         backend->load_matrix({DType::kF32, rows, cols, reinterpret_cast<const uint8_t*>(w.data())});
     BestLogit best;
-    float* nowhere = nullptr;
-    backend->head(*matrix, &x, 1, 0, &nowhere, &best);
+    const Device<float> nowhere;
+    backend->head(*matrix, at(&x), 1, 0, {&nowhere, 1}, at(&best));
     return best;
   };
   w[4000] = w[4500] = w[4999] = 2.0f;

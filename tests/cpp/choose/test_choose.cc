@@ -682,6 +682,29 @@ TEST_CASE("banning every token is an error of the arguments") {
   CHECK(message.find("banned") != std::string::npos);
 }
 
+TEST_CASE("an option is set by its name, as exactly as it is kept") {
+  SamplingParams p;
+  set_option(&p, "temperature", 0.7);
+  set_option(&p, "top_k", 40);
+  CHECK(p.temperature == 0.7f);
+  CHECK(p.top_k == 40);
+  std::string message;
+  const auto refused = [&](const char* name, double given, const char* said) {
+    CAPTURE(name);
+    CHECK(error_kind([&] { set_option(&p, name, given); }, &message) == ErrorKind::kArgument);
+    CHECK(message.find(std::string(name) + " is " + said + " but must be ") == 0);
+  };
+  refused("temperature", 1e39, "1e+39, beyond single precision,");
+  refused("repetition_penalty", 5e-324, "5e-324, beyond single precision,");
+  refused("top_p", 1.0000001, "1.0000001");
+  refused("min_p", 0.99999999, "0.99999999");  // 1 as a float
+  refused("top_k", 2.5, "2.5");
+  refused("top_k", 4e9, "4e+09");
+  refused("penalty_last_n", kNan, "nan");
+  CHECK(p.temperature == 0.7f);
+  CHECK_THROWS_AS(set_option(&p, "temprature", 1), Error);
+}
+
 TEST_CASE("validate names the parameter that is out of its domain") {
   const auto refused = [](const char* name, auto&& set) {
     SamplingParams p;

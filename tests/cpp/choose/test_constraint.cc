@@ -58,7 +58,8 @@ struct Result {
 
 Result run(const std::shared_ptr<Engine>& engine, const std::string& prompt,
            const GenerationParams& params) {
-  Generation generation(engine, engine->need_tokenizer().encode(prompt, true, false), params);
+  Generation generation(engine, engine->model().need_tokenizer().encode(prompt, true, false),
+                        params);
   Result out;
   while (!generation.done())
     for (const Emitted& e : generation.step()) {
@@ -163,7 +164,7 @@ TEST_CASE("a mask that leaves no token is an error that says so") {
 
 TEST_CASE("a constrained text goes forward and back") {
   const auto engine = open_demo();
-  const Tokenizer& tokenizer = engine->need_tokenizer();
+  const Tokenizer& tokenizer = engine->model().need_tokenizer();
   auto toy = std::make_shared<ToyConstraint>(tokenizer, "##-##");
   ConstrainedText text(toy, tokenizer.vocab_size());
   const int32_t one = tokenizer.encode("1", false, false).at(0);
@@ -195,7 +196,7 @@ TEST_CASE("a constrained text goes forward and back") {
 
 TEST_CASE("under a constraint the text is the same at every depth") {
   const auto engine = open_demo(2);
-  const Tokenizer& tokenizer = engine->need_tokenizer();
+  const Tokenizer& tokenizer = engine->model().need_tokenizer();
   int64_t forced = 0;
   for (int kind = 0; kind < 5; ++kind)
     for (const int64_t most : {int64_t{100}, int64_t{7}}) {
@@ -206,7 +207,7 @@ TEST_CASE("under a constraint the text is the same at every depth") {
         auto toy = std::make_shared<ToyConstraint>(tokenizer, kPattern);
         params.draft = draft;
         params.constraint = toy;
-        engine->clear_cache();
+        engine->sequences().clear();
         const Result out = run(engine, "import math\n\n", params);
         CHECK_FALSE(toy->wrong());
         return out;
@@ -241,10 +242,10 @@ TEST_CASE("forced tokens are drafts without a drafter too") {
   const auto engine = Engine::open(data + "target.gguf", "", options);
   GenerationParams params;
   params.draft = 0;
-  params.constraint = std::make_shared<ToyConstraint>(engine->need_tokenizer(), kPattern);
+  params.constraint = std::make_shared<ToyConstraint>(engine->model().need_tokenizer(), kPattern);
   const Result plain = run(engine, "import math\n\n", params);
   params.draft = kAutoDraft;
-  params.constraint = std::make_shared<ToyConstraint>(engine->need_tokenizer(), kPattern);
+  params.constraint = std::make_shared<ToyConstraint>(engine->model().need_tokenizer(), kPattern);
   const Result drafted = run(engine, "import math\n\n", params);
   CHECK(drafted.tokens == plain.tokens);
   CHECK(drafted.stats.grammar_accepted > 0);
@@ -260,7 +261,8 @@ TEST_CASE("constrained sequences that share passes get the tokens they get alone
     params.sampling = sampling(static_cast<int>(i));
     params.draft = i % 2 ? 3 : kAutoDraft;
     if (i < patterns.size())
-      params.constraint = std::make_shared<ToyConstraint>(engine->need_tokenizer(), patterns[i]);
+      params.constraint =
+          std::make_shared<ToyConstraint>(engine->model().need_tokenizer(), patterns[i]);
     return run(engine, "import math\n\n", params).tokens;
   };
   std::vector<std::vector<int32_t>> alone, together(patterns.size() + 1);

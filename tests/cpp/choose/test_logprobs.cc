@@ -10,6 +10,7 @@
 #include "choose/distribution.h"
 #include "generate/generation.h"
 #include "measure/score.h"
+#include "measure/traces.h"
 
 using namespace gemtp;
 
@@ -24,7 +25,7 @@ std::shared_ptr<Engine> open_demo() {
 }
 
 std::vector<int32_t> prompt(const Engine& engine) {
-  return engine.need_tokenizer().encode("def mean(values):\n    return sum(", true, false);
+  return engine.model().need_tokenizer().encode("def mean(values):\n    return sum(", true, false);
 }
 
 std::vector<Emitted> generate(const std::shared_ptr<Engine>& engine, GenerationParams params) {
@@ -67,7 +68,7 @@ TEST_CASE("log-probabilities of a generation are the scores of its text") {
       std::vector<int32_t> ids = prompt(*engine);
       const auto first = static_cast<int64_t>(ids.size());
       for (const Emitted& e : out) ids.push_back(e.id);
-      const std::vector<double> scores = score(*engine, ids, first);
+      const std::vector<double> scores = score(engine->model(), ids, first);
       for (size_t i = 0; i < out.size(); ++i) {
         CHECK(out[i].logprobs.chosen == scores[i]);
         CHECK(out[i].logprobs.top.size() == 2);
@@ -116,7 +117,7 @@ TEST_CASE("what a logits processor may not do") {
   CHECK(refused(
       [](const Tokens&, float* logits, int64_t n) { std::fill(logits, logits + n, -kInfinity); }));
   CHECK(refused(
-      [&](const Tokens& tokens, float* logits, int64_t) { engine->logits(tokens, logits); }));
+      [&](const Tokens& tokens, float* logits, int64_t) { trace_logits(engine->model(), tokens, logits); }));
   CHECK(refused([&](const Tokens&, float*, int64_t) { generate(engine, {}); }));
   CHECK(generate(engine, {}).size() == 24);
 }

@@ -29,7 +29,7 @@ std::vector<int32_t> generate(const std::shared_ptr<Engine>& engine) {
   params.sampling.temperature = 0.7f;
   params.draft = 3;
   const std::vector<int32_t> prompt =
-      engine->need_tokenizer().encode("def mean(values):\n    return sum(", true, false);
+      engine->model().need_tokenizer().encode("def mean(values):\n    return sum(", true, false);
   Generation generation(engine, prompt, params);
   std::vector<int32_t> tokens;
   while (!generation.done())

@@ -18,6 +18,7 @@
 #include "base/float16.h"
 #include "base/input_file.h"
 #include "gguf_builder.h"
+#include "host_memory.h"
 
 using namespace gemtp;
 using gemtp::testing::TempFile;
@@ -114,14 +115,13 @@ TEST_CASE("weights and scales below 2^-40 are packed, and rows embedded, as zero
         for (int64_t k = 0; k < cols; ++k) {  // column by column
           std::vector<float> x(static_cast<size_t>(cols)), y(static_cast<size_t>(rows));
           x[static_cast<size_t>(k)] = 0x1p30f;
-          backend->matmul({{matrix.get(), x.data(), cols, 1, y.data(), rows}});
+          backend->matmul({{matrix.get(), at(x.data()), cols, 1, at(y.data()), rows}});
           for (int64_t r = 0; r < rows; ++r)
             REQUIRE(y[static_cast<size_t>(r)] ==
                     numbers[static_cast<size_t>(r * cols + k)] * 0x1p30f);
         }
         std::vector<float> row(static_cast<size_t>(cols));
-        const int32_t id = 2;
-        backend->embed(source, &id, 1, 0, cols, 1.0f, row.data());
+        backend->embed(source, rows_of(*backend, {2}), 0, 1, 0, cols, 1.0f, at(row.data()));
         CHECK(std::memcmp(row.data(), numbers.data() + 2 * cols, row.size() * 4) == 0);
       }
   }
@@ -132,7 +132,7 @@ TEST_CASE("weights and scales below 2^-40 are packed, and rows embedded, as zero
     const auto matrix = backend->load_matrix(source);
     const std::vector<float> x(32, 127.0f);
     float y = NAN;
-    backend->matmul({{matrix.get(), x.data(), 32, 1, &y, 1}});
+    backend->matmul({{matrix.get(), at(x.data()), 32, 1, at(&y), 1}});
     CHECK(y == (exponent < 88 ? 0.0f : std::ldexp(2.0f * 127 * 32, exponent - 128)));
   }
 }
@@ -158,13 +158,14 @@ TEST_CASE("weights are the same from a file and from memory, and loading reports
     const std::vector<float> x(2048, 1.0f);
     std::vector<float>& y = products[in_memory];
     y.resize(3001);
-    backend->matmul({{matrix.get(), x.data(), 2048, 1, y.data(), 3001}});
+    backend->matmul({{matrix.get(), at(x.data()), 2048, 1, at(y.data()), 3001}});
 
     const AlignedBytes copy = backend->read(source);
     CHECK(std::memcmp(copy.get(), bytes.data(), bytes.size()) == 0);
     const int32_t ids[] = {3000, 0, 1234};
     std::vector<float> row(3 * 7);
-    backend->embed(source, ids, 3, 2041, 7, 1.0f, row.data());
+    const PassRows rows = rows_of(*backend, {ids, ids + 3});
+    backend->embed(source, rows, 0, 3, 2041, 7, 1.0f, at(row.data()));
     for (size_t i = 0; i < 3; ++i)
       CHECK(std::memcmp(row.data() + i * 7,
                         bytes.data() + (static_cast<size_t>(ids[i]) * 2048 + 2041) * 4, 28) == 0);
@@ -211,7 +212,8 @@ TEST_CASE("a file that is cut short, written to or replaced while it is open") {
           table.file = file.get();
           const std::vector<int32_t> ids(64, 99);  // on both threads
           std::vector<float> y(ids.size() * 750);
-          make_cpu_backend(2, "")->embed(table, ids.data(), 64, 0, 750, 1.0f, y.data());
+          const auto backend = make_cpu_backend(2, "");
+          backend->embed(table, rows_of(*backend, ids), 0, 64, 0, 750, 1.0f, at(y.data()));
         }).find("became shorter") != std::string::npos);
 
   // The same length, other bytes.

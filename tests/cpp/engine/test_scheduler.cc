@@ -44,7 +44,7 @@ struct Job {
 // Different in prompt, length, sampling and depth.
 std::vector<Job> jobs(const Engine& engine, int n) {
   std::vector<Job> out;
-  const std::vector<int32_t> text = engine.need_tokenizer().encode(kText, true, false);
+  const std::vector<int32_t> text = engine.model().need_tokenizer().encode(kText, true, false);
   for (int i = 0; i < n; ++i) {
     Job job;
     job.prompt.assign(text.begin(), text.end() - (i * 7) % 40);
@@ -74,7 +74,7 @@ TEST_CASE("sequences that share passes get the tokens they get alone") {
   const std::vector<Job> all = jobs(*alone, 8);
   std::vector<std::vector<int32_t>> expected;
   for (const Job& job : all) {
-    alone->clear_cache();
+    alone->sequences().clear();
     expected.push_back(run(alone, job));
   }
   for (const auto& [threads, chunk] : {std::pair{2, 32}, {1, 5}, {3, 512}}) {
@@ -115,7 +115,7 @@ TEST_CASE("a generation that is cancelled ends, and the others go on with what t
   std::vector<std::vector<int32_t>> expected;
   for (const Job& job : all) expected.push_back(run(engine, job));
   for (int repeat = 0; repeat < 4; ++repeat) {
-    engine->clear_cache();
+    engine->sequences().clear();
     std::vector<std::vector<int32_t>> results(all.size());
     std::vector<std::thread> callers;
     for (size_t i = 1; i < all.size(); ++i)

@@ -38,7 +38,7 @@ GenerationParams params(int64_t max_tokens, float temperature = 0.8f) {
 
 std::unique_ptr<Session> begun(const std::shared_ptr<Engine>& engine) {
   auto t = std::make_unique<Session>(engine);
-  t->append(engine->need_tokenizer().encode(kPrompt, true, false));
+  t->append(engine->model().need_tokenizer().encode(kPrompt, true, false));
   return t;
 }
 
@@ -67,7 +67,7 @@ TEST_CASE("a session that is stopped, forked, rewound, saved and restored goes o
   const auto whole = begun(engine);
   grow(*whole, 120);
   const std::vector<int32_t> expected = whole->tokens();
-  const size_t prompt = engine->need_tokenizer().encode(kPrompt, true, false).size();
+  const size_t prompt = engine->model().need_tokenizer().encode(kPrompt, true, false).size();
 
   for (const size_t stop : {prompt + 1, prompt + 2, prompt + 18}) {
     CAPTURE(stop);
@@ -181,7 +181,7 @@ TEST_CASE("the budget bounds sequences in use, and drops earlier ones first") {
     const auto engine = open_demo();
     const auto t = begun(engine);
     grow(*t, 60);
-    return engine->kv_budget() / 16;
+    return engine->sequences().budget() / 16;
   }();
   options.kv_budget = 2 * one;
   const auto engine = open_demo(options);

@@ -13,6 +13,7 @@
 
 #include "engine/engine.h"
 #include "generate/generation.h"
+#include "measure/traces.h"
 
 namespace {
 
@@ -57,12 +58,12 @@ void run(const char* target, const char* drafter, bool kv_f16, const std::vector
   options.context = 256;
   options.kv_f16 = kv_f16;
   const auto engine = gemtp::Engine::open(target, drafter, options);
-  engine->check_ids(ids, 0);
-  std::printf("backend %s\n", engine->backend_name().c_str());
-  std::vector<float> logits(ids.size() * static_cast<size_t>(engine->config().vocab));
-  engine->logits(ids, logits.data());
+  engine->model().check_ids(ids, 0);
+  std::printf("backend %s\n", engine->model().backend().name().c_str());
+  std::vector<float> logits(ids.size() * static_cast<size_t>(engine->model().config().vocab));
+  gemtp::trace_logits(engine->model(), ids, logits.data());
   print("logits", logits);
-  const gemtp::DraftTrace draft = engine->draft(ids, kDrafts);
+  const gemtp::DraftTrace draft = gemtp::trace_drafts(*engine, ids, kDrafts);
   print("draft_tokens", draft.tokens);
   print("draft_logits", draft.logits);
   print("draft_hidden", draft.hidden);

@@ -14,7 +14,7 @@ from ... import __version__, _core
 from ...errors import ContextError
 from ...gguf.parts import size_of
 from ...model import Model, Output
-from ...profile import MAX_ROWS
+from ...options import MAX_ROWS
 from ...profile.machine import (
     describe_file,
     describe_machine,
@@ -164,7 +164,7 @@ class _Run:
         """Tokens of context that everything asked for needs."""
         needs = [16, *self.prompts, *(n + 1 for n in self.contexts)]
         if self._wants("rows") or self._wants("draft"):
-            self._check_room("a pass over 16 rows", self.settings.at + MAX_ROWS)
+            self._check_room(f"a pass over {MAX_ROWS} rows", self.settings.at + MAX_ROWS)
             needs.append(self.settings.at + MAX_ROWS)
         if self._wants("generate"):
             tokens = len(self.prompt) + self.settings.tokens

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ...arguments import MAX_CONTEXT, integer
 from ...errors import ArgumentError
-from ...profile import MAX_DRAFT, MAX_ROWS
+from ...options import MAX_DRAFT, MAX_ROWS
 
-MAX_LENGTH = 1 << 24  # what an engine's context accepts
 DRAFT_STEPS = 4  # of the round that a draft step's time is the mean of
 
 SECTIONS = ("bandwidth", "prefill", "decode", "rows", "draft", "generate")
@@ -39,8 +39,8 @@ class BenchSettings:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("prompts", 1, MAX_LENGTH),
-            ("contexts", 0, MAX_LENGTH),
+            ("prompts", 1, MAX_CONTEXT),
+            ("contexts", 0, MAX_CONTEXT),
             ("rows", 1, MAX_ROWS),
         ):
             values = getattr(self, name)
@@ -50,11 +50,11 @@ class BenchSettings:
             self._replace("rows", (1, *self.rows))
         self._replace("depths", _depths(self.depths))
         for name, low, high in (
-            ("at", 1, MAX_LENGTH),
-            ("tokens", 2, MAX_LENGTH),  # the first belongs to the prompt's time
+            ("at", 1, MAX_CONTEXT),
+            ("tokens", 2, MAX_CONTEXT),  # the first belongs to the prompt's time
             ("runs", 1, 1000),
         ):
-            _number(name, getattr(self, name), low, high)
+            self._replace(name, integer(name, getattr(self, name), low, high))
         if not isinstance(self.budget, (int, float)) or not self.budget >= 0:
             raise ArgumentError(f"budget is {self.budget!r}; it must be a number of seconds")
         self._replace("sections", _sections(self.sections))
@@ -63,19 +63,11 @@ class BenchSettings:
         object.__setattr__(self, name, value)
 
 
-def _number(name: str, value: Any, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ArgumentError(
-            f"{name} is {value!r}; it must be a whole number between {low} and {high}"
-        )
-    return value
-
-
 def _numbers(name: str, values: Any, low: int, high: int) -> tuple[int, ...]:
     """Ascending and each once."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise ArgumentError(f"{name} is {values!r}; it must be a list of numbers")
-    numbers = tuple(sorted({_number(f"one of {name}", v, low, high) for v in values}))
+    numbers = tuple(sorted({integer(f"one of {name}", v, low, high) for v in values}))
     if not numbers:
         raise ArgumentError(f"{name} is empty; name at least one number, or skip the section")
     return numbers
@@ -86,7 +78,7 @@ def _depths(values: Any) -> tuple[Depth, ...]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise ArgumentError(f'depths is {values!r}; it must be a list of numbers and "auto"')
     values = list(values)
-    numbers = {0} | {_number("one of depths", v, 0, MAX_DRAFT) for v in values if v != "auto"}
+    numbers = {0} | {integer("one of depths", v, 0, MAX_DRAFT) for v in values if v != "auto"}
     return (*sorted(numbers), *(("auto",) if "auto" in values else ()))
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ...errors import ArgumentError
+from ...arguments import MAX_CONTEXT, integer
+from ...options import MAX_DRAFT
 from ..perplexity.chunks import SHORTEST
-
-MAX_LENGTH = 1 << 24  # what an engine's context accepts
 
 
 @dataclass(frozen=True)
@@ -27,16 +26,12 @@ class SweepSettings:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("depth", 1, 15),
+            ("depth", 1, MAX_DRAFT),
             ("prompts", 1, 10000),
-            ("prompt_tokens", 1, MAX_LENGTH),
-            ("tokens", 2, MAX_LENGTH),  # the first belongs to the prompt's time
+            ("prompt_tokens", 1, MAX_CONTEXT),
+            ("tokens", 2, MAX_CONTEXT),  # the first belongs to the prompt's time
             ("runs", 1, 1000),
-            ("context", SHORTEST, MAX_LENGTH),
-            ("chunks", 1, MAX_LENGTH),
+            ("context", SHORTEST, MAX_CONTEXT),
+            ("chunks", 1, MAX_CONTEXT),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise ArgumentError(
-                    f"{name} is {value!r}; it must be a whole number between {low} and {high}"
-                )
+            object.__setattr__(self, name, integer(name, getattr(self, name), low, high))

@@ -14,7 +14,8 @@ from pathlib import Path
 from ... import __version__, _core
 from ...errors import ContextError
 from ...model import Model
-from ...profile import MAX_ROWS, Profile, conditions
+from ...options import MAX_ROWS
+from ...profile import Profile, conditions
 from ...profile import save as save_profile
 from ...profile.machine import describe_file, describe_machine
 from ..bench.measure import interleave, repeated

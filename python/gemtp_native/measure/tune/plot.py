@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ...profile import MAX_ROWS
+from ...options import MAX_ROWS
 from ..bench.render import machine_line, model_line
 from ..plot import check_plot, save
 from .report import TuneReport, choices

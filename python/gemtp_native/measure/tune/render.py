@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ...profile import MAX_ROWS
+from ...options import MAX_ROWS
 from ..bench.render import bandwidth_line, header, milliseconds, rate, setup_lines
 from ..text import percent, size_text, table
 from .report import ACCEPTANCES, TuneReport

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from ...arguments import MAX_CONTEXT, integer
 from ...errors import ArgumentError
-
-_MAX_CONTEXT = 1 << 24  # what an engine accepts
 
 
 @dataclass(frozen=True)
@@ -23,10 +22,7 @@ class TuneSettings:
     kv_type: Literal["f16", "f32"] = "f16"
 
     def __post_init__(self) -> None:
-        context: Any = self.context
-        if context is not None and (type(context) is not int or not 0 <= context <= _MAX_CONTEXT):
-            raise ArgumentError(
-                f"context is {context!r}; it must be a whole number between 0 and {_MAX_CONTEXT}"
-            )
+        if self.context is not None:
+            object.__setattr__(self, "context", integer("context", self.context, 0, MAX_CONTEXT))
         if type(self.budget) not in (int, float) or not self.budget >= 0:  # NaN, too
             raise ArgumentError(f"budget is {self.budget!r}; it must be a number of seconds")

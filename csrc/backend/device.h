@@ -1,0 +1,80 @@
+// Memory of a backend. The host has addresses of it, with which it computes and does no more: what
+// lies there is read and written by operations, and by copies that are asked for.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+#include <utility>
+
+namespace gemtp {
+
+/// Address of values of T in a backend's memory.
+template <class T>
+class Device {
+ public:
+  constexpr Device() = default;  // of nothing
+  constexpr explicit Device(T* address) : address_(address) {}
+  template <class U>
+    requires(std::is_const_v<T> && std::is_same_v<const U, T>)
+  constexpr Device(const Device<U>& other) : address_(other.address()) {}
+
+  constexpr Device operator+(int64_t n) const { return Device(address_ + n); }
+  constexpr explicit operator bool() const { return address_ != nullptr; }
+  constexpr bool operator==(const Device&) const = default;
+
+  /// For the backend whose memory it is. The CPU's is the host's own.
+  constexpr T* address() const { return address_; }
+
+ private:
+  T* address_ = nullptr;
+};
+
+/// Floats in a backend's memory, freed with it.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(Device<float> data, std::shared_ptr<void> memory)
+      : data_(data), memory_(std::move(memory)) {}
+  Buffer(Buffer&&) = default;
+  Buffer& operator=(Buffer&&) = default;
+
+  Device<float> get() const { return data_; }
+  explicit operator bool() const { return static_cast<bool>(data_); }
+
+ private:
+  Device<float> data_;
+  std::shared_ptr<void> memory_;
+};
+
+/// Bytes twice, in the host's memory and in the backend's; for the CPU the two are one.
+struct MirroredBytes {
+  void* host = nullptr;
+  void* device = nullptr;
+  std::shared_ptr<void> memory;
+};
+
+/// n values of T of that kind: Backend::send() brings the backend what the host has written,
+/// Backend::fetch() the host what operations have.
+template <class T>
+class Mirror {
+  static_assert(std::is_trivially_copyable_v<T>);
+
+ public:
+  Mirror() = default;
+  Mirror(MirroredBytes bytes, int64_t n) : bytes_(std::move(bytes)), size_(n) {}
+  Mirror(Mirror&&) = default;
+  Mirror& operator=(Mirror&&) = default;
+
+  int64_t size() const { return size_; }
+  T* host() const { return static_cast<T*>(bytes_.host); }
+  T& operator[](int64_t i) const { return host()[i]; }
+  Device<T> device() const { return Device<T>(static_cast<T*>(bytes_.device)); }
+  explicit operator bool() const { return size_ > 0; }
+
+ private:
+  MirroredBytes bytes_;
+  int64_t size_ = 0;
+};
+
+}  // namespace gemtp

@@ -1,0 +1,153 @@
+#include "engine/opened_model.h"
+
+#include <algorithm>
+#include <functional>
+#include <future>
+#include <utility>
+
+#include "base/cpu_info.h"
+#include "base/error.h"
+#include "base/hash.h"
+#include "engine/memory.h"
+
+namespace gemtp {
+namespace {
+
+// Of each tensor, the bytes that tell it from another.
+constexpr uint64_t kFingerprintBytes = 4096;
+
+uint64_t fingerprint_of(const GgufFile& file) {
+  Hash64 hash;
+  for (const Tensor& t : file.tensors()) {
+    hash.add(t.name.data(), t.name.size());
+    hash.add(&t.type, sizeof t.type);
+    hash.add(t.shape.data(), t.shape.size() * sizeof(int64_t));
+    const std::vector<uint8_t> bytes = file.bytes_of(t, kFingerprintBytes);
+    hash.add(bytes.data(), bytes.size());
+  }
+  return hash.value();
+}
+
+// Tells the caller of an opening how far it is, in steps that are worth telling.
+class OpenProgress {
+ public:
+  /// sources: bytes of the files that will be read.
+  OpenProgress(const std::function<bool(double)>& report, int64_t sources)
+      : report_(report), sources_(std::max<int64_t>(1, sources)) {}
+
+  void read(int64_t bytes) {
+    read_ += bytes;
+    const double fraction = static_cast<double>(read_) / static_cast<double>(sources_);
+    if (fraction >= told_ + kStep && fraction < 1) tell(fraction);
+  }
+  /// Error{kCancelled}, if that is what the caller wants.
+  void tell(double fraction) {
+    told_ = fraction;
+    if (report_ && !report_(fraction))
+      throw Error(ErrorKind::kCancelled, "loading the model was cancelled");
+  }
+
+ private:
+  static constexpr double kStep = 0.002;
+  const std::function<bool(double)>& report_;
+  const int64_t sources_;
+  int64_t read_ = 0;
+  double told_ = 0;
+};
+
+}  // namespace
+
+OpenedModel::OpenedModel(ModelFiles files, const EngineOptions& options)
+    : files_(std::move(files)),
+      options_(options),
+      backend_(
+          make_cpu_backend(options.threads ? options.threads : default_threads(), options.isa)) {
+  const MemoryEstimate estimate = estimate_memory(files_, options_);
+  check_memory(estimate, files_, options_, available_memory());
+  OpenProgress progress(options.progress, estimate.sources);
+  options_.progress = nullptr;  // whatever it holds on to is the caller's
+  progress.tell(0);
+  load([&progress](int64_t bytes) { progress.read(bytes); });
+  progress.tell(1);
+}
+
+void OpenedModel::load(const std::function<void(int64_t bytes)>& read) {
+  fingerprint_ = fingerprint_of(file());
+  // Half a million merges take about as long as E2B's weights: beside each other.
+  std::future<std::unique_ptr<Tokenizer>> tokenizer;
+  if (file().has("tokenizer.ggml.model"))
+    tokenizer = std::async([this] { return std::make_unique<Tokenizer>(file()); });
+  const Backend::Pass pass(*backend_);
+  weights_ = load_weights(files_.target, config(), *backend_, read);
+  if (tokenizer.valid()) {
+    tokenizer_ = tokenizer.get();
+    check_tokenizer(file(), *tokenizer_, config());
+  }
+  settle_tables(weights_, *backend_, !options_.mmap);
+  if (files_.drafter) {
+    drafter_weights_ = load_weights(files_.drafter, drafter_config(), *backend_, read);
+    drafter_ = std::make_unique<Drafter>(drafter_config(), drafter_weights_, config(), weights_,
+                                         *backend_);
+  }
+  target_ = std::make_unique<Target>(config(), weights_, *backend_, options_.max_rows());
+}
+
+OpenedModel::Exclusive::Lock::Lock(OpenedModel& opened) : model(opened), use(opened.watch_) {
+  if (!use) throw_lost_by_fork();
+  model.refuse_nested();
+  model.mutex_.lock();
+  model.holder_ = std::this_thread::get_id();
+}
+
+OpenedModel::Exclusive::Lock::~Lock() {
+  model.holder_ = std::thread::id();
+  model.mutex_.unlock();
+}
+
+void OpenedModel::refuse_nested() const {
+  if (holder_ == std::this_thread::get_id())
+    throw Error(ErrorKind::kArgument,
+                "a logits processor cannot use the model that is calling it; use another one");
+}
+
+const Tokenizer& OpenedModel::need_tokenizer() const {
+  if (!tokenizer_)
+    throw Error(ErrorKind::kModel, format("%s holds no tokenizer; pass token ids instead of text",
+                                          file().quoted_path().c_str()));
+  return *tokenizer_;
+}
+
+void OpenedModel::check_ids(const std::vector<int32_t>& ids, int64_t room) const {
+  if (ids.empty())
+    throw Error(ErrorKind::kArgument, "the prompt is empty; give at least one token");
+  for (size_t i = 0; i < ids.size(); ++i)
+    if (ids[i] < 0 || ids[i] >= config().vocab)
+      throw Error(ErrorKind::kArgument,
+                  format("token id %d at index %zu is outside the vocabulary of %lld", ids[i], i,
+                         static_cast<long long>(config().vocab)));
+  const auto n = static_cast<int64_t>(ids.size());
+  if (n + room > context())
+    throw Error(
+        ErrorKind::kContext,
+        format("the prompt has %lld tokens and the context holds %lld%s; shorten the prompt or "
+               "open the model with a larger context",
+               static_cast<long long>(n), static_cast<long long>(context()),
+               room ? ", prompt and answer together" : ""));
+}
+
+BytesRead OpenedModel::bytes_read() const {
+  const auto token = static_cast<double>(target_bytes());
+  BytesRead bytes;
+  bytes.draft = static_cast<double>(drafter_bytes()) / token;
+  for (int rows = 1; rows <= CostModel::kMaxRows; ++rows)
+    bytes.verify[static_cast<size_t>(rows - 1)] =
+        static_cast<double>(bytes_per_pass(weights_, config(), rows)) / token;
+  return bytes;
+}
+
+double OpenedModel::kv_share(int64_t position) const {
+  return static_cast<double>(kv_read_bytes(config(), position, options_.kv_f16)) /
+         static_cast<double>(target_bytes());
+}
+
+}  // namespace gemtp

@@ -1,0 +1,28 @@
+#include "engine/options.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "draft/costs.h"
+
+namespace gemtp {
+
+void EngineOptions::check() const {
+  const auto need = [](const char* name, int64_t v, int64_t low, int64_t high) {
+    if (v < low || v > high)
+      throw Error(
+          ErrorKind::kArgument,
+          format("%s is %lld; it must be between %lld and %lld", name, static_cast<long long>(v),
+                 static_cast<long long>(low), static_cast<long long>(high)));
+  };
+  need("threads", threads, 0, 1024);
+  need("context", context, 2, int64_t{1} << 24);
+  need("prefill_chunk", prefill_chunk, 1, 65536);
+  need("kv_budget", kv_budget, 0, int64_t{1} << 50);
+}
+
+int64_t EngineOptions::max_rows() const {
+  return std::max<int64_t>(prefill_chunk, CostModel::kMaxRows);
+}
+
+}  // namespace gemtp

@@ -1,0 +1,274 @@
+#include "engine/sequence_pool.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <list>
+#include <new>
+#include <utility>
+
+#include "backend/cpu/measuring_storage.h"
+#include "base/cpu_info.h"
+#include "base/error.h"
+#include "base/fork.h"
+
+namespace gemtp {
+namespace {
+
+// Unless the caller says otherwise, K/V caches take at most half of the memory that is free once
+// the model is there, and no more than so many full ones.
+constexpr int64_t kFullCaches = 16;
+
+// Tokens at the end of an earlier sequence that are not worth keeping it for.
+constexpr int64_t kReprocessedTokens = 64;
+
+// How often someone who waits looks whether it is to go on.
+constexpr std::chrono::milliseconds kPollInterval{50};
+
+int64_t cache_bytes(const OpenedModel& model) {
+  MeasuringStorage storage;
+  const EngineOptions& o = model.options();
+  const KvCache cache(model.config(), storage, model.context(), o.max_rows(), o.kv_f16);
+  return storage.kv();
+}
+
+int64_t budget_or_default(int64_t given, int64_t each) {
+  if (given) return given;
+  const auto half = static_cast<int64_t>(available_memory() / 2);  // 0: unknown
+  return std::max(each, half ? std::min(kFullCaches * each, half) : kFullCaches * each);
+}
+
+}  // namespace
+
+struct SequencePool::State {
+  std::mutex mutex;
+  std::condition_variable changed;
+  uint64_t changes = 0;  // of what follows, as far as it may help someone who waits
+  int64_t used = 0;      // bytes
+  std::vector<std::unique_ptr<Sequence>> idle;  // the latest last
+
+  /// A guest that waits, on whatever thread, or has a sequence.
+  struct Place {
+    const Guest* guest;
+    std::thread::id thread;  // its own; once it has a sequence, `guest` may be gone
+    std::thread::id asleep;  // waits for it; none: it has a sequence
+    bool lost = false;       // its thread is not in this process
+  };
+  std::list<Place> places;  // in the order they came
+  uint32_t forks = fork_count();
+
+  void change() {
+    ++changes;
+    changed.notify_all();
+  }
+
+  bool is_first(const Guest& guest) const {
+    const auto first = std::find_if(places.begin(), places.end(),
+                                    [](const Place& p) { return p.asleep != std::thread::id(); });
+    return first->guest == &guest;
+  }
+
+  /// Whether someone has a sequence and does not sleep here, so that it will be done with it.
+  bool someone_is_at_work() const {
+    const auto sleeps = [this](std::thread::id thread) {
+      return std::any_of(places.begin(), places.end(),
+                         [&](const Place& p) { return p.asleep == thread; });
+    };
+    return std::any_of(places.begin(), places.end(), [&](const Place& p) {
+      return p.asleep == std::thread::id() && !p.lost && !sleeps(p.thread);
+    });
+  }
+
+  /// In a child that was forked while guests had sequences: of their threads it has this one.
+  void begin_in_child() {
+    if (forks == fork_count()) return;
+    forks = fork_count();
+    for (Place& p : places) p.lost = p.thread != std::this_thread::get_id();
+  }
+
+  /// A place at the end of the queue, until the last copy of this goes.
+  static Sequence::Lease queue(const std::shared_ptr<State>& state, const Guest& guest,
+                               std::list<Place>::iterator* at) {
+    const std::lock_guard<std::mutex> lock(state->mutex);
+    state->begin_in_child();
+    state->places.push_back({&guest, guest.thread_, std::this_thread::get_id()});
+    *at = std::prev(state->places.end());
+    state->change();  // whoever is first may have counted on this thread
+    return Sequence::Lease(state.get(), [state, place = *at](void*) {
+      const std::lock_guard<std::mutex> leaving(state->mutex);
+      state->places.erase(place);
+      state->change();
+    });
+  }
+};
+
+SequencePool::SequencePool(OpenedModel& model, int64_t budget)
+    : model_(model),
+      each_(cache_bytes(model)),
+      budget_(budget_or_default(budget, each_)),
+      state_(std::make_shared<State>()) {
+  if (budget_ < each_)
+    throw Error(ErrorKind::kArgument,
+                format("kv_budget is %lld bytes, but the K/V cache of one sequence of %lld tokens "
+                       "takes %lld; give it more, or open the model with a smaller context",
+                       static_cast<long long>(budget_), static_cast<long long>(model.context()),
+                       static_cast<long long>(each_)));
+}
+
+int64_t SequencePool::used() const {
+  const std::lock_guard<std::mutex> lock(state_->mutex);
+  return state_->used;
+}
+
+void SequencePool::throw_no_room() const {
+  throw Error(
+      ErrorKind::kMemory,
+      format("the K/V caches of the sequences in use fill the budget of %lld MB, %lld MB each; "
+             "close one, or open the model with a smaller context or a larger kv_budget",
+             static_cast<long long>(budget_ / 1000000), static_cast<long long>(each_ / 1000000)));
+}
+
+void SequencePool::refuse_to_overtake() const {
+  const std::lock_guard<std::mutex> lock(state_->mutex);
+  for (const State::Place& p : state_->places)
+    if (p.asleep != std::thread::id()) throw_no_room();
+}
+
+std::unique_ptr<Sequence> SequencePool::take(const std::vector<int32_t>& prompt) {
+  const ForkWatch::Use use(model_.watch());
+  if (!use) throw_lost_by_fork();
+  refuse_to_overtake();
+  if (std::unique_ptr<Sequence> sequence = try_take(prompt)) return sequence;
+  throw_no_room();
+}
+
+std::unique_ptr<Sequence> SequencePool::make() {
+  const ForkWatch::Use use(model_.watch());
+  if (!use) throw_lost_by_fork();
+  refuse_to_overtake();
+  if (std::unique_ptr<Sequence> sequence = try_make()) return sequence;
+  throw_no_room();
+}
+
+std::unique_ptr<Sequence> SequencePool::Guest::take(const std::vector<int32_t>& prompt,
+                                                    const std::function<void()>& poll) {
+  const ForkWatch::Use use(pool_.model_.watch());
+  if (!use) throw_lost_by_fork();
+  State& state = *pool_.state_;
+  std::list<State::Place>::iterator place;
+  Sequence::Lease lease = State::queue(pool_.state_, *this, &place);
+  std::unique_lock<std::mutex> lock(state.mutex);
+  const auto without_lock = [&lock](const auto& act) {
+    lock.unlock();
+    act();
+    lock.lock();
+  };
+  for (;;) {
+    if (cancelled_) throw Error(ErrorKind::kCancelled, "the generation was cancelled");
+    const uint64_t seen = state.changes;
+    if (state.is_first(*this)) {
+      std::unique_ptr<Sequence> sequence;
+      without_lock([&] { sequence = pool_.try_take(prompt); });
+      if (sequence) {
+        place->asleep = std::thread::id();
+        state.change();
+        sequence->guest = std::move(lease);
+        return sequence;
+      }
+      if (state.changes == seen && !state.someone_is_at_work()) pool_.throw_no_room();
+    }
+    const auto changed = [&] { return state.changes != seen || cancelled_; };
+    if (!poll)
+      state.changed.wait(lock, changed);
+    else if (!state.changed.wait_for(lock, kPollInterval, changed))
+      without_lock(poll);
+  }
+}
+
+void SequencePool::Guest::cancel() {
+  const ForkWatch::Use use(pool_.model_.watch());
+  if (!use) return;
+  const std::lock_guard<std::mutex> lock(pool_.state_->mutex);
+  cancelled_ = true;
+  pool_.state_->change();
+}
+
+std::unique_ptr<Sequence> SequencePool::try_take(const std::vector<int32_t>& prompt) {
+  std::unique_ptr<Sequence> source;
+  int64_t reuse = 0;
+  {
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    auto& idle = state_->idle;
+    auto best = idle.end();
+    for (auto it = idle.begin(); it != idle.end(); ++it)
+      if (const int64_t n = (*it)->reusable(prompt); n > reuse) {
+        best = it;
+        reuse = n;
+      }
+    if (best != idle.end()) {
+      source = std::move(*best);
+      idle.erase(best);
+    }
+  }
+  if (!source) return try_make();
+  // A conversation goes on where it was, but for a few tokens at its end; anything else may be
+  // begun again from where the two part.
+  if (source->length() - reuse > kReprocessedTokens) {
+    if (std::unique_ptr<Sequence> copy = try_make()) {
+      copy->copy(*source, reuse);
+      give_back(std::move(source));
+      return copy;
+    }
+  }
+  source->truncate(reuse);
+  return source;
+}
+
+std::unique_ptr<Sequence> SequencePool::try_make() {
+  Sequence::Lease room = reserve();
+  if (!room) return nullptr;
+  return std::make_unique<Sequence>(model_.new_kv(model_.context()), model_.context(),
+                                    std::move(room));
+}
+
+// Forgets sequences, the longest unused first, until there is room.
+Sequence::Lease SequencePool::reserve() {
+  for (;;) {
+    std::unique_ptr<Sequence> oldest;  // goes outside of the lock, which its lease takes
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    if (state_->used + each_ <= budget_) {
+      state_->used += each_;
+      break;
+    }
+    if (state_->idle.empty()) return nullptr;
+    oldest = std::move(state_->idle.front());
+    state_->idle.erase(state_->idle.begin());
+  }
+  return Sequence::Lease(state_.get(), [state = state_, bytes = each_](void*) {
+    const std::lock_guard<std::mutex> lock(state->mutex);
+    state->used -= bytes;
+    state->change();
+  });
+}
+
+void SequencePool::give_back(std::unique_ptr<Sequence> sequence) noexcept {
+  const ForkWatch::Use use(model_.watch());
+  if (!use) static_cast<void>(sequence.release());  // its leases take a mutex that is lost, too
+  if (!use || sequence->length() == 0) return;
+  Sequence::Lease guest = std::move(sequence->guest);  // goes last, when the sequence is there
+  const std::lock_guard<std::mutex> lock(state_->mutex);
+  try {
+    state_->idle.push_back(std::move(sequence));
+    state_->change();
+  } catch (const std::bad_alloc&) {
+  }
+}
+
+void SequencePool::clear() {
+  const ForkWatch::Use use(model_.watch());
+  if (!use) throw_lost_by_fork();
+  std::vector<std::unique_ptr<Sequence>> idle;  // goes outside of the lock
+  const std::lock_guard<std::mutex> lock(state_->mutex);
+  idle.swap(state_->idle);
+}
+
+}  // namespace gemtp

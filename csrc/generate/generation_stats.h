@@ -1,0 +1,53 @@
+// What a generation cost.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace gemtp {
+
+struct GenerationStats {
+  int64_t rounds = 0;                                 // verify passes
+  int64_t drafted = 0;                                // drafts verified
+  int64_t accepted = 0;                               // drafts that became tokens
+  int64_t lookup_drafted = 0, lookup_accepted = 0;    // of those, the ones looked up in the text
+  int64_t grammar_drafted = 0, grammar_accepted = 0;  // and the ones that the constraint forced
+  int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;             // of the prompt, taken from an earlier call's K/V
+  double prompt_seconds = 0;             // until the first token
+  int64_t tokens = 0;                    // generated
+  double decode_seconds = 0;             // after the first token
+  std::vector<int64_t> depth_histogram;  // [k]: rounds that drafted k tokens
+  std::vector<int64_t> drafted_at;       // [i]: rounds that drafted an (i+1)-th token
+  std::vector<int64_t> accepted_at;      // [i]: of those, the ones that accepted it
+  uint64_t seed = 0;                     // also where a new one was asked for
+
+  /// Of decoding: tokens after the first, over their time.
+  double tokens_per_second() const {
+    return tokens > 1 && decode_seconds > 0 ? static_cast<double>(tokens - 1) / decode_seconds : 0;
+  }
+};
+
+/// The table of its figures: calls fn(name, figure) for each.
+template <class Fn>
+void for_each_figure(const GenerationStats& s, const Fn& fn) {
+  fn("rounds", s.rounds);
+  fn("drafted", s.drafted);
+  fn("accepted", s.accepted);
+  fn("lookup_drafted", s.lookup_drafted);
+  fn("lookup_accepted", s.lookup_accepted);
+  fn("grammar_drafted", s.grammar_drafted);
+  fn("grammar_accepted", s.grammar_accepted);
+  fn("prompt_tokens", s.prompt_tokens);
+  fn("cached_tokens", s.cached_tokens);
+  fn("prompt_seconds", s.prompt_seconds);
+  fn("tokens", s.tokens);
+  fn("decode_seconds", s.decode_seconds);
+  fn("tokens_per_second", s.tokens_per_second());
+  fn("depth_histogram", s.depth_histogram);
+  fn("drafted_at", s.drafted_at);
+  fn("accepted_at", s.accepted_at);
+  fn("seed", s.seed);
+}
+
+}  // namespace gemtp

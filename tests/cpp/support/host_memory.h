@@ -1,0 +1,52 @@
+// For tests of the CPU backend, whose memory is the host's: it works on vectors of the test.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "backend/backend.h"
+
+namespace gemtp {
+
+template <class T>
+Device<T> at(T* address) {
+  return Device<T>(address);
+}
+
+/// Rows with these ids, and of no sequence.
+inline PassRows rows_of(Backend& backend, const std::vector<int32_t>& ids) {
+  PassRows rows(backend, static_cast<int64_t>(ids.size()), 0, 0);
+  for (const int32_t id : ids) rows.ids[rows.count++] = id;
+  return rows;
+}
+
+/// Rows of one sequence from position `first` on, with layer 0 of its K/V.
+class OneSequence {
+ public:
+  OneSequence(Backend& backend, std::unique_ptr<KvLayer> layer) : backend_(backend) {
+    layers_.push_back(std::move(layer));
+  }
+
+  const PassRows& rows(int64_t first, const std::vector<AttentionSpan>& spans) {
+    return rows(first, static_cast<int64_t>(spans.size()), &spans);
+  }
+  const PassRows& rows(int64_t first, int64_t m,
+                       const std::vector<AttentionSpan>* spans = nullptr) {
+    rows_ = std::make_unique<PassRows>(backend_, m, 0, 0);
+    rows_->kv = {layers_};
+    rows_->count = m;
+    for (int64_t i = 0; i < m; ++i) {
+      rows_->positions[i] = first + i;
+      if (spans) rows_->full.spans[i] = (*spans)[static_cast<size_t>(i)];
+    }
+    return *rows_;
+  }
+
+ private:
+  Backend& backend_;
+  std::vector<std::unique_ptr<KvLayer>> layers_;
+  std::unique_ptr<PassRows> rows_;
+};
+
+}  // namespace gemtp
