@@ -434,7 +434,7 @@ class Model:
     @property
     def isa(self) -> str:
         """The instruction set in use, e.g. "avx2"."""
-        return self._engine.backend.split("/")[1]
+        return self._engine.isa
 
     def _ids_of(self, prompt: Prompt, special: bool = False, add_bos: bool = True) -> list[int]:
         boolean("special", special)

@@ -37,7 +37,7 @@ class OneSequence {
     rows_->kv = {layers_};
     rows_->count = m;
     for (int64_t i = 0; i < m; ++i) {
-      rows_->positions[i] = first + i;
+      rows_->positions[i] = static_cast<int32_t>(first + i);
       if (spans) rows_->full.spans[i] = (*spans)[static_cast<size_t>(i)];
     }
     return *rows_;
