@@ -7,6 +7,7 @@
 #include "backend/cpu/packed_form.h"
 #include "flush_to_zero.h"
 #include "gpu_testing.h"
+#include "host_memory.h"
 #include "model/layer.h"
 
 namespace {
@@ -44,7 +45,7 @@ struct Weight {
     source.cols = cols;
     source.data = bytes.data();
   }
-  PackedMatrix upload(Device& device) const {
+  PackedMatrix upload(TestDevice& device) const {
     const int64_t tiles = (source.rows + 15) / 16, size = tile_bytes(source.type, source.cols);
     kernel_testing::Aligned<uint8_t> packed(tiles * size);
     for (int64_t t = 0; t < tiles; ++t) {
@@ -111,7 +112,7 @@ std::vector<float> on_cpu(const Layer& l, const Rows& rows) {
   const auto backend = make_cpu_backend(1, "scalar");
   const auto buffer = [&](const std::vector<float>& from) {
     Buffer b = backend->alloc(static_cast<int64_t>(from.size()));
-    std::copy(from.begin(), from.end(), b.get());
+    backend->write(from.data(), static_cast<int64_t>(from.size()), b.get());
     return b;
   };
   const auto matrix = [&](const Weight& w) { return backend->load_matrix(w.source); };
@@ -147,23 +148,28 @@ std::vector<float> on_cpu(const Layer& l, const Rows& rows) {
   weights.per_layer_embedding.cols = kPerLayer;
   weights.per_layer_embedding.data = reinterpret_cast<const uint8_t*>(rows.table.data());
 
-  const auto kv = backend->make_kv(kKvHeads, kDim, kCapacity, true);
-  backend->store_kv(*kv, rows.old_k.data(), rows.old_v.data(), 0, kBehind);
-  const RowRange range{0, rows.m, kBehind, kv.get(), kv.get()};
-  std::vector<AttentionSpan> spans;
-  for (int64_t i = 0; i < rows.m; ++i) spans.push_back({0, kBehind + i});
-  LayerPass pass;
-  pass.m = pass.keep = rows.m;
-  pass.ranges = {&range, 1};
-  pass.rope = {rows.cos.data(), rows.sin.data(), kDim / 2};
-  pass.spans = spans.data();
-  pass.ids = rows.ids.data();
-  pass.embedded = rows.embedded.data();
+  OneSequence sequence(*backend, backend->make_kv(kKvHeads, kDim, kCapacity, true));
+  sequence.store(rows.old_k, rows.old_v, 0, kBehind);
+  PassRows pass_rows(*backend, rows.m, kDim / 2, 0);
+  pass_rows.count = rows.m;
+  pass_rows.kv = {sequence.layers()};
+  for (int64_t i = 0; i < rows.m; ++i) {
+    pass_rows.ids[i] = rows.ids[static_cast<size_t>(i)];
+    pass_rows.positions[i] = static_cast<int32_t>(kBehind + i);
+    pass_rows.full.spans[i] = span(0, kBehind + i);
+  }
+  std::copy(rows.cos.begin(), rows.cos.end(), pass_rows.full.angles.cos.host());
+  std::copy(rows.sin.begin(), rows.sin.end(), pass_rows.full.angles.sin.host());
+  const Buffer embedded = buffer(rows.embedded), x = buffer(rows.x);
+  LayerPass pass{pass_rows, 0, rows.m, rows.m};
+  pass.embedded = embedded.get();
   pass.weights = &weights;
+  pass.owns_kv = true;
   LayerScratch scratch(config, *backend, rows.m);
-  Buffer x = buffer(rows.x);
   layer_forward(config, w, pass, scratch, *backend, x.get());
-  return {x.get(), x.get() + rows.m * kHidden};
+  std::vector<float> out(static_cast<size_t>(rows.m * kHidden));
+  backend->read(Device<const float>(x.get()), rows.m * kHidden, out.data());
+  return out;
 }
 
 // The launches of a layer for up to 16 rows.
@@ -363,7 +369,7 @@ class GpuLayer {
     launch("norm", m_, 1, joined);
   }
 
-  Device device_;
+  TestDevice device_;
   const Layer& l_;
   const Rows& rows_;
   int64_t m_;
