@@ -27,9 +27,9 @@ inline uint64_t orders() {
   return asked ? std::strtoull(asked, nullptr, 10) : 3;
 }
 
-class Device {
+class TestDevice {
  public:
-  explicit Device(uint64_t seed) : device_(seed, seed == 0) {}
+  explicit TestDevice(uint64_t seed) : device_(seed, seed == 0) {}
 
   template <class T>
   Global<T> allocate(int64_t n) {
@@ -93,7 +93,7 @@ struct HostQuantized {
   }
 
   /// With room for more rows behind them.
-  QuantizedRows upload(Device& device, int64_t room = 0) const {
+  QuantizedRows upload(TestDevice& device, int64_t room = 0) const {
     std::vector<uint8_t> all(bytes);
     all.insert(all.end(), static_cast<size_t>(room * block_bytes()), 0);
     return device.upload(all);
@@ -131,9 +131,9 @@ inline HostQuantized quantized(const Activations& x) {
 struct QuantizedResult {
   QuantizedRows rows;
   explicit QuantizedResult(QuantizedRows known) : rows(known) {}
-  QuantizedResult(Device& device, int64_t blocks)
+  QuantizedResult(TestDevice& device, int64_t blocks)
       : rows(device.allocate<uint8_t>(blocks * HostQuantized::block_bytes())) {}
-  bool equals(const Device& device, const HostQuantized& expected) const {
+  bool equals(const TestDevice& device, const HostQuantized& expected) const {
     auto got = device.download(rows, static_cast<int64_t>(expected.bytes.size()));
     for (int64_t b = 0; b < expected.count; ++b) {  // which NaN a sum is does not matter
       uint8_t* at = got.data() + b * HostQuantized::block_bytes();
@@ -179,7 +179,7 @@ struct HostKv {
 };
 
 /// Where a device has them.
-inline KvPlace upload(Device& device, const HostKv& kv) {
+inline KvPlace upload(TestDevice& device, const HostKv& kv) {
   return {device.upload(kv.keys), device.upload(kv.values), kv.key_bytes(), kv.value_bytes(),
           static_cast<int32_t>(kv.capacity)};
 }
@@ -196,7 +196,8 @@ inline std::vector<gemtp_format> formats() {
   return out;
 }
 
-inline PackedMatrix upload(Device& device, const kernel_testing::Matrix& w, float scale = 1.0f) {
+inline PackedMatrix upload(TestDevice& device, const kernel_testing::Matrix& w,
+                           float scale = 1.0f) {
   PackedMatrix out{};
   out.tiles = device.upload(w.data.get(), (w.rows + 15) / 16 * w.tile_bytes);
   out.tile_bytes = w.tile_bytes;

@@ -58,7 +58,7 @@ void check(Random& random, const Case& c) {
   const int64_t stride = (last - first + 256) / 128 * 128;
   for (uint64_t seed = 0; seed < orders(); ++seed)
     for (const int64_t tile : {2, 8}) {
-      Device device(seed);
+      TestDevice device(seed);
       AttentionArguments a{};
       a.q = device.upload(q);
       a.spans = device.upload(c.spans);

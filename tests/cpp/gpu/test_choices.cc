@@ -32,7 +32,7 @@ TEST_CASE("gpu head: softcap and the best logit") {
     auto capped = x;
     if (cap > 0) gemtp_kernels_scalar.softcap(x.data(), m * n, cap, capped.data());
     for (uint64_t seed = 0; seed < orders(); ++seed) {
-      Device device(seed);
+      TestDevice device(seed);
       HeadArguments a{};
       a.logits = device.upload(x);
       a.n = static_cast<int32_t>(n);
@@ -85,7 +85,7 @@ TEST_CASE("gpu ordered head: the best clusters, their tokens in order") {
           logits[static_cast<size_t>(j)]);
     std::sort(expected.begin(), expected.end());
     for (uint64_t seed = 0; seed < orders(); ++seed) {
-      Device device(seed);
+      TestDevice device(seed);
       TopArguments t{device.upload(scores), static_cast<int32_t>(clusters),
                      static_cast<int32_t>(top), device.allocate<MatrixRows>(top)};
       device.launch("top_clusters", (clusters + 255) / 256, 1, t);
@@ -143,7 +143,7 @@ TEST_CASE("gpu route: the experts of rows, and their slots by expert") {
       }
     }
     for (uint64_t seed = 0; seed < orders(); ++seed) {
-      Device device(seed);
+      TestDevice device(seed);
       RouteArguments a{device.upload(scores),           device.upload(scale),
                        static_cast<int32_t>(m),         static_cast<int32_t>(experts),
                        static_cast<int32_t>(used),      device.allocate<int32_t>(slots),

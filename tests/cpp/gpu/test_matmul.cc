@@ -31,7 +31,7 @@ struct Inputs {
     for (int64_t i = 0; i < m; ++i)
       floats.insert(floats.end(), x.x.begin() + i * x.stride, x.x.begin() + i * x.stride + k);
   }
-  void upload(Device& device, gemtp_format format, int64_t panel, MatmulArguments& a) const {
+  void upload(TestDevice& device, gemtp_format format, int64_t panel, MatmulArguments& a) const {
     a.k = static_cast<int32_t>(x.k);
     a.m = static_cast<int32_t>(x.m);
     if (format > GEMTP_BF16) {
@@ -60,7 +60,7 @@ void check_plain(Random& random, gemtp_format format, const MatmulKernel& kernel
   const auto rest =
       multiply(gemtp_kernels_scalar, second, in.x, 0, (second.rows + 15) / 16, second.rows);
   for (uint64_t seed = 0; seed < orders(); ++seed) {
-    Device device(seed);
+    TestDevice device(seed);
     MatmulArguments a{};
     in.upload(device, format, kernel.panel, a);
     a.matrix[0] = upload(device, first);
@@ -120,7 +120,7 @@ TEST_CASE("gpu matmul: gated, its results quantized") {
       gemtp_kernels_scalar.gelu_mul(by_factor.data(), factor.data(), m * rows, by_factor.data());
       for (uint64_t seed = 0; seed < orders(); ++seed)
         for (const bool known : {false, true}) {
-          Device device(seed);
+          TestDevice device(seed);
           const MatmulKernel kernel = matmul_kernel(format, m, known ? "_factor" : "_gated");
           MatmulArguments a{};
           in.upload(device, format, kernel.panel, a);
@@ -157,7 +157,7 @@ TEST_CASE("gpu matmul: a list of matrices") {
     const std::vector<MatrixRows> list = {{3, 0, 2}, {0, 2, 1}, {4, 3, 6}, {0, 0, 0}};
     for (uint64_t seed = 0; seed < orders(); ++seed)
       for (const int step : {0, 1}) {
-        Device device(seed);
+        TestDevice device(seed);
         MatmulArguments a{};
         const MatmulKernel kernel = matmul_kernel(format, 4);
         in.upload(device, format, kernel.panel, a);

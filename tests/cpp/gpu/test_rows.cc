@@ -36,7 +36,7 @@ TEST_CASE("gpu quantize") {
     }
     if (i % 7 == 0) x[static_cast<size_t>(random.below(n))] = std::nanf("");
     for (uint64_t seed = 0; seed < orders(); ++seed) {
-      Device device(seed);
+      TestDevice device(seed);
       ElementsArguments a{};
       a.x = device.upload(x);
       a.n = static_cast<int32_t>(n);
@@ -81,7 +81,7 @@ TEST_CASE("gpu norm: a branch joins the residual, whose norms are quantized") {
     scalar.scale(normed.data(), 0.5f, m * n, scaled.data());
 
     for (uint64_t seed = 0; seed < orders(); ++seed) {
-      Device device(seed);
+      TestDevice device(seed);
       NormArguments a{};
       a.n = static_cast<int32_t>(n);
       a.eps = eps;
@@ -153,7 +153,7 @@ TEST_CASE("gpu heads: norms, rotation, keys and values stored") {
       }
     }
     for (uint64_t seed = 0; seed < orders(); ++seed) {
-      Device device(seed);
+      TestDevice device(seed);
       HeadsArguments a{};
       a.q = device.upload(q);
       a.k = device.upload(k);
@@ -187,7 +187,7 @@ TEST_CASE("gpu elements") {
     scalar.softcap(x.data(), n, 0.3f, capped.data());
     scalar.gelu_mul(x.data(), other.data(), n, gated.data());
     for (uint64_t seed = 0; seed < orders(); ++seed) {
-      Device device(seed);
+      TestDevice device(seed);
       ElementsArguments a{};
       a.x = device.upload(x);
       a.other = device.upload(other);
@@ -230,7 +230,7 @@ TEST_CASE("gpu rows: gathered, and summed with weights") {
                 &x[static_cast<size_t>(places[static_cast<size_t>(i)] * n)], n,
                 &summed[static_cast<size_t>(i / terms * n)]);
   for (uint64_t seed = 0; seed < orders(); ++seed) {
-    Device device(seed);
+    TestDevice device(seed);
     GatherArguments a{};
     a.rows = device.upload(rows);
     a.n = static_cast<int32_t>(n);
@@ -304,7 +304,7 @@ TEST_CASE("gpu embed: rows of packed matrices are those of the file") {
       scalar.scale(y, 1.5f, k, y);
     }
     for (uint64_t seed = 0; seed < orders(); ++seed) {
-      Device device(seed);
+      TestDevice device(seed);
       EmbedArguments a{};
       a.matrix.tiles = device.upload(tiles.get(), 2 * tile_bytes(type, k));
       a.matrix.tile_bytes = tile_bytes(type, k);
