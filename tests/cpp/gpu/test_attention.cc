@@ -121,3 +121,9 @@ TEST_CASE("gpu attention: spans that are not causal") {
     check(random, c);
   }
 }
+
+TEST_CASE("gpu attention: a ring that ends between multiples of 32") {
+  Random random(23);
+  for (const bool f16 : {false, true})
+    check(random, {3, 2, 1, 32, 48, f16, {{20, 59}, {21, 60}, {22, 61}}});
+}

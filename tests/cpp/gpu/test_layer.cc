@@ -1,19 +1,16 @@
-// A whole layer on the emulated GPU, in the launches that a backend would make of it, against
-// layer_forward() on the CPU.
+// A whole layer on the emulated GPU, in the launches that a backend would make of it, against the
+// scalar kernels.
 #include <cmath>
 #include <optional>
 
-#include "backend/cpu/pack.h"
-#include "backend/cpu/packed_form.h"
 #include "flush_to_zero.h"
 #include "gpu_testing.h"
-#include "host_memory.h"
-#include "model/layer.h"
 
 namespace {
 
-using namespace gemtp;
 using namespace gemtp::gpu_testing;
+using gemtp::FlushToZero;
+namespace kernel_testing = gemtp::kernel_testing;
 using kernel_testing::draw;
 using kernel_testing::same;
 
@@ -28,38 +25,16 @@ std::vector<float> values(Random& random, int64_t n) {
   return x;
 }
 
-// A matrix of Q4_0 as a file has it, and as both backends do.
-struct Weight {
-  std::vector<uint8_t> bytes;
-  WeightSource source;
-
-  Weight(Random& random, int64_t rows, int64_t cols) {
-    for (int64_t i = 0; i < rows * cols / 32; ++i) {
-      const uint16_t d = gemtp_f32_to_f16(random.real(-0.05f, 0.05f));
-      bytes.push_back(static_cast<uint8_t>(d));
-      bytes.push_back(static_cast<uint8_t>(d >> 8));
-      for (int j = 0; j < 16; ++j) bytes.push_back(static_cast<uint8_t>(random.bits()));
-    }
-    source.type = DType::kQ4_0;
-    source.rows = rows;
-    source.cols = cols;
-    source.data = bytes.data();
-  }
-  PackedMatrix upload(TestDevice& device) const {
-    const int64_t tiles = (source.rows + 15) / 16, size = tile_bytes(source.type, source.cols);
-    kernel_testing::Aligned<uint8_t> packed(tiles * size);
-    for (int64_t t = 0; t < tiles; ++t) {
-      const uint8_t* rows[GEMTP_TILE] = {};
-      for (int64_t r = 0; r < 16 && t * 16 + r < source.rows; ++r)
-        rows[r] = source.data + (t * 16 + r) * source.row_bytes();
-      pack_tile(source.type, source.cols, rows, packed.get() + t * size);
-    }
-    PackedMatrix out{};
-    out.tiles = device.upload(packed.get(), tiles * size);
-    out.tile_bytes = size;
-    out.rows = static_cast<int32_t>(source.rows);
-    out.scale = 1.0f;
-    return out;
+struct Weight : kernel_testing::Matrix {
+  Weight(Random& random, int64_t n, int64_t cols)
+      : Matrix(random, GEMTP_Q4_0, n, cols, Values::kPlain) {}
+  std::vector<float> times(const std::vector<float>& x) const {
+    Random any(1);
+    Activations rows(any, static_cast<int64_t>(x.size()) / k, k, Values::kPlain);
+    for (int64_t i = 0; i < rows.m; ++i)
+      std::copy_n(x.begin() + i * k, k, rows.x.begin() + i * rows.stride);
+    rows.quantize();
+    return multiply(gemtp_kernels_scalar, *this, rows, 0, (this->rows + 15) / 16, this->rows);
   }
 };
 
@@ -107,69 +82,85 @@ struct Rows {
   }
 };
 
-// x behind the layer, as the CPU's backend has it.
-std::vector<float> on_cpu(const Layer& l, const Rows& rows) {
-  const auto backend = make_cpu_backend(1, "scalar");
-  const auto buffer = [&](const std::vector<float>& from) {
-    Buffer b = backend->alloc(static_cast<int64_t>(from.size()));
-    backend->write(from.data(), static_cast<int64_t>(from.size()), b.get());
-    return b;
-  };
-  const auto matrix = [&](const Weight& w) { return backend->load_matrix(w.source); };
-  Config config;
-  config.hidden = kHidden;
-  config.per_layer = kPerLayer;
-  config.eps = kEps;
-  config.kv_layers = 1;
-  config.layers = {{false, kHeads, kKvHeads, kDim, kFfn, 0}};
-  LayerWeights w;
-  w.q = matrix(l.q);
-  w.k = matrix(l.k);
-  w.v = matrix(l.v);
-  w.attn_output = matrix(l.attn_output);
-  w.ffn_gate = matrix(l.gate);
-  w.ffn_up = matrix(l.up);
-  w.ffn_down = matrix(l.down);
-  w.ple_model_proj = matrix(l.ple_model_proj);
-  w.ple_gate = matrix(l.ple_gate);
-  w.ple_proj = matrix(l.ple_proj);
-  w.attn_norm = buffer(l.attn_norm);
-  w.q_norm = buffer(l.q_norm);
-  w.k_norm = buffer(l.k_norm);
-  w.attn_post_norm = buffer(l.attn_post_norm);
-  w.ffn_norm = buffer(l.ffn_norm);
-  w.ffn_post_norm = buffer(l.ffn_post_norm);
-  w.ple_post_norm = buffer(l.ple_post_norm);
-  w.output_scale = kOutputScale;
-  Weights weights;
-  weights.ple_norm = buffer(l.ple_norm);
-  weights.per_layer_embedding.type = DType::kF32;
-  weights.per_layer_embedding.rows = kVocab;
-  weights.per_layer_embedding.cols = kPerLayer;
-  weights.per_layer_embedding.data = reinterpret_cast<const uint8_t*>(rows.table.data());
+// The same operations by the scalar kernels, in the order of model/layer.cc.
+const gemtp_kernels& scalar = gemtp_kernels_scalar;
 
-  OneSequence sequence(*backend, backend->make_kv(kKvHeads, kDim, kCapacity, true));
-  sequence.store(rows.old_k, rows.old_v, 0, kBehind);
-  PassRows pass_rows(*backend, rows.m, kDim / 2, 0);
-  pass_rows.count = rows.m;
-  pass_rows.kv = {sequence.layers()};
-  for (int64_t i = 0; i < rows.m; ++i) {
-    pass_rows.ids[i] = rows.ids[static_cast<size_t>(i)];
-    pass_rows.positions[i] = static_cast<int32_t>(kBehind + i);
-    pass_rows.full.spans[i] = span(0, kBehind + i);
+// Of rows as wide as the weight; added to a residual if there is one.
+std::vector<float> norm(std::vector<float> x, const std::vector<float>* weight, int64_t n,
+                        const std::vector<float>* residual = nullptr) {
+  for (size_t i = 0; i < x.size(); i += static_cast<size_t>(n)) {
+    if (residual)
+      scalar.rms_norm_add(&x[i], weight->data(), n, kEps, &(*residual)[i], &x[i]);
+    else
+      scalar.rms_norm(&x[i], weight ? weight->data() : nullptr, n, kEps, &x[i]);
   }
-  std::copy(rows.cos.begin(), rows.cos.end(), pass_rows.full.angles.cos.host());
-  std::copy(rows.sin.begin(), rows.sin.end(), pass_rows.full.angles.sin.host());
-  const Buffer embedded = buffer(rows.embedded), x = buffer(rows.x);
-  LayerPass pass{pass_rows, 0, rows.m, rows.m};
-  pass.embedded = embedded.get();
-  pass.weights = &weights;
-  pass.owns_kv = true;
-  LayerScratch scratch(config, *backend, rows.m);
-  layer_forward(config, w, pass, scratch, *backend, x.get());
-  std::vector<float> out(static_cast<size_t>(rows.m * kHidden));
-  backend->read(Device<const float>(x.get()), rows.m * kHidden, out.data());
+  return x;
+}
+std::vector<float> scaled(std::vector<float> x, float by) {
+  scalar.scale(x.data(), by, static_cast<int64_t>(x.size()), x.data());
+  return x;
+}
+std::vector<float> gated(std::vector<float> gate, const std::vector<float>& up) {
+  scalar.gelu_mul(gate.data(), up.data(), static_cast<int64_t>(up.size()), gate.data());
+  return gate;
+}
+std::vector<float> rotated(std::vector<float> x, const Rows& rows, int64_t heads) {
+  for (int64_t i = 0; i < rows.m * heads; ++i)
+    scalar.rope(&x[static_cast<size_t>(i * kDim)],
+                &rows.cos[static_cast<size_t>(i / heads * kDim / 2)],
+                &rows.sin[static_cast<size_t>(i / heads * kDim / 2)], kDim);
+  return x;
+}
+
+std::vector<float> attended(const Rows& rows, const std::vector<float>& q,
+                            const std::vector<float>& k, const std::vector<float>& v) {
+  std::vector<float> out(q.size());
+  for (int64_t h = 0; h < kKvHeads; ++h) {
+    Random any(1);
+    kernel_testing::Cache cache(any, true, kDim, kCapacity, 0, 0);
+    const auto store = [&](int64_t t, const float* key, const float* value) {
+      for (int64_t i = 0; i < kDim; ++i) {
+        cache.put(cache.keys, (t / 16 * kDim + i) * 16 + t % 16, key[i]);
+        cache.put(cache.values, (i / 16 * kCapacity + t) * 16 + i % 16, value[i]);
+      }
+    };
+    for (int64_t t = 0; t < kBehind + rows.m; ++t) {
+      const bool old = t < kBehind;
+      const auto at = static_cast<size_t>(((old ? t : t - kBehind) * kKvHeads + h) * kDim);
+      store(t, old ? &rows.old_k[at] : &k[at], old ? &rows.old_v[at] : &v[at]);
+    }
+    for (int64_t i = 0; i < rows.m; ++i)
+      for (int64_t g = h * kHeads / kKvHeads; g < (h + 1) * kHeads / kKvHeads; ++g) {
+        const int64_t at = (i * kHeads + g) * kDim;
+        const auto one =
+            attend(scalar, cache, {q.begin() + at, q.begin() + at + kDim}, {{0, kBehind + i}});
+        std::copy_n(one.begin(), kDim, out.begin() + at);
+      }
+  }
   return out;
+}
+
+// x behind the layer.
+std::vector<float> on_cpu(const Layer& l, const Rows& rows) {
+  std::vector<float> table;
+  for (const int32_t id : rows.ids)
+    table.insert(table.end(), rows.table.begin() + id * kPerLayer,
+                 rows.table.begin() + (id + 1) * kPerLayer);
+  table = scaled(table, std::sqrt(static_cast<float>(kPerLayer)));
+  const auto projected =
+      scaled(l.ple_model_proj.times(rows.embedded), 1.0f / std::sqrt(static_cast<float>(kHidden)));
+  const auto input = scaled(norm(projected, &l.ple_norm, kPerLayer, &table), 0.70710678118654752f);
+
+  const auto normed = norm(rows.x, &l.attn_norm, kHidden);
+  const auto q = rotated(norm(l.q.times(normed), &l.q_norm, kDim), rows, kHeads);
+  const auto k = rotated(norm(l.k.times(normed), &l.k_norm, kDim), rows, kKvHeads);
+  const auto v = norm(l.v.times(normed), nullptr, kDim);
+  auto x = norm(l.attn_output.times(attended(rows, q, k, v)), &l.attn_post_norm, kHidden, &rows.x);
+  const auto inner = norm(x, &l.ffn_norm, kHidden);
+  const auto wide = gated(l.gate.times(inner), l.up.times(inner));
+  x = norm(l.down.times(wide), &l.ffn_post_norm, kHidden, &x);
+  const auto branch = l.ple_proj.times(gated(l.ple_gate.times(x), input));
+  return scaled(norm(branch, &l.ple_post_norm, kHidden, &x), kOutputScale);
 }
 
 // The launches of a layer for up to 16 rows.
@@ -205,7 +196,7 @@ class GpuLayer {
     return device_.upload(std::vector<uint8_t>(
         static_cast<size_t>((m_ + 16) * n / 32 * HostQuantized::block_bytes())));
   }
-  Global<const float> upload(const std::vector<float>& x) { return device_.upload(x); }
+  Global<const float> floats_of(const std::vector<float>& x) { return device_.upload(x); }
 
   template <class Arguments>
   void launch(const std::string& kernel, int64_t blocks, int64_t rows, const Arguments& a) {
@@ -231,7 +222,7 @@ class GpuLayer {
     a.n = kHidden;
     a.eps = kEps;
     a.branch = branch_;
-    a.weight = upload(weight);
+    a.weight = floats_of(weight);
     a.residual = x_;
     a.before = a.after = 1.0f;
     a.y = x_;
@@ -248,17 +239,17 @@ class GpuLayer {
     first.eps = kEps;
     first.residual = x_;
     first.after = 1.0f;
-    first.output[0] = {upload(l_.attn_norm), 1.0f, 1, {}, normed_};
+    first.output[0] = {floats_of(l_.attn_norm), 1.0f, 1, {}, normed_};
     launch("norm", m_, 1, first);
 
     const QuantizedRows embedded = quants(kHidden);
     ElementsArguments q{};
-    q.x = upload(rows_.embedded);
+    q.x = floats_of(rows_.embedded);
     q.n = static_cast<int32_t>(m_ * kHidden);
     q.quantized = embedded;
     launch("quantize", (m_ * kHidden + 255) / 256, 1, q);
     MatmulArguments project = product(embedded, kHidden);
-    project.matrix[0] = l_.ple_model_proj.upload(device_);
+    project.matrix[0] = upload(device_, l_.ple_model_proj);
     project.y[0] = ple_input_ = floats(kPerLayer);
     multiply(project);
     std::vector<float> table;  // the host's, from the file
@@ -270,8 +261,8 @@ class GpuLayer {
     finish.n = kPerLayer;
     finish.eps = kEps;
     finish.branch = ple_input_;
-    finish.weight = upload(l_.ple_norm);
-    finish.residual = upload(table);
+    finish.weight = floats_of(l_.ple_norm);
+    finish.residual = floats_of(table);
     finish.before = 1.0f / std::sqrt(static_cast<float>(kHidden));
     finish.after = 0.70710678118654752f;
     finish.y = ple_input_;
@@ -282,8 +273,8 @@ class GpuLayer {
     MatmulArguments qkv = product(normed_, kHidden);
     const Weight* weights[] = {&l_.q, &l_.k, &l_.v};
     for (int i = 0; i < 3; ++i) {
-      qkv.matrix[i] = weights[i]->upload(device_);
-      qkv.y[i] = floats(weights[i]->source.rows);
+      qkv.matrix[i] = upload(device_, *weights[i]);
+      qkv.y[i] = floats(weights[i]->rows);
     }
     multiply(qkv);
 
@@ -302,12 +293,12 @@ class GpuLayer {
     heads.q = qkv.y[0];
     heads.k = qkv.y[1];
     heads.v = qkv.y[2];
-    heads.q_weight = upload(l_.q_norm);
-    heads.k_weight = upload(l_.k_norm);
-    heads.cos = upload(rows_.cos);
-    heads.sin = upload(rows_.sin);
+    heads.q_weight = floats_of(l_.q_norm);
+    heads.k_weight = floats_of(l_.k_norm);
+    heads.cos = floats_of(rows_.cos);
+    heads.sin = floats_of(rows_.sin);
     heads.positions = device_.upload(positions);
-    heads.kv = gpu_testing::upload(device_, kv);
+    heads.kv = upload(device_, kv);
     heads.heads = kHeads;
     heads.kv_heads = kKvHeads;
     heads.d = kDim;
@@ -331,22 +322,22 @@ class GpuLayer {
     launch("attention_values_f16_8", (kDim + 31) / 32, kKvHeads * tiles, a);
 
     MatmulArguments out = product(a.quantized, kHeads * kDim);
-    out.matrix[0] = l_.attn_output.upload(device_);
+    out.matrix[0] = upload(device_, l_.attn_output);
     out.y[0] = branch_;
     multiply(out);
     NormArguments joined = join(l_.attn_post_norm);
-    joined.output[0].weight = upload(l_.ffn_norm);
+    joined.output[0].weight = floats_of(l_.ffn_norm);
     launch("norm", m_, 1, joined);
   }
 
   void feed_forward() {
     MatmulArguments gated = product(normed_, kHidden);
-    gated.matrix[0] = l_.gate.upload(device_);
-    gated.matrix[1] = l_.up.upload(device_);
+    gated.matrix[0] = upload(device_, l_.gate);
+    gated.matrix[1] = upload(device_, l_.up);
     gated.quantized = quants(kFfn);
     multiply(gated, "_gated");
     MatmulArguments down = product(gated.quantized, kFfn);
-    down.matrix[0] = l_.down.upload(device_);
+    down.matrix[0] = upload(device_, l_.down);
     down.y[0] = branch_;
     multiply(down);
     launch("norm", m_, 1, join(l_.ffn_post_norm));  // then x itself, quantized
@@ -354,18 +345,18 @@ class GpuLayer {
 
   void per_layer_input() {
     MatmulArguments gate = product(normed_, kHidden);
-    gate.matrix[0] = l_.ple_gate.upload(device_);
+    gate.matrix[0] = upload(device_, l_.ple_gate);
     gate.factor = ple_input_;
     gate.factor_stride = kPerLayer;
     gate.quantized = quants(kPerLayer);
     multiply(gate, "_factor");
     MatmulArguments project = product(gate.quantized, kPerLayer);
-    project.matrix[0] = l_.ple_proj.upload(device_);
+    project.matrix[0] = upload(device_, l_.ple_proj);
     project.y[0] = branch_;
     multiply(project);
     NormArguments joined = join(l_.ple_post_norm);
     joined.after = kOutputScale;
-    joined.output[0].weight = upload(l_.next_norm);
+    joined.output[0].weight = floats_of(l_.next_norm);
     launch("norm", m_, 1, joined);
   }
 

@@ -11,8 +11,9 @@
 #define GPU_INT static constexpr int
 #define GPU_FLOAT static constexpr float
 #define GPU_UNROLL _Pragma("unroll")
+#define GPU_NO_UNROLL _Pragma("unroll 1")
 #define GPU_KERNEL(name, ...)                                                                 \
-  extern "C" __global__ void __launch_bounds__(__VA_ARGS__::kThreads)                         \
+  extern "C" __global__ void __launch_bounds__(__VA_ARGS__::kThreads, 1)                      \
       gemtp_##name(const __grid_constant__ __VA_ARGS__::Arguments arguments) {                \
     __shared__ __VA_ARGS__::Memory memory;                                                    \
     const int index = int(threadIdx.x);                                                       \

@@ -16,6 +16,7 @@
 #define GPU_INT static constexpr int
 #define GPU_FLOAT static constexpr float
 #define GPU_UNROLL
+#define GPU_NO_UNROLL
 
 namespace gemtp::gpu {
 

@@ -70,8 +70,8 @@ GPU_INLINE void finish(GPU_CONSTANT MatmulArguments& a, Strip s,
     const bool exists = at.lane < s.rows;
     float y = scaled(results[i * 32 + at.lane], a.matrix[s.matrix].scale);
     if (kActivation == kGated) {
-      const int up = (kActivation == kGated ? kRows + i : 0) * 32 + at.lane;
-      y = flushed(gelu(y) * scaled(results[up], a.matrix[1].scale));
+      const float up = results[(kRows + i) * 32 + at.lane];
+      y = flushed(gelu(y) * scaled(up, a.matrix[1].scale));
     } else if (kActivation == kGatedByFactor) {
       const int64_t other = (s.y_row + i) * a.factor_stride + s.row + at.lane;
       y = exists ? flushed(gelu(y) * a.factor[other]) : 0.0f;
@@ -457,6 +457,7 @@ struct ManyRowsMatmul {
     OwnChains<Dots::kTerms> chains;
     GPU_UNROLL
     for (int t = 0; t < Dots::kTerms; ++t) chains.acc[t] = 0;
+    GPU_NO_UNROLL
     for (int b = 0; b < Dots::count(a); ++b) Dots::make(own, b, chains);
     const int width = a.matrix[s.matrix].rows;
     GPU_UNROLL

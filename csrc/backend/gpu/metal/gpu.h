@@ -11,6 +11,7 @@
 #define GPU_INT static constexpr constant int
 #define GPU_FLOAT static constexpr constant float
 #define GPU_UNROLL _Pragma("unroll")
+#define GPU_NO_UNROLL _Pragma("unroll 1")
 #define GPU_KERNEL(name, ...)                                                                  \
   kernel void gemtp_##name(                                                                    \
       constant __VA_ARGS__::Arguments& arguments [[buffer(0)]],                                \
