@@ -31,8 +31,8 @@ CPP_FOLDERS = (
     "text",
     "backend",  # the interface; what implements it includes it
     "backend/cpu",
-    "backend/gpu",
     "backend/gpu/kernels",
+    "backend/gpu",
     "backend/gpu/cuda",
     "backend/gpu/metal",
     "backend/gpu/emulated",

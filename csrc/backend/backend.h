@@ -104,7 +104,7 @@ struct RoutingSizes {
 /// The ordered head of a drafter: its tokens in clusters.
 struct ClusterMatrices {
   std::vector<MatrixPtr> clusters;  // head rows of each cluster: [tokens of a cluster, hidden]
-  Mirror<int32_t> tokens;           // [clusters][tokens of a cluster]
+  Mirror<int32_t> tokens;           // [clusters][tokens of a cluster], ascending in each
 };
 
 /// K and V of one layer: `capacity` slots, position p in slot p % capacity.

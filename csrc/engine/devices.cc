@@ -41,24 +41,21 @@ std::vector<DeviceInfo> devices() {
 
 std::unique_ptr<Backend> make_backend(const std::string& device, int threads,
                                       const std::string& isa) {
-  std::string name = device, origin = "device";
+  std::string name = device;
   if (name.empty())
-    if (const char* value = std::getenv("GEMTP_DEVICE")) {
-      name = value;
-      origin = "device of GEMTP_DEVICE";
-    }
+    if (const char* value = std::getenv("GEMTP_DEVICE")) name = value;
   if (!name.empty() && !is_known(name))
-    throw Error(ErrorKind::kArgument,
-                format("the %s %s is unknown; it must be auto, cpu, cuda, cuda:N, metal or "
-                       "emulated",
-                       origin.c_str(), quoted(name).c_str()));
+    throw Error(
+        ErrorKind::kArgument,
+        format("the device %s is unknown; it must be auto, cpu, cuda, cuda:N, metal or emulated",
+               quoted(name).c_str()));
   std::unique_ptr<Backend> cpu = make_cpu_backend(threads, isa);
   if (name.empty() || name == "auto" || name == "cpu") return cpu;
 #ifdef GEMTP_HAVE_EMULATED_GPU
   if (name == "emulated") return make_gpu_backend(gpu::make_emulated_device(), std::move(cpu));
 #endif
-  throw Error(ErrorKind::kArgument, format("the %s '%s' is not here; there is: %s", origin.c_str(),
-                                           name.c_str(), names_here().c_str()));
+  throw Error(ErrorKind::kArgument, format("the device %s is not here; there is: %s",
+                                           quoted(name).c_str(), names_here().c_str()));
 }
 
 }  // namespace gemtp

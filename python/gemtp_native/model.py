@@ -537,7 +537,7 @@ def _opened(model: Model, target: Any, drafter: Any, kv_type: str, seconds: floa
     read = engine.target_bytes / 1e6
     with_drafter = f" with {os.fsdecode(drafter)}" if drafter else ", no drafter"
     return (
-        f"opened {os.fsdecode(target)}{with_drafter} in {seconds:.2f} s: {model.device}, {model.isa}, "
-        f"{model.threads} threads, context {model.context}, K/V in {kv_type} (at most "
+        f"opened {os.fsdecode(target)}{with_drafter} in {seconds:.2f} s: {model.device}, "
+        f"{model.isa}, {model.threads} threads, context {model.context}, K/V in {kv_type} (at most "
         f"{engine.kv_budget / 1e6:.0f} MB), {read:.0f} MB of weights a token"
     )
