@@ -29,7 +29,8 @@ struct Centroids {
 };
 Centroids read_centroids(const GgufFile& file, int64_t values);
 
-/// Token ids cluster by cluster: cluster c owns the entries from c * vocab / centroids on.
+/// Token ids cluster by cluster, ascending in each: cluster c owns the entries from c * vocab /
+/// centroids on.
 /// Error{kFile} for what is not a permutation of the vocabulary.
 std::vector<int32_t> read_token_order(const GgufFile& file, int64_t vocab, int64_t centroids);
 

@@ -116,6 +116,9 @@ class Model:
             logger "gemtp_native". It never changes the text.
         progress: called while weights are loaded, with how much is done, from 0 to 1; False gives
             up, with CancelledError.
+        device: what computes: "cpu", "emulated" (a GPU imitated on the CPU, to test the kernels for
+            GPUs with; very slow), "auto" for the fastest that is here. It never changes the text.
+            None: the environment variable GEMTP_DEVICE, and without it "auto".
 
     Raises FileError for a damaged file, ModelError for files that do not fit together, and
     OutOfMemoryError, before loading anything, for a model that does not fit into memory.
@@ -134,6 +137,7 @@ class Model:
         profile: bool = True,
         kv_budget: int | None = None,
         progress: Callable[[float], bool | None] | None = None,
+        device: str | None = None,
     ):
         found, helper = _files(target, drafter)
         start_early()
@@ -149,6 +153,7 @@ class Model:
             "",
             0 if kv_budget is None else integer("kv_budget", kv_budget, 1, 2**63 - 1),
             callback("progress", progress),
+            _device(device),
         )
         self._target = Path(os.fsdecode(found))
         self._chats: Chats | None = Chats(self._engine, os.fspath(found))
@@ -432,9 +437,14 @@ class Model:
         return self._engine.threads
 
     @property
+    def device(self) -> str:
+        """What computes, e.g. "cpu"."""
+        return self._engine.device
+
+    @property
     def isa(self) -> str:
         """The instruction set in use, e.g. "avx2"."""
-        return self._engine.backend.split("/")[1]
+        return self._engine.isa
 
     def _ids_of(self, prompt: Prompt, special: bool = False, add_bos: bool = True) -> list[int]:
         boolean("special", special)
@@ -467,13 +477,14 @@ def demo_models() -> tuple[Path, Path]:
 
 
 def system_info() -> dict[str, Any]:
-    """What this build runs on: isa (in use), isas (that could run), threads, backends, version."""
+    """What this build runs on: isa (in use), isas (that could run), threads, backends (names of
+    devices that models can be opened on), version."""
     return {
         "version": __version__,
         "isa": _core.selected_isa(),
         "isas": _core.isas(),
         "threads": _core.default_threads(),
-        "backends": ["cpu"],
+        "backends": [name for name, _ in _core.devices()],
     }
 
 
@@ -515,12 +526,18 @@ def _files(target: Any, drafter: Any) -> tuple[Any, Any]:
     return found, drafter_path(checked_path("drafter", drafter), found, target)
 
 
+def _device(device: Any) -> str:
+    if device is not None and not (isinstance(device, str) and device):
+        raise ArgumentError(f'device is {shown(device)}; it must be a name as "cpu", or None')
+    return device or ""
+
+
 def _opened(model: Model, target: Any, drafter: Any, kv_type: str, seconds: float) -> str:
     engine = model._engine
     read = engine.target_bytes / 1e6
     with_drafter = f" with {os.fsdecode(drafter)}" if drafter else ", no drafter"
     return (
-        f"opened {os.fsdecode(target)}{with_drafter} in {seconds:.2f} s: {model.isa}, "
-        f"{model.threads} threads, context {model.context}, K/V in {kv_type} (at most "
+        f"opened {os.fsdecode(target)}{with_drafter} in {seconds:.2f} s: {model.device}, "
+        f"{model.isa}, {model.threads} threads, context {model.context}, K/V in {kv_type} (at most "
         f"{engine.kv_budget / 1e6:.0f} MB), {read:.0f} MB of weights a token"
     )
