@@ -85,7 +85,11 @@ def build(out: Path, glibc: str) -> tuple[Path, Path]:
         environment = _compilers(work, f"{platform.machine()}-linux-gnu.{glibc}")
         # zig's C++ library has debug information: ten times the size. Names of functions stay.
         strip = _script(work / "strip", "strip --strip-debug --keep-file-symbols")
-        settings = ("install.strip=true", f"cmake.define.CMAKE_STRIP={strip}")
+        settings = (
+            "install.strip=true",
+            f"cmake.define.CMAKE_STRIP={strip}",
+            "cmake.define.GEMTP_EMULATED_GPU=OFF",  # a device for tests
+        )
         # pip takes nothing from the checkout: the sdist has to have all of it.
         _python(
             *("-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", work / "built", sdist),
