@@ -30,7 +30,11 @@ import gemtp_native as gemtp
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
 TYPES = ("f32", "bf16", "q8_0", "q4_0", "q4_k_m")
-PROMPTS = {"short": [2, 7, 9, 11], "long": [2, *(5 + (i * i) % 200 for i in range(150))]}
+PROMPTS = {
+    "short": [2, 7, 9, 11],
+    "long": [2, *(5 + (i * i) % 200 for i in range(150))],
+    "chunks": [2, *(5 + (i * i) % 200 for i in range(1000))],  # of 512 positions, two of them
+}
 TEXT = "def fibonacci(n):\n    if n <"
 SAMPLINGS: dict[str, dict[str, Any]] = {
     "greedy": {},
@@ -72,7 +76,7 @@ def convert(folder: Path, out: Path, type_: str) -> Path:
 
 def of_model(name: str, target: Path, drafter: Path, prompts: dict[str, Any]) -> Iterator[Any]:
     """(name, hash) of everything that a pair generates."""
-    with gemtp.Model(target, drafter=drafter, context=512) as model:
+    with gemtp.Model(target, drafter=drafter, context=1024) as model:
         for prompt_name, prompt in prompts.items():
             for sampling_name, sampling in SAMPLINGS.items():
                 for draft in DRAFTS:

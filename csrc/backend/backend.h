@@ -273,7 +273,7 @@ class Backend : public Storage {
   virtual void softcap(Device<const float> x, int64_t m, int64_t n, float cap, Device<float> y) = 0;
   /// Assigns each of m rows to the experts with its largest scores, best first; of equal scores the
   /// first wins. The weights are softmax over all scores [m, experts], renormalised over the chosen
-  /// experts, times the expert's scale [experts].
+  /// experts, times the expert's scale [experts]; computed in floats, with the kernels' exp.
   virtual void route(Device<const float> scores, Device<const float> scale, int64_t m,
                      Routing& to) = 0;
   /// y[i] = sum over the experts of row i, best first, of weight * expert(x[i]); x and y are [m,

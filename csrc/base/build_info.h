@@ -3,7 +3,7 @@
 
 namespace gemtp {
 
-/// "0.1.0"
+/// "0.2.0"
 const char* version();
 /// The compiler, e.g. "GCC 12.2.0".
 const char* compiler();

@@ -72,9 +72,11 @@ float rough_exp_sum(const float* x, int64_t n, float max, float scale) {
   return sums[0];
 }
 
-/// A double as a logit: never +infinity, which only damaged weights give.
+/// A double as a logit: never +infinity, which only damaged weights give, and flushed like those
+/// that the model gives, so that it is the same where a processor has no subnormal numbers.
 float to_logit(double x) {
   if (x > kLargest) return kLargest;
+  if (std::fabs(x) < 0x1p-40) return 0.0f;
   return x < -kLargest ? -kInfinity : static_cast<float>(x);
 }
 
@@ -122,6 +124,7 @@ Chooser::Chooser(SamplingParams params, const std::vector<int32_t>& suppressed, 
   }
   validate(params_, vocab_size);
   if (params_.top_p == 0) params_.top_k = 1;  // one token is the least that a nucleus can be
+  if (params_.temperature < std::numeric_limits<float>::min()) params_.temperature = 0;
   suppressed_.insert(suppressed_.end(), params_.suppress_tokens.begin(),
                      params_.suppress_tokens.end());
 }

@@ -19,7 +19,7 @@ static_assert(std::endian::native == std::endian::little);
 
 struct Header {
   char magic[8] = {'G', 'E', 'M', 'T', 'P', 'S', 'E', 'S'};
-  uint32_t version = 1;
+  uint32_t version = 2;  // also of the arithmetic that made K/V: kernels.h. 1: that of gemtp 0.1
   uint32_t kv_f16 = 1;
   uint64_t fingerprint = 0;
   int64_t tokens = 0, cached = 0, oldest = 0;
@@ -90,8 +90,8 @@ std::unique_ptr<Session> Session::restore(std::shared_ptr<Engine> engine, const 
   if (std::memcmp(h.magic, Header().magic, sizeof h.magic) != 0) throw_damaged(file);
   if (h.version != Header().version)
     throw Error(ErrorKind::kFile,
-                format("%s has version %u and this build reads version %u; save the session again "
-                       "with this build",
+                format("%s has version %u, whose keys and values come from other arithmetic than "
+                       "this build's (version %u); give its text to a new session and save that",
                        file.name().c_str(), h.version, Header().version));
   const bool f16 = engine->model().options().kv_f16;
   if (h.fingerprint != engine->model().fingerprint())

@@ -107,7 +107,7 @@ typedef enum gemtp_status {
 
 #define GEMTP_STRLEN ((size_t)-1)
 
-/* Of the library that runs: "0.1.0", and its GEMTP_ABI_VERSION. */
+/* Of the library that runs: "0.2.0", and its GEMTP_ABI_VERSION. */
 GEMTP_API const char* gemtp_version(void);
 GEMTP_API int32_t gemtp_abi_version(void);
 

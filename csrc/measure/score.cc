@@ -113,11 +113,15 @@ class LogitStream {
 
 void check(const OpenedModel& model, const std::vector<int32_t>& ids, int64_t first) {
   model.check_ids(ids, 0);
+  if (ids.size() < 2)
+    throw Error(
+        ErrorKind::kArgument,
+        "there is one token, which follows nothing; give two at least, to score the second");
   if (first < 1 || first >= static_cast<int64_t>(ids.size()))
     throw Error(ErrorKind::kArgument,
-                format("first is %lld; with %zu tokens it must be at least 1, for the first token "
-                       "follows nothing, and leave a token to score",
-                       static_cast<long long>(first), ids.size()));
+                format("first is %lld; with %zu tokens it must be between 1, for the first token "
+                       "follows nothing, and %zu, to leave a token to score",
+                       static_cast<long long>(first), ids.size(), ids.size() - 1));
 }
 
 }  // namespace

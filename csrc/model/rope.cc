@@ -1,9 +1,16 @@
 #include "model/rope.h"
 
+#include "backend/cpu/scalar_math.h"
 #include "base/error.h"
 #include "base/numeric.h"
 
 namespace gemtp {
+namespace {
+
+// As the kernels' operands are.
+float flushed(double x) { return gemtp_flush(static_cast<float>(x)); }
+
+}  // namespace
 
 Rope::Rope(double base, int64_t head_dim, const std::vector<float>& factors) {
   const int64_t half = head_dim / 2;
@@ -22,8 +29,8 @@ void Rope::write_angles(const int64_t* positions, int64_t m, const RopeAngles& t
     for (const double frequency : frequency_) {
       double s, c;
       portable_sincos(position * frequency, &s, &c);
-      to.cos[at] = static_cast<float>(c);
-      to.sin[at++] = static_cast<float>(s);
+      to.cos[at] = flushed(c);
+      to.sin[at++] = flushed(s);
     }
   }
 }

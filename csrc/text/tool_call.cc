@@ -142,16 +142,20 @@ class CallReader {
     return false;
   }
 
-  /// Reads what follows a backslash. A backslash that escapes nothing is kept, as in Python.
+  /// Reads what follows a backslash, as in JSON and Python. A backslash that escapes nothing is
+  /// kept, as in Python. Characters by name (\N{BULLET}) would need a table of all names and are
+  /// not read.
   bool escape(std::string* out) {
     if (at_ == text_.size()) return false;
     const char c = text_[at_++];
-    constexpr std::string_view kEscaped = "\"'\\/bfnrt", kMeant = "\"'\\/\b\f\n\r\t";
+    constexpr std::string_view kEscaped = "\"'\\/abfnrtv", kMeant = "\"'\\/\a\b\f\n\r\t\v";
     if (const size_t i = kEscaped.find(c); i != kEscaped.npos) {
       *out += kMeant[i];
       return true;
     }
     if (c == 'x' || c == 'u' || c == 'U') return code_point(c == 'x' ? 2 : c == 'u' ? 4 : 8, out);
+    if (c == 'N' && text_.substr(at_, 1) == "{") return false;
+    if (c >= '0' && c <= '7') return octal(out);
     *out += '\\';
     --at_;
     return c != kQuoteMark;
@@ -167,6 +171,17 @@ class CallReader {
       code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
     }
     if ((code >= 0xD800 && code <= 0xDFFF) || code > 0x10FFFF) return false;
+    append_utf8(code, out);
+    return true;
+  }
+
+  /// From the first of one to three digits.
+  bool octal(std::string* out) {
+    const std::string_view s = text_.substr(--at_, 3);
+    const size_t digits = std::min(s.find_first_not_of("01234567"), s.size());
+    uint32_t code = 0;
+    std::from_chars(s.data(), s.data() + digits, code, 8);
+    at_ += digits;
     append_utf8(code, out);
     return true;
   }

@@ -172,7 +172,7 @@ class Model:
         self._chats = None
         self._grammars = Grammars()
         while self._streams:
-            with contextlib.suppress(KeyError):
+            with contextlib.suppress(KeyError, ArgumentError):  # of one that a fork has lost
                 self._streams.pop().close()
 
     def __enter__(self) -> Model:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from . import _core
 from .arguments import Prompt, callback, checked_path, integer
+from .base.whole_file import refuse_printed
 from .errors import ArgumentError
 from .options import GenerationOptions, OnPrompt, takes_options
 from .results import Output
@@ -121,13 +122,15 @@ class Session:
         """Keeps tokens, keys and values in a file; :meth:`Model.restore` goes on from there. The
         file is of use to the same target and kv_type alone. It appears whole, over an earlier one,
         or not at all, and is its owner's alone to read, for it holds the text."""
-        self._native.save(checked_path("session file", path))
+        path = checked_path("session file", path)
+        refuse_printed(path)
+        self._native.save(path)
 
     def close(self) -> None:
         """Ends it. Its keys and values may serve later prompts that begin alike."""
-        self._end_stream()
-        self._open = None
-        self._stream = None
+        stream, self._stream, self._open = self._stream, None, None
+        if stream is not None:
+            stream.close()
 
     def __enter__(self) -> Session:
         return self

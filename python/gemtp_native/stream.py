@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import _core
 from .base.closing import Closing
+from .base.ending import sleeping_at_end
 from .base.forking import begins_anew_in_child
 from .base.log import logger
 from .options import OnPrompt
@@ -77,7 +78,8 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
             return None
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, "gemtp-stream")
-        step = asyncio.wrap_future(self._worker.submit(self._work))
+        with sleeping_at_end():
+            step = asyncio.wrap_future(self._worker.submit(self._work))
         step.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             tokens = await asyncio.shield(step)

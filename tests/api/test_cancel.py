@@ -162,6 +162,31 @@ def test_two_threads_at_one_stream_are_refused_not_mixed(model):
     assert errors
 
 
+def test_a_session_that_another_thread_saves(model, tmp_path):
+    session = model.session()
+    session.generate("def f(", max_tokens=300, ignore_eos=True)
+    said, stop = set(), False
+
+    def save() -> None:
+        while not stop:
+            session.save(tmp_path / "session")
+
+    thread = threading.Thread(target=save)
+    thread.start()
+    try:
+        end = time.monotonic() + 20
+        while not said and time.monotonic() < end:
+            try:
+                assert len(session.tokens) > 300
+            except gemtp.ArgumentError as e:
+                said.add(str(e))
+    finally:
+        stop = True
+        thread.join()
+    assert said == {"another thread is at work with this session; only cancel() is for any thread"}
+    assert model.restore(tmp_path / "session").tokens == session.tokens
+
+
 def test_cancelling_a_session_keeps_what_was_generated(model):
     session = model.session()
     stream = session.stream(PROMPT, max_tokens=100, ignore_eos=True)

@@ -98,6 +98,43 @@ assert child(lambda: model.generate("def f(", **OPTIONS).text) == text
     run(script, exit)
 
 
+def test_a_model_that_was_at_work_can_be_closed_in_a_child() -> None:
+    run("""
+stop = False
+session = model.session()
+session.append("def f(")
+def work():
+    while not stop:
+        model.generate('while', max_tokens=300, ignore_eos=True)
+def keep():
+    while not stop:
+        session.generate(max_tokens=20, ignore_eos=True)
+        session.rewind(5)
+threads = [threading.Thread(target=work), threading.Thread(target=keep)]
+for t in threads:
+    t.start()
+def close():
+    model.close()
+    model.close()
+    return "closed"
+def read():
+    try:
+        return str(len(session.tokens))
+    except gemtp.Error as e:
+        return f"{type(e).__name__}: {e}"
+said = []
+for i in range(20):
+    said += [child(close), child(read)]
+    time.sleep(0.001 * (i % 7))
+stop = True
+for t in threads:
+    t.join()
+assert set(said[::2]) == {"closed"}, said
+assert all(s == LOST or s.isdecimal() for s in said[1::2]), said
+assert LOST in said
+""")
+
+
 def test_a_model_that_was_not_at_work_is_the_childs_too() -> None:
     run("""
 stop = False

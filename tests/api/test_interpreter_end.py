@@ -10,7 +10,7 @@ import time
 import pytest
 
 PRELUDE = """
-import sys, threading, time
+import asyncio, sys, threading, time
 import gemtp_native as gemtp
 from gemtp_native import _core
 target, drafter = gemtp.demo_models()
@@ -21,6 +21,9 @@ def for_ever(work):
         work()
 def slow(tokens, logits):
     time.sleep(0.001)
+async def read():
+    async for _ in model.stream('def f(', max_tokens=400, ignore_eos=True):
+        pass
 """
 
 WORK = {
@@ -28,6 +31,9 @@ WORK = {
     "stream": "[p for p in model.stream('def f(', max_tokens=400, ignore_eos=True)]",
     "session": "model.session().generate('def f(', max_tokens=100, ignore_eos=True)",
     "chat": "model.chat([{'role': 'user', 'content': 'Hi'}], max_tokens=200)",
+    "template": "model.chat_prompt([{'role': 'user', 'content': 'Hi'}])",
+    "grammar": "model.generate('a', regex=f'{time.monotonic_ns()}', max_tokens=3)",
+    "async stream": "asyncio.run(read())",
     "tokenize": "model.tokenize('a b c d e f g ' * 20000)",
     "logits": "model.logits(ids)",
     "score": "model._engine.score(ids, 1)",
@@ -68,6 +74,8 @@ def quiet(done: subprocess.CompletedProcess[str], code: int = 0) -> None:
 
 @pytest.mark.parametrize("work", WORK)
 def test_daemon_threads(work: str) -> None:
+    if work == "grammar":
+        pytest.importorskip("llguidance")
     script = daemons(WORK[work], "")
     quiet(run(script))
 
@@ -161,12 +169,53 @@ def end():
     quiet(run(script + "atexit.register(end)\n"))
 
 
-def test_threads_that_python_waits_for() -> None:
+def test_an_exit_handler_that_waits_for_a_chat_gets_it() -> None:
+    early = """
+import atexit
+def end():
+    thread.join(20)
+    assert not thread.is_alive()
+    print("end", flush=True)
+atexit.register(end)  # called when processes have been ended
+"""
     script = """
+def work():
+    try:
+        while True:
+            model.chat_prompt([{'role': 'user', 'content': 'Hi'}])
+    except gemtp.CancelledError:
+        pass
+thread = threading.Thread(target=work, daemon=True)
+thread.start()
+time.sleep(0.5)
+"""
+    command = [sys.executable, "-c", early + PRELUDE + script]
+    quiet(subprocess.run(command, capture_output=True, text=True, timeout=60))
+
+
+def test_an_exit_handler_chats() -> None:
+    script = """
+import atexit
+def end():
+    assert model.chat_prompt([{'role': 'user', 'content': 'Hi'}])
+    print("end", flush=True)
+atexit.register(end)
+model.chat_prompt([{'role': 'user', 'content': 'Hi'}])
+"""
+    quiet(run(script))
+
+
+@pytest.mark.parametrize("work", ["generate", "chat_prompt"])
+def test_threads_that_python_waits_for(work: str) -> None:
+    calls = {
+        "generate": "pool.submit(model.generate, 'def f(', max_tokens=100, ignore_eos=True)",
+        "chat_prompt": "pool.submit(model.chat_prompt, [{'role': 'user', 'content': 'Hi'}])",
+    }
+    script = f"""
 from concurrent.futures import ThreadPoolExecutor
 pool = ThreadPoolExecutor(3)
 for _ in range(3):
-    pool.submit(model.generate, 'def f(', max_tokens=100, ignore_eos=True)
+    {calls[work]}
 print("end", flush=True)
 """
     quiet(run(script))
@@ -174,10 +223,6 @@ print("end", flush=True)
 
 def test_asyncio_with_a_stream_under_way() -> None:
     script = """
-import asyncio
-async def read():
-    async for piece in model.stream('def f(', max_tokens=400, ignore_eos=True):
-        pass
 async def main():
     task = asyncio.create_task(read())
     await asyncio.sleep(0.1)

@@ -217,6 +217,10 @@ def test_wrong_arguments(model):
     for tools in (3, "f", {"name": "f"}, [3], [{}]):
         with pytest.raises(gemtp.ArgumentError, match="tools"):
             model.chat(ASK, tools=tools)
+    for name in ("", " \n"):
+        for tool in ({"name": name}, {"type": "function", "function": {"name": name}}):
+            with pytest.raises(gemtp.ArgumentError, match=r"tools\[1\] .* whose name is empty"):
+                model.chat(ASK, tools=[{"name": "f"}, tool])
     with pytest.raises(gemtp.ArgumentError, match="template"):
         model.chat(ASK, template=3)
     with pytest.raises(gemtp.ContextError):

@@ -16,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 import gemtp_native as gemtp
 from conversations import Conversations
 from gemtp_native import _core
-from gemtp_native.chat import jinja_pool
+from gemtp_native.chat import sandbox
 from gemtp_native.chat.messages import (
     answers_in_order,
     prepared,
@@ -291,12 +291,12 @@ def test_no_template_fills_memory_or_holds_a_thread(name):
             text = Template(BOMBS[name], "the chat template of t.gguf", seconds=1).render({})
         except (gemtp.ModelError, gemtp.ArgumentError) as e:
             sentence = str(e)
-    assert len(text) <= jinja_pool.MAX_OUTPUT
+    assert len(text) <= sandbox.MAX_OUTPUT
     assert not sentence or sentence.startswith("the chat template of t.gguf ")
     assert "\n" not in sentence
     assert len(sentence) < 400
     assert time.monotonic() - start < 10  # the machine may be busy
-    assert peak.growth < jinja_pool.MEMORY + 5 * jinja_pool.MAX_OUTPUT
+    assert peak.growth < sandbox.MEMORY + 5 * sandbox.MAX_OUTPUT
     ask = {"messages": [{"role": "user", "content": "?"}]}
     assert Template(SMALL).render(ask) == "<|turn>user\n?<turn|>\n"
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 import gemtp_native as gemtp
-from gemtp_native.chat import jinja_pool
+from gemtp_native.base import limited_process
+from gemtp_native.chat import sandbox
 from gemtp_native.chat.sandbox import Template
 from process_tree import children
 
@@ -27,10 +28,11 @@ ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% 
 @pytest.fixture
 def pool(monkeypatch):
     """One without processes."""
-    own = jinja_pool._Pool()
-    monkeypatch.setattr(jinja_pool, "pool", own)
+    own = limited_process.Pool(sandbox.PROGRAM, sandbox.PROCESSES)
+    monkeypatch.setattr(sandbox, "pool", own)
     yield own
-    own.end()
+    for process in own._idle:
+        process.end()
 
 
 def renders(text: str = "x") -> bool:
@@ -38,7 +40,7 @@ def renders(text: str = "x") -> bool:
 
 
 def pid_of(pool) -> int:
-    (process,) = pool._all
+    (process,) = pool._idle
     return int(process._popen.pid)
 
 
@@ -88,7 +90,7 @@ def test_one_that_broke_a_bound_leaves_nothing_behind(pool):
 
 def test_one_that_has_ended_meanwhile_is_replaced(pool):
     assert renders()
-    (process,) = pool._all
+    (process,) = pool._idle
     process._popen.kill()
     process._popen.wait()
     assert renders()
@@ -106,7 +108,7 @@ def test_many_threads_render_at_once(pool):
     for thread in threads:
         thread.join()
     assert results == [True] * 240
-    assert len(pool._all) <= jinja_pool.PROCESSES
+    assert len(pool._idle) <= sandbox.PROCESSES
 
 
 def test_a_slow_one_holds_up_no_other(pool):
@@ -149,9 +151,9 @@ def test_it_is_given_nothing(pool, monkeypatch):
 def test_it_ends_with_the_one_that_started_it(busy):
     code = f"""
     import threading
-    from gemtp_native.chat.jinja_pool import pool
+    from gemtp_native.chat.sandbox import pool
     Template("x").render({{}})
-    (process,) = pool._all
+    (process,) = pool._idle
     print(process._popen.pid, flush=True)
     if {busy}:
         Template({ENDLESS!r}, seconds=2).render({{}})
@@ -171,17 +173,16 @@ def test_it_ends_with_the_one_that_started_it(busy):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_fork_has_processes_of_its_own():
     code = """
-    import os
-    from gemtp_native.chat import jinja_pool
+    import os, sys
+    from gemtp_native.chat.sandbox import pool
     template = Template("{{ a }}")
-    before = {p._popen.pid for p in jinja_pool.pool._all}
+    before = {p._popen.pid for p in pool._idle}
     pid = os.fork()
     for i in range(20):
         assert template.render({"a": f"{pid} {i}"}) == f"{pid} {i}"
-    after = {p._popen.pid for p in jinja_pool.pool._all}
+    after = {p._popen.pid for p in pool._idle}
     if pid == 0:
-        jinja_pool.pool.end()
-        os._exit(bool(before & after))
+        sys.exit(bool(before & after))
     assert os.waitpid(pid, 0)[1] == 0
     assert template.render({"a": 1}) == "1"
     assert before == after
@@ -240,10 +241,10 @@ def test_an_interrupted_rendering_is_left_behind(pool):
 
 
 def test_where_the_system_bounds_no_memory_it_is_looked_at(pool, monkeypatch):
-    monkeypatch.setattr(jinja_pool, "_footprint", lambda pid: jinja_pool.MEMORY)
+    monkeypatch.setattr(limited_process, "_footprint", lambda pid: sandbox.MEMORY)
     assert renders()
     asked: list[int] = []
-    monkeypatch.setattr(jinja_pool, "_footprint", lambda pid: asked.append(pid) or 1 << 40)
+    monkeypatch.setattr(limited_process, "_footprint", lambda pid: asked.append(pid) or 1 << 40)
     pid = pid_of(pool)
     with pytest.raises(gemtp.ModelError, match="needs more than 512 MB of memory"):
         Template(ENDLESS, seconds=60).render({})
@@ -260,8 +261,7 @@ def test_a_program_with_python_in_it(pool, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "app"))
     monkeypatch.setattr(sys, "_base_executable", str(tmp_path / "app"), raising=False)
     assert renders()
-    pool.end()
-    pool._idle.clear()
+    pool.begin_in_child()
     monkeypatch.setattr(sys, "base_exec_prefix", str(tmp_path))
     with pytest.raises(gemtp.ModelError) as error:
         Template("x", "the chat template of t.gguf")
@@ -275,7 +275,7 @@ def test_a_program_with_python_in_it(pool, monkeypatch, tmp_path):
         Template("x")
 
 
-READY = "import sys, time; out = sys.stdout.buffer; out.write(b'\\2' + bytes(7) + b'T+'); "
+READY = "import sys, time; out = sys.stdout.buffer; out.write(b'\\1' + bytes(7) + b'+'); "
 READY += "out.flush(); sys.stdin.buffer.read(100); "
 STRANGE = {
     "ends at once": ("", "does not run jinja2"),
@@ -287,7 +287,7 @@ STRANGE = {
     ),
     "a huge answer": (READY + "out.write(b'\\xff' * 10**7)", "brings the process down"),
     "no text": (
-        READY + "out.write(b'\\4' + bytes(7) + b'T+\\xff\\xfe')",
+        READY + "out.write(b'\\4' + bytes(7) + b'+T\\xff\\xfe')",
         "brings the process down",
     ),
     "an empty answer": (READY + "out.write(bytes(8)); out.flush(); time.sleep(60)", "brings the"),
@@ -295,14 +295,15 @@ STRANGE = {
 
 
 @pytest.mark.parametrize("what", STRANGE)
-def test_what_one_says_is_not_trusted(pool, monkeypatch, what):
+def test_what_one_says_is_not_trusted(pool, monkeypatch, tmp_path, what):
     source, sentence = STRANGE[what]
     with monkeypatch.context() as patch:
-        patch.setattr(jinja_pool, "_BOOT", source)
-        patch.setattr(jinja_pool, "STARTING", 3.0)
+        (tmp_path / "strange.py").write_text(source)
+        patch.setattr(limited_process, "_MAIN", tmp_path / "strange.py")
+        patch.setattr(limited_process, "STARTING", 3.0)
         with pytest.raises(gemtp.ModelError, match=sentence):
             Template("x")
-    assert pool._all == set()
+    assert pool._idle == []
     assert renders()
 
 
@@ -312,13 +313,13 @@ def test_what_one_says_is_not_trusted(pool, monkeypatch, what):
 def test_a_first_chat_finds_one_that_has_started():
     code = """
     import gemtp_native as g
-    from gemtp_native.chat import jinja_pool
+    from gemtp_native.chat.sandbox import pool
     model = g.Model(*g.demo_models())
     for _ in range(3):
         model.chat_prompt([{"role": "user", "content": "?"}])
-    assert len(jinja_pool.pool._all) == 1
+    assert len(pool._idle) == 1
     assert g.Model(*g.demo_models()).chat_prompt([{"role": "user", "content": "?"}])
-    assert len(jinja_pool.pool._all) == 1
+    assert len(pool._idle) == 1
     """
     done = python(code, capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -330,7 +331,7 @@ def test_what_does_not_chat_starts_none():
     from gemtp_native.cli import main
     import gemtp_native as g
     assert main(["generate", str(g.demo_models()[0]), "x", "--max-tokens", "1"]) == 0
-    sys.exit({"subprocess", "gemtp_native.chat.jinja_pool"} & {*sys.modules} != set())
+    sys.exit({"subprocess", "gemtp_native.base.limited_process"} & {*sys.modules} != set())
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
     assert subprocess.run(command, capture_output=True, timeout=120).returncode == 0

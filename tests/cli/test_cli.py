@@ -639,3 +639,22 @@ def test_convert(call, tmp_path):
     code, _, err = call("convert", tmp_path / "missing", out_file)
     assert code == 1
     assert is_one_error(err)
+    code, _, err = call("convert", folder / "target", out_file, "--target-dir", folder / "target")
+    assert code == 2
+    assert is_one_error(err)
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "sentence"),
+    [
+        (MemoryError(), 1, "gemtp: error: not enough memory for the conversion.\n"),
+        (KeyboardInterrupt(), 130, "interrupted: nothing was written.\n"),
+        (OSError(5, "Input/output error", "in"), 1, "gemtp: error: in: Input/output error\n"),
+    ],
+)
+def test_a_conversion_that_is_cut_short(call, tmp_path, monkeypatch, raised, code, sentence):
+    def convert(*args, **options):
+        raise raised
+
+    monkeypatch.setattr("gemtp_native.cli.convert.convert", convert)
+    assert call("convert", tmp_path, tmp_path / "out.gguf") == (code, "", sentence)

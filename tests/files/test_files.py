@@ -257,6 +257,27 @@ def test_where_output_goes_already(tmp_path):
         assert "is where what is printed goes already" in process.stderr
 
 
+@posix
+def test_a_session_is_not_saved_where_output_goes(tmp_path):
+    code = (
+        "import sys, gemtp_native as g\n"
+        "session = g.Model(g.demo_models()[0], threads=1, context=64).session()\n"
+        "session.append('a')\n"
+        "print('before', flush=True)\n"
+        "try:\n    session.save(sys.argv[1])\n"
+        "except g.FileError as e:\n    print(e, file=sys.stderr)\n"
+        "print('after')"
+    )
+    for path in (tmp_path / "out", "/dev/stdout"):
+        with (tmp_path / "out").open("wb") as out:
+            command = [sys.executable, "-c", code, path]
+            done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True)
+        assert done.stderr == (
+            f"{path} is where what is printed goes already; choose another output.\n"
+        )
+        assert (tmp_path / "out").read_text() == "before\nafter\n"
+
+
 # ---------------------------------------------------------------- how it is written
 
 

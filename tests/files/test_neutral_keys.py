@@ -209,9 +209,65 @@ def test_the_pattern_of_sliding_layers(key: str, tmp_path: Path) -> None:
     refused(tmp_path, {**config, key: 0}, f"'{key}' is 0")
 
 
-def test_layers_that_slide_need_a_window(tmp_path: Path) -> None:
-    text_of(config := copy.deepcopy(CONFIGS["e2b"]))["sliding_window"] = None
-    refused(tmp_path, config, "'sliding_window'", "a whole number where layers slide")
+REQUIRED = [
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "global_head_dim", "sliding_window", "rms_norm_eps",
+    "max_position_embeddings", "hidden_size_per_layer_input", "vocab_size_per_layer_input",
+    "tie_word_embeddings",
+]  # fmt: skip
+OPTIONAL = {
+    "num_kv_shared_layers": 0, "use_double_wide_mlp": False, "enable_moe_block": False,
+    "attention_k_eq_v": False, "layer_types": None, "final_logit_softcapping": None,
+    "num_global_key_value_heads": None, "num_experts": None, "top_k_experts": None,
+    "moe_intermediate_size": None, "rope_parameters": None, "sliding_window_pattern": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", REQUIRED)
+def test_a_null_that_is_no_default(key: str, tmp_path: Path) -> None:
+    config = copy.deepcopy(CONFIGS["e2b"])
+    (config if key == "tie_word_embeddings" else text_of(config))[key] = None
+    refused(tmp_path, config, f"'{key}' is null", "is expected")
+
+
+@pytest.mark.parametrize("key", OPTIONAL)
+def test_a_null_that_is_the_default(key: str, tmp_path: Path) -> None:
+    config = {"architectures": ["Gemma4ForCausalLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    expected = read_config(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**config, key: None}))
+    assert read_config(tmp_path) == expected
+
+
+def test_a_null_in_a_layer_is_no_default(tmp_path: Path) -> None:
+    for key in ("head_dim", "num_key_value_heads"):
+        config = copy.deepcopy(CONFIGS["e2b"])
+        text_of(config)["per_layer_config"] = {"0": {key: None}}
+        refused(tmp_path, config, f"'{key}' is null")
+
+
+def test_no_window_is_needed_where_no_layer_slides(tmp_path: Path) -> None:
+    config: dict[str, Any] = {"architectures": ["Gemma4ForCausalLM"], "num_hidden_layers": 1}
+    accepted(tmp_path, {**config, "sliding_window": None})
+
+
+@pytest.mark.parametrize("kind", ["e2b", "31b", "draft"])
+def test_other_spellings(kind: str, tmp_path: Path) -> None:
+    text = text_of(CONFIGS[kind])
+    rope = text.get("rope_parameters") or {"sliding_attention": {"rope_theta": 1e4}}
+    same = {
+        "layer_norm_eps": text.get("rms_norm_eps", 1e-6),
+        "head_dim_swa": text.get("head_dim", 256),
+        "swa_rope_theta": rope["sliding_attention"]["rope_theta"],
+    }
+    for key, value in same.items():
+        for good in (None, value):
+            config = copy.deepcopy(CONFIGS[kind])
+            text_of(config)[key] = good
+            accepted(tmp_path, config)
+        for wrong in (value * 2, 0, "x"):
+            text_of(config)[key] = wrong
+            refused(tmp_path, config, f"'{key}' is {json.dumps(wrong)}, {value:g} as in ")
 
 
 @pytest.mark.parametrize("kind", ["e2b", "draft"])

@@ -319,57 +319,6 @@ def test_default_lengths_that_do_not_fit_are_left_out(call):
     assert "2048" in figures["skipped"]["decode"]
 
 
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        (["--prompt", "2049"], ["2049", "2048"]),
-        (["--context", "0,2048"], ["2049", "2048"]),
-        (["--at", "2040"], ["2056", "2048"]),
-        (["--at", "0"], ["at is 0"]),
-        (["--tokens", "2048"], ["2048"]),
-        (["--tokens", "1"], ["tokens is 1"]),
-        (["--rows", "0"], ["rows", "between 1 and 16"]),
-        (["--rows", "17"], ["rows", "between 1 and 16"]),
-        (["--prompt", "0"], ["prompts", "between 1 and"]),
-        (["--runs", "0"], ["runs is 0"]),
-        (["--budget", "nan"], ["budget"]),
-        (["--budget", "-1"], ["budget"]),
-        (["--threads", "0"], ["threads"]),
-    ],
-)
-def test_refusals(call, args, words):
-    code, out, err = call(TARGET, *args)
-    assert (code, out) == (1, "")
-    assert err.startswith("gemtp: error: ")
-    assert err.count("\n") == 1
-    for word in words:
-        assert word in err
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        [],
-        ["t.gguf", "--only", "decode,speed"],
-        ["t.gguf", "--only", "decode", "--skip", "rows"],
-        ["t.gguf", "--prompt", "x"],
-        ["t.gguf", "--prompt", "1,,2"],
-        ["t.gguf", "--rows", "4-1"],
-        ["t.gguf", "--rows", "1-99999999"],
-        ["t.gguf", "--context", "-1"],
-        ["t.gguf", "--depths", "16"],
-        ["t.gguf", "--depths", "most"],
-        ["t.gguf", "--json", "--csv", "-"],
-        ["t.gguf", "--runs", "many"],
-    ],
-    ids=" ".join,
-)
-def test_wrong_usage(call, args):
-    code, out, err = call(*args)
-    assert (code, out) == (2, "")
-    assert err.startswith("gemtp bench: error: ")
-
-
 def test_files(call, tmp_path):
     missing = tmp_path / "missing.gguf"
     for args in (

@@ -19,6 +19,7 @@ import shipped
 import tiny_files
 from gemtp_native.make.quantize import quantize
 from gemtp_native.measure import perplexity as evaluate
+from one_error import assert_one_error
 
 TARGET, DRAFTER = shipped.in_q8_0()
 TEXT = """\
@@ -157,8 +158,12 @@ def test_refused_scores(model, ids, tmp_path):
     for first in (0, -1, len(ids), 10**6):
         with pytest.raises(gemtp.ArgumentError, match=f"first is {first}"):
             model.score(ids, first)
-    with pytest.raises(gemtp.ArgumentError, match="first is 1"):
-        model.score([2])
+    one = "there is one token, which follows nothing; give two at least, to score the second"
+    for work in (model.score, lambda ids: model.compare(model, ids)):
+        with pytest.raises(gemtp.ArgumentError, match=one):
+            work([2])
+    with pytest.raises(gemtp.ArgumentError, match="between 1, .* and 1, to leave a token"):
+        model.score([2, 3], 2)
     with pytest.raises(gemtp.ArgumentError, match="empty"):
         model.score([])
     with pytest.raises(gemtp.ArgumentError, match="outside the vocabulary"):
@@ -283,57 +288,20 @@ def test_json(call, text_file):
     assert (figures["target"], figures["text"]) == (str(TARGET), str(text_file))
 
 
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        (["--context", "4096"], ["context is 4096", "2048"]),
-        (["--context", "2"], ["context is 2", "between 3"]),
-        (["--context", "0"], ["context is 0"]),
-        (["--context", "-5"], ["context is -5"]),
-        (["--context", "512"], ["the text has", "1024", "longer text or a smaller context"]),
-        (["--chunks", "0"], ["chunks is 0"]),
-        (["--threads", "0"], ["threads"]),
-    ],
-    ids=str,
-)
-def test_refusals(call, text_file, args, words):
-    options = ["--context", "16", *args]
-    is_one_error(call(TARGET, text_file, *options), *words)
-
-
 def test_refused_files(call, text_file, tmp_path):
     latin = tmp_path / "latin.txt"
     latin.write_bytes(b"caf\xe9 " * 100)
     empty = tmp_path / "empty.txt"
     empty.write_bytes(b"")
-    is_one_error(call(TARGET, latin), "latin.txt is not UTF-8", "byte 3 is 0xE9")
-    is_one_error(call(TARGET, empty), "the text has 1 tokens")
-    is_one_error(call(TARGET, tmp_path / "none.txt"), "none.txt cannot be read", "No such file")
-    is_one_error(call(TARGET, tmp_path), "is not a file but a folder")
-    is_one_error(call(tmp_path / "none.gguf", text_file), "none.gguf")
-    is_one_error(call(text_file, text_file), "text.py")
-    is_one_error(call(DRAFTER, text_file), "drafter")
+    assert_one_error(call(TARGET, latin), "latin.txt is not UTF-8", "byte 3 is 0xE9")
+    assert_one_error(call(TARGET, empty), "the text has 1 tokens")
+    assert_one_error(call(TARGET, tmp_path / "none.txt"), "none.txt cannot be read", "No such file")
+    assert_one_error(call(TARGET, tmp_path), "is not a file but a folder")
+    assert_one_error(call(tmp_path / "none.gguf", text_file), "none.gguf")
+    assert_one_error(call(text_file, text_file), "text.py")
+    assert_one_error(call(DRAFTER, text_file), "drafter")
     g = tiny_files.sound_target()
     g.keys = [k for k in g.keys if not str(k.name).startswith("tokenizer.")]
     mute = tmp_path / "mute.gguf"
     mute.write_bytes(g.encode())
-    is_one_error(call(mute, text_file), "holds no tokenizer", "convert it again")
-
-
-def is_one_error(result: tuple[int, str, str], *words: str) -> None:
-    code, out, err = result
-    assert (code, out) == (1, "")
-    assert err.startswith("gemtp: error: ")
-    assert err.count("\n") == 1
-    assert "unexpected" not in err
-    for word in words:
-        assert word in err
-
-
-@pytest.mark.parametrize(
-    "args", [[], ["t.gguf"], ["t.gguf", "a", "b"], ["a", "b", "--chunks", "x"]]
-)
-def test_wrong_usage(call, args):
-    code, out, err = call(*args)
-    assert (code, out) == (2, "")
-    assert err.startswith("gemtp perplexity: error: ")
+    assert_one_error(call(mute, text_file), "holds no tokenizer", "convert it again")

@@ -31,6 +31,7 @@ from gemtp_native.measure import sweep
 from gemtp_native.measure.sweep import measure
 from gemtp_native.measure.sweep.render import csv_columns
 from gemtp_native.measure.sweep.report import acceptance
+from one_error import assert_one_error
 
 TARGET, DRAFTER = shipped.in_q8_0()
 SMALL = ("--prompts", 3, "--prompt-tokens", 24, "--tokens", 12, "--runs", 1, "--context", 64)
@@ -425,81 +426,24 @@ def test_reference(call, tmp_path):
     assert len(figures["targets"]) == 1
 
 
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        (["--depth", "0"], ["depth is 0", "between 1 and 15"]),
-        (["--depth", "16"], ["depth is 16"]),
-        (["--prompts", "0"], ["prompts is 0"]),
-        (["--tokens", "1"], ["tokens is 1"]),
-        (["--runs", "0"], ["runs is 0"]),
-        (["--context", "2"], ["context is 2"]),
-        (["--context", "2000"], ["the text has", "4000"]),
-        (["--chunks", "0"], ["chunks is 0"]),
-        (["--prompts", "200"], ["200 prompts of 24 need 4800"]),
-        (["--tokens", "2040"], ["holds 2048 tokens and 2065 are asked for"]),
-        (["--threads", "0"], ["threads"]),
-        (["--text", "/nowhere/a.txt"], ["/nowhere/a.txt cannot be read"]),
-        (
-            ["--csv", "/nowhere/a.csv"],
-            ["/nowhere/a.csv cannot be written: its folder does not exist"],
-        ),
-        (["--plot", "a.gif"], ["must end in"]),
-    ],
-    ids=str,
-)
-def test_refusals(call, args, words):
-    is_one_error(call("--targets", TARGET, "--drafters", DRAFTER, *SMALL, *args), *words)
-
-
 def test_refused_files(call, pair, tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     into = ("--scratch", scratch, *SMALL)
     missing = tmp_path / "none.gguf"
-    is_one_error(call(missing, DRAFTER, *into), "none.gguf cannot be read")
-    is_one_error(call(TARGET, DRAFTER, *into), "is Q8_0, and F16 would not bring back")
+    assert_one_error(call(missing, DRAFTER, *into), "none.gguf cannot be read")
+    assert_one_error(call(TARGET, DRAFTER, *into), "is Q8_0, and F16 would not bring back")
     types = ("--target-types", "q8_0", "--drafter-types")
-    is_one_error(call(TARGET, DRAFTER, *types, "q8_0,q8_0", *into), "q8_0 is given twice")
-    is_one_error(call(TARGET, DRAFTER, *types, "q9_0", *into), "the type is 'q9_0'")
-    is_one_error(call(TARGET, TARGET, *types, "q8_0", *into))
-    is_one_error(call("--targets", missing, "--drafters", DRAFTER), "none.gguf")
-    is_one_error(call("--targets", TARGET, "--drafters", pair.drafter, *SMALL))
+    assert_one_error(call(TARGET, DRAFTER, *types, "q8_0,q8_0", *into), "q8_0 is given twice")
+    assert_one_error(call(TARGET, DRAFTER, *types, "q9_0", *into), "the type is 'q9_0'")
+    assert_one_error(call(TARGET, TARGET, *types, "q8_0", *into))
+    assert_one_error(call("--targets", missing, "--drafters", DRAFTER), "none.gguf")
+    assert_one_error(call("--targets", TARGET, "--drafters", pair.drafter, *SMALL))
     other = ("--targets", TARGET, pair.target, "--drafters", DRAFTER, *SMALL)
-    is_one_error(call(*other, "--reference", TARGET), "different tokens")
+    assert_one_error(call(*other, "--reference", TARGET), "different tokens")
     no_folder = ("--scratch", tmp_path / "no", *types, "q8_0")
-    is_one_error(call(TARGET, DRAFTER, *no_folder), "is not a folder")
+    assert_one_error(call(TARGET, DRAFTER, *no_folder), "is not a folder")
     assert list(scratch.iterdir()) == []
-
-
-def is_one_error(result: tuple[int, str, str], *words: str) -> None:
-    code, out, err = result
-    assert (code, out) == (1, "")
-    assert err.startswith("gemtp: error: ")
-    assert err.count("\n") == 1
-    assert "unexpected" not in err
-    for word in words:
-        assert word in err
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        [],
-        ["t.gguf"],
-        ["--targets", "t.gguf"],
-        ["--drafters", "t.gguf"],
-        ["t.gguf", "d.gguf", "--targets", "t.gguf"],
-        ["--targets", "t.gguf", "--drafters", "d.gguf", "--target-types", "f16"],
-        ["t.gguf", "d.gguf", "--json", "--csv", "-"],
-        ["t.gguf", "d.gguf", "--runs", "many"],
-    ],
-    ids=" ".join,
-)
-def test_wrong_usage(call, args):
-    code, out, err = call(*args)
-    assert (code, out) == (2, "")
-    assert err.startswith("gemtp sweep: error: ")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")

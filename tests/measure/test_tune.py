@@ -238,41 +238,6 @@ def test_the_longest_that_fits_by_default():
 
 
 @pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        (["--context", "2033"], ["2049", "2048"]),
-        (["--context", "-1"], ["context is -1"]),
-        (["--budget", "nan"], ["budget is nan"]),
-        (["--budget", "-1"], ["budget"]),
-        (["--threads", "0"], ["threads"]),
-        (["--drafter", str(TARGET)], []),
-        (["--drafter", "missing.gguf"], ["missing.gguf"]),
-        (["--plot", "no/such/folder.png"], ["its folder does not exist"]),
-    ],
-    ids=str,
-)
-def test_refusals(call, args, words):
-    code, out, err = call(TARGET, *args)
-    assert (code, out) == (1, "")
-    assert err.startswith("gemtp: error: ")
-    assert err.count("\n") == 1
-    for word in words:
-        assert word in err
-
-
-@pytest.mark.parametrize(
-    "args",
-    [[], ["t.gguf", "--context", "x"], ["t.gguf", "--kv-type", "q8"], ["t.gguf", "more"]],
-    ids=" ".join,
-)
-def test_wrong_usage(call, args):
-    code, out, err = call(*args)
-    assert (code, out) == (2, "")
-    assert err.startswith("gemtp tune: error: ")
-    assert err.count("\n") == 1
-
-
-@pytest.mark.parametrize(
     "settings",
     [{"context": 1.5}, {"context": True}, {"context": 1 << 40}, {"budget": "5"}, {"budget": True}],
     ids=str,

@@ -57,7 +57,7 @@ def test_no_wheel_to_measure(load, capsys, tmp_path):
 
 
 def test_a_broken_wheel_is_not_measured(load, capfd, tmp_path):
-    wheel = tmp_path / "gemtp_native-0.1.0-py3-none-any.whl"
+    wheel = tmp_path / "gemtp_native-0.2.0-py3-none-any.whl"
     wheel.write_bytes(b"no archive")
     assert load("measure_install").main([str(wheel)]) == 1
     assert "measure_install: error:" in capfd.readouterr().err

@@ -179,6 +179,22 @@ def agreeing(
     return out
 
 
+def with_tiny_weights(arch: str, out: Path) -> Path:
+    """A committed pair of which three in four rows of every matrix, and three in four values of
+    every vector, are around 2^-40, around the smallest normal float, or subnormal.
+    """
+    committed(arch, out)
+    factors = np.array([1, 2.0**-38, 2.0**-124, 2.0**-136])
+    for part in ("target", "drafter"):
+        tensors = _load(out / part)
+        for name, tensor in tensors.items():
+            if tensor.dtype == np.float32 and tensor.size > 1:
+                rows = factors[np.arange(len(tensor)) % 4].reshape(-1, *[1] * (tensor.ndim - 1))
+                tensors[name] = (tensor * rows).astype(np.float32)
+        _store(out / part, tensors)
+    return out
+
+
 def with_vocabulary_of(lender: Pair, out: Path) -> Pair:
     """An agreeing pair, a hundredth of the shipped one's size, with the tokenizer and the chat
     template of `lender`: what needs a real vocabulary and must be fast. Its texts consist of whole

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <type_traits>
@@ -6,6 +7,7 @@
 
 #include "api/python/parts.h"
 #include "base/error.h"
+#include "base/fork.h"
 #include "generate/generation.h"
 #include "generate/session.h"
 
@@ -99,6 +101,9 @@ struct PythonParams : GenerationParams {
   }
 };
 
+const char* name_of(const Generation&) { return "generation"; }
+const char* name_of(const Session&) { return "session"; }
+
 // What is for one thread at a time: a second one is refused, whatever Python threads do. The flag
 // itself is only touched with the GIL.
 template <class T>
@@ -111,10 +116,12 @@ class Exclusive {
 
   template <class Fn>
   auto use(const Fn& fn) {
+    if (busy_ && forks_ != fork_count()) throw_lost_by_fork();
+    forks_ = fork_count();
     if (busy_)
-      throw Error(
-          ErrorKind::kArgument,
-          "another thread is at work with this generation; only cancel() is for any thread");
+      throw Error(ErrorKind::kArgument,
+                  format("another thread is at work with this %s; only cancel() is for any thread",
+                         name_of(*value_)));
     const Busy busy(busy_);
     return fn(*value_);
   }
@@ -137,6 +144,7 @@ class Exclusive {
 
   std::unique_ptr<T> value_;
   bool busy_ = false;
+  uint32_t forks_ = fork_count();  // when it was last used: in a child nobody ends that
 };
 
 const Generation& generation_of(const Generation& g) { return g; }

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "base/numeric.h"
+#include "backend/cpu/scalar_math.h"
 
 namespace gemtp {
 
@@ -36,14 +36,14 @@ void CpuRouting::choose(const float* scores, const float* scale, int32_t* chosen
     for (; at > 0 && scores[e] > scores[chosen[at - 1]]; --at) chosen[at] = chosen[at - 1];
     chosen[at] = e;
   }
-  // The softmax's own denominator cancels in the renormalisation.
-  const auto odds = [&](int64_t i) {
-    return portable_exp(static_cast<double>(scores[chosen[i]]) - scores[chosen[0]]);
-  };
-  double total = 0;
-  for (int64_t i = 0; i < n; ++i) total += odds(i);
-  for (int64_t i = 0; i < n; ++i)
-    weight[i] = static_cast<float>(odds(i) / total) * scale[chosen[i]];
+  // The softmax's own denominator cancels in the renormalisation. Odds are added in the order of
+  // rank.
+  float total = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    weight[i] = gemtp_exp(scores[chosen[i]] - scores[chosen[0]]);
+    total += weight[i];
+  }
+  for (int64_t i = 0; i < n; ++i) weight[i] = gemtp_flush(weight[i] / total * scale[chosen[i]]);
 }
 
 void CpuRouting::group(int64_t m) {

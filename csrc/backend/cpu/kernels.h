@@ -10,6 +10,16 @@
  *    operation (files are compiled with -ffp-contract=off).
  *  - lane16: sums over a row use 16 accumulators, element i goes to accumulator i % 16 in order of
  *    i, then they fold 16 -> 8 -> 4 -> 2 -> 1 by adding accumulator j + half to accumulator j.
+ *  - Chunks: a sum over k in a float matmul, or over positions in attention, is cut at the
+ *    multiples of GEMTP_CHUNK, counted from k = 0 and from position 0, wherever a span begins. Each
+ *    chunk is summed from +0 and its sum added, in order, to a total that also begins at +0. (A
+ *    total is therefore never -0, and adding the +0 of a chunk of which a span has nothing changes
+ *    no bit: it may be done or left out, and chunks may be summed side by side.)
+ *  - No sum meets a number between 0 and 2^-126, where some processors round to zero and others do
+ *    not. Every float that a kernel gives as a result is flushed: flush(x) = x, or +0 where |x| <
+ *    GEMTP_TINY = 2^-40; the formulas below leave that out. So are float weights and block scales
+ *    when they are packed. Products of two flushed numbers are multiples of 2^-126, and so are all
+ *    sums of them. docs/architecture.md goes through every operation.
  *
  * Weight layout: a matrix [rows, k] is cut into tiles of 16 output rows (the last one padded with
  * zero rows); tiles are contiguous, `tile_bytes` apart, and begin on 64-byte boundaries. Inside a
@@ -43,7 +53,9 @@
 extern "C" {
 #endif
 
-enum { GEMTP_TILE = 16, GEMTP_BLOCK = 32, GEMTP_PANEL = 16 };
+enum { GEMTP_TILE = 16, GEMTP_BLOCK = 32, GEMTP_PANEL = 16, GEMTP_CHUNK = 512 };
+
+#define GEMTP_TINY 0x1p-40f /* what is smaller counts as zero */
 
 /* Packed formats: what elements are (w) and their scales. The names are those of the file types
  * that they hold without any change; `pack.h` has the others. */
@@ -91,7 +103,7 @@ typedef struct {
   int64_t tiles_behind; /* tiles that follow in memory, whose turn may come next: prefetched */
   int64_t rows;         /* output rows, <= 16 * tiles (stores beyond are skipped) */
   int64_t m;            /* activation rows, any number >= 1 */
-  const float* x;       /* float matmuls: [m] rows of k, x_stride floats apart */
+  const float* x;       /* float matmuls: [m] flushed rows of k, x_stride floats apart */
   int64_t x_stride;
   gemtp_q8_rows xq;    /* quantized matmuls */
   const int8_t* table; /* [16] values of a table format's nibbles */
@@ -131,14 +143,14 @@ typedef struct gemtp_kernels {
   const char* name; /* "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", ... */
 
   /* Quantizes one row in blocks of 32: amax = max |x|; d = amax / 127; id = 1 / d;
-   * q = round_half_even(max(x * id, -127)). A block with amax < 1e-30 is all zero with d = 0.
+   * q = round_half_even(max(x * id, -127)). A block with amax < GEMTP_TINY is all zero with d = 0.
    * amax passes over NaNs and the max takes a NaN to -127, so every input has a defined result; an
    * infinity makes d infinite, and the block's products are not finite. `to` points to the row's
    * place in the first block of a panel of n rows. */
   void (*quantize_q8)(const float* x, int64_t k, int64_t n, gemtp_q8_rows to);
 
-  /* The product with a matrix of each gemtp_format. Floats: y[i][r] = sum over k in order of
-   * fma(w[r][k], x[i][k], acc), starting from 0. Quantized: over blocks b in order
+  /* The product with a matrix of each gemtp_format. Floats: y[i][r] = sum over k, in chunks, of
+   * fma(w[r][k], x[i][k], acc) in order. Quantized: over blocks b in order, from 0,
    *   acc = fma((float)dot, dw * dx, acc)
    *   acc = fma(min, sum, acc)                       where the scales have minima
    * dot is the exact int32 product sum of the block, dw the weight's and dx the activation's
@@ -172,14 +184,14 @@ typedef struct gemtp_kernels {
    * Scores of the 16-position blocks [begin, end) counted from base: s_t = dot(q, key_t), d in
    * order by fma from 0. Of a block's positions those outside a query's span get any value. */
   void (*attention_scores)(const gemtp_attention* args, int64_t begin, int64_t end);
-  /* Weights of queries [begin, end): mx = max over first..last; p_t = exp(s_t - mx); sum = lane16
-   * sum of p_t with lane t % 16 (absolute position). */
+  /* Weights of queries [begin, end): mx = max over first..last; p_t = exp(s_t - mx), which is 0
+   * where it would be tiny; sum = sum of p_t in chunks, each the lane16 sum with lane t % 16. */
   void (*attention_weights)(const gemtp_attention* args, int64_t begin, int64_t end);
-  /* Head dims in the columns [begin, end) of 16 dims: out[d] = (over t = first..last in order:
-   * acc = fma(p_t, v_t[d], acc), from 0) / sum. */
+  /* Head dims in the columns [begin, end) of 16 dims: out[d] = (sum over t = first..last, in
+   * chunks, of fma(p_t, v_t[d], acc) in order) / sum. */
   void (*attention_values)(const gemtp_attention* args, int64_t begin, int64_t end);
 
-  /* f32 <-> f16, round to nearest even. */
+  /* f32 to f16, round to nearest even; subnormal numbers of f16 stay what they are. */
   void (*to_f16)(const float* x, int64_t n, uint16_t* y);
 } gemtp_kernels;
 

@@ -7,6 +7,7 @@
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/packed_form.h"
+#include "backend/cpu/scalar_math.h"
 #include "base/error.h"
 #include "base/float16.h"
 #include "gguf/blocks.h"
@@ -29,9 +30,25 @@ T load_as(const uint8_t* p) {
   return v;
 }
 
-inline bool finite_f32(uint32_t v) { return (v & 0x7f800000u) != 0x7f800000u; }
-inline bool finite_f16(uint16_t h) { return (h & 0x7c00u) != 0x7c00u; }
-inline bool finite_bf16(uint16_t h) { return (h & 0x7f80u) != 0x7f80u; }
+// The bits of a float: those of infinity, and of the smallest that does not count as zero
+// (GEMTP_TINY; no f16 is smaller).
+struct F32Bits {
+  using Bits = uint32_t;
+  static constexpr Bits kInfinity = 0x7f800000u, kLeast = 0x2b800000u;
+};
+struct F16Bits {
+  using Bits = uint16_t;
+  static constexpr Bits kInfinity = 0x7c00u, kLeast = 0;
+};
+struct Bf16Bits {
+  using Bits = uint16_t;
+  static constexpr Bits kInfinity = 0x7f80u, kLeast = 0x2b80u;
+};
+
+template <class Float>
+bool finite(typename Float::Bits v) {
+  return (v & Float::kInfinity) != Float::kInfinity;
+}
 
 // The rows of one tile, walked side by side: as many sequential streams of reads, and writes
 // that never go back.
@@ -90,25 +107,38 @@ inline void transpose_rows(const TileRows& from, int64_t at, int64_t words, uint
                       dst + (w * kTile + lane) * 4);
 }
 
-template <class T, class Finite>
-int64_t count_bad(const TileRows& from, int64_t begin, int64_t end, Finite finite) {
+template <class Float>
+int64_t count_bad(const TileRows& from, int64_t begin, int64_t end) {
+  using Bits = typename Float::Bits;
   int64_t bad = 0;
   for (const uint8_t* row : from.row) {
     int32_t seen = 0;
     for (int64_t k = begin; k < end; ++k)
-      seen += !finite(load_as<T>(row + k * static_cast<int64_t>(sizeof(T))));
+      seen += !finite<Float>(load_as<Bits>(row + k * static_cast<int64_t>(sizeof(Bits))));
     bad += seen;
   }
   return bad;
 }
 
-// 16 rows of cols elements -> [cols][16]. T: the element's bits. Returns how many are not finite.
-template <class T, class Finite>
-int64_t pack_floats(const TileRows& from, int64_t cols, uint8_t* dst, Finite finite) {
-  constexpr int64_t kSize = sizeof(T), kLine = 64 / kSize;  // a cache line of each row
+// Makes zeros of those of n floats that count as such.
+template <class Float>
+void flush(uint8_t* floats, int64_t n) {
+  using Bits = typename Float::Bits;
+  if constexpr (Float::kLeast == 0) return;
+  for (int64_t i = 0; i < n; ++i, floats += sizeof(Bits)) {
+    const Bits v = load_as<Bits>(floats), size = v & static_cast<Bits>(Bits(-1) >> 1);
+    const Bits flushed = size < Float::kLeast ? 0 : v;
+    std::memcpy(floats, &flushed, sizeof flushed);
+  }
+}
+
+// 16 rows of cols elements -> [cols][16], flushed. Returns how many are not finite.
+template <class Float>
+int64_t pack_floats(const TileRows& from, int64_t cols, uint8_t* dst) {
+  constexpr int64_t kSize = sizeof(typename Float::Bits), kLine = 64 / kSize;  // of a row
   int64_t bad = 0, begin = 0;
   for (; begin + kLine <= cols; begin += kLine) {
-    bad += count_bad<T>(from, begin, begin + kLine, finite);
+    bad += count_bad<Float>(from, begin, begin + kLine);
     uint8_t* out = dst + begin * kTile * kSize;
     if constexpr (kSize == 4) {
       transpose_rows(from, begin * kSize, kLine, out);
@@ -118,11 +148,13 @@ int64_t pack_floats(const TileRows& from, int64_t cols, uint8_t* dst, Finite fin
       for (int64_t w = 0; w < kLine / 2; ++w)
         split_half_words(words + w * kTile * 4, out + w * kTile * 4);
     }
+    flush<Float>(out, kLine * kTile);
   }
-  bad += count_bad<T>(from, begin, cols, finite);
-  for (; begin < cols; ++begin)
+  bad += count_bad<Float>(from, begin, cols);
+  for (int64_t k = begin; k < cols; ++k)
     for (int64_t lane = 0; lane < kTile; ++lane)
-      std::memcpy(dst + (begin * kTile + lane) * kSize, from.row[lane] + begin * kSize, sizeof(T));
+      std::memcpy(dst + (k * kTile + lane) * kSize, from.row[lane] + k * kSize, kSize);
+  flush<Float>(dst + begin * kTile * kSize, (cols - begin) * kTile);
   return bad;
 }
 
@@ -136,7 +168,7 @@ int64_t pack_blocks(const TileRows& from, int64_t blocks, uint8_t* dst) {
     uint16_t scale[kTile];
     for (int64_t lane = 0; lane < kTile; ++lane)
       scale[lane] = load_as<uint16_t>(from.row[lane] + b * kBytes);
-    for (const uint16_t s : scale) bad += !finite_f16(s);
+    for (const uint16_t s : scale) bad += !finite<F16Bits>(s);
     std::memcpy(scales + b * kTile * 2, scale, sizeof scale);
     transpose_rows(from, b * kBytes + 2, kQuantBytes / 4, dst + b * kQuantBytes * kTile);
   }
@@ -184,7 +216,7 @@ void put_scales(gemtp_format format, const DecodedBlock& from, int64_t first, in
     case GEMTP_IQ4_NL:
       return put(s + first * 32, half(from.d));
     case GEMTP_MXFP4:
-      return put(s + first * 32, static_cast<uint16_t>(gemtp_f32_bits(from.d) >> 16));
+      return put(s + first * 32, static_cast<uint16_t>(gemtp_f32_bits(gemtp_flush(from.d)) >> 16));
     case GEMTP_Q4_1:
     case GEMTP_Q5_1:
       put(s + first * 64, half(from.d));
@@ -271,11 +303,11 @@ int64_t pack_tile(DType type, int64_t cols, const uint8_t* const (&rows)[GEMTP_T
   }
   switch (type) {
     case DType::kF32:
-      return pack_floats<uint32_t>(from, cols, dst, finite_f32);
+      return pack_floats<F32Bits>(from, cols, dst);
     case DType::kF16:
-      return pack_floats<uint16_t>(from, cols, dst, finite_f16);
+      return pack_floats<F16Bits>(from, cols, dst);
     case DType::kBF16:
-      return pack_floats<uint16_t>(from, cols, dst, finite_bf16);
+      return pack_floats<Bf16Bits>(from, cols, dst);
     case DType::kQ8_0:
       return pack_blocks<sizeof(BlockQ8_0::q)>(from, cols / 32, dst);
     case DType::kQ4_0:

@@ -9,6 +9,10 @@ namespace {
 
 constexpr int kTile = GEMTP_TILE;
 constexpr int kBlock = GEMTP_BLOCK;
+constexpr int64_t kChunk = GEMTP_CHUNK;
+
+int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 void quantize_q8(const float* x, int64_t k, int64_t n, gemtp_q8_rows to) {
   for (int64_t b = 0; b < k / kBlock; ++b, to = gemtp_q8_next(to, n)) {
@@ -18,7 +22,7 @@ void quantize_q8(const float* x, int64_t k, int64_t n, gemtp_q8_rows to) {
       const float a = gemtp_f32_from_bits(gemtp_f32_bits(xb[i]) & 0x7fffffffu);
       amax = a > amax ? a : amax;
     }
-    const bool zero = amax < 1e-30f;
+    const bool zero = amax < GEMTP_TINY;
     *to.d = zero ? 0.0f : amax / 127.0f;
     const float id = zero ? 0.0f : 1.0f / *to.d;
     int32_t pairs[2][2] = {};
@@ -51,9 +55,14 @@ void matmul_float(const gemtp_matmul* args) {
     for (int64_t i = 0; i < a.m; ++i) {
       const float* x = a.x + i * a.x_stride;
       for (int64_t r = 0; r < n; ++r) {
-        float acc = 0.0f;
-        for (int64_t k = 0; k < a.k; ++k) acc = gemtp_fma(kToFloat(w[k * kTile + r]), x[k], acc);
-        a.y[i * a.y_stride + first + r] = acc;
+        float total = 0.0f;
+        for (int64_t chunk = 0; chunk < a.k; chunk += kChunk) {
+          float acc = 0.0f;
+          for (int64_t k = chunk; k < smaller(chunk + kChunk, a.k); ++k)
+            acc = gemtp_fma(kToFloat(w[k * kTile + r]), x[k], acc);
+          total = total + acc;
+        }
+        a.y[i * a.y_stride + first + r] = gemtp_flush(total);
       }
     }
   });
@@ -218,7 +227,7 @@ void matmul_quantized(const gemtp_matmul* args) {
             acc = gemtp_fma(Scales::min(scales, b, r), a.xq.sum[at], acc);
           }
         }
-        a.y[i * a.y_stride + first + r] = acc;
+        a.y[i * a.y_stride + first + r] = gemtp_flush(acc);
       }
     }
   });
@@ -240,43 +249,50 @@ float inverse_rms(const float* x, int64_t n, float eps) {
 
 void rms_norm(const float* x, const float* w, int64_t n, float eps, float* y) {
   const float inv = inverse_rms(x, n, eps);
-  for (int64_t i = 0; i < n; ++i) y[i] = w ? (x[i] * inv) * w[i] : x[i] * inv;
+  for (int64_t i = 0; i < n; ++i) y[i] = gemtp_flush(w ? (x[i] * inv) * w[i] : x[i] * inv);
 }
 
 void rms_norm_add(const float* x, const float* w, int64_t n, float eps, const float* r, float* y) {
   const float inv = inverse_rms(x, n, eps);
-  for (int64_t i = 0; i < n; ++i) y[i] = r[i] + (x[i] * inv) * w[i];
+  for (int64_t i = 0; i < n; ++i) y[i] = gemtp_flush(r[i] + (x[i] * inv) * w[i]);
 }
 
 void gelu_mul(const float* gate, const float* up, int64_t n, float* y) {
-  for (int64_t i = 0; i < n; ++i) y[i] = gemtp_gelu(gate[i]) * up[i];
+  for (int64_t i = 0; i < n; ++i) y[i] = gemtp_flush(gemtp_gelu(gate[i]) * up[i]);
 }
 
 void softcap(const float* x, int64_t n, float cap, float* y) {
-  for (int64_t i = 0; i < n; ++i) y[i] = cap * gemtp_tanh(x[i] / cap);
+  for (int64_t i = 0; i < n; ++i) y[i] = gemtp_flush(cap * gemtp_tanh(x[i] / cap));
 }
 
 void rope(float* x, const float* cos, const float* sin, int64_t n) {
   const int64_t half = n / 2;
   for (int64_t i = 0; i < half; ++i) {
     const float a = x[i], b = x[i + half];
-    x[i] = gemtp_fma(-b, sin[i], a * cos[i]);
-    x[i + half] = gemtp_fma(a, sin[i], b * cos[i]);
+    x[i] = gemtp_flush(gemtp_fma(-b, sin[i], a * cos[i]));
+    x[i + half] = gemtp_flush(gemtp_fma(a, sin[i], b * cos[i]));
   }
 }
 
 void scale(const float* x, float s, int64_t n, float* y) {
-  for (int64_t i = 0; i < n; ++i) y[i] = x[i] * s;
+  for (int64_t i = 0; i < n; ++i) y[i] = gemtp_flush(x[i] * s);
 }
 
 void axpy(float s, const float* x, int64_t n, float* y) {
-  for (int64_t i = 0; i < n; ++i) y[i] = gemtp_fma(s, x[i], y[i]);
+  for (int64_t i = 0; i < n; ++i) y[i] = gemtp_flush(gemtp_fma(s, x[i], y[i]));
 }
 
 // Element `at` of an array of keys or values.
 float kv_element(const gemtp_attention& a, const void* array, int64_t at) {
   return a.kv_f16 ? gemtp_f16_to_f32(static_cast<const uint16_t*>(array)[at])
                   : static_cast<const float*>(array)[at];
+}
+
+// Calls fn(from, to) for what `span` has of each chunk, positions from..to-1, in order.
+template <class Fn>
+void for_each_chunk(gemtp_span span, Fn fn) {
+  for (int64_t chunk = span.first / kChunk * kChunk; chunk <= span.last; chunk += kChunk)
+    fn(larger(chunk, span.first), smaller(chunk + kChunk, span.last + 1));
 }
 
 void attention_scores(const gemtp_attention* args, int64_t begin, int64_t end) {
@@ -300,12 +316,16 @@ void attention_weights(const gemtp_attention* args, int64_t begin, int64_t end) 
     float max = -INFINITY;
     for (int64_t t = a.spans[i].first; t <= a.spans[i].last; ++t)
       max = p[t - a.base] > max ? p[t - a.base] : max;
-    float lanes[16] = {};
-    for (int64_t t = a.spans[i].first; t <= a.spans[i].last; ++t) {
-      p[t - a.base] = gemtp_exp(p[t - a.base] - max);
-      lanes[t % 16] = lanes[t % 16] + p[t - a.base];
-    }
-    a.sums[i] = fold16(lanes);
+    float sum = 0.0f;
+    for_each_chunk(a.spans[i], [&](int64_t from, int64_t to) {
+      float lanes[16] = {};
+      for (int64_t t = from; t < to; ++t) {
+        p[t - a.base] = gemtp_exp(p[t - a.base] - max);
+        lanes[t % 16] = lanes[t % 16] + p[t - a.base];
+      }
+      sum = sum + fold16(lanes);
+    });
+    a.sums[i] = sum;
   }
 }
 
@@ -314,12 +334,16 @@ void attention_values(const gemtp_attention* args, int64_t begin, int64_t end) {
   for (int64_t i = 0; i < a.n_q; ++i) {
     const float* p = a.p + i * a.p_stride;
     for (int64_t d = begin * 16; d < end * 16 && d < a.head_dim; ++d) {
-      float acc = 0.0f;
-      for (int64_t t = a.spans[i].first; t <= a.spans[i].last; ++t) {
-        const int64_t at = (d / 16 * a.capacity + t % a.capacity) * 16 + d % 16;
-        acc = gemtp_fma(p[t - a.base], kv_element(a, a.values, at), acc);
-      }
-      a.out[i][d] = acc / a.sums[i];
+      float total = 0.0f;
+      for_each_chunk(a.spans[i], [&](int64_t from, int64_t to) {
+        float acc = 0.0f;
+        for (int64_t t = from; t < to; ++t) {
+          const int64_t at = (d / 16 * a.capacity + t % a.capacity) * 16 + d % 16;
+          acc = gemtp_fma(p[t - a.base], kv_element(a, a.values, at), acc);
+        }
+        total = total + acc;
+      });
+      a.out[i][d] = gemtp_flush(total / a.sums[i]);
     }
   }
 }

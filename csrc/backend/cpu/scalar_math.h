@@ -13,7 +13,7 @@
 
 /* exp: x = n ln2 + r, e^r = 1 + r + r^2 P(r). P interpolates (e^r - 1 - r)/r^2 at Chebyshev nodes
  * of [-ln2/2, ln2/2]; the relative error of the whole stays below 1.6 * 2^-24. */
-#define GEMTP_EXP_LOW -87.0f /* below: exactly 0 */
+#define GEMTP_EXP_LOW -27.7f /* e^-27.7 is just above GEMTP_TINY; below: exactly 0 */
 #define GEMTP_EXP_HIGH 88.0f /* above: e^88 */
 #define GEMTP_LOG2E 1.44269504088896341f
 #define GEMTP_LN2_HI 0.693359375f
@@ -48,6 +48,11 @@ static inline float gemtp_fma(float a, float b, float c) { return __builtin_fmaf
 static inline float gemtp_rint(float x) { return __builtin_rintf(x); }
 static inline float gemtp_sqrt(float x) { return __builtin_sqrtf(x); }
 #endif
+
+static inline float gemtp_flush(float x) {
+  const float size = gemtp_f32_from_bits(gemtp_f32_bits(x) & 0x7fffffffu);
+  return size < GEMTP_TINY ? 0.0f : x;
+}
 
 static inline float gemtp_exp(float x) {
   const float low = GEMTP_EXP_LOW, high = GEMTP_EXP_HIGH;

@@ -15,9 +15,16 @@ constexpr int tile_vectors(int queries) {
   return vectors > kTileVectors ? vectors : kTileVectors;
 }
 
-// Floats of queries that leave room in the nearest cache for a block of keys, blocks of keys that
-// the next cache holds, and positions whose values in a tile's columns the nearest one holds.
-constexpr int64_t kNearQueries = 3072, kFarBlocks = 8, kValueRun = 512;
+// Floats of queries that leave room in the nearest cache for a block of keys, and blocks of keys
+// that the next cache holds. (The values of a chunk in a tile's columns fit the nearest one.)
+constexpr int64_t kNearQueries = 3072, kFarBlocks = 8;
+
+// Calls fn(from, to) for what `span` has of each chunk, positions from..to-1, in order.
+template <class Fn>
+inline void for_each_chunk(gemtp_span span, Fn fn) {
+  for (int64_t chunk = span.first / kChunk * kChunk; chunk <= span.last; chunk += kChunk)
+    fn(larger(chunk, span.first), smaller(chunk + kChunk, span.last + 1));
+}
 
 // ---- scores -------------------------------------------------------------------------------------
 
@@ -117,34 +124,37 @@ void attention_weights(const gemtp_attention* args, int64_t begin, int64_t end) 
     for (int64_t block = first_block; block <= last_block; block += 16)
       maxima = max(attended(block, load(p + block), lowest), maxima);
     const F32x16 largest = set1(max_of(maxima));
-    F32x16 lanes = zero();  // lanes not attended to add +0 to sums that are never -0
-    for (int64_t block = first_block; block <= last_block; block += 16) {
-      const F32x16 e = attended(block, exp_of(load(p + block) - largest), zero());
-      store(p + block, e);
-      lanes = lanes + e;
-    }
-    a.sums[i] = fold(lanes);
+    float sum = 0.0f;
+    for_each_chunk(a.spans[i], [&](int64_t from, int64_t to) {
+      F32x16 lanes = zero();  // lanes not attended to add +0 to sums that are never -0
+      for (int64_t block = (from - a.base) / 16 * 16; block < to - a.base; block += 16) {
+        const F32x16 e = attended(block, exp_of(load(p + block) - largest), zero());
+        store(p + block, e);
+        lanes = lanes + e;
+      }
+      sum = sum + fold(lanes);
+    });
+    a.sums[i] = sum;
   }
 }
 
 // ---- values -------------------------------------------------------------------------------------
 
-// Adds positions from..to-1, which do not wrap around the ring, to columns c .. c + kColumns - 1 of
-// the results of queries i .. i + kQueries - 1.
+// Adds positions from..to-1, which do not wrap around the ring, to the chunk's sums of queries
+// i .. i + kQueries - 1 in columns c .. c + kColumns - 1: sums is [kQueries][kColumns][16].
 template <class Format, int kQueries, int kColumns>
 GEMTP_NOINLINE void value_tile(const gemtp_attention& a, int64_t i, int64_t c, int64_t from,
-                               int64_t to) {
+                               int64_t to, float* sums) {
   using Element = typename Format::Element;
   const int64_t column = a.capacity * 16;
   const Element* v = static_cast<const Element*>(a.values) + c * column + from % a.capacity * 16;
-  const auto dims = [&](int k) { return smaller(16, a.head_dim - (c + k) * 16); };
   const float* weights[kQueries];
   F32x16 acc[kQueries][kColumns];
   GEMTP_UNROLL
   for (int q = 0; q < kQueries; ++q) {
     weights[q] = a.p + (i + q) * a.p_stride + from - a.base;
     GEMTP_UNROLL
-    for (int k = 0; k < kColumns; ++k) acc[q][k] = load_n(a.out[i + q] + (c + k) * 16, dims(k));
+    for (int k = 0; k < kColumns; ++k) acc[q][k] = load(sums + (q * kColumns + k) * 16);
   }
   for (int64_t t = 0; t < to - from; ++t) {
     F32x16 value[kColumns];
@@ -164,14 +174,15 @@ GEMTP_NOINLINE void value_tile(const gemtp_attention& a, int64_t i, int64_t c, i
   GEMTP_UNROLL
   for (int q = 0; q < kQueries; ++q) {
     GEMTP_UNROLL
-    for (int k = 0; k < kColumns; ++k) store_n(a.out[i + q] + (c + k) * 16, acc[q][k], dims(k));
+    for (int k = 0; k < kColumns; ++k) store(sums + (q * kColumns + k) * 16, acc[q][k]);
   }
 }
 
 // The same of those positions that are in the query's span: query by query before and after the
 // positions that all of them attend to.
 template <class Format, int kQueries, int kColumns>
-void add_attended(const gemtp_attention& a, int64_t i, int64_t c, int64_t from, int64_t to) {
+void add_attended(const gemtp_attention& a, int64_t i, int64_t c, int64_t from, int64_t to,
+                  float* sums) {
   int64_t all_from = from, all_to = to;
   for (int64_t j = i; j < i + kQueries; ++j) {
     all_from = larger(all_from, a.spans[j].first);
@@ -182,31 +193,40 @@ void add_attended(const gemtp_attention& a, int64_t i, int64_t c, int64_t from, 
     for (int64_t j = i; j < i + kQueries; ++j) {
       const int64_t first = larger(begin, a.spans[j].first);
       const int64_t behind = smaller(end, a.spans[j].last + 1);
-      if (first < behind) value_tile<Format, 1, kColumns>(a, j, c, first, behind);
+      if (first < behind)
+        value_tile<Format, 1, kColumns>(a, j, c, first, behind, sums + (j - i) * kColumns * 16);
     }
   };
   add_alone(from, smaller(all_from, to));
-  if (all_from < all_to) value_tile<Format, kQueries, kColumns>(a, i, c, all_from, all_to);
+  if (all_from < all_to) value_tile<Format, kQueries, kColumns>(a, i, c, all_from, all_to, sums);
   add_alone(all_to, to);
 }
 
-// Calls fn(from, to) for the positions of `all` in runs of which a tile's values stay in the
-// nearest cache, cut where the ring wraps.
-template <class Fn>
-void for_each_run(const gemtp_attention& a, gemtp_span all, Fn fn) {
-  for (int64_t from = all.first; from <= all.last;) {
-    const int64_t most = smaller(kValueRun, a.capacity - from % a.capacity);
-    const int64_t to = smaller(from + most, all.last + 1);
-    fn(from, to);
-    from = to;
+// Adds the sums of a chunk's positions from..to-1 to the results, those of a query that attends to
+// none of them (+0) included.
+template <class Format, int kQueries, int kColumns>
+void add_chunk(const gemtp_attention& a, int64_t i, int64_t c, int64_t from, int64_t to) {
+  alignas(64) float sums[kQueries * kColumns * 16];
+  GEMTP_UNROLL
+  for (int j = 0; j < kQueries * kColumns; ++j) store(sums + j * 16, zero());
+  while (from < to) {  // in runs that do not wrap around the ring
+    const int64_t behind = smaller(to, from + a.capacity - from % a.capacity);
+    add_attended<Format, kQueries, kColumns>(a, i, c, from, behind, sums);
+    from = behind;
   }
+  for (int q = 0; q < kQueries; ++q)
+    for (int k = 0; k < kColumns; ++k) {
+      float* out = a.out[i + q] + (c + k) * 16;
+      const int64_t dims = smaller(16, a.head_dim - (c + k) * 16);
+      store_n(out, load_n(out, dims) + load(sums + (q * kColumns + k) * 16), dims);
+    }
 }
 
 template <class Format, int kColumns>
 void add_columns(const gemtp_attention& a, int64_t c, gemtp_span all) {
-  for_each_run(a, all, [&](int64_t from, int64_t to) {
+  for_each_chunk(all, [&](int64_t from, int64_t to) {
     for_each_pass<kTileQueries>(a.n_q, [&]<int kQueries>(int64_t i) {
-      add_attended<Format, kQueries, kColumns>(a, i, c, from, to);
+      add_chunk<Format, kQueries, kColumns>(a, i, c, from, to);
     });
   });
 }
@@ -226,8 +246,8 @@ void add_values(const gemtp_attention& a, int64_t begin, int64_t end) {
     auto run = [&]<int kQueries>() {
       constexpr int kColumns = tile_vectors(kQueries);
       for (; c + kColumns <= end; c += kColumns)
-        for_each_run(a, all, [&](int64_t from, int64_t to) {
-          add_attended<Format, kQueries, kColumns>(a, 0, c, from, to);
+        for_each_chunk(all, [&](int64_t from, int64_t to) {
+          add_chunk<Format, kQueries, kColumns>(a, 0, c, from, to);
         });
     };
     with_constant<kTileQueries>(a.n_q, run);
@@ -237,7 +257,7 @@ void add_values(const gemtp_attention& a, int64_t begin, int64_t end) {
   for (int64_t i = 0; i < a.n_q; ++i) {
     float* out = a.out[i] + first_dim;
     const F32x16 sum = set1(a.sums[i]);
-    map(out, n_dims, out, [&](F32x16 v) { return v / sum; });
+    map(out, n_dims, out, [&](F32x16 v) { return flush(v / sum); });
   }
 }
 

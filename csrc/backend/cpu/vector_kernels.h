@@ -72,11 +72,14 @@ namespace {
 
 constexpr int64_t kTile = GEMTP_TILE;
 constexpr int64_t kBlock = GEMTP_BLOCK;
+constexpr int64_t kChunk = GEMTP_CHUNK;
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // ---- elementary functions: the operations of scalar_math.h, lane by lane ------------------------
+
+inline F32x16 flush(F32x16 v) { return select_lt(abs_of(v), set1(GEMTP_TINY), zero(), v); }
 
 inline F32x16 exp_of(F32x16 x) {
   const F32x16 low = set1(GEMTP_EXP_LOW);
@@ -136,22 +139,22 @@ inline void map(const float* a, const float* b, const float* c, int64_t n, float
 }
 
 void gelu_mul(const float* gate, const float* up, int64_t n, float* y) {
-  map(gate, up, n, y, [](F32x16 g, F32x16 u) { return gelu_of(g) * u; });
+  map(gate, up, n, y, [](F32x16 g, F32x16 u) { return flush(gelu_of(g) * u); });
 }
 
 void softcap(const float* x, int64_t n, float cap, float* y) {
   const F32x16 c = set1(cap);
-  map(x, n, y, [&](F32x16 v) { return c * tanh_of(v / c); });
+  map(x, n, y, [&](F32x16 v) { return flush(c * tanh_of(v / c)); });
 }
 
 void scale(const float* x, float s, int64_t n, float* y) {
   const F32x16 factor = set1(s);
-  map(x, n, y, [&](F32x16 v) { return v * factor; });
+  map(x, n, y, [&](F32x16 v) { return flush(v * factor); });
 }
 
 void axpy(float s, const float* x, int64_t n, float* y) {
   const F32x16 factor = set1(s);
-  map(x, y, n, y, [&](F32x16 v, F32x16 acc) { return fma(factor, v, acc); });
+  map(x, y, n, y, [&](F32x16 v, F32x16 acc) { return flush(fma(factor, v, acc)); });
 }
 
 void to_f16(const float* x, int64_t n, uint16_t* y) {
@@ -179,15 +182,16 @@ inline float inverse_rms(const float* x, int64_t n, float eps) {
 void rms_norm(const float* x, const float* w, int64_t n, float eps, float* y) {
   const F32x16 inv = set1(inverse_rms(x, n, eps));
   if (w)
-    map(x, w, n, y, [&](F32x16 v, F32x16 weight) { return (v * inv) * weight; });
+    map(x, w, n, y, [&](F32x16 v, F32x16 weight) { return flush((v * inv) * weight); });
   else
-    map(x, n, y, [&](F32x16 v) { return v * inv; });
+    map(x, n, y, [&](F32x16 v) { return flush(v * inv); });
 }
 
 void rms_norm_add(const float* x, const float* w, int64_t n, float eps, const float* r, float* y) {
   const F32x16 inv = set1(inverse_rms(x, n, eps));
-  map(x, w, r, n, y,
-      [&](F32x16 v, F32x16 weight, F32x16 residual) { return residual + (v * inv) * weight; });
+  map(x, w, r, n, y, [&](F32x16 v, F32x16 weight, F32x16 residual) {
+    return flush(residual + (v * inv) * weight);
+  });
 }
 
 void rope(float* x, const float* cos, const float* sin, int64_t n) {
@@ -196,8 +200,8 @@ void rope(float* x, const float* cos, const float* sin, int64_t n) {
     const int64_t count = smaller(16, half - i);
     const F32x16 a = load_n(x + i, count), b = load_n(x + half + i, count);
     const F32x16 c = load_n(cos + i, count), s = load_n(sin + i, count);
-    store_n(x + i, fnma(b, s, a * c), count);
-    store_n(x + half + i, fma(a, s, b * c), count);
+    store_n(x + i, flush(fnma(b, s, a * c)), count);
+    store_n(x + half + i, flush(fma(a, s, b * c)), count);
   }
 }
 
@@ -206,7 +210,7 @@ void quantize_q8(const float* x, int64_t k, int64_t n, gemtp_q8_rows to) {
     const F32x16 v0 = load(x), v1 = load(x + 16);
     // A NaN is never the larger one: both steps keep their second operand.
     const float amax = max_of(max(abs_of(v1), max(abs_of(v0), zero())));
-    const bool is_zero = amax < 1e-30f;
+    const bool is_zero = amax < GEMTP_TINY;
     *to.d = is_zero ? 0.0f : amax / 127.0f;
     const F32x16 id = set1(is_zero ? 0.0f : 1.0f / *to.d);
     const F32x16 low = set1(-127.0f);

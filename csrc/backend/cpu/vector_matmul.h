@@ -19,31 +19,37 @@ void float_tiles(const gemtp_matmul& a, int64_t tile, int64_t row) {
   const float* x[kRows];
   GEMTP_UNROLL
   for (int i = 0; i < kRows; ++i) x[i] = a.x + (row + i) * a.x_stride;
-  F32x16 acc[kRows][kTiles];
-  GEMTP_UNROLL
-  for (int i = 0; i < kRows; ++i) {
-    GEMTP_UNROLL
-    for (int t = 0; t < kTiles; ++t) acc[i][t] = zero();
-  }
-  for (int64_t k = 0; k < a.k; ++k) {
-    F32x16 weight[kTiles];
-    GEMTP_UNROLL
-    for (int t = 0; t < kTiles; ++t) weight[t] = Format::load16(w[t] + k * kTile);
+  alignas(64) float total[kRows][kTiles][kTile] = {};  // in memory: the registers are for a chunk
+  for (int64_t k = 0; k < a.k;) {
+    F32x16 acc[kRows][kTiles];
     GEMTP_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      const F32x16 xk = set1(x[i][k]);
       GEMTP_UNROLL
-      for (int t = 0; t < kTiles; ++t) acc[i][t] = fma(weight[t], xk, acc[i][t]);
+      for (int t = 0; t < kTiles; ++t) acc[i][t] = zero();
+    }
+    for (const int64_t end = smaller(k + kChunk, a.k); k < end; ++k) {
+      F32x16 weight[kTiles];
+      GEMTP_UNROLL
+      for (int t = 0; t < kTiles; ++t) weight[t] = Format::load16(w[t] + k * kTile);
+      GEMTP_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        const F32x16 xk = set1(x[i][k]);
+        GEMTP_UNROLL
+        for (int t = 0; t < kTiles; ++t) acc[i][t] = fma(weight[t], xk, acc[i][t]);
+      }
+    }
+    GEMTP_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      GEMTP_UNROLL
+      for (int t = 0; t < kTiles; ++t) store(total[i][t], load(total[i][t]) + acc[i][t]);
     }
   }
-  GEMTP_UNROLL
-  for (int i = 0; i < kRows; ++i) {
-    GEMTP_UNROLL
+  for (int i = 0; i < kRows; ++i)
     for (int t = 0; t < kTiles; ++t) {
       const int64_t first = (tile + t) * kTile;
-      store_n(a.y + (row + i) * a.y_stride + first, acc[i][t], smaller(kTile, a.rows - first));
+      store_n(a.y + (row + i) * a.y_stride + first, flush(load(total[i][t])),
+              smaller(kTile, a.rows - first));
     }
-  }
 }
 
 template <class Format>
@@ -246,7 +252,7 @@ GEMTP_NOINLINE void direct_tiles(const QuantizedTiles& t) {
   for (int j = 0; j < kTiles; ++j) {
     GEMTP_UNROLL
     for (int i = 0; i < kRows; ++i)
-      store_n(t.y + i * t.y_stride + j * kTile, acc[j][i], smaller(kTile, t.n - j * kTile));
+      store_n(t.y + i * t.y_stride + j * kTile, flush(acc[j][i]), smaller(kTile, t.n - j * kTile));
   }
 }
 
@@ -282,7 +288,7 @@ GEMTP_NOINLINE void unpacked_tile(const QuantizedTiles& t, int64_t groups) {
       add_unpacked<Format, kRows - 1>(t, u, block, b * t.m + i, acc + i * kTile);
   }
   for (int64_t i = 0; i < t.m; ++i)
-    store_n(t.y + i * t.y_stride, load(acc + i * kTile), smaller(kTile, t.n));
+    store_n(t.y + i * t.y_stride, flush(load(acc + i * kTile)), smaller(kTile, t.n));
 }
 
 // One tile by one panel.

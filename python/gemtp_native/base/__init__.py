@@ -1,1 +1,1 @@
-"""What every wing uses: files, logs, forks."""
+"""What every wing uses: files, logs, forks, processes with bounds, the end of Python."""

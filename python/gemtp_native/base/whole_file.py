@@ -88,6 +88,19 @@ def write_whole(path: PathLike, data: bytes, private: bool = False) -> None:
         handle.write(data)
 
 
+def refuse_printed(path: PathLike) -> None:
+    """FileError for a file that standard output or standard error goes to: what is printed later
+    would be lost with it."""
+    for output in (1, 2):
+        with contextlib.suppress(OSError, ValueError):  # there is no such file, or stream
+            status = os.stat(path)
+            if stat.S_ISREG(status.st_mode) and _same(status, output):
+                raise FileError(
+                    f"{os.fsdecode(path)} is where what is printed goes already; choose another "
+                    f"output."
+                )
+
+
 class _Destination:
     """Where a file is to be, and what is there."""
 
@@ -123,11 +136,7 @@ class _Destination:
             )
         if not os.access(self.real, os.W_OK):
             raise FileError(f"{self.path} cannot be written: it is write-protected.")
-        for output in (1, 2):
-            if _same(status, output):
-                raise FileError(
-                    f"{self.path} is where what is printed goes already; choose another output."
-                )
+        refuse_printed(self.path)
         for source in sources:
             if _same(status, source):
                 raise ArgumentError(

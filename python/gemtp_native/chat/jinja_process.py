@@ -1,12 +1,8 @@
 """Runs in a process of its own: jinja2's sandbox, for templates of strangers.
 
-The bounds on time and memory are those of the process; `jinja_pool` starts it and ends it. It is
-imported without the package around it and has nothing of gemtp, no environment and no files.
-
-A frame is 8 bytes of length (little endian) and as many bytes. A request is (source, variables,
-marks, seconds) in marshal's form, for variables that are None to be compiled only. An answer is
-one byte that says what it is (see below), b"+" or b"-" for whether the process can be asked again,
-and text.
+The bounds on time and memory are those of the process, which `base.limited_process` starts and
+ends. A request is (source, variables, marks, seconds) in marshal's form, for variables that are
+None to be compiled only. An answer is one byte that says what it is (see below), and text.
 """
 
 from __future__ import annotations
@@ -14,13 +10,11 @@ from __future__ import annotations
 import datetime
 import json
 import marshal
-import os
 import signal
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import Any
 
 import jinja2
 from jinja2 import nodes
@@ -264,7 +258,7 @@ def _answer(request: bytes, max_output: int) -> tuple[bytes, str]:
         _alarm(seconds + 1)  # for the case that nobody is there any more who would end this
         return TEXT, _render(source, variables, marks, max_output)
     except MemoryError:
-        raise
+        raise  # `limited_main` says so
     except _LimitError as e:
         return UNBOUNDED, str(e)
     except RecursionError:
@@ -291,31 +285,10 @@ def _line(e: Exception) -> str:
     return " ".join(str(e)[:2000].split())[:200]
 
 
-if sys.platform == "win32":
-
-    def _alarm(seconds: float) -> None:
-        """The process is in a job that ends with the one that started it."""
-
-    def _bound(memory: int) -> None:
-        """The job holds the bound."""
-
-else:
-    import resource
-
-    def _alarm(seconds: float) -> None:
-        """Ends the process in so many seconds, whatever it is at; 0: not any more."""
+def _alarm(seconds: float) -> None:
+    """Ends the process in so many seconds, whatever it is at; 0: not any more."""
+    if sys.platform != "win32":  # there it is in a job that ends with the one that started it
         signal.setitimer(signal.ITIMER_REAL, seconds)
-
-    def _bound(memory: int) -> None:
-        """Memory, and nothing at all of what only one who has broken out would ask for."""
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
-        for name, most in {"AS": memory, "CORE": 0, "FSIZE": 0, "NPROC": 0}.items():
-            with suppress(AttributeError, ValueError, OSError):  # not everywhere there are all
-                kind = getattr(resource, f"RLIMIT_{name}")
-                hard = resource.getrlimit(kind)[1]
-                most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-                resource.setrlimit(kind, (most, most))
 
 
 def _has_room(memory: int) -> bool:
@@ -328,28 +301,13 @@ def _has_room(memory: int) -> bool:
     return True
 
 
-def _send(answers: BinaryIO, kind: bytes, reusable: bool, text: str) -> None:
-    body = text.encode("utf-8", "surrogatepass")
-    answers.write((len(body) + 2).to_bytes(8, "little") + kind + (b"+" if reusable else b"-"))
-    answers.write(body)
-    answers.flush()
-
-
-def main(requests: BinaryIO, memory: int, max_output: int) -> None:
-    """Answers until the other side closes the pipe."""
-    answers = os.fdopen(os.dup(1), "wb")
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)  # nothing else gets between the answers
-    _bound(memory)
+def prepared(memory: int, max_output: int) -> Callable[[bytes], tuple[list[bytes], bool]]:
+    """For `limited_main`."""
     _compiled("{{ 1 }}")  # makes jinja2's tables
-    _send(answers, TEXT, True, "")
-    reusable = True
-    while reusable and len(length := requests.read(8)) == 8:
-        try:
-            kind, text = _answer(requests.read(int.from_bytes(length, "little")), max_output)
-            reusable = _has_room(memory)
-            _send(answers, kind, reusable, text)
-        except MemoryError:
-            reusable = False
-            _send(answers, UNBOUNDED, False, f"needs more than {memory >> 20} MB of memory")
-    os._exit(0)
+
+    def answer(request: bytes) -> tuple[list[bytes], bool]:
+        kind, text = _answer(request, max_output)
+        reusable = _has_room(memory)
+        return [kind, text.encode("utf-8", "surrogatepass")], reusable
+
+    return answer

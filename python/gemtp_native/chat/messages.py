@@ -230,6 +230,8 @@ def prepared_tools(tools: Any) -> list[dict[str, Any]]:
                 f"tools[{i}] declares no function; it must be a dict with a name, a description "
                 "and parameters (JSON schema)"
             )
+        if not function["name"].strip():
+            raise ArgumentError(f"tools[{i}] declares a function whose name is empty")
         out.append(declaration)
     return out
 

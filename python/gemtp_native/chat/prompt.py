@@ -45,7 +45,7 @@ def start_early() -> None:
 
 
 def _start() -> None:
-    from .jinja_pool import pool
+    from .sandbox import pool
 
     pool.start_early()
 

@@ -4,16 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import marshal
+import time
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
+from ..base.limited_process import EndedError, Pool, Program, StartError
 from ..errors import ArgumentError, ModelError
-from . import jinja_pool
-from .jinja_pool import BoundError, Clock, StartError
 
 SECONDS = 5.0
+MEMORY = 512 << 20
+"""Bytes that a process may take, the interpreter's own among them."""
 MAX_SOURCE = 1_000_000
+MAX_OUTPUT = 16_000_000
+"""Characters of one rendering."""
+PROCESSES = 4
+
+PROGRAM = Program(
+    file=Path(__file__).with_name("jinja_process.py"),
+    needs="jinja2",
+    settings=(MEMORY, MAX_OUTPUT),
+    max_answer=4 * MAX_OUTPUT + 1000,
+    memory=MEMORY,
+)
+pool = Pool(PROGRAM, PROCESSES)
+
+
+class Clock:
+    """The seconds that renderings may take which belong together; waiting for others is free."""
+
+    def __init__(self, seconds: float):
+        self.seconds = self.left = seconds
+
 
 _clock: ContextVar[Clock | None] = ContextVar("gemtp_template_clock", default=None)
 
@@ -53,15 +76,14 @@ class Template:
         return self._ask(dict(variables), marks)
 
     def _ask(self, variables: dict[str, Any] | None, marks: Mapping[int, str] | None) -> str:
-        try:
-            with one_clock(self._seconds) as clock, jinja_pool.pool.process() as process:
-                asked: Any = (self._source, variables, marks, clock.left)
-                request = marshal.dumps(asked, 4)
-                kind, text = process.ask(request, clock)
-        except StartError as e:
-            raise ModelError(f"{self.name} runs in a process of its own, and {e}") from None
-        except BoundError as e:
-            raise TemplateLimitError(f"{self.name} {e}; use another template") from None
+        with one_clock(self._seconds) as clock:
+            try:
+                kind, text = _answer((self._source, variables, marks, clock.left), clock)
+            except StartError as e:
+                raise ModelError(f"{self.name} runs in a process of its own, and {e}") from None
+            except EndedError as e:
+                broken = _broken_bound(e, clock)
+                raise TemplateLimitError(f"{self.name} {broken}; use another template") from None
         if kind == b"T":
             return text
         sentence = f"{self.name} {' '.join(text.split())[:300]}"
@@ -70,3 +92,25 @@ class Template:
         raise (TemplateLimitError if kind == b"U" else ModelError)(
             f"{sentence}; use another template"
         )
+
+
+def _answer(asked: Any, clock: Clock) -> tuple[bytes, str]:
+    """Its kind and text, as `jinja_process` gives them."""
+    with pool.process() as process:
+        request = marshal.dumps(asked, 4)
+        begin = time.monotonic()
+        try:
+            answer = process.ask(request, clock.left)
+            return bytes(answer[:1]), str(answer[1:], "utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            raise EndedError(process.end()) from None
+        finally:
+            clock.left -= time.monotonic() - begin
+
+
+def _broken_bound(e: EndedError, clock: Clock) -> str:
+    if e.late:
+        return f"takes longer than {clock.seconds:g} seconds"
+    if e.large:
+        return f"needs more than {MEMORY >> 20} MB of memory"
+    return f"brings the process down that renders it, which may take {MEMORY >> 20} MB"

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from .. import _core
 from ..base.log import logger
-from ..errors import ArgumentError, Error
+from ..errors import ArgumentError, ModelError
 from .messages import (
     answers_in_order,
     content_text,
@@ -214,7 +214,7 @@ class ChatTemplate:
             return self._template.render(variables, marks)
         except TemplateLimitError:
             raise
-        except Error:
+        except (ArgumentError, ModelError):
             return None
 
     # What the template knows, by what it does with messages that ask for it.

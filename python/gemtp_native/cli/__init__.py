@@ -1,4 +1,5 @@
-"""The `gemtp` command. Each subcommand is a module with add_arguments(parser) and run(args)."""
+"""The `gemtp` command. Each subcommand is a module with add_arguments(parser) and run(args). Where
+it says WRONG_USAGE, exceptions of that type end with the exit code of wrong usage."""
 
 from __future__ import annotations
 
@@ -116,7 +117,11 @@ def _dispatch(argv: list[str]) -> int:
 
     with notes(getattr(args, "quiet", False), getattr(args, "verbose", False)):
         _find_models(args, getattr(implementation, "MODELS", ()))
-        status: int = implementation.run(args)
+        try:
+            status: int = implementation.run(args)
+        except getattr(implementation, "WRONG_USAGE", ()) as e:
+            streams.say(f"gemtp: error: {_sentence(e)}")
+            status = 2
     return status
 
 

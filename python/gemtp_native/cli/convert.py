@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 from ..base.json_text import json_text
-from ..errors import ArgumentError, Error
+from ..errors import ArgumentError, OutOfMemoryError
 from ..gguf.types import FILE_TYPES
 from ..make.convert.pipeline import ConvertResult, convert
+
+WRONG_USAGE = ArgumentError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,11 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: written; 1: a bad file or model; 2: bad usage; 130: interrupted."""
+    out = args.out
+    if out is None:
+        out = Path(f"{args.model_dir.resolve().name or 'model'}-{args.outtype}.gguf")
     try:
-        out = args.out
-        if out is None:
-            out = Path(f"{args.model_dir.resolve().name or 'model'}-{args.outtype}.gguf")
         result = convert(
             args.model_dir,
             out,
@@ -59,18 +60,11 @@ def run(args: argparse.Namespace) -> int:
             tokenizer=not args.no_tokenizer,
             progress=not args.quiet,
         )
-    except Error as e:
-        print(f"gemtp: error: {e}", file=sys.stderr)
-        return 2 if isinstance(e, ArgumentError) else 1
-    except OSError as e:
-        print(f"gemtp: error: {e}", file=sys.stderr)
-        return 1
     except MemoryError:
-        print("gemtp: error: not enough memory for the conversion.", file=sys.stderr)
-        return 1
+        raise OutOfMemoryError("not enough memory for the conversion.") from None
     except KeyboardInterrupt:
         print("interrupted: nothing was written.", file=sys.stderr)
-        return 130
+        raise
     if args.json:
         print(_as_json(result, args.verbose))
     elif not args.quiet:

@@ -3,18 +3,18 @@
 llguidance's limits leave gaps: some kilobytes of schema take it minutes, gigabytes, or the stack.
 So a grammar is compiled here first, within the bounds below, and only then where the model is.
 
-This file is run as a script, by itself. Lines of JSON come in and go out: first what the vocabulary
-is like, then one grammar a line, each answered with what is wrong with it and its size.
+`base.limited_process` starts the process and ends it. A request is a grammar; an answer says, in
+JSON, what is wrong with it and its size.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 SECONDS = 2.0
@@ -45,7 +45,7 @@ class _Wrapper:
         self.bos_token_id = None
         self.tokens = [b""] * (about["size"] + 256)
         for token, text in about["special"]:
-            self.tokens[token] = text.encode("latin-1")
+            self.tokens[token] = text
         self.special_token_ids = [token for token, _ in about["special"]]
         self._first = about["size"]
         for byte in range(256):
@@ -121,24 +121,25 @@ def _windows_memory() -> int:
     return int(counters.value1)  # the working set
 
 
-def _serve() -> None:
-    about = json.loads(sys.stdin.buffer.readline())
-    sys.path[:] = about["path"]
+def prepared(
+    about: dict[str, Any], limits: dict[str, Any]
+) -> Callable[[bytes], tuple[list[bytes], bool]]:
+    """For `limited_main`. about: what the vocabulary is like."""
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
     wrapper: Any = _Wrapper(about)
     tokenizer = LLTokenizer(wrapper, n_vocab=len(wrapper.tokens), eos_token=about["end"], slices=[])
-    limits = LLParserLimits(**about["limits"])
+    parser_limits = LLParserLimits(**limits)
     watch = _Watch()
-    for line in sys.stdin.buffer:
+
+    def answer(request: bytes) -> tuple[list[bytes], bool]:
         watch.begin()
-        matcher = LLMatcher(tokenizer, json.loads(line), log_level=0, limits=limits)
+        matcher = LLMatcher(tokenizer, request.decode(), log_level=0, limits=parser_limits)
         error = matcher.get_error() or _walk(matcher)
         grown = watch.end()
-        del matcher
-        print(json.dumps({"error": error, "bytes": grown}), flush=True)
-        if grown > _GROWN:
-            break
+        return [json.dumps({"error": error, "bytes": grown}).encode()], grown <= _GROWN
+
+    return answer
 
 
 def _walk(matcher: Any) -> str:
@@ -169,15 +170,3 @@ def _step_error(error: str, step: int) -> str:
     if step == 0 and "NoExtension" in first:
         return "no text follows it; it refers to itself, or excludes everything"
     return f"its texts cannot be followed: {first}"
-
-
-def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to every process
-    threading.stack_size(STACK)
-    worker = threading.Thread(target=_serve)
-    worker.start()
-    worker.join()
-
-
-if __name__ == "__main__":
-    main()

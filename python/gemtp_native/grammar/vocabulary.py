@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import _core
+from ..base.ending import sleeping_at_end
 from ..base.forking import begins_anew_in_child
 from ..base.log import logger
 from ..errors import ArgumentError
 from . import trial
 from .compile import Source, failure
-from .helper import LIMITS, Helper, Verdict
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
+
+    from .helper import Helper
 
 _log = logger("grammar")
 
@@ -60,11 +62,11 @@ class Grammars:
         self._kept: OrderedDict[bytes, _Compiled] = OrderedDict()
         self._refusals: OrderedDict[bytes, str] = OrderedDict()
         self._tokenizer: LLTokenizer | None = None
+        self._helper: Helper | None = None
 
     def begin_in_child(self) -> None:
         self._compiling = threading.Lock()
         self._lock = threading.Lock()  # of what is kept; nobody holds it for long
-        self._helper: Helper | None = None  # a process that answers one parent
 
     def constraint(self, engine: _core.Engine, source: Source | None) -> _core.Constraint | None:
         """For one generation. Raises ArgumentError for what cannot be compiled."""
@@ -109,6 +111,8 @@ class Grammars:
         return compiled.matcher.deep_copy()
 
     def _compiled(self, engine: _core.Engine, source: Source) -> _Compiled:
+        from .helper import LIMITS, Helper, Verdict
+
         tokenizer = self._vocabulary(engine)
         if self._helper is None:
             self._helper = Helper(engine.tokenizer, engine.vocab_size)
@@ -154,7 +158,8 @@ def _with_stack(work: Callable[[], T]) -> T:
     with _stacks:
         usual = threading.stack_size(2 * trial.STACK)
         try:
-            thread.start()
+            with sleeping_at_end():
+                thread.start()
         finally:
             threading.stack_size(usual)
     thread.join()

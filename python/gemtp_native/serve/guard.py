@@ -127,13 +127,15 @@ def _place(text: str) -> tuple[str, int | None] | None:
 
 
 def _is_same(origin: str, host: tuple[str, int | None]) -> bool:
-    """Whether an Origin is that of the Host."""
+    """Whether an Origin is that of the Host; all names of this machine for itself are one."""
     scheme, _, rest = origin.partition("://")
     place = _place(rest)
     if scheme not in _PORTS or place is None:
         return False
     usual = _PORTS[scheme]
-    return (place[0], place[1] or usual) == (host[0], host[1] or usual)
+    if (place[1] or usual) != (host[1] or usual):
+        return False
+    return place[0] == host[0] or (is_loopback(place[0]) and is_loopback(host[0]))
 
 
 def _is_address(host: str) -> bool:

@@ -537,7 +537,7 @@ TEST_CASE("greedy sees suppression, penalties and bias") {
   // Overflow cannot make an infinite logit, nor a NaN.
   logits = {3e38f, 1, -3e38f, 0, 0, 0};
   p = {};
-  p.repetition_penalty = 1e-38f;
+  p.repetition_penalty = 2e-38f;
   p.frequency_penalty = -3e38f;
   p.logit_bias = {{0, 3e38f}, {1, 1.0f}};
   CHECK(choose(p) == 0);

@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <functional>
@@ -14,6 +15,7 @@
 #include "backend/cpu/packed_form.h"
 #include "base/aligned_memory.h"
 #include "base/error.h"
+#include "base/float16.h"
 #include "base/input_file.h"
 #include "gguf_builder.h"
 #include "host_memory.h"
@@ -28,7 +30,8 @@ constexpr DType kTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0
 std::vector<uint8_t> random_bytes(int64_t n) {
   std::mt19937 rng(static_cast<uint32_t>(n));
   std::vector<uint8_t> bytes(static_cast<size_t>(n));
-  for (uint8_t& b : bytes) b = static_cast<uint8_t>(rng() & 0x3f);  // every float of them is finite
+  // Every float of them is finite and does not count as zero.
+  for (uint8_t& b : bytes) b = static_cast<uint8_t>(0x2c + rng() % 0x14);
   return bytes;
 }
 
@@ -77,6 +80,61 @@ TEST_CASE("every byte of a weight is packed to its documented place") {
         }
       }
     }
+}
+
+TEST_CASE("weights and scales below 2^-40 are packed, and rows embedded, as zeros") {
+  const auto backend = make_cpu_backend(1, "");
+  constexpr float kTiny = 0x1p-40f;
+  for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
+    const bool bf16 = type == DType::kBF16;
+    const std::vector<float> values{kTiny,
+                                    -kTiny,
+                                    bf16 ? 0x0.ffp-40f : std::nextafter(kTiny, 0.0f),
+                                    bf16 ? -0x0.ffp-40f : -std::nextafter(kTiny, 0.0f),
+                                    0x1p-126f,
+                                    0x1p-133f,
+                                    -0.0f,
+                                    1.5f,
+                                    0x1p-24f};
+    for (const int64_t rows : {3, 40})  // the values in rows of 70, from the beginning on
+      for (const int64_t cols : {7, 70}) {
+        std::vector<uint8_t> bytes;
+        std::vector<float> numbers;
+        for (int64_t i = 0; i < rows * cols; ++i) {
+          const float v = values[static_cast<size_t>(i % static_cast<int64_t>(values.size()))];
+          const uint32_t bits = type == DType::kF32 ? gemtp_f32_bits(v)
+                                : bf16              ? gemtp_f32_bits(v) >> 16
+                                                    : gemtp_f32_to_f16(v);
+          for (int j = 0; j < (type == DType::kF32 ? 4 : 2); ++j)
+            bytes.push_back(static_cast<uint8_t>(bits >> 8 * j));
+          // The smallest of f16 is 2^-24.
+          numbers.push_back(std::fabs(v) < (type == DType::kF16 ? 0x1p-25f : kTiny) ? 0.0f : v);
+        }
+        const WeightSource source{type, rows, cols, bytes.data()};
+        const auto matrix = backend->load_matrix(source);
+        for (int64_t k = 0; k < cols; ++k) {  // column by column
+          std::vector<float> x(static_cast<size_t>(cols)), y(static_cast<size_t>(rows));
+          x[static_cast<size_t>(k)] = 0x1p30f;
+          backend->matmul({{matrix.get(), at(x.data()), cols, 1, at(y.data()), rows}});
+          for (int64_t r = 0; r < rows; ++r)
+            REQUIRE(y[static_cast<size_t>(r)] ==
+                    numbers[static_cast<size_t>(r * cols + k)] * 0x1p30f);
+        }
+        std::vector<float> row(static_cast<size_t>(cols));
+        backend->embed(source, rows_of(*backend, {2}), 0, 1, 0, cols, 1.0f, at(row.data()));
+        CHECK(std::memcmp(row.data(), numbers.data() + 2 * cols, row.size() * 4) == 0);
+      }
+  }
+  for (const int exponent : {0, 1, 2, 50, 87, 88, 89, 200}) {  // scales of 2^(exponent - 128)
+    std::vector<uint8_t> block(17, 0x22);                      // every quant is 2
+    block[0] = static_cast<uint8_t>(exponent);
+    const WeightSource source{DType::kMXFP4, 1, 32, block.data()};
+    const auto matrix = backend->load_matrix(source);
+    const std::vector<float> x(32, 127.0f);
+    float y = NAN;
+    backend->matmul({{matrix.get(), at(x.data()), 32, 1, at(&y), 1}});
+    CHECK(y == (exponent < 88 ? 0.0f : std::ldexp(2.0f * 127 * 32, exponent - 128)));
+  }
 }
 
 TEST_CASE("weights are the same from a file and from memory, and loading reports its way") {

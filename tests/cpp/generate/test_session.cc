@@ -156,7 +156,8 @@ TEST_CASE("files that are no session of this model are refused") {
     return copy;
   };
   refused(changed(0, 'g'), ErrorKind::kFile);
-  refused(changed(8, 9), ErrorKind::kFile);                                   // version
+  refused(changed(8, 1), ErrorKind::kFile);                                   // version: of 0.1
+  refused(changed(8, 9), ErrorKind::kFile);                                   // of another build
   refused(changed(16, static_cast<char>(bytes[16] + 1)), ErrorKind::kModel);  // fingerprint
   refused(changed(12, 0), ErrorKind::kModel);                                 // f32
   refused(changed(31, 0x7f), ErrorKind::kContext);                            // tokens

@@ -11,13 +11,42 @@
 #include <new>
 #include <vector>
 
+#include "backend/cpu/dispatch.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/scalar_math.h"
 #include "base/float16.h"
 
+#ifdef GEMTP_EMULATED_AVX_VNNI
+extern "C" const gemtp_kernels gemtp_kernels_avxvnni_emulated;
+#endif
+#ifdef GEMTP_EMULATED_AVX512
+extern "C" const gemtp_kernels gemtp_kernels_avx512_emulated;
+extern "C" const gemtp_kernels gemtp_kernels_avx512vnni_emulated;
+#endif
+
 namespace gemtp::kernel_testing {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
+
+/// Every table that runs here, emulated ones included, but the scalar one.
+inline std::vector<const gemtp_kernels*> tables() {
+  std::vector<const gemtp_kernels*> all = runnable_kernels();
+  all.pop_back();
+#ifdef GEMTP_EMULATED_AVX_VNNI
+  all.push_back(&gemtp_kernels_avxvnni_emulated);
+#endif
+#ifdef GEMTP_EMULATED_AVX512
+  all.push_back(&gemtp_kernels_avx512_emulated);
+  all.push_back(&gemtp_kernels_avx512vnni_emulated);
+#endif
+  return all;
+}
+
+inline std::vector<const gemtp_kernels*> tables_and_scalar() {
+  std::vector<const gemtp_kernels*> all = tables();
+  all.push_back(&gemtp_kernels_scalar);
+  return all;
+}
 
 class Random {
  public:
@@ -38,11 +67,19 @@ class Random {
   uint64_t state_;
 };
 
-enum class Values { kPlain, kMixed, kSpecial };
+enum class Values { kPlain, kMixed, kSpecial, kTiny };
 
 /// kPlain: like activations. kMixed: magnitudes from 2^-40 to 2^8, zeros of both signs.
-/// kSpecial: also subnormals, infinities and huge values.
+/// kSpecial: also subnormals, infinities and huge values. kTiny: half of them around GEMTP_TINY,
+/// around the smallest normal float, or anywhere below.
 inline float draw(Random& random, Values values) {
+  if (values == Values::kTiny) {
+    constexpr int kAround[] = {-40, -41, -126, -127};
+    const float x = random.real(-2.0f, 2.0f);
+    const int64_t kind = random.below(16);
+    if (kind < 4) return std::ldexp(x, kAround[kind]);
+    return kind < 8 ? std::ldexp(x, -41 - static_cast<int>(random.below(109))) : x;
+  }
   const int64_t kind =
       values == Values::kPlain ? 0 : random.below(values == Values::kMixed ? 8 : 12);
   const float x = random.real(-2.0f, 2.0f);
@@ -261,7 +298,7 @@ struct Matrix {
     const int64_t in = b % 8;
     switch (format) {
       case GEMTP_MXFP4: {
-        const uint16_t bf16 = static_cast<uint16_t>((100 + random.below(30)) << 7);
+        const uint16_t bf16 = static_cast<uint16_t>((87 + random.below(43)) << 7);  // 2^-40..
         std::memcpy(s + (b * 16 + lane) * 2, &bf16, 2);
         return same(static_cast<double>(gemtp_bf16_to_f32(bf16)), 0);
       }
@@ -398,7 +435,8 @@ struct Cache {
   Aligned<uint8_t> keys, values;
 
   /// Slots of positions first..last hold numbers, all others NaN patterns or large numbers.
-  Cache(Random& random, bool half, int64_t d, int64_t slots, int64_t first, int64_t last)
+  Cache(Random& random, bool half, int64_t d, int64_t slots, int64_t first, int64_t last,
+        Values kind = Values::kMixed)
       : f16(half),
         head_dim(d),
         capacity(slots),
@@ -410,8 +448,8 @@ struct Cache {
     for (int64_t t = first; t <= last; ++t)
       for (int64_t i = 0; i < d; ++i) {
         const int64_t slot = t % slots;
-        put(keys, (slot / 16 * d + i) * 16 + slot % 16, draw(random, Values::kMixed));
-        put(values, (i / 16 * slots + slot) * 16 + i % 16, draw(random, Values::kMixed));
+        put(keys, (slot / 16 * d + i) * 16 + slot % 16, draw(random, kind));
+        put(values, (i / 16 * slots + slot) * 16 + i % 16, draw(random, kind));
       }
   }
 

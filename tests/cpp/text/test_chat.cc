@@ -279,6 +279,8 @@ TEST_CASE("calls: spellings of JSON and Python are read as what they are") {
       {R"(s:"\u00e9\ud83d\ude42\n\/\\\"", t:'\x41\U0001F642')",
        "{\"s\":\"\xC3\xA9\xF0\x9F\x99\x82\\n/\\\\\\\"\",\"t\":\"A\xF0\x9F\x99\x82\"}"},
       {R"(r:"\d+\w")", R"({"r":"\\d+\\w"})"},
+      {R"(a:'\a\v\101\1018\7',b:"\0\777\9\N")",
+       "{\"a\":\"\\u0007\\u000bAA8\\u0007\",\"b\":\"\\u0000\xC7\xBF\\\\9\\\\N\"}"},
       {"a:True,b:False,c:None,d:true,e:null", R"({"a":true,"b":false,"c":null,"d":true,"e":null})"},
       {"zip:01234,z:-01,o:0,m:-0.5,p:00.5",
        R"({"zip":"01234","z":"-01","o":0,"m":-0.5,"p":"00.5"})"},
@@ -305,6 +307,7 @@ TEST_CASE("calls: spellings of JSON and Python are read as what they are") {
     CHECK(arguments_of(text) == "malformed");
   }
   CHECK(arguments_of("n:" + std::string(5000, '1')) == "malformed");
+  CHECK(arguments_of(R"(a:'\N{BULLET}')") == "malformed");  // a character by name
   ToolCall call;
   CHECK(!parse_tool_call("call:'f'{}", &call));
 }

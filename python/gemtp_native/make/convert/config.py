@@ -46,6 +46,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "attention_chunk_size": (0,),
     "attention_logit_cap": (0,),
     "attention_multiplier": (1,),
+    "attention_scale": (1,),
+    "attention_sinks": (False,),
     "attn_logit_softcapping": (0,),
     "attn_temperature_tuning": (False,),
     "decoder_sparse_step": (1,),
@@ -63,14 +65,18 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "moe_layer_freq": (1,),
     "n_group": (0, 1),
     "n_shared_experts": (0,),
+    "no_rope_layers": (1,),  # 1: a layer that has RoPE
     "norm_topk_prob": (True,),
+    "normalize_embeddings": (False,),
     "num_shared_experts": (0,),
+    "qk_norm": (True,),
     "qkv_bias": (False,),
     "query_pre_attn_scalar": (1,),
     "residual_multiplier": (1,),
     "rope_interleave": (False,),
     "routed_scaling_factor": (1,),
     "router_logit_softcapping": (0,),
+    "scale_embedding": (True,),
     "scoring_func": ("softmax",),
     "topk_group": (0, 1),
     "use_bidirectional_attention": (False, "vision"),  # "vision": between images' tokens
@@ -175,7 +181,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 class _Values:
-    """Typed look-ups in one JSON object, with the class default where a key is missing."""
+    """Typed look-ups in one JSON object, with the class default where a key is missing. Null is a
+    wrong value, unless it is `nullable`: where whoever reads it so computes as by the default."""
 
     def __init__(self, path: Path, values: dict[str, Any]):
         self.path = path
@@ -186,30 +193,35 @@ class _Values:
             f"{self.path}: '{key}' is {_shown(self.values.get(key))}, {expected} is expected."
         )
 
-    def integer(self, key: str, default: int | None, low: int, high: int) -> int:
-        value = self.values.get(key)
-        if value is None:
-            value = default
+    def _value(self, key: str, default: Any, nullable: bool) -> Any:
+        value: Any = self.values.get(key, default)
+        return default if nullable and value is None else value
+
+    def integer(
+        self, key: str, default: int | None, low: int, high: int, nullable: bool = False
+    ) -> int:
+        value = self._value(key, default, nullable)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise self.bad(key, f"a whole number from {low} to {high}")
         return value
 
     def number(self, key: str, default: float | None, low: float, high: float) -> float:
-        value = self.values.get(key)
-        if value is None:
-            value = default
+        value: Any = self.values.get(key, default)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not low <= value <= high:  # type: ignore[operator]
+        if not number or not low <= value <= high:
             raise self.bad(key, f"a number from {low:g} to {high:g}")
-        return float(value)  # type: ignore[arg-type]
+        return float(value)
 
-    def boolean(self, key: str, default: bool) -> bool:
-        value = self.values.get(key)
-        if value is None:
-            value = default
+    def boolean(self, key: str, default: bool, nullable: bool = False) -> bool:
+        value = self._value(key, default, nullable)
         if not isinstance(value, bool):
             raise self.bad(key, "true or false")
         return value
+
+    def demand_same(self, key: str, other: str, *same: float) -> None:
+        """For another spelling of `other`."""
+        if self.values.get(key) not in (None, *same):
+            raise self.bad(key, f"{same[0]:g} as in '{other}', or nothing,")
 
     def obj(self, key: str) -> dict[str, Any] | None:
         value = self.values.get(key)
@@ -236,7 +248,7 @@ def read_config(model_dir: Path) -> ModelConfig:
     layers = text.integer("num_hidden_layers", 30, 1, 4096)
     sliding = _layer_types(text, layers)
     heads = text.integer("num_attention_heads", 8, 1, 65536)
-    shared = text.integer("num_kv_shared_layers", 0, 0, layers)
+    shared = text.integer("num_kv_shared_layers", 0, 0, layers, nullable=True)
     if drafter:
         shared = shared or layers  # a drafter has no keys and values of its own
         if shared != layers:
@@ -255,15 +267,15 @@ def read_config(model_dir: Path) -> ModelConfig:
             )
 
     width = text.integer("intermediate_size", 9216, 1, 1 << 24)
-    wide = text.boolean("use_double_wide_mlp", False) and 0 < shared < layers
+    wide = text.boolean("use_double_wide_mlp", False, nullable=True) and 0 < shared < layers
     feed_forward = [width * 2 if wide and i >= layers - shared else width for i in range(layers)]
-    moe = text.boolean("enable_moe_block", False)
+    moe = text.boolean("enable_moe_block", False, nullable=True)
     if moe and unified:
         raise ModelError(f"{path}: 'enable_moe_block' is true; {class_name} has no experts.")
     experts = text.integer("num_experts", None, 1, 65536) if moe else 0
     ple_default = 0 if unified or drafter else 256
     ple_width = text.integer("hidden_size_per_layer_input", ple_default, 0, 1 << 20)
-    if drafter and (ple_width or moe or text.boolean("use_double_wide_mlp", False)):
+    if drafter and (ple_width or moe or text.boolean("use_double_wide_mlp", False, nullable=True)):
         raise ModelError(
             f"{path}: a drafter has no per-layer embeddings, no experts and no double-wide "
             f"feed-forward, this config asks for one of them."
@@ -276,8 +288,10 @@ def read_config(model_dir: Path) -> ModelConfig:
         )
     rope = _rope(text, any(sliding))
     softcap = text.values.get("final_logit_softcapping")
-    if any(sliding) and text.values.get("sliding_window", 0) is None:
-        raise text.bad("sliding_window", "a whole number where layers slide")
+    rms_eps = text.number("rms_norm_eps", 1e-6, 1e-30, 1)
+    text.demand_same("layer_norm_eps", "rms_norm_eps", rms_eps)
+    text.demand_same("head_dim_swa", "head_dim", head_dims[0])
+    window = 1024 if unified else 512
     return ModelConfig(
         class_name=class_name,
         drafter=drafter,
@@ -292,9 +306,9 @@ def read_config(model_dir: Path) -> ModelConfig:
         head_dim_full=head_dims[1],
         feed_forward=feed_forward,
         shared_kv_layers=shared,
-        k_eq_v=text.boolean("attention_k_eq_v", False),
-        window=text.integer("sliding_window", 1024 if unified else 512, 1, 1 << 30),
-        rms_eps=text.number("rms_norm_eps", 1e-6, 1e-30, 1),
+        k_eq_v=text.boolean("attention_k_eq_v", False, nullable=True),
+        window=text.integer("sliding_window", window, 1, 1 << 30, nullable=not any(sliding)),
+        rms_eps=rms_eps,
         softcap=None
         if softcap is None
         else text.number("final_logit_softcapping", None, 1e-6, 1e6),
@@ -335,7 +349,7 @@ def read_sampling(model_dir: Path) -> dict[str, float]:
     if not path.is_file():
         return {}
     found = _Values(path, read_json_object(path))
-    if not found.boolean("do_sample", True):
+    if not found.boolean("do_sample", True, nullable=True):
         return {}
     out: dict[str, float] = {}
     for key, name, low, high in _SAMPLING:
@@ -466,9 +480,9 @@ def _head_sizes(
                 )
             overrides[int(key)] = value
     else:
-        full: dict[str, Any] = {"head_dim": text.values.get("global_head_dim", 512)}
+        full: dict[str, Any] = {"head_dim": text.integer("global_head_dim", 512, 2, 65536)}
         full_kv = text.values.get("num_global_key_value_heads")
-        if full_kv is not None and text.boolean("attention_k_eq_v", False):
+        if full_kv is not None and text.boolean("attention_k_eq_v", False, nullable=True):
             full["num_key_value_heads"] = full_kv
         overrides = {i: full for i in range(layers) if not sliding[i]}
 
@@ -527,19 +541,16 @@ def _rope(text: _Values, any_sliding: bool) -> tuple[float, float, float]:
                 "partial_rotary_factor", "1, as RoPE of the type default rotates all,"
             )
         theta_sliding = theta(sliding)
-    # Older spellings of the same beside it.
-    for key, same in {
-        "rope_theta": (theta_full, theta_sliding),
-        "rope_local_base_freq": (theta_sliding,),
-        "partial_rotary_factor": (fraction,),
-    }.items():
-        if text.values.get(key) not in (None, *same):
-            raise text.bad(key, f"{same[0]:g} as in 'rope_parameters', or nothing,")
+    # Older spellings of the same beside it, and others'.
+    text.demand_same("rope_theta", "rope_parameters", theta_full, theta_sliding)
+    text.demand_same("rope_local_base_freq", "rope_parameters", theta_sliding)
+    text.demand_same("swa_rope_theta", "rope_parameters", theta_sliding)
+    text.demand_same("partial_rotary_factor", "rope_parameters", fraction)
     return theta_sliding, theta_full, fraction
 
 
 def _ordered_head(top: _Values, vocab: int) -> OrderedHead | None:
-    if not top.boolean("use_ordered_embeddings", False):
+    if not top.boolean("use_ordered_embeddings", False, nullable=True):
         return None
     count = top.integer("num_centroids", 2048, 1, vocab)
     if vocab % count:

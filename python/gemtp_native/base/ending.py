@@ -1,0 +1,56 @@
+"""The end of the interpreter, for threads that it does not wait for: daemon threads.
+
+What Python closes when it ends may be in use by such a thread, which would tell so on stderr. It
+sleeps until Python has ended, as threads that come back from the core do (csrc/api/python/gil.h).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from ..errors import CancelledError
+
+__all__ = ["at_end", "sleep_at_end", "sleeping_at_end"]
+
+_LONGEST = 2.0  # seconds that the end takes, unless an exit handler waits for a thread that sleeps
+
+_ended_by: int | None = None  # the thread whose exit handlers run
+
+
+def at_end(close: Callable[[], None]) -> None:
+    """``close()`` is called when the interpreter ends; from then on other threads sleep."""
+
+    def end() -> None:
+        global _ended_by
+        _ended_by = threading.get_ident()
+        close()
+
+    atexit.register(end)
+
+
+def sleep_at_end() -> None:
+    """Does nothing before the end. Otherwise does not come back, unless somebody waits for this
+    thread: then it raises CancelledError."""
+    if _ended_by not in (None, threading.get_ident()):
+        _sleep()
+
+
+@contextlib.contextmanager
+def sleeping_at_end() -> Iterator[None]:
+    """Around what starts threads: no more of them are started shortly before exit handlers run."""
+    try:
+        yield
+    except RuntimeError as e:
+        ends_it = threading.current_thread() is threading.main_thread()
+        if "shutdown" in str(e) and not ends_it:
+            _sleep()
+        raise
+
+
+def _sleep() -> None:
+    time.sleep(_LONGEST)
+    raise CancelledError("Python is ending")

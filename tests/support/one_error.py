@@ -1,0 +1,14 @@
+"""What a command does that refuses its work."""
+
+from __future__ import annotations
+
+
+def assert_one_error(result: tuple[int, str, str], *words: str) -> None:
+    """result: as of the fixture `gemtp_main`."""
+    code, out, err = result
+    assert (code, out) == (1, "")
+    assert err.startswith("gemtp: error: ")
+    assert err.count("\n") == 1
+    assert "unexpected" not in err
+    for word in words:
+        assert word in err
