@@ -19,7 +19,7 @@ static_assert(std::endian::native == std::endian::little);
 
 struct Header {
   char magic[8] = {'G', 'E', 'M', 'T', 'P', 'S', 'E', 'S'};
-  uint32_t version = 2;  // also of the arithmetic that made K/V: kernels.h. 1: that of gemtp 0.1
+  uint32_t version = 2;  // of format and arithmetic (kernels.h); 1: gemtp 0.1
   uint32_t kv_f16 = 1;
   uint64_t fingerprint = 0;
   int64_t tokens = 0, cached = 0, oldest = 0;

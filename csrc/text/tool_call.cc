@@ -175,7 +175,7 @@ class CallReader {
     return true;
   }
 
-  /// From the first of one to three digits.
+  /// Reads an octal escape of one to three digits, the first of which has been passed.
   bool octal(std::string* out) {
     const std::string_view s = text_.substr(--at_, 3);
     const size_t digits = std::min(s.find_first_not_of("01234567"), s.size());
