@@ -66,9 +66,11 @@ class _Draft:
 def export(
     configuration: Configuration, engine: str, acceptance: float = DEFAULT_ACCEPTANCE
 ) -> Export:
-    """engine: one of ENGINES. ArgumentError where the engine needs what the configuration lacks.
+    """Exports a configuration. engine: one of ENGINES. Raises ArgumentError if the configuration
+    lacks something that the engine needs.
 
-    acceptance: how often a draft is right; with a saved profile it decides what "auto" becomes.
+    acceptance: share of drafts that are right; with a saved profile it determines the depth for
+    "auto".
     """
     if engine not in ENGINES:
         raise ArgumentError(f"the engine is {engine!r}; {', '.join(ENGINES)} are possible.")
