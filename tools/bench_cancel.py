@@ -23,7 +23,7 @@ import gemtp_native as gemtp
 from gemtp_native.profile.machine import describe_machine
 
 PHASES = ("prefill", "decoding")
-LEAST = 0.05  # of an undisturbed run: what is cancelled earlier or later may not have begun, or end
+LEAST = 0.05  # share of an undisturbed run: earlier, the work may not have begun
 MOST = 0.9
 
 
@@ -104,7 +104,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def cancelled(work: gemtp.TextStream, after: float) -> float | None:
-    """Seconds from cancel() until the thread that generates has returned; None: it had ended."""
+    """Returns seconds from cancel() until the generating thread has returned; None: it had ended
+    before."""
     returned: list[float] = []
 
     def generate() -> None:

@@ -23,7 +23,7 @@ import gemtp_native as gemtp
 from gemtp_native.model import TextStream
 from gemtp_native.profile.machine import describe_machine
 
-SLICE = 8  # tokens that a depth generates before it is the next one's turn: a fraction of a second
+SLICE = 8  # tokens that a depth generates before the next one's turn: a fraction of a second
 AUTO = "auto"
 
 
@@ -98,7 +98,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run(model: gemtp.Model, args: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Seconds that each depth took for one text, and what auto did."""
+    """Returns the seconds that each depth took for one text, and the choices of auto."""
     noise = random.Random(seed)
     prompt = [noise.randrange(300, model.vocab_size) for _ in range(args.context)]
     streams: dict[int | str, TextStream] = {

@@ -27,7 +27,7 @@ from peers import Completion, LlamaServer, PeerError, start_own
 
 PEER, OWN = "llama.cpp", "gemtp"
 PROMPT_TOKENS = 512  # of the prefill
-CONTEXT_ANSWER = 32  # tokens decoded behind a long prompt
+CONTEXT_ANSWER = 32  # tokens decoded after a long prompt
 TEXT = "The history of the printing press begins with"
 BUSY = 0.5  # load average of others above which threads wait for each other
 LOWER_IS_BETTER = ("s", "GB")
@@ -107,7 +107,7 @@ def numbers(low: int, high: int) -> Callable[[str], list[int]]:
 
 
 def _check_memory(target: Path, drafter: Path | None) -> None:
-    """Before a peer swaps for hours."""
+    """Checks that the models fit into memory, because a peer might otherwise swap for hours."""
     needed = _gemtp().memory_estimate(target, drafter)["needed"]
     available = _gemtp()._core.available_memory()
     if available and needed > available:
@@ -135,7 +135,7 @@ class Comparison:
         self.prompt = self._text_ids()
         self.vocab = self._vocabulary()
         self.context = self._context()
-        # (figure, unit) -> side -> one value a round
+        # (figure, unit) -> side -> one value per round
         self.samples: dict[tuple[str, str], dict[str, list[float]]] = {}
         self.drafts: dict[str, dict[str, list[int]]] = {OWN: {}, PEER: {}}
         self.answers: dict[str, list[int]] = {}
@@ -160,7 +160,7 @@ class Comparison:
                 f"this needs a context of {max(needed)} tokens and the model was made for {limit}; "
                 "ask for less"
             )
-        # llama.cpp rounds up to 256: gemtp gets as much.
+        # llama.cpp rounds up to multiples of 256; gemtp gets the same context.
         return min(limit or sys.maxsize, (max(needed) + 255) // 256 * 256)
 
     # ------------------------------------------------------------ rounds
@@ -192,7 +192,7 @@ class Comparison:
         return self._report()
 
     def _read_files(self) -> None:
-        """Into the page cache, so that no side pays for the storage."""
+        """Reads files into the page cache, so that no side pays for the storage."""
         for path in filter(None, (self.args.target, self.args.drafter)):
             with path.open("rb", buffering=0) as file:
                 while file.read(1 << 24):
@@ -224,7 +224,7 @@ class Comparison:
         out = side.complete(self.prompt, self.args.tokens)
         self._add("plain decoding", "tokens/s", name, out.rate)
         self.answers[name] = out.tokens
-        if (peak := peak_bytes(side.pid)) is not None:  # long prompts come after this
+        if (peak := peak_bytes(side.pid)) is not None:  # measured before long prompts
             self._add("peak resident memory", "GB", name, peak / 1e9)
         out = side.complete(self._ids(PROMPT_TOKENS, n), 1)
         self._add(f"prefill of {PROMPT_TOKENS}", "tokens/s", name, out.prompt_rate)
@@ -260,7 +260,7 @@ class Comparison:
         side.complete(self._ids(8, -1), 8, depth)
 
     def _ids(self, n: int, seed: int) -> list[int]:
-        """Arbitrary tokens, other ones in every round, so that no cache of prompts helps."""
+        """Returns arbitrary tokens, different in every round, so that prompt caches do not help."""
         return random.Random(1000 * n + seed).choices(range(self.vocab), k=n)
 
     # ------------------------------------------------------------ figures
@@ -308,7 +308,7 @@ class Comparison:
         }
 
     def _best(self, figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Each side at its best fixed depth, and that over its own plain decoding."""
+        """Compares both sides at their best fixed depths, and each with its own plain decoding."""
         plain = next(f for f in figures if f["figure"] == "plain decoding")
         best: dict[str, tuple[float, str]] = {}
         for side in (PEER, OWN):
@@ -350,7 +350,7 @@ def _ratio(own: float | None, peer: float | None) -> float | None:
 
 
 def text(report: dict[str, Any]) -> str:
-    """A table, at most 100 columns wide."""
+    """Returns a table, at most 100 columns wide."""
     from gemtp_native.measure.text import percent, size_text, table
 
     def cell(figure: dict[str, Any], side: str) -> str:

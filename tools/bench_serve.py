@@ -99,7 +99,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Setting:
-    """A server as it is started, and what its requests say."""
+    """The command line of a server, and the members of its requests."""
 
     side: str
     drafts: str
@@ -115,7 +115,7 @@ class Setting:
 def own_server(
     target: Path, drafter: Path | None, threads: int, context: int, parallel: int, timeout: float
 ) -> Iterator[int]:
-    """The port of a `gemtp serve`."""
+    """Runs `gemtp serve` and yields its port."""
     import gemtp_native
 
     command = [sys.executable, "-m", "gemtp_native", "serve", str(target), "--port", "0"]
@@ -210,7 +210,7 @@ class Comparison:
 
     def run(self) -> dict[str, Any]:
         for path in filter(None, (self.args.target, self.args.drafter)):
-            with path.open("rb", buffering=0) as file:  # no side pays for the storage
+            with path.open("rb", buffering=0) as file:  # so that no side pays for the storage
                 while file.read(1 << 24):
                     pass
         for n in range(self.args.runs):
@@ -248,7 +248,7 @@ class Comparison:
 
     def _round(self, setting: Setting, n: int) -> None:
         with self._started(setting) as port:
-            for clients in (1, self.parallel):  # not counted
+            for clients in (1, self.parallel):  # warm-up, not counted
                 self._crowd(port, setting, clients, WARM_UP, seed=-1 - n)
             for clients in self.args.clients:
                 begin = time.perf_counter()
@@ -268,7 +268,7 @@ class Comparison:
     def _crowd(
         self, port: int, setting: Setting, clients: int, tokens: int, seed: int
     ) -> list[dict[str, Any]]:
-        """The answers of so many clients at once, who begin together."""
+        """Returns the answers of this many clients, which begin together."""
         together = threading.Barrier(clients)
 
         def client(which: int) -> list[dict[str, Any]]:
@@ -283,7 +283,7 @@ class Comparison:
             return [a for answers in threads.map(client, range(clients)) for a in answers]
 
     def _request(self, setting: Setting, tokens: int, seed: tuple[int, ...]) -> dict[str, Any]:
-        """Arbitrary prompts, other ones each time, so that no cache of prompts helps."""
+        """Returns arbitrary prompts, different each time, so that prompt caches do not help."""
         prompt = random.Random(repr(seed)).choices(range(256, self.vocab), k=self.args.prompt)
         return {
             "prompt": prompt,
@@ -338,7 +338,7 @@ class Comparison:
         }
 
     def _ratios(self, figures: list[dict[str, Any]]) -> dict[str, float]:
-        """Number of clients -> gemtp's best over llama.cpp's best."""
+        """Returns gemtp's best figure over llama.cpp's best by number of clients."""
         out = {}
         for clients in self.args.clients:
             best = {

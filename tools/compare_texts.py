@@ -29,7 +29,7 @@ import gemtp_native as gemtp
 from measure_mtp import cut
 from peers import LlamaServer, LlamaSide, PeerError
 
-NEAR = 4 * math.sqrt(2)  # times the RMS of the differences: the widest near-tie
+NEAR = 4 * math.sqrt(2)  # times the RMS of the differences: limit of a near-tie
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -114,7 +114,8 @@ def _compare(
     other: list[int],
     log_probs: list[float],
 ) -> tuple[dict[str, Any], list[float]]:
-    """A row of the report, and the differences of log-probabilities of the tokens both chose."""
+    """Returns a row of the report, and the differences of log-probabilities of tokens that both
+    chose."""
     same = next((i for i, (a, b) in enumerate(zip(own, other, strict=True)) if a != b), len(own))
     logits = model.logits([*prompt, *own[:same]])[len(prompt) - 1 :].astype(np.float64)
     top = logits.max(axis=1, keepdims=True)

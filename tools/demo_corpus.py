@@ -1,8 +1,8 @@
 """Corpus and tokenizer of the demo pair.
 
 The corpus is the Python standard library of the interpreter that runs this file, and the sources of
-any packages that are given as wheels; only the library is held out in part and measured on. The
-tokenizer is a SentencePiece BPE model in Gemma's style, written in the two forms a Gemma folder has
+any packages given as wheels. Only the library has a held-out part, for measurements. The tokenizer
+is a SentencePiece BPE model in Gemma's style, written in the two forms a Gemma folder has
 (`tokenizer.model` and `tokenizer.json`).
 """
 
@@ -23,10 +23,10 @@ from gemtp_native.base.whole_file import replacing
 
 # Directories that are data rather than code, or that are not part of the library.
 SKIPPED_DIRS = {"site-packages", "dist-packages", "__pycache__", "encodings", "pydoc_data"}
-# Written at build time: it holds the paths of the machine that built the interpreter.
+# Written at build time, with the paths of the machine that built the interpreter.
 SKIPPED_PREFIXES = ("_sysconfigdata", "_sysconfig_vars")
 HELD_OUT_PERCENT = 3
-PACKAGES = "packages/"  # what the names of files from wheels begin with
+PACKAGES = "packages/"  # prefix of the names of files from wheels
 MAX_FILE = 200_000  # characters; longer files of packages are tables
 
 RESERVED = ["<pad>", "<eos>", "<bos>", "<unk>"]  # ids 0, 1, 2, 3
@@ -54,8 +54,8 @@ RUNS = (
     + [SPACE * n for n in range(2, 33)]
 )
 
-# <bos> comes first always; a turn is `<|turn>role\ncontent<turn|>\n`; tool results are the
-# model's to read, hence inside its turn.
+# <bos> always comes first; a turn is `<|turn>role\ncontent<turn|>\n`; tool results are input for
+# the model and therefore inside its turn.
 CHAT_TEMPLATE = """\
 {{- bos_token -}}
 {%- for message in messages -%}
@@ -77,7 +77,8 @@ class Document:
 
     @property
     def held_out(self) -> bool:
-        """True for about 3% of the library's files: a hash of the name decides, not the order."""
+        """Whether the file is held out: about 3% of the library's files, chosen by a hash of the
+        name."""
         if self.name.startswith(PACKAGES):
             return False
         digest = hashlib.sha256(self.name.encode()).digest()
@@ -85,7 +86,7 @@ class Document:
 
     @property
     def is_test(self) -> bool:
-        """True for the library's own tests, which outweigh the library itself."""
+        """Whether the file is one of the library's tests, which outweigh the library itself."""
         return any(part in ("test", "tests") for part in self.name.split("/")[:-1])
 
 

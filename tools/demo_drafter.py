@@ -2,8 +2,8 @@
 
 A round at position p starts from the pending token t = tokens[p] and the target's hidden state of
 position p - 1. Every step of the round attends to the target's K/V of positions below p and uses
-the RoPE position p; step j (from 1) predicts token p + j and hands the next step its own projected
-hidden state. No position of a sequence depends on another position's round, so the rounds of all
+the RoPE position p; step j (from 1) predicts token p + j and passes its projected hidden state to
+the next step. No position of a sequence depends on another position's round, so the rounds of all
 positions run as one forward pass per step, under masks that are strict in p.
 """
 
@@ -105,7 +105,7 @@ def round_masks(length: int, window: int, device: torch.device) -> dict[str, Ten
 
 @dataclass
 class Backbone:
-    """What the target gives to the drafter for sequences of ids [batch, length]."""
+    """The target's outputs for the drafter, for sequences of ids [batch, length]."""
 
     hidden: Tensor  # [batch, length, backbone], after the final norm
     logits: Tensor  # [batch, length, vocab]
@@ -206,7 +206,8 @@ def mixed_cross_entropy(logits: Tensor, probabilities: Tensor, choice: Tensor) -
 def balanced_clusters(rows: Tensor, count: int, iterations: int, seed: int) -> Tensor:
     """Spherical k-means with clusters of equal size: rows [n, dim] -> cluster of each row [n].
 
-    Each iteration hands out (row, cluster) pairs from the most similar down, to clusters with room.
+    Each iteration assigns rows to clusters from the most similar pair down, while a cluster is not
+    full.
     """
     total, capacity = rows.shape[0], rows.shape[0] // count
     if capacity * count != total:
@@ -304,11 +305,11 @@ class Acceptance:
 
     rounds: int
     tokens: int
-    reached: list[int]  # rounds in which the draft at this position was looked at
+    reached: list[int]  # rounds in which the draft at this position was checked
     accepted: list[int]
 
     def summary(self) -> dict[str, object]:
-        """All figures, for metrics.json."""
+        """Returns all figures, for metrics.json."""
         return {
             "rounds": self.rounds,
             "tokens_per_round": self.tokens / max(1, self.rounds),
@@ -316,7 +317,7 @@ class Acceptance:
         }
 
     def table(self) -> list[dict[str, float]]:
-        """Acceptance per draft position: of all rounds, and of those that looked at it."""
+        """Returns acceptance per draft position: of all rounds, and of those that checked it."""
         return [
             {
                 "position": i + 1,
@@ -365,7 +366,7 @@ def measure_acceptance(
 def first_draft_agreement(target: nn.Module, drafter: nn.Module, ids: Tensor) -> float:
     """Share of the positions of given text [batch, length] at which draft 1 is the target's choice.
 
-    The text here is somebody else's, so this figure owes nothing to a small model's habit of
+    The text is not the model's own, so this figure does not benefit from a small model's habit of
     repeating itself, which makes its own text easy to guess.
     """
     drafts, backbone = draft_rounds(target, drafter, ids, steps=1)

@@ -1,8 +1,8 @@
 """The target of the demo pair: a small Gemma 4 E-series model and its training.
 
-Everything that sets the E series apart is there in small: per-layer embeddings, layers that read
-the K/V of earlier ones, double-wide feed-forward in those, sliding and full layers with different
-head sizes, proportional RoPE, capped logits.
+It has all features of the E series at a small size: per-layer embeddings, layers that read the K/V
+of earlier ones and have a double-wide feed-forward, sliding and full layers with different head
+sizes, proportional RoPE, capped logits.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def softcapped_logits(model: nn.Module, hidden: Tensor) -> Tensor:
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:
-    """What training runs under: bfloat16 products on a GPU, float32 everywhere on a CPU."""
+    """The precision of training: bfloat16 products on a GPU, float32 on a CPU."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
 
 
@@ -130,7 +130,7 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     same_shape.setdefault(parameter.shape, []).append(parameter)
-            for shape, parameters in same_shape.items():  # in one go: small matrices are many
+            for shape, parameters in same_shape.items():  # batched: many small matrices
                 gradients = torch.stack([p.grad for p in parameters])
                 averages = torch.stack([self._average(p) for p in parameters])
                 averages.lerp_(gradients, 1 - group["momentum"])
@@ -165,7 +165,7 @@ def make_optimizers(
     model: nn.Module, muon_lr: float = 0.02, adam_lr: float = 3e-3
 ) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the network, Adam for embeddings, heads and vectors."""
-    parameters = dict(model.named_parameters())  # tied weights come once
+    parameters = dict(model.named_parameters())  # lists tied weights once
     outside = ("embed_tokens", "lm_head", "centroids")
     inner = [
         p for n, p in parameters.items() if p.ndim == 2 and not any(key in n for key in outside)
@@ -195,14 +195,14 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], factor: float) ->
 def training_batches(
     stream: TokenStream, batch: int, length: int, seed: int, first_step: int
 ) -> Iterator[Tensor]:
-    """Yield [batch, length + 1] ids for ever; batch number i depends on (seed, i) alone.
+    """Yield [batch, length + 1] ids endlessly; batch number i depends only on (seed, i).
 
     The stream is cut into as many slots as it holds windows; a pass visits every slot once, in
     random order, and takes a window that starts at some line in it.
     """
     starts = stream.starts[stream.starts < len(stream.ids) - length]
     slots = max(1, len(stream.ids) // length)
-    orders: dict[int, np.ndarray] = {}  # of each pass
+    orders: dict[int, np.ndarray] = {}  # order of each pass
 
     def slot(number: int) -> int:
         epoch, index = divmod(number, slots)
@@ -245,14 +245,14 @@ def held_out_loss(model: nn.Module, body: Callable, ids: Tensor, masks: dict[str
 
 
 def save_checkpoint(path: Path, **state: object) -> None:
-    """Write atomically: a stop in the middle leaves the earlier checkpoint."""
+    """Write atomically, so that an interruption leaves the earlier checkpoint."""
     with replacing(path) as file:
         torch.save(state, file)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and on what a model is trained."""
+    """The length of training and of its sequences."""
 
     steps: int
     batch_tokens: int = 4096
@@ -263,7 +263,7 @@ class Schedule:
     seed: int = 1
 
     def length_at(self, step: int) -> int:
-        """Sequence length of a step."""
+        """Return the sequence length of a step."""
         return self.long_length if step >= self.steps * (1 - self.long_fraction) else self.length
 
 

@@ -55,7 +55,7 @@ def feed_forward(path: Path) -> np.ndarray:
             size = encoded_size(tensor.count, kind)
             parts.append(decode(np.frombuffer(data, np.uint8, size, tensor.offset), kind))
     x = np.concatenate(parts)[:MOST].astype(np.float32)
-    # The steps of a model that is quantized already would suit one encoder or the other.
+    # Noise hides the steps of an already quantized model, which would favour one encoder.
     noise = np.random.default_rng(7).standard_normal(x.size).astype(np.float32)
     x += noise * x.std() * np.float32(0.003)
     return np.ascontiguousarray(x[: x.size // COLUMNS * COLUMNS])

@@ -75,7 +75,7 @@ def convert(folder: Path, out: Path, type_: str) -> Path:
 
 
 def of_model(name: str, target: Path, drafter: Path, prompts: dict[str, Any]) -> Iterator[Any]:
-    """(name, hash) of everything that a pair generates."""
+    """Yields (name, hash) of everything that a pair generates."""
     with gemtp.Model(target, drafter=drafter, context=1024) as model:
         for prompt_name, prompt in prompts.items():
             for sampling_name, sampling in SAMPLINGS.items():

@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 SEED = 20
 
-# Between them: every class of target, both spellings of head sizes.
+# Together they cover every class of target and both spellings of head sizes.
 CLASSES = {
     "e2b": ("text", True),
     "e4b": ("causal", False),
@@ -68,7 +68,8 @@ def make(arch: str, seed: int, folder: Path) -> None:
 
 
 def rows_to_keep(length: int, window: int) -> list[int]:
-    """All rows of a sequence inside the window; of a longer one those at its edge and a sample."""
+    """Return all rows of a sequence inside the window; of a longer one, those at its edge and a
+    sample."""
     if length <= window:
         return list(range(length))
     return sorted({*range(window - 2, window + 3), *range(0, length, 7), length - 1})

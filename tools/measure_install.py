@@ -25,7 +25,7 @@ from build_wheel import contents
 
 RUNS = 5
 
-# Of each distribution: its name, and the bytes of the files that its record lists.
+# Prints each distribution's name, and the size of the files in its record.
 _SIZES = """
 import importlib.metadata, json
 sizes = {}
@@ -37,7 +37,7 @@ print(json.dumps(sizes))
 
 
 class Problem(Exception):
-    """What went wrong, in a sentence."""
+    """An error, described in one sentence."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,7 +64,7 @@ def measure(wheel: Path, extras: list[str]) -> dict[str, Any]:
         environment = Path(folder) / "env"
         venv.create(environment, with_pip=True)
         python, gemtp = environment / "bin" / "python", environment / "bin" / "gemtp"
-        ours = set(_sizes(python))  # pip and what it needs
+        ours = set(_sizes(python))  # pip and its dependencies
         what = f"{wheel.resolve()}[{','.join(extras)}]" if extras else str(wheel.resolve())
         begin = time.perf_counter()
         _run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", what)
@@ -104,7 +104,7 @@ def _median(*command: str | Path) -> float:
 
 
 def _first_output(*command: str | Path) -> float:
-    """Seconds until a command writes: the demo does not before it has a token."""
+    """Returns seconds until a command writes; the demo writes nothing before its first token."""
     begin = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=_environment()) as process:
         assert process.stdout is not None
@@ -125,7 +125,7 @@ def _run(*command: str | Path) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """This one's, without what would bring other packages in."""
+    """Returns this environment without variables that would add other packages."""
     return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
 
 

@@ -86,7 +86,7 @@ def _number(text: str) -> int:
 
 
 def python_text(file: Path | None) -> tuple[str, str]:
-    """Name and text."""
+    """Returns name and text."""
     if file is not None:
         return file.name, file.read_text(encoding="utf-8")
     files = [d.text for d in read_corpus() if d.held_out and len(d.text) > 2000]
@@ -94,7 +94,8 @@ def python_text(file: Path | None) -> tuple[str, str]:
 
 
 def prose_text(file: Path | None) -> tuple[str, str]:
-    """Name and text: the paragraphs of the language reference that are sentences, not code."""
+    """Returns name and text: the paragraphs of the language reference that are sentences, not
+    code."""
     if file is not None:
         return file.name, file.read_text(encoding="utf-8")
     from pydoc_data.topics import topics
@@ -109,7 +110,7 @@ def prose_text(file: Path | None) -> tuple[str, str]:
 
 
 def cut(model: gemtp.Model, text: str, prompts: int, length: int) -> list[list[int]]:
-    """Prompts of `length` tokens, <bos> included, from evenly spaced places of a text."""
+    """Cuts prompts of `length` tokens, including <bos>, from evenly spaced places of a text."""
     bos, *body = model.tokenize(text)
     if len(body) < prompts * length:
         raise gemtp.ArgumentError(
@@ -124,7 +125,7 @@ def cut(model: gemtp.Model, text: str, prompts: int, length: int) -> list[list[i
 
 
 def probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """[vocab] logits (-inf: out of the running) -> float64 softmax."""
+    """Converts [vocab] logits (-inf: no candidate) to their softmax in float64."""
     scaled = logits.astype(np.float64) / temperature
     p = np.exp(scaled - scaled.max())
     return p / p.sum()
@@ -156,7 +157,8 @@ def choose(logits: np.ndarray, position: int, temperature: float, seed: int) -> 
 def contexts(
     model: gemtp.Model, prompt: list[int], answer: list[int], t: float, seed: int, seeds: int
 ) -> dict[str, np.ndarray]:
-    """For each token of the answer after the first, what a first draft in its place does."""
+    """Returns, for each token of the answer after the first, the results of a first draft in its
+    place."""
     ids = prompt + answer
     logits = model.logits(ids)
     rows: dict[str, list[float]] = {
@@ -178,9 +180,9 @@ def contexts(
 
 
 def rounds_of_one_draft(agreed: np.ndarray) -> tuple[int, int]:
-    """Drafts and accepted ones of an engine with draft=1, to which the places with `agreed` happen.
+    """Counts the drafts and accepted drafts of an engine with draft=1 at the places of `agreed`.
 
-    Behind an accepted draft comes a token of the target's own; the last token is not drafted.
+    An accepted draft is followed by a token of the target's own; the last token is not drafted.
     """
     at = drafted = accepted = 0
     while at < len(agreed) - 1:
@@ -191,8 +193,8 @@ def rounds_of_one_draft(agreed: np.ndarray) -> tuple[int, int]:
 
 
 def mean_and_error(sums: list[float], counts: list[int]) -> list[float]:
-    """Mean over all places and its standard error. Places of one text are not independent: texts
-    are."""
+    """Returns the mean over all places and its standard error. Texts are independent; places of one
+    text are not."""
     mean = sum(sums) / sum(counts)
     squares = sum((s - mean * n) ** 2 for s, n in zip(sums, counts, strict=True))
     texts = len(sums)
@@ -246,7 +248,7 @@ def noise(args: argparse.Namespace) -> dict[str, Any]:
 
 
 class Runs:
-    """Generations of the same prompts by several ways of drafting, in turns."""
+    """Generates from the same prompts with several ways of drafting, in turns."""
 
     def __init__(self, ways: dict[str, tuple[gemtp.Model, gemtp.model.Draft]]):
         self.ways = ways  # "plain" is among them
@@ -257,7 +259,7 @@ class Runs:
             model.generate([2, 5, 7], max_tokens=8, draft=draft, ignore_eos=True)
 
     def run(self, prompt: list[int], **options: Any) -> list[int]:
-        """Each way once, another one first each time; returns the tokens."""
+        """Runs each way once, with another one first each time; returns the tokens."""
         names = list(self.ways)
         first = len(self.rates["plain"]) % len(names)
         outputs = {}
@@ -310,7 +312,7 @@ def texts(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def edited(code: str) -> str:
-    """The code with its two most frequent longer names renamed and its comment lines gone."""
+    """Renames the two most frequent longer names in the code and removes comment lines."""
     words = Counter(re.findall(r"\b[a-z_]{4,}\b", code))
     names = [w for w, _ in words.most_common() if not keyword.iskeyword(w)][:2]
     for name in names:
@@ -320,10 +322,10 @@ def edited(code: str) -> str:
 
 
 def as_walk(original: list[int], copy: list[int], walk: list[int]) -> tuple[list[int], list[int]]:
-    """The original and its edited copy in tokens of a model that says `walk` and nothing else.
+    """Maps the original and its edited copy to tokens of a model that generates only `walk`.
 
-    The copy becomes the walk's beginning; what both have in common is common still, and what only
-    the original has becomes tokens from behind the copy.
+    The copy becomes the beginning of the walk. Common parts stay common, and parts that only the
+    original has become tokens after the copy.
     """
     new, spare = walk[: len(copy)], iter(walk[len(copy) :])
     old: list[int] = []
@@ -333,10 +335,10 @@ def as_walk(original: list[int], copy: list[int], walk: list[int]) -> tuple[list
 
 
 def rewrite(args: argparse.Namespace) -> dict[str, Any]:
-    """The target is a made one, whose next token is a function of the latest alone. The shipped
-    one does not copy: of 100 tokens behind a file and the beginning of its copy, a third at best
-    are the file's. What is left of the real files is where edits fall, and how long they are; that
-    names and phrases recur, which leads look-ups both right and astray, is not.
+    """Uses a synthetic target, whose next token depends only on the latest one, because the shipped
+    model does not copy: of 100 tokens after a file and the beginning of its copy, at best a third
+    are the file's. The real files determine where edits are, and how long they are. Recurring names
+    and phrases, which lead look-ups both right and astray, are lost.
     """
     if (args.target is None) != (args.drafter is None):
         raise gemtp.ArgumentError("give both --target and --drafter, of gemtp synth, or neither")
@@ -364,9 +366,9 @@ def rewrite(args: argparse.Namespace) -> dict[str, Any]:
     )[: args.prompts]
     runs, changed, equal = Runs(ways), [], []
     for seed, code in enumerate(files):
-        code = code[: 6 * args.tokens]  # about twice of what is copied
+        code = code[: 6 * args.tokens]  # about twice the copied length
         copy = tokenizer.encode(edited(code))[: args.tokens]
-        # As much of the original as the copy is made of.
+        # The part of the original from which the copy is made.
         original = tokenizer.encode(code)[: 2 * args.tokens]
         blocks = SequenceMatcher(None, original, copy, autojunk=False).get_matching_blocks()
         original = original[: max((b.a + b.size for b in blocks if b.size), default=0)]

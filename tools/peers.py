@@ -1,5 +1,5 @@
-"""The two sides of bench_peers.py: llama.cpp's server and gemtp, each in a process of its own and
-asked through one interface. A side that does not answer in time, or ends, is a PeerError."""
+"""The two sides of bench_peers.py: llama.cpp's server and gemtp, each in its own process and used
+through one interface. If a side ends or does not answer in time, PeerError is raised."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-PATIENCE = 10  # seconds a process gets to end by itself
-POLL = 0.02  # seconds between two looks at a server that is loading
+PATIENCE = 10  # seconds in which a process may end by itself
+POLL = 0.02  # seconds between two checks of a loading server
 
 
 class PeerError(Exception):
-    """One sentence: what did not work on which side."""
+    """One sentence: the failure, and the side that failed."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Completion:
     decode_seconds: float  # after the first token
     drafted: int
     accepted: int
-    log_probs: list[float] = field(default_factory=list)  # of the tokens, where asked for
+    log_probs: list[float] = field(default_factory=list)  # of the tokens, if requested
 
     @property
     def prompt_rate(self) -> float:
@@ -47,15 +47,16 @@ class Completion:
 
 class Side(Protocol):
     pid: int
-    ready_seconds: float  # from the start of the process until it can answer at full speed
+    ready_seconds: float  # from process start until it answers at full speed
 
     def complete(self, prompt: Sequence[int], tokens: int, depth: Any = None) -> Completion:
-        """Greedily, on after end tokens. depth: drafts a round, where a request can set it."""
+        """Completes greedily, ignoring end tokens. depth: drafts per round, if requests can set
+        it."""
 
 
 @contextlib.contextmanager
 def running(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A process that has ended when the block is left, however it is left."""
+    """Runs a process that is ended when the block is left in any way."""
     process = subprocess.Popen(command, text=True, **options)
     try:
         yield process
@@ -73,7 +74,7 @@ def running(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
 
 @dataclass
 class LlamaServer:
-    """A llama-server program and the options it has (they change between its versions)."""
+    """A llama-server program and its options, which differ between versions."""
 
     program: str
     extra: Sequence[str] = ()
@@ -117,7 +118,7 @@ class LlamaServer:
         for option, *value in (
             ("--no-ui",),
             ("--offline",),
-            ("--cache-ram", "0"),  # a cache of earlier prompts would be counted as memory
+            ("--cache-ram", "0"),  # a cache of earlier prompts would count as memory
             ("--fit", "off"),
         ):
             if f"{option} " in self.options or f"{option}," in self.options:
@@ -134,15 +135,15 @@ class LlamaServer:
         depth: int = 0,
         parallel: int = 1,
     ) -> Iterator[LlamaSide]:
-        """context: of each of the sequences that run in parallel."""
+        """Starts a server. context: tokens of each parallel sequence."""
         port = _free_port()
         arguments = self._arguments(target, threads, context, port, parallel)
         if drafter is not None:
             arguments += ["--spec-type", "draft-mtp", "--spec-draft-model", str(drafter)]
             arguments += ["--spec-draft-n-max", str(depth)]
-        # Its options can also be set by the environment; what is measured must not depend on that.
+        # Options can also be set by the environment; the measurements must not depend on that.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("LLAMA_ARG_")}
-        environment["GGML_NO_BACKTRACE"] = "1"  # else a crash starts a debugger
+        environment["GGML_NO_BACKTRACE"] = "1"  # otherwise a crash starts a debugger
         with tempfile.TemporaryFile("w+", errors="replace") as log:
             begin = time.perf_counter()
             with running(
@@ -287,7 +288,7 @@ class OwnSide:
     def complete(self, prompt: Sequence[int], tokens: int, depth: Any = None) -> Completion:
         request = {"prompt": list(prompt), "tokens": tokens, "depth": depth or 0}
         assert self.process.stdin
-        with contextlib.suppress(BrokenPipeError):  # read() says what happened
+        with contextlib.suppress(BrokenPipeError):  # read() reports what happened
             print(json.dumps(request), file=self.process.stdin, flush=True)
         return _checked("gemtp", Completion(**self.read()), prompt, tokens)
 
@@ -319,7 +320,7 @@ def _checked(side: str, completion: Completion, prompt: Sequence[int], tokens: i
 
 
 def serve(options: dict[str, Any]) -> None:
-    """The process of an OwnSide: a line of JSON in, a line of JSON out."""
+    """The process of an OwnSide: reads and writes lines of JSON."""
     import gemtp_native
 
     def say(answer: dict[str, Any]) -> None:
@@ -327,7 +328,7 @@ def serve(options: dict[str, Any]) -> None:
 
     try:
         model = gemtp_native.Model(**options)
-        model.generate([1, 1], max_tokens=1, draft=0)  # as llama-server warms up before it is ready
+        model.generate([1, 1], max_tokens=1, draft=0)  # warm-up, like llama-server's
         say({})
         for line in sys.stdin:
             request = json.loads(line)

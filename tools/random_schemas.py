@@ -1,7 +1,7 @@
-"""JSON schemas at random: objects, arrays, choices, nested ones, bounds, patterns, references.
+"""Random JSON schemas: objects, arrays, choices, nesting, bounds, patterns, references.
 
-All of them are bounded, so that whatever writes under one comes to an end: strings and arrays have
-a largest length, and no schema contains itself.
+All of them are bounded, so that every text that follows one ends: strings and arrays have a maximum
+length, and no schema contains itself.
 """
 
 from __future__ import annotations
@@ -91,14 +91,14 @@ _FORMATS = ("date", "ipv4", "uuid")
 
 
 class SchemaMaker:
-    """The same seed makes the same schemas."""
+    """Makes random schemas; the same seed makes the same ones."""
 
     def __init__(self, seed: int):
         self._random = random.Random(seed)
         self._definitions: dict[str, Any] = {}
 
     def make(self) -> dict[str, Any]:
-        """An object, with its definitions."""
+        """Makes a schema of an object, with its definitions."""
         self._definitions = {}
         if self._random.random() < 0.3:
             for name in self._random.sample(_NAMES, self._random.randint(1, 2)):

@@ -29,7 +29,7 @@ CPP_FOLDERS = (
     "gguf",
     "quantize",
     "text",
-    "backend",  # the interface; what implements it includes it
+    "backend",  # the interface; implementations include it
     "backend/cpu",
     "backend/gpu/kernels",
     "backend/gpu",
@@ -47,7 +47,7 @@ CPP_FOLDERS = (
     "api/python",
 )
 PYTHON_WINGS = (
-    "base",  # and the modules of _BASE
+    "base",  # together with the modules of _BASE
     "gguf",
     "find",
     "profile",
@@ -60,7 +60,7 @@ PYTHON_WINGS = (
     "serve",
     "cli",
 )
-# Modules at the top of the package that every wing may use, as it may those of base/.
+# Modules at the top of the package that every wing may use, like those of base/.
 _BASE = ("_core", "arguments", "errors", "options", "results", "stream")
 
 
@@ -106,12 +106,12 @@ _CONTROL = ("if", "for", "while", "switch", "catch", "return", "sizeof", "conste
 
 
 def _blanked(code: str) -> str:
-    """Without comments and literals; every character keeps its place."""
+    """Blanks out comments and literals; every other character keeps its place."""
     return _TOKEN.sub(lambda m: re.sub(r"[^\n]", " ", m.group(0)), code)
 
 
 def _matching(code: str, at: int, opening: str, closing: str) -> int:
-    """The index of the bracket that closes the one at ``at``, -1 if none does."""
+    """Returns the index of the bracket that closes the one at ``at``, or -1."""
     depth = 0
     for i in range(at, len(code)):
         if code[i] == opening:
@@ -186,7 +186,7 @@ def read_cpp() -> tuple[Language, list[Arrow]]:
 
 
 def python_wing(module: str) -> str:
-    """Of a module named from the package's root: "chat.reply"."""
+    """Returns the wing of a module, given its name within the package: "chat.reply"."""
     first = module.split(".")[0]
     if first in PYTHON_WINGS:
         return first
@@ -194,7 +194,7 @@ def python_wing(module: str) -> str:
 
 
 def _imports(tree: ast.AST, module: str, is_package: bool) -> Iterator[tuple[int, str]]:
-    """Line and name, from the package's root, of what a module imports of the package."""
+    """Yields line and name, within the package, of a module's imports from the package."""
     package = module.split(".") if is_package else module.split(".")[:-1]
     package = [part for part in package if part]
     for node in ast.walk(tree):
@@ -232,7 +232,7 @@ def read_python() -> tuple[Language, list[Arrow]]:
         is_package = inside.name == "__init__"
         module = ".".join(inside.parts[:-1] if is_package else inside.parts)
         if module in ("", "__main__"):
-            continue  # the front door opens to everything
+            continue  # the package's __init__ may import everything
         for line, target in _imports(tree, module, is_package):
             arrows.append(Arrow(f"{name}:{line}", python_wing(module), python_wing(target)))
     finish(language, paths, types)
@@ -265,8 +265,8 @@ def finish(language: Language, paths: Iterable[Path], types: dict[str, set[str]]
 
 
 def upward(arrows: Iterable[Arrow], order: tuple[str, ...]) -> list[Arrow]:
-    """Those that do not point to their own folder or to one below it. What is not in the list
-    stands above everything."""
+    """Returns arrows that point neither to their own folder nor to one below it. Folders that are
+    not in the list are above all others."""
     height = {folder: i for i, folder in enumerate(order)}
     unknown = len(order)
     return [
@@ -278,7 +278,7 @@ def upward(arrows: Iterable[Arrow], order: tuple[str, ...]) -> list[Arrow]:
 
 
 def circles(arrows: Iterable[Arrow]) -> list[tuple[str, ...]]:
-    """Sets of folders of which each reaches every other."""
+    """Returns sets of folders of which each reaches every other."""
     targets: dict[str, set[str]] = defaultdict(set)
     for a in arrows:
         if a.source != a.target:
@@ -333,7 +333,7 @@ def report() -> dict[str, object]:
             "circles": circles(arrows),
         }
     out["min_p"] = files_that_name("min_p")
-    out["lookup_accepted"] = files_that_name("lookup_accepted")  # a figure of every generation
+    out["lookup_accepted"] = files_that_name("lookup_accepted")  # an example of a figure
     return out
 
 
@@ -367,7 +367,7 @@ def show(figures: dict[str, object]) -> None:
 
 
 def check() -> int:
-    """Prints the arrows that point upwards; 1 if there are any."""
+    """Prints the arrows that point upwards. Returns 1 if there are any."""
     wrong = 0
     for kind, (_, arrows), order in (
         ("includes", read_cpp(), CPP_FOLDERS),

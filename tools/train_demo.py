@@ -86,7 +86,7 @@ class Preset:
     drafter: DrafterSize
     target_schedule: Schedule
     drafter_schedule: Schedule
-    own_rows: int  # continuations of the target's own that the drafter also learns from
+    own_rows: int  # the target's own continuations, from which the drafter also learns
 
 
 PRESETS = {
@@ -160,7 +160,7 @@ class Job:
         return TokenStream(saved["t"], saved["ts"]), TokenStream(saved["h"], saved["hs"])
 
     def require(self, path: Path, stage: str) -> None:
-        """Stop with a sentence where an earlier stage's result is missing."""
+        """Stop with a sentence if an earlier stage's result is missing."""
         if not path.exists():
             raise SystemExit(f"{path} is missing: run the stage '{stage}' first.")
 

@@ -1,5 +1,5 @@
-// Memory of a backend. The host has addresses of it, with which it computes and does no more: what
-// lies there is read and written by operations, and by copies that are asked for.
+// The memory of a backend. The host holds addresses in it and may do arithmetic with them, but only
+// operations and explicit copies read and write the memory.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ namespace gemtp {
 template <class T>
 class Device {
  public:
-  constexpr Device() = default;  // of nothing
+  constexpr Device() = default;  // null
   constexpr explicit Device(T* address) : address_(address) {}
   template <class U>
     requires(std::is_const_v<T> && std::is_same_v<const U, T>)
@@ -23,14 +23,14 @@ class Device {
   constexpr explicit operator bool() const { return address_ != nullptr; }
   constexpr bool operator==(const Device&) const = default;
 
-  /// For the backend whose memory it is. The CPU's is the host's own.
+  /// For use by the backend that owns the memory. For the CPU backend it is a host address.
   constexpr T* address() const { return address_; }
 
  private:
   T* address_ = nullptr;
 };
 
-/// Floats in a backend's memory, freed with it.
+/// Floats in a backend's memory, freed with the Buffer.
 class Buffer {
  public:
   Buffer() = default;
@@ -47,15 +47,16 @@ class Buffer {
   std::shared_ptr<void> memory_;
 };
 
-/// Bytes twice, in the host's memory and in the backend's; for the CPU the two are one.
+/// Bytes that exist twice, in the host's memory and in the backend's; for the CPU backend both are
+/// the same memory.
 struct MirroredBytes {
   void* host = nullptr;
   void* device = nullptr;
   std::shared_ptr<void> memory;
 };
 
-/// n values of T of that kind: Backend::send() brings the backend what the host has written,
-/// Backend::fetch() the host what operations have.
+/// n mirrored values of T. Backend::send() copies the host's values to the backend,
+/// Backend::fetch() copies the backend's values to the host.
 template <class T>
 class Mirror {
   static_assert(std::is_trivially_copyable_v<T>);

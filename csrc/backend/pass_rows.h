@@ -1,6 +1,6 @@
-// The rows of a pass: whose they are, where they stand, and what they attend to. It is all that
-// differs between two passes of one shape, so operations read it in the backend's memory, where it
-// is sent once a pass.
+// The rows of a pass: their sequences, their positions, and the positions they attend to. Two
+// passes of the same shape differ in nothing else, so operations read it from the backend's memory,
+// to which it is sent once per pass.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ namespace gemtp {
 class KvLayer;
 class Storage;
 
-/// The positions one query row attends to, both inclusive.
+/// The range of positions that one query row attends to, both ends inclusive.
 struct AttentionSpan {
   int32_t first = 0, last = 0;
 };
@@ -25,21 +25,21 @@ struct RopeAngles {
   RopeAngles() = default;
   RopeAngles(Storage& storage, int64_t rows, int64_t half);
 
-  int64_t half = 0;  // of a head's width
+  int64_t half = 0;  // half of a head's width
   Mirror<float> cos, sin;
 };
 
 /// K/V of a sequence, layer by layer.
 using KvLayers = std::span<const std::unique_ptr<KvLayer>>;
 
-/// Of layers of one type.
+/// Spans and angles for all layers of one type.
 struct RowsOfLayers {
   Mirror<AttentionSpan> spans;  // [rows]
   RopeAngles angles;
 };
 
 struct PassRows {
-  /// half: widths of the rotated half of a head, of full and of sliding layers.
+  /// half_full, half_sliding: half of a head's width in full and in sliding layers.
   PassRows(Storage& storage, int64_t rows, int64_t half_full, int64_t half_sliding);
 
   void clear() {
@@ -48,8 +48,8 @@ struct PassRows {
   }
 
   int64_t count = 0;
-  std::vector<KvLayers> kv;   // of each sequence
-  Mirror<int32_t> sequence;   // [rows]: of `kv`
+  std::vector<KvLayers> kv;   // one entry per sequence
+  Mirror<int32_t> sequence;   // [rows]: index into `kv`
   Mirror<int32_t> ids;        // [rows]
   Mirror<int32_t> positions;  // [rows]
   RowsOfLayers full, sliding;

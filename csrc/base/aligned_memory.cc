@@ -16,8 +16,8 @@ constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kChunk = size_t{32} << 20;
 
-// Under the address sanitizer every piece is an allocation of its own, so that reads beyond its end
-// are seen.
+// Under the address sanitizer every piece is a separate allocation, so that reads past its end are
+// detected.
 #if defined(__SANITIZE_ADDRESS__)
 constexpr bool kShared = false;
 #elif defined(__has_feature)
@@ -51,7 +51,7 @@ AlignedBytes allocate_aligned(size_t bytes) {
                                              std::align_val_t{alignment})),
       AlignedDeleter{alignment});
 #if defined(__linux__)
-  if (alignment == kHugePage) ::madvise(out.get(), bytes, MADV_HUGEPAGE);  // a wish, may fail
+  if (alignment == kHugePage) ::madvise(out.get(), bytes, MADV_HUGEPAGE);  // a hint; may fail
 #endif
   return out;
 }
@@ -59,7 +59,7 @@ AlignedBytes allocate_aligned(size_t bytes) {
 void* allocate_zeros(size_t bytes) {
   auto* raw = static_cast<uint8_t*>(std::calloc(1, bytes + 2 * kAlignment));
   if (!raw) throw std::bad_alloc();
-  // What to free lies before the aligned bytes.
+  // The pointer to free is stored before the aligned bytes.
   uint8_t* p = raw + kAlignment;
   p += round_up(reinterpret_cast<uintptr_t>(p), kAlignment) - reinterpret_cast<uintptr_t>(p);
   std::memcpy(p - sizeof raw, &raw, sizeof raw);
@@ -74,7 +74,7 @@ void free_zeros(void* p) {
 
 std::shared_ptr<uint8_t> Arena::allocate(size_t bytes) {
   bytes = round_up(std::max<size_t>(bytes, 1), kAlignment);
-  // What a chunk loses at its end is never touched, so it costs addresses, not memory.
+  // The unused end of a chunk is never touched, so it costs address space, not memory.
   if (!kShared || bytes > kChunk / 4) return shared(bytes);
   if (bytes > size_ - used_) {
     chunk_ = shared(kChunk);

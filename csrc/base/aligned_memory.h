@@ -1,5 +1,5 @@
-// Memory for weights, caches and scratch: aligned for vector loads, and offered for huge pages,
-// which take a fifth of the time to be given out and spare address look-ups.
+// Memory for weights, caches and scratch: aligned for vector loads and suited to huge pages, which
+// the system hands out in a fifth of the time and which save address look-ups.
 #pragma once
 
 #include <cstddef>
@@ -8,20 +8,21 @@
 
 namespace gemtp {
 
-/// Frees what allocate_aligned() gave.
+/// Frees memory from allocate_aligned().
 struct AlignedDeleter {
   size_t alignment = 64;
   void operator()(uint8_t* p) const;
 };
 using AlignedBytes = std::unique_ptr<uint8_t[], AlignedDeleter>;
 
-/// At least `bytes` bytes on a 64-byte boundary; from 2 MB on, on a 2 MB boundary and offered to
-/// the system for huge pages. Not touched: pages become resident when they are written.
-/// std::bad_alloc.
+/// Allocates at least `bytes` bytes on a 64-byte boundary; from 2 MB on, the boundary is 2 MB and
+/// the system is asked for huge pages. The memory is not touched: pages become resident when they
+/// are written. Throws std::bad_alloc.
 AlignedBytes allocate_aligned(size_t bytes);
 
-/// `bytes` zeros on a 64-byte boundary, for free_zeros(). Large ones become resident as they are
-/// written: a pass of few rows does not pay for the buffers of a long one. std::bad_alloc.
+/// Allocates `bytes` zeros on a 64-byte boundary, to be freed with free_zeros(). The pages of a
+/// large block become resident as they are written, so a pass over few rows does not pay for the
+/// buffers of a long one. Throws std::bad_alloc.
 void* allocate_zeros(size_t bytes);
 void free_zeros(void* p);
 
@@ -29,7 +30,7 @@ void free_zeros(void* p);
 /// its allocation alive. Not thread-safe.
 class Arena {
  public:
-  /// As allocate_aligned().
+  /// Aligned and uninitialized like memory from allocate_aligned().
   std::shared_ptr<uint8_t> allocate(size_t bytes);
 
  private:

@@ -1,11 +1,11 @@
-// What this build is.
+// The version of this build and the compiler that made it.
 #pragma once
 
 namespace gemtp {
 
 /// "0.2.0"
 const char* version();
-/// What compiled it, e.g. "GCC 12.2.0".
+/// The compiler, e.g. "GCC 12.2.0".
 const char* compiler();
 
 }  // namespace gemtp

@@ -17,7 +17,7 @@ bool parse(const std::string& text, uint64_t* value) {
   return error == std::errc() && stop == end;
 }
 
-// The first words of a file; empty strings where it has fewer or cannot be read.
+// The first two words of a file; empty if the file has fewer or cannot be read.
 struct Words {
   std::string first, second;
 };
@@ -36,13 +36,14 @@ void limit_memory(const std::string& path, CgroupLimits* limits) {
 
 void limit_cores(const std::string& quota, const std::string& period, CgroupLimits* limits) {
   uint64_t q = 0, p = 0;
-  if (!parse(quota, &q) || !parse(period, &p) || q == 0 || p == 0) return;  // "max" and "-1" too
+  if (!parse(quota, &q) || !parse(period, &p) || q == 0 || p == 0) return;  // also "max" and "-1"
   const double cores = static_cast<double>(q) / static_cast<double>(p);
   limits->cores = limits->cores > 0 ? std::min(limits->cores, cores) : cores;
 }
 
-// Calls visit(folder) for `group` below `root` and for each of its parents, `root` included. A
-// group that is not there (a container sees its own as the root) has its parents looked at.
+// Calls visit(folder) for `group` below `root` and for each of its parents, `root` included. If a
+// group does not exist (a container sees its own group as the root), its parents are visited all
+// the same.
 template <class Visit>
 void walk(const std::string& root, std::string group, const Visit& visit) {
   while (group.size() > 1) {

@@ -11,9 +11,9 @@ struct CgroupLimits {
   uint64_t memory = 0;  // bytes, 0: no limit
 };
 
-/// The tightest limits of this process's groups and of their parents, versions 1 and 2.
-/// `mount`: where the hierarchies are mounted; `self`: the file that names this process's groups.
-/// What cannot be read limits nothing.
+/// Returns the tightest limits of this process's groups and their parents, for cgroup versions 1
+/// and 2. `mount`: where the hierarchies are mounted; `self`: the file that names this process's
+/// groups. Files that cannot be read impose no limit.
 CgroupLimits cgroup_limits(const std::string& mount = "/sys/fs/cgroup",
                            const std::string& self = "/proc/self/cgroup");
 

@@ -5,7 +5,7 @@
 
 namespace gemtp {
 
-/// Seconds since some moment; never goes back.
+/// Seconds since an arbitrary moment; never decreases.
 inline double monotonic_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }

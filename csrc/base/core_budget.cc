@@ -26,7 +26,7 @@ int CoreBudget::share(uint64_t wanted_by_all, int wanted, int held_by_others) co
   if (wanted_by_all == static_cast<uint64_t>(wanted)) return wanted;  // alone
   const auto fair = static_cast<int>(static_cast<uint64_t>(cores_) * static_cast<uint64_t>(wanted) /
                                      wanted_by_all);
-  // Others may hold more than their share until they adjust.
+  // Other pools may hold more than their share until they adjust.
   return std::max(1, std::min({wanted, fair, cores_ - held_by_others}));
 }
 

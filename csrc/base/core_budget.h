@@ -13,20 +13,21 @@ class CoreBudget {
   CoreBudget(const CoreBudget&) = delete;
   CoreBudget& operator=(const CoreBudget&) = delete;
 
-  /// Of this process: as many as available_cores().
+  /// The budget of this process: available_cores() cores.
   static CoreBudget& process();
 
-  // A pool that wants `wanted` threads holds some from enter() to leave(): all it wants while no
-  // other pool is at work, even beyond the cores; else a share of the cores in proportion, at least
-  // one. Shares change when pools come and go; adjust() trades what is held for the present share.
+  // A pool that wants `wanted` threads holds some from enter() to leave(). While no other pool is
+  // at work it holds all of them, even more than there are cores; otherwise it holds a proportional
+  // share of the cores, at least one. Shares change when pools enter and leave; adjust() exchanges
+  // `held` for the current share. enter() and adjust() return the number of threads now held.
   int enter(int wanted);
   int adjust(int wanted, int held);
   void leave(int wanted, int held);
 
-  /// Changes whenever a pool comes, goes or adjusts: a cheap question before adjust().
+  /// Changes whenever a pool enters, leaves or adjusts: a cheap check of whether to call adjust().
   uint64_t state() const { return state_.load(std::memory_order_relaxed); }
 
-  /// For a forked child, in which no pool is at work.
+  /// Resets the budget in a forked child, in which no pool is at work.
   void reset() { state_.store(0); }
 
  private:

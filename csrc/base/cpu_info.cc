@@ -24,10 +24,10 @@ namespace gemtp {
 namespace {
 
 #if defined(__linux__)
-// The processors of the affinity mask; none where it cannot be read.
+// The processors of the affinity mask; empty if it cannot be read.
 std::vector<int> allowed_cpus() {
   std::vector<int> cpus;
-  // Machines of more than 1024 processors need a larger set than the usual one.
+  // Machines with more than 1024 processors need a larger set than the default one.
   for (int size = CPU_SETSIZE; size <= 1 << 16 && cpus.empty(); size *= 4) {
     cpu_set_t* set = CPU_ALLOC(static_cast<size_t>(size));
     if (!set) break;
@@ -41,7 +41,7 @@ std::vector<int> allowed_cpus() {
 }
 #endif
 
-// What a cgroup's quota leaves of `cores`.
+// `cores` capped by the cgroup's quota.
 int within_quota(int cores) {
 #if defined(__linux__)
   if (const double quota = cgroup_limits().cores; quota > 0)
@@ -66,7 +66,7 @@ int default_threads() {
   if (const std::vector<int> cpus = allowed_cpus(); !cpus.empty())
     return within_quota(worthwhile_threads(read_topology(cpus)));
 #elif defined(__APPLE__)
-  // perflevel0: the performance cores; efficiency cores are several times slower.
+  // perflevel0 are the performance cores; efficiency cores are several times slower.
   for (const char* name : {"hw.perflevel0.physicalcpu", "hw.physicalcpu"}) {
     int cores = 0;
     size_t length = sizeof cores;

@@ -31,7 +31,8 @@ std::string quoted(const std::string& untrusted, size_t max_bytes) {
       out += "…";
       break;
     }
-    // C0 and C1 controls, DEL, and the characters that reorder or break lines of a terminal.
+    // Not safe: C0 and C1 controls, DEL, and characters that reorder text or break lines in a
+    // terminal.
     const uint32_t c = step.code;
     const bool safe = step.status == Utf8Status::kValid && c >= 0x20 && !(c >= 0x7F && c < 0xA0) &&
                       !(c >= 0x2028 && c <= 0x202E) && !(c >= 0x2066 && c <= 0x2069);

@@ -1,6 +1,6 @@
-// The one exception type of the core. Everything a user can cause (file, flag, argument, request)
-// is thrown as an Error whose message is one sentence: what is wrong, where, what to do about it.
-// Broken invariants of our own are GEMTP_ASSERTs.
+// The one exception type of the core. Every mistake that a user can make (file, flag, argument,
+// request) is thrown as an Error whose message is one sentence: what is wrong, where, and what to
+// do about it. Broken invariants of our own code are GEMTP_ASSERTs.
 #pragma once
 
 #include <cstddef>
@@ -15,8 +15,8 @@ enum class ErrorKind {
   kArgument,   // a parameter outside its domain
   kContext,    // more tokens than the context holds
   kCancelled,  // stopped by the caller
-  kMemory,     // more than the machine, or what this process may use of it, has
-  kInternal,   // a broken invariant of ours
+  kMemory,     // more memory than this process may use
+  kInternal,   // a broken invariant of our own code
 };
 
 class Error : public std::runtime_error {
@@ -28,7 +28,7 @@ class Error : public std::runtime_error {
   ErrorKind kind_;
 };
 
-/// printf into a std::string, for error sentences.
+/// Formats like printf into a std::string, for error sentences.
 std::string format(const char* fmt, ...)
 #if defined(__GNUC__)
     __attribute__((format(printf, 1, 2)))
@@ -36,7 +36,7 @@ std::string format(const char* fmt, ...)
     ;
 
 /// Renders untrusted text (names from files, paths) so that it is safe inside a sentence: in single
-/// quotes, control bytes and invalid UTF-8 as \xNN, and cut to `max_bytes` with an ellipsis.
+/// quotes, with control bytes and invalid UTF-8 as \xNN, and cut to `max_bytes` with an ellipsis.
 std::string quoted(const std::string& untrusted, size_t max_bytes = 60);
 
 [[noreturn]] void assert_failed(const char* expression, const char* file, int line);

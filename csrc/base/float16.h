@@ -1,5 +1,5 @@
-// f16 and bf16 as 16-bit patterns. Round to nearest even, the same bits as the hardware
-// conversions.
+// Conversions of f16 and bf16, as 16-bit patterns. They round to nearest even and give the same
+// bits as the hardware conversions.
 #pragma once
 
 #include <stdint.h>

@@ -11,8 +11,8 @@
 
 namespace gemtp {
 
-/// What the process knows of its forks. The mutex is held while one happens, and for every change
-/// of a watch: so what the child finds is what was true at one moment.
+/// The process's record of its forks. The mutex is held during a fork and during every change of a
+/// watch, so the child finds a consistent state.
 struct Forks {
   std::mutex mutex;
   std::atomic<uint32_t> count{0};

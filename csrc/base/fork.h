@@ -1,6 +1,6 @@
-// What a forked child may go on with. fork() copies the memory as it is at that moment, but of the
-// threads only the one that called it: what another thread had locked, or was half-way through, in
-// the child nobody will unlock or bring to its end.
+// Decides which objects a forked child may still use. fork() copies the memory as it is at that
+// moment, but only the calling thread: locks that other threads held stay locked in the child, and
+// work they had begun is never finished there.
 #pragma once
 
 #include <cstdint>
@@ -8,15 +8,16 @@
 
 namespace gemtp {
 
-/// How many forks lie between this process and the one that was started.
+/// Number of forks between the process that was started and this one.
 uint32_t fork_count();
 
-/// For sections so short that a fork can wait for them: a child never finds it locked, nor what it
-/// guards half changed. No section may call Python or a caller's function, or wait for anything.
+/// A mutex for sections so short that a fork can wait for them: a child never finds it locked, nor
+/// the data it guards half changed. Such a section must not call Python or a caller's function, or
+/// wait for anything.
 std::mutex& fork_mutex();
 
-/// Watches something that threads are at work with for longer than a fork could wait. It is lost to
-/// a child that was forked meanwhile: its locks and data must not be touched there.
+/// Watches an object that threads use for longer than a fork could wait. The object is lost to a
+/// child that is forked while it is in use: its locks and data must not be touched there.
 class ForkWatch {
  public:
   ForkWatch();
@@ -24,12 +25,13 @@ class ForkWatch {
   ForkWatch(const ForkWatch&) = delete;
   ForkWatch& operator=(const ForkWatch&) = delete;
 
-  /// False: it is lost, and leave() must not be called. Calls may nest.
+  /// Begins a use. Returns false if the object is lost; then leave() must not be called. Calls may
+  /// nest.
   bool enter() noexcept;
   void leave() noexcept;
   bool lost() const noexcept;
 
-  /// From enter() to leave().
+  /// A use that lasts as long as this object. Converts to false if the watched object is lost.
   class Use {
    public:
     explicit Use(ForkWatch& watch) noexcept : watch_(watch), entered_(watch.enter()) {}
@@ -47,12 +49,12 @@ class ForkWatch {
 
  private:
   friend struct Forks;
-  ForkWatch *next_ = nullptr, *before_ = nullptr;  // of all in the process
+  ForkWatch *next_ = nullptr, *before_ = nullptr;  // list of all watches of the process
   int uses_ = 0;
   bool lost_ = false;
 };
 
-/// The Error of whoever needs what is lost.
+/// Throws the Error for a use of an object that is lost.
 [[noreturn]] void throw_lost_by_fork();
 
 }  // namespace gemtp

@@ -1,4 +1,5 @@
-// A 64-bit fingerprint of bytes: tells files and damage apart, not attackers.
+// A 64-bit fingerprint of bytes. It distinguishes files and detects damage, but is no defence
+// against attackers.
 #pragma once
 
 #include <cstddef>

@@ -26,7 +26,7 @@
 namespace gemtp {
 namespace {
 
-constexpr size_t kMaxRead = size_t{1} << 30;  // bytes asked for in one call of the system
+constexpr size_t kMaxRead = size_t{1} << 30;  // bytes requested in one system call
 
 #ifdef _WIN32
 
@@ -34,7 +34,7 @@ std::string last_error() {
   return std::system_category().message(static_cast<int>(GetLastError()));
 }
 
-/// Empty if the path is not UTF-8.
+/// Returns an empty string if the path is not UTF-8.
 std::wstring widen(const std::string& path) {
   const int bytes = static_cast<int>(path.size());
   const int units =
@@ -137,7 +137,7 @@ void InputFile::expect_random() const {}
 
 InputFile::InputFile(const std::string& path) : quoted_path_(quoted(path, 4096)) {
   if (path.find('\0') != std::string::npos) fail("is not a path: it contains a zero byte");
-  // Non-blocking, so that a pipe without a writer is refused below instead of waited for.
+  // Non-blocking, so that a pipe without a writer is rejected below instead of blocking here.
   fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd_ < 0) fail("cannot be opened: " + last_error());
   try {

@@ -1,5 +1,5 @@
-// A file whose bytes are read when they are wanted. Nothing is mapped: a file that another process
-// cuts short makes read() fail, where touching a mapping would end this process with a signal.
+// A file whose bytes are read on demand. Nothing is mapped: if another process truncates the file,
+// read() fails, whereas touching a mapping would kill this process with a signal.
 #pragma once
 
 #include <cstddef>
@@ -11,46 +11,48 @@ namespace gemtp {
 
 class InputFile {
  public:
-  /// Error{kFile} when the file is missing, a directory, a pipe or a device, unreadable or empty.
+  /// Throws Error{kFile} if the file is missing, a directory, a pipe or a device, unreadable or
+  /// empty.
   static std::unique_ptr<InputFile> open(const std::string& path);
   ~InputFile();
   InputFile(const InputFile&) = delete;
   InputFile& operator=(const InputFile&) = delete;
 
-  /// As error sentences show it.
+  /// The path as error sentences show it.
   const std::string& quoted_path() const { return quoted_path_; }
   uint64_t size() const { return stamp_.size; }
 
-  /// Bytes [offset, offset + bytes), from any number of threads. Error{kFile} when the file has
-  /// become too short for them or the system cannot read them.
+  /// Reads bytes [offset, offset + bytes); any number of threads may call it. Throws Error{kFile}
+  /// if the file has become too short or the system cannot read it.
   void read(uint64_t offset, size_t bytes, void* to) const;
 
-  /// Error{kFile} when the file has another length or time of change than when it was opened.
-  /// After a read(): what it gave is what the file held then.
+  /// Throws Error{kFile} if the file's length or modification time has changed since it was opened.
+  /// If a call after read() does not throw, the bytes read are those of the opened file.
   void check_unchanged() const;
 
-  // How the file will be read. Advice: where a system does not take it, only time is lost.
+  // Hints to the system about how the file will be read. A system that ignores them only loses
+  // time.
 
-  /// [offset, offset + bytes) soon, from end to end.
+  /// The caller will soon read [offset, offset + bytes) sequentially.
   void prefetch(uint64_t offset, uint64_t bytes) const;
-  /// From now on a little at a time, far apart: without reading ahead.
+  /// From now on the caller reads small pieces far apart, so reading ahead is of no use.
   void expect_random() const;
 
  private:
   struct Stamp {
     uint64_t size = 0;
-    int64_t seconds = 0, fraction = 0;  // of the last change, in the system's units
+    int64_t seconds = 0, fraction = 0;  // time of the last change, in the system's units
     bool operator==(const Stamp&) const = default;
   };
 
   explicit InputFile(const std::string& path);
   [[noreturn]] void fail(const std::string& what) const;
   Stamp stamp() const;
-  /// Of one call of the system: how many bytes it gave, 0 at the end of the file.
+  /// Makes one system call. Returns the number of bytes read, 0 at the end of the file.
   size_t read_some(uint64_t offset, size_t bytes, void* to) const;
 
   std::string quoted_path_;
-  Stamp stamp_;  // when it was opened
+  Stamp stamp_;  // at the time of opening
 #ifdef _WIN32
   void* handle_ = nullptr;
 #else

@@ -1,4 +1,5 @@
-// The largest of a run of logits, and whether all of them are such as sound weights give.
+// The largest of a run of logits, and whether any of them is NaN or +infinity, which undamaged
+// weights never produce.
 #pragma once
 
 #include <algorithm>
@@ -8,14 +9,14 @@
 namespace gemtp {
 
 struct Largest {
-  float value;   // NaNs passed over; -infinity where there is none
-  bool damaged;  // one is NaN or +infinity
+  float value;   // NaNs are ignored; -infinity if there is nothing else
+  bool damaged;  // a value is NaN or +infinity
 };
 
 inline bool damaged_logit(float x) { return !(x <= std::numeric_limits<float>::max()); }
 
 inline Largest largest(const float* x, int64_t n) {
-  // Comparisons as maxps takes them (a NaN is passed over), in four chains to hide its latency.
+  // Comparisons behave like maxps (a NaN is passed over), in four chains to hide its latency.
   float a = -std::numeric_limits<float>::infinity(), b = a, c = a, d = a;
   int64_t i = 0;
   for (; i + 4 <= n; i += 4) {

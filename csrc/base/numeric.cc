@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 
-// x87 arithmetic would round differently. (16 concerns _Float16 alone.)
+// x87 arithmetic would round differently. (16 affects only _Float16.)
 static_assert(FLT_EVAL_METHOD == 0 || FLT_EVAL_METHOD == 16, "double must be evaluated as double");
 static_assert(std::numeric_limits<double>::is_iec559);
 

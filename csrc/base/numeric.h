@@ -14,14 +14,15 @@ namespace gemtp {
 /// e^x within 1 ulp (subnormal results within 2). Above 709.78 infinity, below -745.13 zero.
 double portable_exp(double x);
 
-/// The same of x[0] to x[n-1], in place, faster when all are between -700 and 700.
+/// Replaces each of x[0] to x[n-1] by its portable_exp(); faster when all are between -700 and 700.
 void portable_exp(double* x, int64_t n);
 
 /// Natural logarithm within 1 ulp. 0 gives -infinity, a negative number NaN.
 double portable_log(double x);
 
-/// Both within 1 ulp, for |x| <= 2^24 (what RoPE needs: position times frequency). Beyond that the
-/// reduction would lose accuracy: Error{kInternal}, as for NaN.
+/// Sine and cosine within 1 ulp, for |x| <= 2^24, which is enough for RoPE (position times
+/// frequency). Throws Error{kInternal} for NaN and for larger |x|, where the reduction would lose
+/// accuracy.
 void portable_sincos(double x, double* sin, double* cos);
 
 /// base^exponent within 1 ulp (subnormal results within 2) for finite base > 0; NaN for any other

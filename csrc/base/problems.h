@@ -1,4 +1,4 @@
-// Everything that is wrong with something, where opening it would end with the first.
+// Collects all problems of an object whose opening would stop at the first one.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,8 @@ class Problems {
   }
   bool empty() const { return first_.empty(); }
 
-  /// In the order they were found, each once; of many the first, and how many more there are.
+  /// The problems in the order they were found, without duplicates; after the first kMost, a last
+  /// sentence counts the rest.
   std::vector<std::string> sentences() const {
     std::vector<std::string> out = first_;
     if (more_) out.push_back(format("and %zu more", more_));
@@ -30,8 +31,8 @@ class Problems {
   size_t more_ = 0;
 };
 
-/// What `part` of some work gives. With `problems`, an Error ends that part alone and is added to
-/// them: the part gives nothing, which is 0, null or empty.
+/// Returns the result of `part`, one step of a larger task. With `problems`, an Error ends only
+/// this step: it is added to `problems`, and the result is 0, null or empty.
 template <class Part>
 auto attempt(Problems* problems, const Part& part) -> decltype(part()) {
   if (!problems) return part();

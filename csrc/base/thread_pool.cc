@@ -15,7 +15,7 @@ namespace gemtp {
 namespace {
 
 constexpr uint32_t kOpen = 1u << 31;  // workers may still enter the section
-constexpr int32_t kStop = -1;         // awake_: workers end
+constexpr int32_t kStop = -1;         // value of awake_ that ends the workers
 
 inline void pause() {
 #if defined(__x86_64__) || defined(_M_X64)
@@ -27,7 +27,7 @@ inline void pause() {
 #endif
 }
 
-// A bounded wait. The clock bounds it, not a number of pauses: one takes from 1 to 140 cycles.
+// A wait bounded by the clock, not by a number of pauses: one pause takes from 1 to 140 cycles.
 class Spin {
  public:
   bool expired() {
@@ -49,8 +49,8 @@ void await_change(std::atomic<uint32_t>& value, uint32_t old) {
     if (spin.expired()) return value.wait(old, std::memory_order_acquire);
 }
 
-// The workers stayed in the parent: there are no threads to join, and handles that are destroyed
-// would end the process.
+// Leaks the handles of workers that stayed in the parent: there are no threads to join, and
+// destroying the handles would end the process.
 void forget(std::vector<std::thread>& workers) noexcept {
   alignas(std::vector<std::thread>) std::byte never_destroyed[sizeof workers];
   new (never_destroyed) std::vector<std::thread>(std::move(workers));
@@ -75,7 +75,7 @@ ThreadPool::~ThreadPool() {
   for (std::thread& t : workers_) t.join();
 }
 
-// A limit on threads or memory: those that run are enough to go on.
+// Starts fewer workers if the system limits threads or memory.
 void ThreadPool::start_workers(int threads) noexcept {
   forks_ = fork_count();
   try {
@@ -86,7 +86,7 @@ void ThreadPool::start_workers(int threads) noexcept {
   }
 }
 
-// A child has the pool's memory, but not its workers.
+// Starts new workers in a forked child, which has the pool's memory but not its threads.
 void ThreadPool::revive_after_fork() noexcept {
   const int threads = this->threads();
   forget(workers_);
@@ -102,7 +102,7 @@ void ThreadPool::begin_pass(const std::atomic<bool>* stop) {
   if (depth_++ > 0) return;
   stop_ = stop;
   if (forked) revive_after_fork();
-  budget_state_ = budget_.state();  // before: what changes meanwhile is seen by the first section
+  budget_state_ = budget_.state();  // first: later changes reach run()
   held_ = budget_.enter(threads());
   wake(held_);
 }
@@ -111,12 +111,12 @@ void ThreadPool::end_pass() {
   if (--depth_ > 0) return;
   stop_ = nullptr;
   awake_.store(0, std::memory_order_release);
-  if (forks_ == fork_count()) budget_.leave(threads(), held_);  // a child's begins anew
+  if (forks_ == fork_count()) budget_.leave(threads(), held_);  // a child has a fresh budget
   held_ = 0;
   watch_.leave();
 }
 
-// From now on `threads` threads, the caller among them, take part.
+// Lets `threads` threads, including the caller, take part from now on.
 void ThreadPool::wake(int threads) {
   if (awake_.exchange(threads, std::memory_order_acq_rel) < threads && threads > 1)
     awake_.notify_all();
@@ -135,7 +135,7 @@ void ThreadPool::work(int thread) noexcept {
 }
 
 void ThreadPool::run(int64_t n, int64_t grain, const void* fn, Invoke invoke) {
-  const Pass pass(*this);  // for a section outside of any
+  const Pass pass(*this);  // in case the section is outside any pass
   if (const uint64_t state = budget_.state(); state != budget_state_) {
     budget_state_ = state;
     held_ = budget_.adjust(threads(), held_);
@@ -156,7 +156,7 @@ void ThreadPool::run(int64_t n, int64_t grain, const void* fn, Invoke invoke) {
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
   work(0);
-  // Every piece has been taken; wait for the workers that still have one in hand.
+  // Every piece has been taken; wait for the workers that are still running one.
   uint32_t inside = gate_.fetch_and(~kOpen, std::memory_order_acq_rel) & ~kOpen;
   while (inside != 0) {
     await_change(gate_, inside);
@@ -168,7 +168,8 @@ void ThreadPool::run(int64_t n, int64_t grain, const void* fn, Invoke invoke) {
   }
 }
 
-// Returns true when there is a section that this worker has not seen, false when it is to end.
+// Returns true when there is a section that this worker has not seen, false when the worker must
+// end.
 bool ThreadPool::await_section(int thread, uint32_t seen) {
   for (;;) {
     const int32_t awake = awake_.load(std::memory_order_acquire);

@@ -1,6 +1,6 @@
-// A small fork-join pool. Decoding issues hundreds of short parallel sections a pass; within a pass
-// the workers spin for some tens of microseconds between two sections before they sleep, outside of
-// one they sleep, so that an idle model costs nothing.
+// A small fork-join pool. Decoding issues hundreds of short parallel sections per pass. Within a
+// pass the workers spin for some tens of microseconds between two sections before they sleep;
+// outside a pass they sleep, so an idle model costs nothing.
 #pragma once
 
 #include <atomic>
@@ -16,20 +16,21 @@ namespace gemtp {
 
 class ThreadPool {
  public:
-  /// `threads` >= 1 counts the calling thread. A system that refuses a thread, or memory for one,
-  /// makes a smaller pool.
+  /// `threads` >= 1 counts the calling thread. The pool is smaller if the system refuses a thread
+  /// or the memory for one.
   explicit ThreadPool(int threads, CoreBudget& budget = CoreBudget::process());
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
-  /// Of those, the ones at work in this pass: fewer while other pools are at work; 0 outside.
+  /// Threads that take part in the current pass: fewer while other pools are at work; 0 outside a
+  /// pass.
   int awake() const { return held_; }
 
-  /// While one lives, sections follow each other closely. Passes may nest; one caller at a time.
-  /// When `stop`, the outermost pass's, becomes true, sections leave pieces out. In a child that
-  /// was forked while the pool was in a pass there is no other: Error{kArgument}.
+  /// While a Pass exists, sections are expected to follow each other closely. Passes may nest; one
+  /// caller at a time. When the outermost pass's `stop` becomes true, sections skip their remaining
+  /// pieces. In a child that was forked during a pass, a new Pass throws Error{kArgument}.
   class Pass {
    public:
     explicit Pass(ThreadPool& pool, const std::atomic<bool>* stop = nullptr) : pool_(pool) {
@@ -46,12 +47,11 @@ class ThreadPool {
   void end_pass();
   bool stopped() const { return stop_ && stop_->load(std::memory_order_relaxed); }
 
-  /// Calls fn(begin, end, thread) over [0, n) cut into pieces of at most `grain`, on all threads,
-  /// and returns when every piece is done; one thread makes it one piece, unless it can be stopped.
-  /// Which thread
-  /// runs which piece is not fixed, so fn's result must not depend on it. What fn throws comes out
-  /// here, once no thread is at work any more: the first of several; then pieces have been left
-  /// out. fn must not call back into the pool. One caller at a time.
+  /// Calls fn(begin, end, thread) on all threads for [0, n), cut into pieces of at most `grain`,
+  /// and returns when every piece is done. A single thread runs it as one piece, unless the pass
+  /// can be stopped. Which thread runs which piece is not fixed, so fn's result must not depend on
+  /// it. If fn throws, the remaining pieces are skipped and the first exception is rethrown here
+  /// once no thread is at work any more. fn must not call back into the pool. One caller at a time.
   template <class Fn>
   void parallel_for(int64_t n, int64_t grain, const Fn& fn) {
     if (n <= 0) return;
@@ -74,20 +74,20 @@ class ThreadPool {
   bool await_section(int thread, uint32_t seen);
   void worker_loop(int thread);
 
-  ForkWatch watch_;  // of passes
+  ForkWatch watch_;  // in use during a pass
   CoreBudget& budget_;
-  uint64_t budget_state_ = 0;                // when last adjusted
-  int held_ = 0;                             // threads at work, the caller among them
-  int depth_ = 0;                            // of nested passes
-  const std::atomic<bool>* stop_ = nullptr;  // of the pass; null: it runs to its end
-  uint32_t forks_ = 0;                       // of the process, when the workers were started
+  uint64_t budget_state_ = 0;                // at the last adjustment
+  int held_ = 0;                             // threads at work, including the caller
+  int depth_ = 0;                            // number of nested passes
+  const std::atomic<bool>* stop_ = nullptr;  // of the pass; null: it cannot be stopped
+  uint32_t forks_ = 0;                       // fork_count() when the workers were started
 
   // The current section; written by the caller while gate_ is 0.
   int64_t n_ = 0, grain_ = 1;
   const void* fn_ = nullptr;
   Invoke invoke_ = nullptr;
   std::atomic<bool> failed_{false};  // a piece has thrown
-  std::exception_ptr failure_;       // written by whoever set failed_
+  std::exception_ptr failure_;       // written by the thread that set failed_
   alignas(64) std::atomic<int64_t> next_{0};
   alignas(64) std::atomic<uint32_t> generation_{0};  // sections so far; what awake workers watch
   alignas(64) std::atomic<uint32_t> gate_{0};        // kOpen | number of workers inside the section

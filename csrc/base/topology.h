@@ -1,4 +1,4 @@
-// Which of the logical processors are worth a thread.
+// Chooses the logical processors that are worth a thread.
 #pragma once
 
 #include <string>
@@ -11,15 +11,17 @@ struct LogicalCpu {
   int capacity = 0;  // speed relative to the others, 0: unknown
 };
 
-/// Threads that compute fastest on `cpus`, at least 1:
-///  - one for each physical core: siblings share its arithmetic and its memory requests. But up to
-///    four logical processors are all used: one or two cores do not fill the memory's channels.
-///  - none for cores less than half as fast as the fastest (big.LITTLE): sections end with their
-///    slowest piece. Cores a little slower (Intel's E) take fewer pieces and pay.
+/// Returns the number of threads that computes fastest on `cpus`, at least 1:
+///  - One for each physical core: siblings share its arithmetic and its memory requests. Up to four
+///    logical processors are all used, because one or two cores do not saturate the memory
+///    channels.
+///  - None for cores less than half as fast as the fastest (big.LITTLE), because a section lasts as
+///    long as its slowest piece. Slightly slower cores (Intel's E cores) take fewer pieces and
+///    still help.
 int worthwhile_threads(const std::vector<LogicalCpu>& cpus);
 
-/// Linux: what /sys says of these processors. A file that is not there leaves its field unknown,
-/// and a processor without a core is one of its own.
+/// Reads the topology of these processors from /sys (Linux). A missing file leaves its field
+/// unknown; a processor without a known core counts as a core of its own.
 std::vector<LogicalCpu> read_topology(const std::vector<int>& cpus,
                                       const std::string& root = "/sys/devices/system/cpu");
 

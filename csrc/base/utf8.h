@@ -26,7 +26,7 @@ inline Utf8Step utf8_step(const uint8_t* p, size_t size) {
   if (lead < 0x80) return {Utf8Status::kValid, 1, lead};
   if (lead < 0xC2 || lead > 0xF4) return {Utf8Status::kInvalid, 1, 0};
   const int length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-  // The second byte alone rules out overlong forms, surrogates and what lies above U+10FFFF.
+  // The second byte alone rules out overlong forms, surrogates and values above U+10FFFF.
   uint8_t low = 0x80, high = 0xBF;
   if (lead == 0xE0) low = 0xA0;
   if (lead == 0xED) high = 0x9F;
@@ -42,7 +42,7 @@ inline Utf8Step utf8_step(const uint8_t* p, size_t size) {
   return {Utf8Status::kValid, length, code};
 }
 
-/// A code point, which no surrogate is.
+/// Appends a code point, which must not be a surrogate.
 inline void append_utf8(uint32_t code, std::string* out) {
   const auto put = [&](uint32_t byte) { out->push_back(static_cast<char>(byte)); };
   if (code < 0x80) {

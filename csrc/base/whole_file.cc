@@ -26,7 +26,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kMaxLinks = 40;  // as many as Linux follows
+constexpr int kMaxLinks = 40;  // the limit of Linux
 
 [[noreturn]] void refuse(const std::string& path, const std::string& what) {
   throw Error(ErrorKind::kFile, quoted(path, 4096) + " " + what);
@@ -40,20 +40,20 @@ std::string reason(int error) { return std::generic_category().message(error); }
                    : "is not a file but a pipe, a socket or a device; name a file");
 }
 
-// Where a link leads, whether or not there is a file.
+// Resolves links, whether or not the target exists.
 fs::path followed(const std::string& path) {
   fs::path at = system_path(path);
   std::error_code error;
   for (int i = 0; fs::is_symlink(fs::symlink_status(at, error)); ++i) {
     const fs::path to = fs::read_symlink(at, error);
     if (error || i == kMaxLinks) refuse(path, "is a link that leads nowhere; name a file");
-    at = at.parent_path() / to;  // an absolute one replaces what is before it
+    at = at.parent_path() / to;  // an absolute path replaces the part before it
   }
   return at;
 }
 
-// Short, so that it is a name wherever the destination's is one, and not to be guessed, so that
-// nobody has put a link there.
+// Returns a temporary name: short, so that it is valid wherever the destination's name is, and
+// unpredictable, so that nobody can have placed a link there.
 fs::path name_beside(const fs::path& destination) {
   std::random_device random;
   const uint64_t number = uint64_t{random()} << 32 | random();
@@ -61,7 +61,7 @@ fs::path name_beside(const fs::path& destination) {
          format(".gemtp.tmp-%016llx", static_cast<unsigned long long>(number));
 }
 
-// Creates it; null, with errno, for one that cannot be. It belongs to its owner alone.
+// Creates a file that only its owner may access. Returns null and sets errno on failure.
 std::FILE* create(const fs::path& path) {
 #ifdef _WIN32
   const int fd = ::_wopen(path.c_str(), _O_WRONLY | _O_CREAT | _O_EXCL | _O_BINARY | _O_NOINHERIT,
@@ -81,7 +81,7 @@ bool sync(std::FILE* file) {
 #endif
 }
 
-// Whether a plain program could write to a file that is there.
+// Whether an ordinary program could write to this existing file.
 bool writable(const fs::path& path) {
 #ifdef _WIN32
   return ::_waccess(path.c_str(), 2) == 0;
@@ -90,11 +90,11 @@ bool writable(const fs::path& path) {
 #endif
 }
 
-// Of all that is there, also a file that is being read.
+// Replaces an existing file, even one that is being read.
 void rename_over(const fs::path& from, const fs::path& to, std::error_code& error) {
   fs::rename(from, to, error);
 #ifdef _WIN32
-  // Virus scanners and indexers open new files for a moment.
+  // Virus scanners and indexers briefly hold new files open.
   for (int i = 0; error && i < 20; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
     fs::rename(from, to, error);
@@ -102,7 +102,8 @@ void rename_over(const fs::path& from, const fs::path& to, std::error_code& erro
 #endif
 }
 
-// So that the new name is still there after a power cut. Not every file system can.
+// Syncs the folder, so that the new name survives a power failure. Not every file system supports
+// this.
 void sync_folder(const fs::path& file) {
 #ifndef _WIN32
   const fs::path folder = file.has_parent_path() ? file.parent_path() : fs::path(".");
@@ -139,7 +140,7 @@ std::FILE* open_regular(const std::string& path) {
   if (type != fs::file_type::regular && type != fs::file_type::not_found) refuse_kind(path, type);
   std::FILE* file = ::_wfopen(at.c_str(), L"rb");
 #else
-  // Non-blocking, so that a pipe without a writer is refused below instead of waited for.
+  // Non-blocking, so that a pipe without a writer is rejected below instead of blocking here.
   const int fd = ::open(at.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   struct stat info;
   if (fd >= 0 && ::fstat(fd, &info) == 0 && !S_ISREG(info.st_mode)) {

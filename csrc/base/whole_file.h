@@ -1,4 +1,4 @@
-// A file that appears whole or not at all.
+// A file that appears complete or not at all.
 #pragma once
 
 #include <cstddef>
@@ -8,26 +8,30 @@
 
 namespace gemtp {
 
-/// As the system has it, of a path in UTF-8 (POSIX: of any bytes). Error{kFile} for what is none.
+/// Converts a path in UTF-8 (POSIX: any bytes) to the system's form. Throws Error{kFile} if it is
+/// not valid.
 std::filesystem::path system_path(const std::string& path);
 
-/// Opens a regular file to be read, and waits for no pipe. The caller closes it. Error{kFile}.
+/// Opens a regular file for reading, without waiting for pipes. The caller closes it. Throws
+/// Error{kFile}.
 std::FILE* open_regular(const std::string& path);
 
-/// Is written under a name of its own beside `path`, which it takes when it is complete. It is its
-/// owner's alone to read. A link is followed: the file it leads to is replaced, or comes to be.
+/// A file that is written under a temporary name beside `path` and renamed to `path` when it is
+/// complete. Only its owner may read it. If `path` is a link, the file it points to is replaced or
+/// created.
 class WholeFile {
  public:
-  /// Error{kFile} for a folder, pipe or device, and where no file can be written.
+  /// Throws Error{kFile} if `path` is a folder, pipe or device, or cannot be written.
   explicit WholeFile(const std::string& path);
-  /// Removes what is not complete.
+  /// Removes an incomplete file.
   ~WholeFile();
   WholeFile(const WholeFile&) = delete;
   WholeFile& operator=(const WholeFile&) = delete;
 
-  /// Error{kFile}, as for a disk that is full.
+  /// Throws Error{kFile}, e.g. if the disk is full.
   void write(const void* data, size_t n);
-  /// Puts it in its place, and on the disk. Error{kFile}: what was there before still is.
+  /// Renames the file to `path` and syncs it to the disk. If it throws Error{kFile}, an existing
+  /// file is unchanged.
   void complete();
 
  private:

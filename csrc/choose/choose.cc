@@ -21,14 +21,15 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kLargest = std::numeric_limits<float>::max();
 
-// Every scan goes block by block and skips what the largest logit of a block rules out.
+// Every scan goes block by block and skips blocks whose largest logit rules them out.
 constexpr int64_t kBlock = 256;
 
-// Weights of top-p: probability relative to the largest, in units of 2^-42. Sums of up to 2^21 of
-// them fit 63 bits, and rounding misplaces at most 2^-22 of the mass.
+// Weight of probability 1 in top-p: weights are probabilities relative to the largest, in units of
+// 2^-42. Sums of up to 2^21 weights fit 63 bits, and rounding misplaces at most 2^-22 of the mass.
 constexpr double kWeightOne = 0x1p42;
 constexpr int32_t kMaxVocab = 1 << 21;
-// e^-30 2^42 < 0.5: a token that far (in logit / temperature) below the largest weighs nothing.
+// A token this far below the largest (in logit / temperature) has weight 0, because e^-30 2^42 <
+// 0.5.
 constexpr double kWeightlessGap = 30.0;
 
 /// Rounds 0 <= x <= 2^42 to the nearest integer.
@@ -37,9 +38,9 @@ uint64_t rounded(double x) {
   return std::bit_cast<uint64_t>(x + kRound) - std::bit_cast<uint64_t>(kRound);
 }
 
-/// The sum of e^((x[i] - max) * scale) over i < n <= kBlock, for x[i] <= max, with a relative error
-/// below kRoughError: float's rounding of the exponent (up to 30, so 5e-6), a polynomial of degree
-/// 5 (3e-6) and float sums.
+/// Returns the sum of e^((x[i] - max) * scale) over i < n <= kBlock, for x[i] <= max, with a
+/// relative error below kRoughError: rounding of the exponent in float (up to 30, so 5e-6), a
+/// polynomial of degree 5 (3e-6) and sums in float.
 constexpr double kRoughError = 2e-5;
 float rough_exp_sum(const float* x, int64_t n, float max, float scale) {
   constexpr float kRound = 0x1.8p23f;
@@ -48,7 +49,7 @@ float rough_exp_sum(const float* x, int64_t n, float max, float scale) {
   float e[kBlock];
   for (int64_t i = 0; i < n; ++i) {
     const float y = (x[i] - max) * scale;
-    e[i] = y > -40.0f ? y : -40.0f;  // below, it weighs nothing
+    e[i] = y > -40.0f ? y : -40.0f;  // below -40 the weight is 0
   }
   for (int64_t i = 0; i < n; ++i) {
     const float y = e[i];
@@ -72,8 +73,9 @@ float rough_exp_sum(const float* x, int64_t n, float max, float scale) {
   return sums[0];
 }
 
-/// A double as a logit: never +infinity, which only damaged weights give, and flushed like those
-/// that the model gives, so that it is the same where a processor has no subnormal numbers.
+/// Converts a double to a logit. Never returns +infinity, which would count as damaged weights, and
+/// flushes small values like the model's logits, so that the result is the same on processors
+/// without subnormal numbers.
 float to_logit(double x) {
   if (x > kLargest) return kLargest;
   if (std::fabs(x) < 0x1p-40) return 0.0f;
@@ -89,13 +91,14 @@ double gumbel_noise(uint64_t seed, int64_t position, int32_t token) {
 
 namespace {
 
-/// The best score so far, equal scores to the smaller id.
+/// The best score so far; of equal scores the smaller id wins.
 class Best {
  public:
   double score() const { return score_; }
   int32_t id() const { return id_; }
 
-  /// Offers logit / temperature `x` plus the noise of `bits`, computing it only if it can win.
+  /// Offers the score x + noise(bits), where x is logit / temperature; computes the noise only if
+  /// the score can win.
   void offer(double x, uint64_t bits, int32_t id) {
     if (x + GumbelNoise::upper_bound(bits) < score_) return;
     const double score = x + GumbelNoise::gumbel(bits);
@@ -123,7 +126,7 @@ Chooser::Chooser(SamplingParams params, const std::vector<int32_t>& suppressed, 
                                           vocab_size, kMaxVocab));
   }
   validate(params_, vocab_size);
-  if (params_.top_p == 0) params_.top_k = 1;  // one token is the least that a nucleus can be
+  if (params_.top_p == 0) params_.top_k = 1;  // a nucleus has at least one token
   if (params_.temperature < std::numeric_limits<float>::min()) params_.temperature = 0;
   suppressed_.insert(suppressed_.end(), params_.suppress_tokens.begin(),
                      params_.suppress_tokens.end());
@@ -178,7 +181,7 @@ double Chooser::probability(const float* all_logits, const int32_t* all_ids, int
   return rough_exp_sum(logits + at, 1, max, scale) / sum;
 }
 
-/// Leaves the tokens of the mask: few are gathered, many stay where they are.
+/// Keeps only the tokens of the mask: few tokens are gathered, many stay in place.
 void Chooser::restrict(View* view, const uint32_t* mask) {
   constexpr int64_t kWord = 32;
   const float* x = view->logits;
@@ -299,7 +302,8 @@ int32_t Chooser::choose_target(const float* logits, int64_t n, int64_t position,
   return choose(processed_.data(), nullptr, n, position, history);
 }
 
-/// Suppression, penalties and bias, into a copy; each token's arithmetic in double, rounded once.
+/// Applies suppression, penalties and bias to a copy; the arithmetic of each token is in double,
+/// rounded once.
 void Chooser::adjust(View* view, const TokenHistory& history) {
   if (view->logits != work_.data()) {
     work_.assign(view->logits, view->logits + view->n);
@@ -347,8 +351,8 @@ void Chooser::adjust(View* view, const TokenHistory& history) {
   }
 }
 
-/// Makes every token whose logit is at least `lowest`, and finite, a candidate; false if there are
-/// more than `limit`.
+/// Makes every token with a finite logit of at least `lowest` a candidate; returns false if there
+/// are more than `limit`.
 bool Chooser::collect(const View& view, float lowest, size_t limit) {
   candidates_.clear();
   lowest = std::max(lowest, -kLargest);
@@ -366,7 +370,8 @@ bool Chooser::collect(const View& view, float lowest, size_t limit) {
 
 void Chooser::keep_top_k(const View& view) {
   const size_t k = static_cast<size_t>(params_.top_k);
-  // k blocks have a token as large as the k-th largest block maximum, so no smaller one is kept.
+  // k blocks have a token at least as large as the k-th largest block maximum, so no smaller token
+  // is kept.
   float lowest = -kInfinity;
   if (k <= block_max_.size()) {
     ranking_ = block_max_;
@@ -392,14 +397,14 @@ uint64_t Chooser::weigh_candidates(const View& view) {
   return total;
 }
 
-/// The weight that the nucleus must reach, of all tokens' weight; grows with it.
+/// The weight that the nucleus must reach, given the weight of all tokens; monotone in `total`.
 uint64_t Chooser::nucleus_mass(uint64_t total) const {
   return static_cast<uint64_t>(
       std::ceil(static_cast<double>(params_.top_p) * static_cast<double>(total)));
 }
 
 /// Moves the shortest prefix of the candidates, in sorted order, whose weights reach `mass` to the
-/// front and returns its length; in linear time.
+/// front and returns its length. Takes linear time.
 size_t Chooser::nucleus_size(uint64_t mass) {
   const auto begin = candidates_.begin();
   auto low = begin, high = candidates_.end();  // [begin, low) is in, [high, end) is out
@@ -419,13 +424,13 @@ size_t Chooser::nucleus_size(uint64_t mass) {
 }
 
 /// The usual case of top-p, a small nucleus: the tokens within some distance of the largest logit
-/// are a prefix of the sorted order, and if they hold enough mass they contain the nucleus. False,
-/// without a result, if that takes too many tokens or an exact total.
+/// are a prefix of the sorted order, and if they have enough mass they contain the nucleus. Returns
+/// false, without a result, if that would take too many tokens or an exact total.
 bool Chooser::keep_small_nucleus(const View& view) {
   constexpr size_t kLimit = 8192;
   const float max = view.max, per_temperature = 1.0f / params_.temperature;
   if (!(per_temperature >= 1e-30f && per_temperature <= 1e30f))
-    return false;  // floats would not do
+    return false;  // out of range for floats
   double total = 0;
   for (size_t block = 0; block < block_max_.size(); ++block) {
     if ((block_max_[block] - max) * per_temperature < -kWeightlessGap) continue;
@@ -434,7 +439,8 @@ bool Chooser::keep_small_nucleus(const View& view) {
         rough_exp_sum(view.logits + begin, std::min(kBlock, view.n - begin), max, per_temperature);
   }
   total *= kWeightOne;
-  // Besides its error, each of n weights is rounded to an integer, or left out where it would be 0.
+  // Besides the error of the sum, each of the n weights is rounded to an integer or omitted if it
+  // is 0.
   const double slack = kRoughError * total + static_cast<double>(view.n);
   const uint64_t least_mass = nucleus_mass(static_cast<uint64_t>(std::max(total - slack, 1.0)));
   const uint64_t most_mass = nucleus_mass(static_cast<uint64_t>(total + slack));
@@ -446,17 +452,18 @@ bool Chooser::keep_small_nucleus(const View& view) {
     uint64_t sum = 0;
     for (size_t i = 0; i < size; ++i) sum += candidates_[i].weight;
     candidates_.resize(size);
-    return sum >= most_mass;  // then every total in the interval gives this nucleus
+    return sum >= most_mass;  // every total in the interval gives this nucleus
   }
   return false;
 }
 
-/// Any nucleus: a histogram of all weights over slices of the logits' range tells in which slice it
-/// ends, and only that slice's tokens are ordered. Returns the last token that is in.
+/// The general case: a histogram of all weights over slices of the logits' range shows in which
+/// slice the nucleus ends, and only the tokens of that slice are sorted. Returns the last token of
+/// the nucleus.
 Chooser::Candidate Chooser::end_of_nucleus(const View& view) {
   constexpr int kSlices = 1024;
   const double max = view.max, per_temperature = 1.0 / static_cast<double>(params_.temperature);
-  const auto slice_of = [](double x) {  // x: logit below the largest, over temperature
+  const auto slice_of = [](double x) {  // x: (logit - largest) / temperature
     return static_cast<int>(std::max(x, -kWeightlessGap) * -((kSlices - 1) / kWeightlessGap));
   };
   uint64_t weights[kSlices] = {};
@@ -498,10 +505,10 @@ Chooser::Candidate Chooser::end_of_nucleus(const View& view) {
   return *std::max_element(candidates_.begin(), end, kBetter);
 }
 
-/// Of the tokens up to `last` in sorted order whose scaled logit is at least `lowest`.
+/// Samples from the tokens up to `last` in sorted order whose scaled logit is at least `lowest`.
 int32_t Chooser::sample_all(const View& view, const GumbelNoise& noise, double lowest,
                             const Candidate& last) const {
-  // The block of the largest logit first, so that the score to beat is high from the start.
+  // The block of the largest logit comes first, so that the score to beat is high from the start.
   const size_t first =
       std::find(block_max_.begin(), block_max_.end(), view.max) - block_max_.begin();
   const float* largest = std::find(view.logits + first * kBlock, view.logits + view.n, view.max);
@@ -531,7 +538,7 @@ int32_t Chooser::sample_all(const View& view, const GumbelNoise& noise, double l
       return;
     }
     static_assert(kBlock == 4 * 64);
-    uint64_t hits = 0;  // of the block's 64 groups, those where some token may win
+    uint64_t hits = 0;  // bit g: some token of group g of the block may win
     const int64_t groups = (end - begin + 3) / 4;
     for (int64_t g = 0; g < groups; ++g) {
       hits |= uint64_t{GumbelNoise::any_has(noise.group(begin / 4 + g), needed)} << g;

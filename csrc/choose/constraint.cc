@@ -15,7 +15,7 @@ void ConstrainedText::push(int32_t token) {
       ++length_;
       return;
     }
-    // Another future than the one that was taken back.
+    // The token differs from the one that was popped.
     if (known_ > length_) {
       constraint_->pop(known_ - length_);
       known_ = length_;
@@ -33,7 +33,7 @@ void ConstrainedText::pop() {
   --length_;
 }
 
-// The constraint's state becomes that of the text.
+// Brings the constraint to the state of the text.
 void ConstrainedText::catch_up() {
   if (known_ > length_)
     constraint_->pop(known_ - length_);

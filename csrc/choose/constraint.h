@@ -1,9 +1,9 @@
-// What may be generated: the tokens that a grammar, a schema or a pattern lets come next.
+// Constraints on the text: the tokens that a grammar, a schema or a pattern allows next.
 //
-// `Constraint` is what such a thing has to know of itself. `ConstrainedText` is a text that is
-// written under one: it goes forward and back with the drafts, asks the constraint as little as
-// possible, and keeps the masks of the latest positions, so that the drafter's step and the row
-// that verifies it share one.
+// `Constraint` is the interface of such a grammar. `ConstrainedText` is a text written under a
+// constraint: it moves forward and back with the drafts, calls the constraint as little as
+// possible, and caches the masks of the latest positions, so that a draft step and the row that
+// verifies it share a mask.
 #pragma once
 
 #include <array>
@@ -13,25 +13,25 @@
 
 namespace gemtp {
 
-/// The state of one text. Called by one thread at a time, by whichever runs the pass. Throws what
-/// ends the generation.
+/// The state of one text. It is called by one thread at a time, the one that runs the pass.
+/// Exceptions end the generation.
 class Constraint {
  public:
   virtual ~Constraint() = default;
 
-  /// Goes on by tokens that may come next, one after the other.
+  /// Appends tokens, each of which is allowed after the previous ones.
   virtual void push(const int32_t* tokens, int64_t n) = 0;
-  /// Takes back the latest n.
+  /// Removes the latest n tokens.
   virtual void pop(int64_t n) = 0;
-  /// The tokens that may come next: bit t % 32 of word t / 32 for token t. End tokens are among
-  /// them exactly where the text may end. words: n = ceil(vocab / 32) of them, all 0.
+  /// Sets the bits of the tokens allowed next: bit t % 32 of word t / 32 for token t. End tokens
+  /// are allowed exactly where the text may end. words: n = ceil(vocab / 32) words, initially 0.
   virtual void mask(uint32_t* words, int64_t n) = 0;
-  /// How many of the tokens may come next, one after the other.
+  /// Number of leading tokens that are allowed, one after the other.
   virtual int64_t allowed(const int32_t* tokens, int64_t n) = 0;
-  /// A guess at the tokens to come where the text to come is certain, though it may be split into
-  /// tokens in several ways. May be empty.
+  /// Guesses the next tokens where the next text is certain, though it may be split into tokens in
+  /// several ways. May be empty.
   virtual std::vector<int32_t> forced() = 0;
-  /// Whether nothing but an end may come.
+  /// Whether only an end token is allowed next.
   virtual bool complete() = 0;
 };
 
@@ -40,9 +40,9 @@ class ConstrainedText {
   ConstrainedText(std::shared_ptr<Constraint> constraint, int64_t vocab);
 
   void push(int32_t token);
-  void pop();  // takes back the latest push
+  void pop();  // undoes the latest push
 
-  /// As in Constraint, of the text as it is. The mask is valid until the next call.
+  /// Like the functions of Constraint, for the current text. The mask is valid until the next call.
   const uint32_t* mask();
   bool allows(int32_t token);
   int64_t allowed(const std::vector<int32_t>& tokens);
@@ -50,11 +50,11 @@ class ConstrainedText {
   bool complete();
 
  private:
-  static constexpr int64_t kStates = 32;  // masks that are kept: a round and those before it
+  static constexpr int64_t kStates = 32;  // cached masks: those of a round and of earlier rounds
   struct State {
-    int64_t length = -1;  // of the text that was asked about
+    int64_t length = -1;  // length of the text that this state belongs to
     bool complete = false;
-    std::vector<uint32_t> words;  // its mask
+    std::vector<uint32_t> words;  // mask of that text
   };
 
   void catch_up();
@@ -63,11 +63,11 @@ class ConstrainedText {
 
   std::shared_ptr<Constraint> constraint_;
   const int64_t vocab_;
-  // Tokens pushed, and behind `length_` of them others that were pushed and taken back: mostly they
-  // come again.
+  // The pushed tokens, and after the first `length_` others that were pushed and popped, because
+  // they are usually pushed again.
   std::vector<int32_t> tokens_;
   int64_t length_ = 0;
-  int64_t known_ = 0;  // of tokens_, those the constraint has been given
+  int64_t known_ = 0;  // number of tokens_ pushed to the constraint
   std::array<State, kStates> states_;
 };
 

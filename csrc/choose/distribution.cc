@@ -45,9 +45,9 @@ struct Candidate {
   }
 };
 
-/// The first n in that order.
+/// Returns the first n tokens in that order.
 std::vector<Candidate> likeliest(const float* logits, int64_t vocab, int64_t n) {
-  std::vector<Candidate> best;  // a heap: the last of them first
+  std::vector<Candidate> best;  // a heap with the last of them on top
   for (int64_t begin = 0; begin < vocab; begin += Lanes::kBlock) {
     const int64_t end = std::min(begin + Lanes::kBlock, vocab);
     const bool full = static_cast<int64_t>(best.size()) == n;

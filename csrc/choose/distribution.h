@@ -1,8 +1,8 @@
-// A row of logits as the distribution over tokens that it stands for: temperature 1, no token
+// The distribution over tokens that a row of logits stands for, at temperature 1 and with no token
 // suppressed.
 //
-// In double, with sums in a fixed order and the elementary functions of base/numeric.h: the same
-// logits give the same bits everywhere.
+// All arithmetic is in double, with sums in a fixed order and the elementary functions of
+// base/numeric.h, so the same logits give the same bits everywhere.
 #pragma once
 
 #include <cstdint>
@@ -13,20 +13,20 @@ namespace gemtp {
 
 class Distribution {
  public:
-  /// logits: [vocab], used as long as this lives; max: the largest.
+  /// logits: [vocab], must outlive this object; max: the largest logit.
   Distribution(const float* logits, int64_t vocab, double max);
 
-  /// Its natural logarithm.
+  /// Natural logarithm of the token's probability.
   double log_probability(int64_t token) const { return (logits_[token] - max_) - log_sum_; }
 
  private:
   const float* logits_;
   double max_;
-  double log_sum_;  // of e^(logit - max)
+  double log_sum_;  // log of the sum of e^(logit - max)
 };
 
-/// The order of a sum over the vocabulary, which is walked in blocks: partial sums by token id
-/// modulo kLanes, then those in order.
+/// Fixes the order of a sum over the vocabulary, which is walked in blocks: partial sums by token
+/// id modulo kLanes, which are then added in order.
 struct Lanes {
   static constexpr int kLanes = 8;
   static constexpr int64_t kBlock = 256;
@@ -41,16 +41,18 @@ struct TokenLogprob {
   double logprob = std::numeric_limits<double>::quiet_NaN();
 };
 
-/// Of a chosen token, and of the likeliest ones, likeliest first, equal ones by id.
+/// Log-probabilities of a chosen token and of the likeliest tokens, likeliest first, equal ones by
+/// id.
 struct Logprobs {
   double chosen = std::numeric_limits<double>::quiet_NaN();
   std::vector<TokenLogprob> top;
 };
 
-/// Most tokens of Logprobs::top.
+/// Upper limit on the number of tokens in Logprobs::top.
 constexpr int kMaxTopLogprobs = 20;
 
-/// logits: [vocab], none NaN or +infinity, one finite. top: how many of the likeliest.
+/// logits: [vocab], none NaN or +infinity, at least one finite. top: number of the likeliest tokens
+/// to return.
 Logprobs logprobs(const float* logits, int64_t vocab, int32_t chosen, int top);
 
 }  // namespace gemtp

@@ -12,9 +12,10 @@
 
 namespace gemtp {
 
-/// The noise of one (seed, position). A token's 64 random bits come from two hashes: the upper 16
-/// are a quarter of its group's (four neighbouring ids), so that a scan that only wants to know
-/// whether they are large enough hashes once for four tokens; the rest are the token's own.
+/// The noise of one (seed, position). A token's 64 random bits come from two hashes. The upper 16
+/// bits are a quarter of the hash of its group of four neighbouring ids, so a scan that only checks
+/// whether they are large enough hashes once per four tokens; the other bits are the token's own
+/// hash.
 class GumbelNoise {
  public:
   GumbelNoise(uint64_t seed, int64_t position) {
@@ -36,14 +37,15 @@ class GumbelNoise {
            hash(token_key_, static_cast<uint64_t>(token)) >> 16;
   }
 
-  /// u = (upper 52 bits + 1/2) / 2^52, exact in double and never 0 or 1; -log(-log u).
+  /// Returns -log(-log u) with u = (upper 52 bits + 1/2) / 2^52, which is exact in double and never
+  /// 0 or 1.
   static double gumbel(uint64_t bits) {
     const double u = (static_cast<double>(bits >> 12) + 0.5) * 0x1p-52;
     return -portable_log(-portable_log(u));
   }
 
-  // gumbel(bits) <= -log(1 - u), and 1 - u > 2^-(ones + 1) with `ones` the leading one bits. So the
-  // count of leading ones bounds the noise without a logarithm.
+  // gumbel(bits) <= -log(1 - u), and 1 - u > 2^-(ones + 1) with `ones` the leading one bits. The
+  // number of leading ones thus bounds the noise without a logarithm.
   static constexpr double kLn2Up = 0.69314718056;  // ln 2 rounded up
 
   static double upper_bound(uint64_t bits) {
@@ -52,9 +54,9 @@ class GumbelNoise {
 
   static constexpr uint64_t kLanes = 0x0001000100010001u;  // 1 in each of a group's four lanes
 
-  /// Does a token of the group have all `needed` upper bits?
+  /// Whether a token of the group has all `needed` upper bits.
   static bool any_has(uint64_t group, uint32_t needed) {
-    const uint64_t missing = ~group & needed * kLanes;  // a lane of 0 has them all
+    const uint64_t missing = ~group & needed * kLanes;  // a lane that is 0 has all of them
     return ((missing - kLanes) & ~missing & (kLanes << 15)) != 0;
   }
 
@@ -72,8 +74,8 @@ class GumbelNoise {
   static constexpr uint64_t kGolden = 0x9e3779b97f4a7c15u;  // 2^64 / golden ratio, odd
   static constexpr uint64_t kMix1 = 0xbf58476d1ce4e5b9u, kMix2 = 0x94d049bb133111ebu;
 
-  /// The finalizer of SplitMix64 (Stafford's variant 13 of MurmurHash3's): a bijection in which
-  /// every input bit flips every output bit with probability close to one half.
+  /// The finalizer of SplitMix64 (Stafford's variant 13 of that of MurmurHash3): a bijection in
+  /// which every input bit flips every output bit with probability close to one half.
   static uint64_t mix(uint64_t z) {
     z = (z ^ (z >> 30)) * kMix1;
     z = (z ^ (z >> 27)) * kMix2;

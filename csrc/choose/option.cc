@@ -7,7 +7,7 @@
 namespace gemtp {
 namespace {
 
-constexpr double kMostExact = 0x1p53;  // whole numbers up to it are doubles, and fit an int64_t
+constexpr double kMostExact = 0x1p53;  // integers up to here are exact doubles and fit int64_t
 
 template <class T>
 std::string shortest(T value) {

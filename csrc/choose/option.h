@@ -1,9 +1,9 @@
-// An option of a generation that is one number: what it may be, and what users are told of it.
+// A numeric option of a generation: its domain and its help text.
 //
 // for_each_option(params, fn) is the table of a struct's options: it calls fn(member, option) for
 // each. SamplingParams (choose/) and GenerationParams (generate/) have one. Type and default are
-// the member's. The flags of the command line, the members of requests, defaults and limits in
-// Python and the reading of the C ABI's struct are made of it.
+// those of the member. The flags of the command line, the members of requests, the defaults and
+// limits in Python and the reading of the C ABI's struct are generated from the table.
 #pragma once
 
 #include <concepts>
@@ -22,32 +22,32 @@ constexpr double kMostReal = std::numeric_limits<float>::max();
 
 struct Option {
   const char* name;
-  double least, most;                            // of its domain
-  const char* domain;                            // in words, behind "must be"
-  const char* help;                              // a line of the command's, without the default
-  const char* key = nullptr;                     // below general.sampling. in GGUF; null: none
-  bool above_least = false, below_most = false;  // the domain is without that end
+  double least, most;                            // ends of the domain
+  const char* domain;                            // in words, to follow "must be"
+  const char* help;                              // a line of help, without the default
+  const char* key = nullptr;                     // GGUF key after "general.sampling."; null: none
+  bool above_least = false, below_most = false;  // that end is excluded
 
-  bool contains(double x) const {  // NaN: no
+  bool contains(double x) const {  // false for NaN
     return x >= least && x <= most && !(above_least && x == least) && !(below_most && x == most);
   }
 };
 
-/// The shortest decimal number that is read as this one.
+/// The shortest decimal text that reads back as this number.
 std::string shown(float value);
 std::string shown(double value);
 std::string shown(std::integral auto value) { return std::to_string(value); }
 
-/// Error{kind} saying what `who` must be, with the value as it is shown.
+/// Throws Error{kind} saying what `who` must be, and the value as text.
 [[noreturn]] void refuse(ErrorKind kind, const std::string& who, const std::string& value,
                          const Option& option);
 
-/// Error{kind} for a number, as it was given, that the option does not take. whole: its member is
-/// an integer; otherwise it is a float.
+/// Throws Error{kind} if `given` is outside the option's domain. whole: the option's member is an
+/// integer; otherwise it is a float.
 void check_given(ErrorKind kind, const std::string& who, double given, const Option& option,
                  bool whole);
 
-/// Error{kArgument} naming the first option outside its domain, and the domain.
+/// Throws Error{kArgument} naming the first option outside its domain, and the domain.
 template <class Params>
 void check_options(const Params& params) {
   for_each_option(params, [](const auto& member, const Option& option) {
@@ -56,8 +56,8 @@ void check_options(const Params& params) {
   });
 }
 
-/// Sets the option of that name to a number, as exactly as it is kept. Error{kArgument}, with the
-/// number as it was given, for one outside its domain.
+/// Sets the option of that name, rounded to the member's type. Throws Error{kArgument}, with the
+/// number as given, if it is outside the domain.
 template <class Params>
 void set_option(Params* params, std::string_view name, double given) {
   bool known = false;

@@ -44,7 +44,7 @@ bool ReplyConstraint::opens(State state, int32_t token) const {
          (state == State::kBegin || state == State::kReady || state == State::kCalled);
 }
 
-// Where the answer has no say.
+// Whether the token may come at a place where the answer's constraint does not decide.
 bool ReplyConstraint::may_come(Place place, int32_t token) const {
   if (free(place.state)) return !is_end(token);
   if (place.state == State::kName) return functions_->find(place.node, token);

@@ -21,7 +21,7 @@ std::vector<RecommendedOption> recommended_sampling(const GgufFile& file) {
     const double value = kWhole ? static_cast<double>(*file.get_int(key)) : *file.get_float(key);
     check_given(ErrorKind::kFile, file.quoted_path() + ": key '" + key + "'", value, option,
                 kWhole);
-    // 0.95 rather than the double nearest to the float nearest to it.
+    // Gives 0.95 instead of the double nearest to the float 0.95f.
     const double shortest = std::strtod(shown(static_cast<float>(value)).c_str(), nullptr);
     out.push_back({option.name, kWhole ? value : shortest, kWhole});
   });

@@ -1,5 +1,5 @@
-// The knobs of choose(): what each does is said in choose/choose.h, and to users in
-// docs/sampling.md.
+// The parameters of choose(). choose/choose.h defines them; docs/sampling.md explains them to
+// users.
 #pragma once
 
 #include <concepts>
@@ -15,7 +15,7 @@ namespace gemtp {
 
 class GgufFile;
 
-/// As a generation's seed: a new one, which its stats tell.
+/// Seed value that asks for a random seed; the stats of the generation report the seed used.
 constexpr uint64_t kRandomSeed = UINT64_MAX;
 
 struct SamplingParams {
@@ -24,9 +24,9 @@ struct SamplingParams {
   float top_p = 1.0f;
   float min_p = 0.0f;
   float repetition_penalty = 1.0f;  // logits > 0 are divided by it, others multiplied
-  float presence_penalty = 0.0f;    // subtracted once from every token seen
-  float frequency_penalty = 0.0f;   // subtracted times the count
-  int32_t penalty_last_n = -1;      // how many latest tokens the penalties look at
+  float presence_penalty = 0.0f;    // subtracted once from the logit of every token seen
+  float frequency_penalty = 0.0f;   // subtracted once per occurrence
+  int32_t penalty_last_n = -1;      // number of latest tokens that penalties consider
   uint64_t seed = 0;
   std::vector<std::pair<int32_t, float>> logit_bias;  // id -> added; -inf bans
   std::vector<int32_t> suppress_tokens;               // never chosen
@@ -36,7 +36,7 @@ struct SamplingParams {
   }
 };
 
-/// The table of its numbers. Keys are those that llama.cpp writes, and reads, too.
+/// The table of the numeric options. The keys are those that llama.cpp reads and writes.
 template <class Params, class Fn>
   requires std::same_as<std::remove_const_t<Params>, SamplingParams>
 void for_each_option(Params& p, const Fn& fn) {
@@ -62,19 +62,20 @@ void for_each_option(Params& p, const Fn& fn) {
               "with a temperature, the text is a function of it; -1: a new one"});
 }
 
-/// What the makers of a model recommend, from its file's keys general.sampling.*: options by name,
-/// those that are there. Error{kFile} for one outside its domain.
+/// A sampling option with the value that the makers of a model recommend.
 struct RecommendedOption {
   const char* name;
   double value;
-  bool whole;  // it is a whole number
+  bool whole;  // it is an integer
 };
+/// The options that the file recommends in its keys general.sampling.*. Throws Error{kFile} for a
+/// value outside the option's domain.
 std::vector<RecommendedOption> recommended_sampling(const GgufFile& file);
 
-/// Error{kArgument} naming the first parameter outside its domain (NaN included) and the domain.
+/// Throws Error{kArgument} naming the first parameter outside its domain (or NaN), and the domain.
 void validate(const SamplingParams& params, int32_t vocab_size);
 
-/// Of 32 bits, which every reader of JSON keeps.
+/// Draws a random seed of 32 bits, which every JSON parser preserves.
 uint64_t draw_seed();
 
 }  // namespace gemtp

@@ -11,7 +11,7 @@ bool is_text(TokenType type) {
   return type == TokenType::kNormal || type == TokenType::kUserDefined;
 }
 
-// As vocabularies spell it.
+// Converts a text to the spelling of vocabularies.
 std::string spelled(std::string_view text) {
   std::string out;
   for (const char c : text) {
@@ -29,7 +29,7 @@ TextChoice::TextChoice(const Tokenizer& tokenizer, const std::vector<std::string
     : tokenizer_(tokenizer), texts_(texts) {
   node("");
   for (const std::string& text : texts_) add(text);
-  // Tokens that begin with a text's last byte and go on.
+  // Also connect tokens that begin with a text's last byte and continue beyond it.
   for (int32_t token = 0; token < tokenizer.vocab_size(); ++token) {
     const std::string& bytes = tokenizer.token_text(token);
     if (bytes.size() < 2 || !is_text(tokenizer.token_type(token))) continue;
@@ -38,7 +38,8 @@ TextChoice::TextChoice(const Tokenizer& tokenizer, const std::vector<std::string
   }
 }
 
-// What a tokenizer makes of it, of byte tokens too, and every other way to put it together.
+// Adds the tokenizer's encoding of a text, which may contain byte tokens, and every other way to
+// compose the text of tokens.
 void TextChoice::add(const std::string& text) {
   GEMTP_ASSERT(!text.empty());
   size_t at = 0;
@@ -90,7 +91,7 @@ std::vector<int32_t> TextChoice::certain(size_t node) const {
       find_invalid_utf8(common.substr(so_far.size())) != std::string::npos)
     return {};
   std::vector<int32_t> tokens = tokenizer_.encode(common.substr(so_far.size()), false, false);
-  tokens.pop_back();  // what follows may become part of it
+  tokens.pop_back();  // it might merge with the text that follows
   return tokens;
 }
 

@@ -1,4 +1,5 @@
-// One of several texts, in whatever tokens a model may spell it: where the next token may lead.
+// A choice between several texts, each in any tokens that spell it: a graph of the tokens that may
+// come next.
 #pragma once
 
 #include <cstddef>
@@ -14,24 +15,25 @@ namespace gemtp {
 
 class TextChoice {
  public:
-  /// texts: of which none begins another, in valid UTF-8 (else Error{kArgument}). The token that
-  /// brings a text's last byte may go on behind it. Keeps a reference to the tokenizer.
+  /// texts: none may be a prefix of another; must be valid UTF-8 (otherwise throws
+  /// Error{kArgument}). The token with a text's last byte may continue beyond it. Keeps a reference
+  /// to the tokenizer.
   TextChoice(const Tokenizer& tokenizer, const std::vector<std::string>& texts);
 
-  /// Tokens that may come, each with the node that it leads to.
+  /// Allowed tokens, each with the node to which it leads.
   using Edges = std::vector<std::pair<int32_t, size_t>>;
   static constexpr size_t kBegin = 0;
   const Edges& edges(size_t node) const { return nodes_[node].edges; }
-  const Edges::value_type* find(size_t node, int32_t token) const;  // null: it may not come
+  const Edges::value_type* find(size_t node, int32_t token) const;  // null: not allowed
   bool complete(size_t node) const { return nodes_[node].edges.empty(); }
 
-  /// The tokens that a tokenizer makes of what is certain to follow, as far as what comes behind it
-  /// does not matter.
+  /// The tokenizer's encoding of the text that is certain to follow, without the last token, which
+  /// may depend on the text after it.
   std::vector<int32_t> certain(size_t node) const;
 
  private:
   struct Node {
-    std::string text;  // so far
+    std::string text;  // text so far
     Edges edges;
   };
 

@@ -1,4 +1,4 @@
-// The tokens so far, as choosing looks at them.
+// The tokens so far, with the state that choosing needs.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,8 @@
 
 namespace gemtp {
 
-/// What choosing has to know of the tokens so far, prompt and generated: the counts that penalties
-/// look at, of a sliding window, and where a constraint stands. Drafting pushes its guesses and
-/// pops them again.
+/// The tokens so far, prompt and generated, with the counts in a sliding window that penalties use
+/// and the state of a constraint. Drafting pushes its guesses and pops them again.
 class TokenHistory {
  public:
   explicit TokenHistory(int32_t last_n = -1) : last_n_(last_n) {}
@@ -21,7 +20,7 @@ class TokenHistory {
   const std::vector<int32_t>& tokens() const { return tokens_; }
   const std::unordered_map<int32_t, int32_t>& counts() const { return counts_; }
 
-  /// What is pushed from here on is written under the constraint.
+  /// Tokens pushed from here on are under the constraint.
   void constrain(ConstrainedText* text) { constraint_ = text; }
   ConstrainedText* constraint() const { return constraint_; }  // null: none
 

@@ -8,13 +8,15 @@
 namespace gemtp {
 namespace {
 
-constexpr double kFastRate = 1.0 / 5, kSlowRate = 1.0 / 40;
-constexpr int kFewOutcomes = 3;     // that the long run stands for at the beginning of a sequence
-constexpr double kPriorCount = 1;   // outcomes that a first guess stands for
-constexpr double kMostCount = 200;  // so that a cell goes on learning
-constexpr double kLearningRate = 0.005;
-constexpr double kLeastWeight = 0.0, kMostWeight = 1.5;
-constexpr double kSure = 1e-3;  // no opinion is surer than 1 - kSure
+// All constants of this model were chosen by hand; tests/cpp/draft/test_depth.cc checks the control
+// against simulated drafters.
+constexpr double kFastRate = 1.0 / 5, kSlowRate = 1.0 / 40;  // weight of an outcome in averages
+constexpr int kFewOutcomes = 3;          // weight of the long run when a sequence begins
+constexpr double kPriorCount = 1;        // weight of a prior, in outcomes
+constexpr double kMostCount = 200;       // limit of a cell's count, so that it keeps learning
+constexpr double kLearningRate = 0.005;  // of the weights of the opinions
+constexpr double kLeastWeight = 0.0, kMostWeight = 1.5;  // bounds of these weights
+constexpr double kSure = 1e-3;  // probabilities are clamped to [kSure, 1 - kSure]
 
 double logit(double p) {
   p = std::clamp(p, kSure, 1 - kSure);
@@ -57,7 +59,8 @@ AcceptanceModel::Opinions AcceptanceModel::opinions(const RecentAcceptance& rece
         (1 - p.part) * table_[row][p.low].acceptance + p.part * table_[row][p.low + 1].acceptance;
   }
   Opinions o;
-  // As many outcomes as these weigh, and one that went as in the longer run.
+  // The fast average weighs as much as 2 / kFastRate - 1 outcomes; one more is added that went like
+  // the longer run.
   const double slow = recent.count ? recent.slow : long_run();
   const double fast =
       recent.count ? (1 - kFastRate / 2) * recent.fast + kFastRate / 2 * slow : slow;
@@ -101,8 +104,8 @@ void AcceptanceModel::observe(RecentAcceptance& recent, int position, double con
   long_run_.observe(accepted, 1);
 }
 
-// A bin for each unit of the logit, from 1/20 to one in a hundred thousand short of certain. A
-// drafter is taken to be somewhat less right than it thinks.
+// One bin per unit of the logit, from a probability of about 1/20 to one of about 1 - 1/100,000.
+// (The prior below assumes that a drafter is right somewhat less often than it claims.)
 double drafter_confidence(double probability) {
   const double p = std::clamp(probability, 1e-9, 1 - 1e-9);
   return std::clamp(std::log(p / (1 - p)) + 3, 0.0, AcceptanceModel::kBins - 1.0);
@@ -114,7 +117,7 @@ AcceptanceModel drafter_acceptance() {
   return {prior, 0.7};
 }
 
-// Bins of growing width: 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, ...
+// The bins are at matches of 2^(bin / 2) tokens: 1, 1.4, 2, 2.8, 4, 5.7, 8, ...
 double lookup_confidence(int match) {
   return std::clamp(2 * std::log2(std::max(match, 1)), 0.0, AcceptanceModel::kBins - 1.0);
 }

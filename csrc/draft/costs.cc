@@ -10,33 +10,37 @@ namespace {
 
 double square(double x) { return x * x; }
 
-// Before anything was measured. A further row costs a seventh of the first and what it reads; how
-// far that is from the truth is one unknown for the whole curve and a small one for each row.
+// Priors, used before anything is measured, and their standard deviations. All of them were chosen
+// by hand; tests/cpp/draft/test_depth.cc checks the control against simulated machines. A further
+// row is assumed to cost kRowCost of the first row plus the bytes it reads. The error of this guess
+// is modelled as one unknown for the whole curve and a small one for each row.
 constexpr double kRowCost = 0.15;
-// Of what rows that choose experts independently would read: neighbours in a text choose alike.
+// Share of the bytes that rows with independently chosen experts would read; neighbouring rows of a
+// text choose similar experts.
 constexpr double kRowBytes = 0.6;
-constexpr double kCurveScale = 0.6;  // standard deviation of curve(m) over its expectation
-constexpr double kCurveStep = 0.1;   // and of each of its steps
-constexpr double kSpeedDoubt = 3.0;  // a factor of twenty either way
-constexpr double kAttentionDoubt = 0.7;
-constexpr double kAttentionRowGuess = -1.0;  // a further row adds its arithmetic, not the reading
-constexpr double kAttentionRowDoubt = 1.0;
-constexpr double kDraftOverhead = 0.003;  // of a step over a token, beside the bytes it reads
-constexpr double kDraftDoubt = 1.0;
+constexpr double kCurveScale = 0.6;      // standard deviation of curve(m), relative to its prior
+constexpr double kCurveStep = 0.1;       // standard deviation of each step of the curve
+constexpr double kSpeedDoubt = 3.0;      // of log(speed): a factor of twenty either way
+constexpr double kAttentionDoubt = 0.7;  // of the log of the cost per byte of K/V
+constexpr double kAttentionRowGuess = -1.0;  // log: a further row adds arithmetic, no reading
+constexpr double kAttentionRowDoubt = 1.0;   // of that logarithm
+constexpr double kDraftOverhead = 0.003;     // of a draft step, in token passes, beside its bytes
+constexpr double kDraftDoubt = 1.0;          // of the logs of both draft costs
 
-// Wandering, as standard deviations of logarithms.
-constexpr double kSpeedPerPass = 0.02;
-constexpr double kSpeedPerRootSecond = 0.1;
-constexpr double kSpeedMost = 0.5;  // however long nothing ran
-constexpr double kShapePerPass = 0.004;
-constexpr double kShapePerContext = 0.1;  // for K/V that grew by the bytes of a token's weights
-constexpr double kDraftPerRound = 0.02;
+// Drift of the states, as standard deviations of their logarithms. Chosen by hand, like the
+// constants below.
+constexpr double kSpeedPerPass = 0.02;       // of the speed, per pass
+constexpr double kSpeedPerRootSecond = 0.1;  // of the speed, per square root of a second
+constexpr double kSpeedMost = 0.5;           // limit, however long nothing ran
+constexpr double kShapePerPass = 0.004;      // of the curve and the attention, per pass
+constexpr double kShapePerContext = 0.1;     // of both, per unit of context by which K/V changed
+constexpr double kDraftPerRound = 0.02;      // of the draft costs, per round
 
-constexpr double kNoise = 0.06;  // of a single time; then as observed, within these bounds
+constexpr double kNoise = 0.06;  // initial noise of a time; learned within the bounds below
 constexpr double kLeastNoise = 0.02, kMostNoise = 0.25;
-constexpr double kNoiseRate = 0.05;
-constexpr double kSurprise = 0.5;  // doubt of the speed after an innovation beyond that, over it
-constexpr double kHuber = 2.0;     // standard deviations that are believed whole
+constexpr double kNoiseRate = 0.05;  // weight of a time in the estimate of the noise
+constexpr double kSurprise = 0.5;    // doubt of the speed after a surprise, per innovation
+constexpr double kHuber = 2.0;       // standard deviations up to which innovations count fully
 
 }  // namespace
 
@@ -129,7 +133,7 @@ void CostModel::update(const Prediction& predicted, double seconds, double conte
   const double innovation = std::log(seconds) - predicted.value;
   double variance = expected + noise_;
   const double believed = kHuber * std::sqrt(variance);
-  // Noise that makes the innovation just as unlikely as the last one that is believed whole.
+  // Raises the variance so that the innovation is exactly kHuber standard deviations.
   if (std::fabs(innovation) > believed) variance *= square(innovation / believed);
   noise_ += kNoiseRate * (std::min(square(innovation), square(believed)) - expected - noise_);
   noise_ = std::clamp(noise_, square(kLeastNoise), square(kMostNoise));
@@ -137,8 +141,8 @@ void CostModel::update(const Prediction& predicted, double seconds, double conte
   for (int i = 0; i < kStates; ++i) x_[i] += gain[i] / variance * innovation;
   for (int i = 0; i < kStates; ++i)
     for (int j = 0; j < kStates; ++j) covariance_[i][j] -= gain[i] * gain[j] / variance;
-  // After a surprise the next pass tells whether it was one slow pass or the machine: its time is
-  // laid to the speed, not to the curve.
+  // After a surprise the next pass shows whether only one pass was slow or the machine has changed.
+  // Its time is attributed to the speed, not to the curve.
   if (std::fabs(innovation) > believed)
     covariance_[kSpeed][kSpeed] =
         std::max(covariance_[kSpeed][kSpeed], square(kSurprise * innovation));

@@ -1,15 +1,15 @@
-// What passes cost on this machine, now: an online estimate from the passes that run anyway.
+// The current cost of passes on this machine: an online estimate from the passes that run anyway.
 //
-// The logarithm of the time of a verify pass over m rows behind a context that holds u times the
-// bytes of a token's weights in K/V is
+// The logarithm of the time of a verify pass over m rows, with a context whose K/V has u times the
+// bytes of the weights read for one token, is
 //   speed + log(e^curve(m) + u (e^attention + (m - 1) e^attention_row)),     curve(1) = 0,
-// and a round's k draft steps take e^speed (e^draft_first + (k - 1) e^draft_next). All of it is the
-// state of one extended Kalman filter (Kalman 1960): the speed wanders with the load of the
-// machine, the rest hardly. So two passes next to each other say what rows cost, and passes far
-// apart do not blame the curve for a slow moment. Neighbours on the curve are correlated: what one
-// depth costs says something about the next. An innovation beyond what the estimate can explain
-// counts less the larger it is (Huber 1964), so an outlier moves little and a lasting change
-// everything.
+// and a round's k draft steps take e^speed (e^draft_first + (k - 1) e^draft_next). These parameters
+// are the state of one extended Kalman filter (Kalman 1960). The speed varies with the load of the
+// machine, the others hardly vary. Therefore two consecutive passes show what rows cost, and a slow
+// moment between distant passes does not distort the curve. Neighbouring points of the curve are
+// correlated, because the cost of one depth is informative about the next. The further an
+// innovation exceeds its expected deviation, the less it counts (Huber 1964), so an outlier changes
+// little and a lasting change is followed.
 #pragma once
 
 #include <array>
@@ -17,33 +17,35 @@
 
 namespace gemtp {
 
-/// Bytes that are read, over those of a pass of the target over one row.
+/// Bytes read, relative to a pass of the target over one row.
 struct BytesRead {
-  double draft = 0.05;              // by a draft step
-  std::array<double, 16> verify{};  // [m - 1]: by a pass over m rows; 0: as by one
+  double draft = 0.05;              // read by a draft step
+  std::array<double, 16> verify{};  // [m - 1]: by a pass over m rows; 0: as one row
 };
 
 class CostModel {
  public:
   static constexpr int kMaxRows = 16;
 
-  /// What is read is a first guess at what it costs, like all that a new model says.
+  /// The initial estimates are guesses derived from the bytes read.
   explicit CostModel(const BytesRead& bytes = {});
 
-  /// A pass over `rows` rows, choices included, behind K/V of `context` times the bytes of a
-  /// token's weights, took `seconds`. Times that are not positive and finite are ignored.
+  /// Learns that a pass over `rows` rows, including the choices, took `seconds`, with K/V of
+  /// `context` times the bytes of the weights read for one token. Times that are not positive and
+  /// finite are ignored.
   void observe_verify(int rows, double context, double seconds);
-  /// The `steps` draft steps of a round took `seconds`.
+  /// Learns that the `steps` draft steps of a round took `seconds`.
   void observe_draft(int steps, double context, double seconds);
-  /// `seconds` passed in which nothing was observed: the machine may have changed its speed.
+  /// Notes that nothing was observed for `seconds`, in which the machine may have changed its
+  /// speed.
   void pass_time(double seconds);
 
-  /// Expected seconds. Beyond kMaxRows a further row costs what the latter half of the curve says:
-  /// there it is arithmetic that counts.
+  /// Expected seconds. Beyond kMaxRows the latter half of the curve is extrapolated linearly,
+  /// because arithmetic dominates there.
   double verify(int rows, double context) const;
   double draft(int steps) const;
-  /// Standard deviation of log(verify(rows) / verify(than)): how well the two are known against
-  /// each other. More than kMaxRows count as kMaxRows.
+  /// Standard deviation of log(verify(rows) / verify(than)), the uncertainty of the ratio of the
+  /// two costs. More than kMaxRows rows count as kMaxRows.
   double doubt(int rows, int than, double context) const;
 
  private:
@@ -58,8 +60,7 @@ class CostModel {
   };
   using Vector = std::array<double, kStates>;
 
-  // A prediction of log(seconds) and what it depends on: its slope along the few states that are
-  // not 0.
+  // A prediction of log(seconds), with its slopes along the few states that it depends on.
   struct Prediction {
     double value;
     std::array<int, 4> states;
@@ -74,11 +75,11 @@ class CostModel {
 
   Vector x_{};
   std::array<Vector, kStates> covariance_{};
-  double noise_;         // variance of the logarithm of a time around its expectation
-  double context_ = -1;  // of the latest observation; -1: none
+  double noise_;         // variance of log(time) around its expectation
+  double context_ = -1;  // context of the latest observation; -1: none
 };
 
-/// Most drafts of one round.
+/// Upper limit on the drafts of one round.
 constexpr int kMaxDraft = CostModel::kMaxRows - 1;
 
 }  // namespace gemtp

@@ -8,19 +8,21 @@
 namespace gemtp {
 namespace {
 
-// Standard deviations of a cost in doubt that count in its favour.
+// Optimism towards uncertain costs, in standard deviations of their logarithm. Like all constants
+// of this file it was chosen by hand; tests/cpp/draft/test_depth.cc checks the control against
+// simulated machines and drafters.
 constexpr double kBenefitOfDoubt = 0.25;
 
-// What single drafts may cost while drafting does not pay, as shares of the time: when the latest
-// ones were accepted, and in the long run.
+// Share of the time that single test drafts may cost while drafting does not pay: when the latest
+// one was accepted, and in the long run. (docs/mtp.md gives the latter, 0.4%.)
 constexpr double kPeekShare = 0.012, kIdlePeekShare = 0.004;
 constexpr int kLongestPeekInterval = 64;
-// Now and then half as many drafts are verified as seem best: a wrong idea of what the usual depth
-// costs beside shallower ones would last otherwise. Every so many rounds, and more often the less
-// the two are known against each other.
+// From time to time a round verifies only half as many drafts as seem best, because otherwise a
+// wrong estimate of the usual depth's cost relative to shallower ones would persist. This happens
+// every kRefreshInterval rounds, and more often if the ratio of the two costs is uncertain.
 constexpr double kRefreshInterval = 64, kShortestRefreshInterval = 4;
-constexpr double kWellKnown = 0.05;     // standard deviation of the logarithm of a ratio
-constexpr double kPeekRate = 1.0 / 16;  // of the mean of what they are worth
+constexpr double kWellKnown = 0.05;     // log of that ratio: deviation that counts as certain
+constexpr double kPeekRate = 1.0 / 16;  // weight of a draft in the mean value of test drafts
 
 }  // namespace
 
@@ -60,7 +62,7 @@ void DepthControl::begin(double context, int limit, int lookup_tokens, int looku
     const int rows = others.rows + k + 1;
     const double benefit = kBenefitOfDoubt * costs.doubt(rows, usual_, context_);
     const double cost = costs.verify(rows, context_) * std::exp(-benefit);
-    verify_.push_back(k ? std::max(cost, verify_.back()) : cost);  // more rows never cost less
+    verify_.push_back(k ? std::max(cost, verify_.back()) : cost);  // never falling
     draft_.push_back(costs.draft(k));
   }
   const int forced = std::min(forced_tokens, limit_);
@@ -85,7 +87,8 @@ void DepthControl::begin(double context, int limit, int lookup_tokens, int looku
   more_ = drafter.rate > plain || peek_value_ > draft_[1] || since_peek_ + 1 >= peek_interval_;
 }
 
-// The depth of the most tokens per second, where the first `free` drafts need no draft steps.
+// Returns the depth with the most tokens per second, if the first `free` drafts need no draft
+// steps.
 DepthControl::Plan DepthControl::best(const std::vector<double>& chances, int free) const {
   Plan plan;
   double tokens = others_.tokens + 1, all = 1;
@@ -130,10 +133,10 @@ void DepthControl::add(double chance, double confidence, bool by_drafter) {
   decide();
 }
 
-// How many of the drafts to verify, and whether a further one is worth its time.
+// Decides how many of the drafts to verify, and whether a further draft is worth its time.
 void DepthControl::decide() {
   const auto n = static_cast<int>(chances_.size());
-  // Tokens beyond those of a plain step, less what the time beyond it is worth.
+  // Values are tokens beyond those of a plain step, minus the worth of the time beyond it.
   double all = 1, tokens = 0, verified = 0, further = 0;
   depth_ = 0;
   for (int k = 1; k <= limit_ && (k <= n || has_drafter_); ++k) {
@@ -194,7 +197,7 @@ void DepthControl::end(const RoundOutcome& outcome) {
     return;
   }
   since_peek_ = 0;
-  // Those in others hold each other up, so they share what peeks may cost.
+  // A test draft delays all sequences of the pass, so they share the budget for them.
   const double share = (1 + others_.rows) * draft_[1] / verify_[0];
   const auto interval = [share](double budget) {
     return static_cast<int>(

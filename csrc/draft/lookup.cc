@@ -6,7 +6,7 @@ namespace gemtp {
 
 void Lookup::push(int32_t token) {
   tokens_.push_back(token);
-  // The model of the latest draft moves on with the text.
+  // The passage that is being copied moves on with the text.
   if (followed_ >= 0) ++followed_;
   const auto n = static_cast<int64_t>(tokens_.size());
   for (size_t i = 0; i < kSizes.size(); ++i) {
@@ -17,7 +17,7 @@ void Lookup::push(int32_t token) {
   }
 }
 
-// FNV-1a over the tokens. Two n-grams of one key do no harm: match() compares the tokens.
+// FNV-1a over the tokens. Collisions of keys do no harm, because match() compares the tokens.
 uint64_t Lookup::key(int size) const {
   uint64_t hash = 0xcbf29ce484222325u;
   for (auto it = tokens_.end() - size; it != tokens_.end(); ++it) {
@@ -27,7 +27,7 @@ uint64_t Lookup::key(int size) const {
   return hash;
 }
 
-// How many tokens before `end` agree with the last tokens of the text.
+// Number of tokens before `end` that match the last tokens of the text.
 int Lookup::match(int64_t end) const {
   const auto n = static_cast<int64_t>(tokens_.size());
   int length = 0;
@@ -45,7 +45,7 @@ const Lookup::Draft& Lookup::draft(int limit) {
   draft_.match = 0;
   const auto consider = [&](int64_t end) {
     if (end <= 0 || end >= n) return;
-    // Of equally long ones the first: the model of the latest draft, then the latest text.
+    // Of equally long matches the first wins: the passage of the latest draft, then later passages.
     if (const int length = match(end); length > draft_.match) {
       draft_.match = length;
       best = end;

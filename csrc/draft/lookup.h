@@ -1,5 +1,5 @@
-// Drafts without a model: what followed when the latest tokens were last seen. Texts repeat
-// themselves where they are rewritten, quoted from or counted through, and in code.
+// Drafts without a model: the tokens that followed the latest tokens when these last occurred.
+// Texts repeat themselves when they are rewritten or quoted, in enumerations, and in code.
 #pragma once
 
 #include <array>
@@ -11,34 +11,34 @@ namespace gemtp {
 
 class Lookup {
  public:
-  /// Tokens are pushed as they become certain: the prompt, then what is chosen.
+  /// Adds a token that is certain: those of the prompt, then the chosen ones.
   void push(int32_t token);
 
   struct Draft {
     std::vector<int32_t> tokens;
-    int match =
-        0;  // tokens before it that agree with those before its model, at most kLongestMatch
+    int match = 0;  // tokens before it that match those before the copied passage
   };
   static constexpr int kLongestMatch = 32;
 
-  /// The `limit` tokens that followed the longest of the latest repetitions of the end of the text,
-  /// going on with themselves where the text ends. Empty: the last two tokens are new.
+  /// Returns the `limit` tokens that followed the longest match among the latest earlier
+  /// occurrences of the end of the text; if the text ends before that, the draft continues by
+  /// repeating itself. Empty if the last two tokens have not occurred together before.
   const Draft& draft(int limit);
 
  private:
-  static constexpr std::array<int, 3> kSizes = {2, 4, 8};  // of the n-grams that are remembered
+  static constexpr std::array<int, 3> kSizes = {2, 4, 8};  // lengths of the n-grams in the index
 
-  uint64_t key(int size) const;  // of the last `size` tokens
+  uint64_t key(int size) const;  // hash of the last `size` tokens
   int match(int64_t end) const;
 
   std::vector<int32_t> tokens_;
-  // n-gram -> where it last ended, and where before that: its own last occurrence is the end of the
-  // text.
+  // Maps an n-gram to the end of its latest occurrence and of the one before, because the latest
+  // one may be the end of the text itself.
   struct Ends {
     int64_t last = -1, before = -1;
   };
   std::array<std::unordered_map<uint64_t, Ends>, kSizes.size()> seen_;
-  int64_t followed_ = -1;  // where the token after the latest draft's model is; -1: none
+  int64_t followed_ = -1;  // position of the passage being copied; moves on with the text; -1: none
   Draft draft_;
 };
 

@@ -8,21 +8,23 @@
 
 namespace gemtp {
 
-/// One at a time for a drafter, in an Exclusive.
+/// At most one exists per drafter at a time, within an Exclusive.
 class DraftRound {
  public:
-  /// As Drafter::begin_round(). hidden: the target's before position p, where the first token is.
+  /// Begins like Drafter::begin_round(). p: position of the first token; hidden: the target's
+  /// hidden state of position p - 1.
   DraftRound(Drafter& drafter, const KvCache& kv, int64_t p, const float* hidden)
       : drafter_(drafter), position_(p) {
     drafter.begin_round(kv, p, hidden);
   }
 
-  /// Gives the drafter the next token of the round.
+  /// Runs the drafter on the next token of the round.
   void step(int32_t token) {
     drafter_.step(token);
     ++position_;
   }
-  /// The drafter's token behind those that it has been given, and how sure it is of one.
+  /// choose() returns the drafter's choice for the next token; probability() returns how likely the
+  /// drafter considers a token there.
   int32_t choose(Chooser& chooser, const TokenHistory& history) const {
     return chooser.choose(drafter_.logits(), drafter_.candidates(), drafter_.candidate_count(),
                           position_, history);
@@ -34,7 +36,7 @@ class DraftRound {
 
  private:
   Drafter& drafter_;
-  int64_t position_;  // of the next token
+  int64_t position_;  // position of the next token
 };
 
 }  // namespace gemtp

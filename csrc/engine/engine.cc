@@ -9,7 +9,8 @@ std::shared_ptr<Engine> Engine::open(const std::string& target_path,
                                      const EngineOptions& options) {
   options.check();
   ModelFiles files = ModelFiles::open(target_path, drafter_path);
-  // A child cannot end what threads of its parent have begun: it leaves such an engine as it is.
+  // A forked child cannot finish the work of its parent's threads, so it leaks an engine that was
+  // in use.
   return {new Engine(std::move(files), options), [](Engine* engine) {
             if (!engine->model_.watch().lost()) delete engine;
           }};

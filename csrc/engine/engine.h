@@ -1,4 +1,4 @@
-// A model at work: opened, with its sequences and the scheduler of its passes.
+// A model ready to generate: the opened model, its sequences and the scheduler of its passes.
 #pragma once
 
 #include <memory>
@@ -14,7 +14,8 @@ namespace gemtp {
 
 class Engine {
  public:
-  /// drafter_path may be empty. Error{kFile, kModel, kArgument, kMemory, kCancelled}.
+  /// Opens a target and, unless drafter_path is empty, a drafter. Throws Error{kFile, kModel,
+  /// kArgument, kMemory, kCancelled}.
   static std::shared_ptr<Engine> open(const std::string& target_path,
                                       const std::string& drafter_path,
                                       const EngineOptions& options);
@@ -23,7 +24,7 @@ class Engine {
   const OpenedModel& model() const { return model_; }
   SequencePool& sequences() { return sequences_; }
   Scheduler& scheduler() { return scheduler_; }
-  // In an OpenedModel::Exclusive.
+  // To be used only within an OpenedModel::Exclusive.
   Outputs& outputs() { return outputs_; }
   DepthEstimates& depth_estimates() { return depth_estimates_; }
 

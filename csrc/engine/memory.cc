@@ -20,13 +20,14 @@ int64_t add(int64_t a, int64_t b) {
   return a > kMost - b ? kMost : a + b;
 }
 
-// "1.28 GB", in powers of 1000 like the sizes of files.
+// Formats a size like "1.28 GB", in powers of 1000 like file sizes.
 std::string gigabytes(int64_t bytes) {
   const double gb = static_cast<double>(bytes) * 1e-9;
   return format(gb < 0.1 ? "%.3f GB" : "%.2f GB", gb);
 }
 
-// The longest context whose K/V cache takes at most `bytes`, 0 if none of 2 tokens or more does.
+// Returns the longest context, of at least 2 tokens, whose K/V cache takes at most `bytes`; 0 if
+// there is none.
 int64_t longest_context(const Config& config, int64_t context, int64_t rows, bool f16,
                         int64_t bytes) {
   int64_t low = 0, high = context;
@@ -36,7 +37,7 @@ int64_t longest_context(const Config& config, int64_t context, int64_t rows, boo
     const KvCache cache(config, storage, middle, rows, f16);
     (storage.kv() <= bytes ? low : high) = middle;
   }
-  // A round number, easy to type again.
+  // A round number is easy to type.
   return low > 1024 ? low / 1024 * 1024 : low > 1 ? low : 0;
 }
 
@@ -59,17 +60,17 @@ MemoryEstimate estimate_memory(const ModelFiles& files, const EngineOptions& opt
   out.context = std::min(options.context, config.context);
   const KvCache cache(config, used, out.context, rows, options.kv_f16);
   const TargetScratch pass(config, used, rows);
-  Outputs outputs(config, used, CostModel::kMaxRows);  // as many as one sequence uses
+  Outputs outputs(config, used, CostModel::kMaxRows);  // as many rows as one sequence uses
   outputs.need_logits();
   if (files.drafter) {
     out.sources += load_weights(files.drafter, files.drafter_config, loaded).source_bytes;
-    files.check_pair();  // of sound files
+    files.check_pair();  // the files are valid by now
     const DrafterScratch step(files.drafter_config, used);
   }
   out.weights = add(loaded.matrices(), loaded.buffers());
   out.kv = used.kv();
-  // Beside the buffers of the forward pass: its activations as int8 with a scale and a correction
-  // for each block of 32.
+  // Besides its buffers, the forward pass needs its activations as int8, with a scale and a
+  // correction for each block of 32.
   out.scratch = add(used.buffers(), rows * loaded.max_cols() * 5 / 4);
   return out;
 }

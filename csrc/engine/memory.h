@@ -1,5 +1,4 @@
-// What a model takes of the machine's memory, known from its files' headers before anything is
-// loaded.
+// Estimates the memory that a model needs from the headers of its files, before anything is loaded.
 #pragma once
 
 #include <cstdint>
@@ -9,25 +8,26 @@
 
 namespace gemtp {
 
-/// Bytes.
+/// Memory in bytes.
 struct MemoryEstimate {
-  int64_t weights = 0;  // packed matrices, and norms, of target and drafter
-  int64_t tables = 0;   // looked up by row, in the file
+  int64_t weights = 0;  // packed matrices and norms of target and drafter
+  int64_t tables = 0;   // tables whose rows are read from the file
   int64_t kv = 0;       // K/V cache of one sequence of `context` tokens
-  int64_t scratch = 0;  // of the longest pass, logits included
+  int64_t scratch = 0;  // buffers of the longest pass, including logits
   int64_t context = 0;
-  int64_t sources = 0;  // of the files, that are read to lay out the matrices
+  int64_t sources = 0;  // bytes of the files that are read for the matrices
 
-  /// What must be resident; tables only if they are read into memory.
+  /// Bytes that must be resident; tables count only if they are read into memory.
   int64_t needed(bool tables_in_file) const;
 };
 
-/// What an OpenedModel takes with one sequence at a time: the same objects, made on a storage that
-/// only measures. Checks all that can be known without reading weights: Error{kFile}, and
-/// Error{kModel} for a drafter that does not fit.
+/// Estimates the memory of an OpenedModel with one sequence, by making the same objects on a
+/// storage that only measures. This checks everything that can be checked without reading weights:
+/// throws Error{kFile}, and Error{kModel} for a drafter that does not fit.
 MemoryEstimate estimate_memory(const ModelFiles& files, const EngineOptions& options);
 
-/// Error{kMemory}, with the figures, when the model needs more than `available` bytes (0: unknown).
+/// Throws Error{kMemory}, with the figures, if the model needs more than `available` bytes (0:
+/// unknown).
 void check_memory(const MemoryEstimate& estimate, const ModelFiles& files,
                   const EngineOptions& options, uint64_t available);
 

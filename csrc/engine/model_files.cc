@@ -16,7 +16,7 @@ ModelFiles ModelFiles::open(const std::string& target_path, const std::string& d
     throw Error(ErrorKind::kModel,
                 files.target->quoted_path() +
                     " holds a drafter; open its target and pass this file as the drafter");
-  recommended_sampling(*files.target);  // a wrong value is said before anything is loaded
+  recommended_sampling(*files.target);  // reports a wrong value before anything is loaded
   if (drafter_path.empty()) return files;
   files.drafter = GgufFile::open(drafter_path);
   files.drafter_config = read_config(*files.drafter);

@@ -1,4 +1,4 @@
-// The files of a model: a target and, optionally, its drafter, each in its role.
+// The files of a model: a target and, optionally, its drafter.
 #pragma once
 
 #include <memory>
@@ -12,22 +12,22 @@
 namespace gemtp {
 
 struct ModelFiles {
-  std::shared_ptr<const GgufFile> target, drafter;  // drafter: may be null
+  std::shared_ptr<const GgufFile> target, drafter;  // drafter may be null
   Config target_config, drafter_config;
 
-  /// drafter_path may be empty. Error{kFile, kModel}.
+  /// Opens the files; drafter_path may be empty. Throws Error{kFile, kModel}.
   static ModelFiles open(const std::string& target_path, const std::string& drafter_path);
-  /// Error{kModel} for a drafter that does not fit the target.
+  /// Throws Error{kModel} if the drafter does not fit the target.
   void check_pair() const;
 };
 
-/// Error{kFile} unless a target's tokenizer is of as many tokens.
+/// Throws Error{kFile} unless the tokenizer has as many tokens as the target.
 void check_tokenizer(const GgufFile& target, const Tokenizer& tokenizer, const Config& config);
 
-/// A file seen by itself: what it says of its model, as far as it is sound, and all that is wrong.
+/// The result of examining a single file: its config, as far as it is valid, and all problems.
 struct ExaminedFile {
-  Config config;                    // without an `arch`: of no known one
-  std::vector<int32_t> end_tokens;  // of its tokenizer
+  Config config;                    // `arch` is empty for an unknown architecture
+  std::vector<int32_t> end_tokens;  // end tokens of its tokenizer
   std::vector<std::string> problems;
 };
 ExaminedFile examine(const std::shared_ptr<const GgufFile>& file);

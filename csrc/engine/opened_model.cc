@@ -14,7 +14,7 @@
 namespace gemtp {
 namespace {
 
-// Of each tensor, the bytes that tell it from another.
+// Leading bytes of each tensor that enter the fingerprint.
 constexpr uint64_t kFingerprintBytes = 4096;
 
 uint64_t fingerprint_of(const GgufFile& file) {
@@ -29,10 +29,10 @@ uint64_t fingerprint_of(const GgufFile& file) {
   return hash.value();
 }
 
-// Tells the caller of an opening how far it is, in steps that are worth telling.
+// Reports the progress of opening to the caller, in steps that are worth reporting.
 class OpenProgress {
  public:
-  /// sources: bytes of the files that will be read.
+  /// sources: bytes that will be read from the files.
   OpenProgress(const std::function<bool(double)>& report, int64_t sources)
       : report_(report), sources_(std::max<int64_t>(1, sources)) {}
 
@@ -41,7 +41,7 @@ class OpenProgress {
     const double fraction = static_cast<double>(read_) / static_cast<double>(sources_);
     if (fraction >= told_ + kStep && fraction < 1) tell(fraction);
   }
-  /// Error{kCancelled}, if that is what the caller wants.
+  /// Reports progress. Throws Error{kCancelled} if the caller asks for it.
   void tell(double fraction) {
     told_ = fraction;
     if (report_ && !report_(fraction))
@@ -66,7 +66,7 @@ OpenedModel::OpenedModel(ModelFiles files, const EngineOptions& options)
   const MemoryEstimate estimate = estimate_memory(files_, options_);
   check_memory(estimate, files_, options_, available_memory());
   OpenProgress progress(options.progress, estimate.sources);
-  options_.progress = nullptr;  // whatever it holds on to is the caller's
+  options_.progress = nullptr;  // releases what the callback refers to
   progress.tell(0);
   load([&progress](int64_t bytes) { progress.read(bytes); });
   progress.tell(1);
@@ -74,7 +74,8 @@ OpenedModel::OpenedModel(ModelFiles files, const EngineOptions& options)
 
 void OpenedModel::load(const std::function<void(int64_t bytes)>& read) {
   fingerprint_ = fingerprint_of(file());
-  // Half a million merges take about as long as E2B's weights: beside each other.
+  // Half a million merges take about as long to load as E2B's weights, so both are loaded in
+  // parallel.
   std::future<std::unique_ptr<Tokenizer>> tokenizer;
   if (file().has("tokenizer.ggml.model"))
     tokenizer = std::async([this] { return std::make_unique<Tokenizer>(file()); });

@@ -1,6 +1,6 @@
-// A model as opened from its files: target, optional drafter, tokenizer and backend. Immutable but
-// for the scratch of its forward passes, which an Exclusive guards: one pass runs at a time, and it
-// uses all threads.
+// A model opened from its files: target, optional drafter, tokenizer and backend. It is immutable
+// except for the scratch memory of its forward passes, which an Exclusive guards: one pass runs at
+// a time, and it uses all threads.
 #pragma once
 
 #include <algorithm>
@@ -28,7 +28,7 @@ namespace gemtp {
 
 class OpenedModel {
  public:
-  /// Estimates what the model takes of the memory, and loads it. Error{kFile, kModel, kArgument,
+  /// Estimates the memory that the model needs and loads it. Throws Error{kFile, kModel, kArgument,
   /// kMemory, kCancelled}.
   OpenedModel(ModelFiles files, const EngineOptions& options);
 
@@ -38,30 +38,33 @@ class OpenedModel {
   bool has_drafter() const { return drafter_ != nullptr; }
   /// Null for a model file without a tokenizer.
   const Tokenizer* tokenizer() const { return tokenizer_.get(); }
-  /// Error{kModel} for a model file without a tokenizer.
+  /// Throws Error{kModel} for a model file without a tokenizer.
   const Tokenizer& need_tokenizer() const;
-  /// Positions that a sequence can hold.
+  /// Number of positions that a sequence can hold.
   int64_t context() const { return std::min(options_.context, config().context); }
-  /// Hash of what decides the K/V of a text: the target's tensors, their beginnings included.
+  /// Hash of what determines the K/V of a text: the list of the target's tensors and the first
+  /// bytes of each.
   uint64_t fingerprint() const { return fingerprint_; }
-  /// Bytes of laid-out weights that one decoded token, and one draft step, read.
+  /// Bytes of laid-out weights that one decoded token and one draft step read.
   int64_t target_bytes() const { return bytes_per_token(weights_, config()); }
   int64_t drafter_bytes() const { return bytes_per_token(drafter_weights_, drafter_config()); }
   BytesRead bytes_read() const;
-  /// K/V that a row at this position reads over the weights that a token reads.
+  /// Bytes of K/V that a row at this position reads, relative to the bytes of weights that a token
+  /// reads.
   double kv_share(int64_t position) const;
 
-  /// Error{kArgument} for an empty list or an id outside the vocabulary; Error{kContext} for more
-  /// tokens than the context holds, `room` of which must stay free.
+  /// Throws Error{kArgument} for an empty list or an id outside the vocabulary, and Error{kContext}
+  /// if the context cannot hold the tokens and `room` further positions.
   void check_ids(const std::vector<int32_t>& ids, int64_t room) const;
 
-  /// An empty cache for `positions` positions.
+  /// Makes an empty cache for `positions` positions.
   KvCache new_kv(int64_t positions) {
     return {config(), *backend_, positions, options_.max_rows(), options_.kv_f16};
   }
 
-  /// One caller at a time has the model's scratch and, awake, its threads. With `stop`: as for
-  /// Backend::Pass. Error{kArgument} in a child that was forked while one was at work.
+  /// Gives one caller at a time the model's scratch memory and keeps its threads awake. stop: as
+  /// for Backend::Pass. Throws Error{kArgument} in a child that was forked while an Exclusive
+  /// existed.
   class Exclusive {
    public:
     explicit Exclusive(OpenedModel& model, const std::atomic<bool>* stop = nullptr)
@@ -78,16 +81,16 @@ class OpenedModel {
     const Lock lock_;
     const Backend::Pass pass_;
   };
-  /// Error{kArgument} in a thread that is in an Exclusive: a caller's function that a pass has
-  /// called would wait for that pass.
+  /// Throws Error{kArgument} if this thread has an Exclusive: a caller's function that is called by
+  /// a pass would wait for that pass.
   void refuse_nested() const;
-  /// Watches all that locks and changes the model.
+  /// Watches everything that locks or changes the model.
   ForkWatch& watch() { return watch_; }
 
   const Backend& backend() const { return *backend_; }
   const Weights& target_weights() const { return weights_; }
   const Weights& drafter_weights() const { return drafter_weights_; }
-  // In an Exclusive.
+  // To be used only within an Exclusive.
   Target& target() { return *target_; }
   Drafter& drafter() { return *drafter_; }
   Backend& backend() { return *backend_; }
@@ -105,7 +108,7 @@ class OpenedModel {
   std::unique_ptr<Drafter> drafter_;
   uint64_t fingerprint_ = 0;
   ForkWatch watch_;
-  std::mutex mutex_;  // of an Exclusive
+  std::mutex mutex_;  // held by an Exclusive
   std::atomic<std::thread::id> holder_;
 };
 

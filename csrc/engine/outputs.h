@@ -1,4 +1,4 @@
-// What the target gives of the rows of a pass, and the choice of a token from it.
+// The target's outputs for the rows of a pass, and the choice of a token from them.
 #pragma once
 
 #include <cstdint>
@@ -9,15 +9,15 @@
 
 namespace gemtp {
 
-/// What the chooser needs of the head. Under a constraint the largest logit may be of a token that
-/// cannot come.
+/// The outputs that the chooser needs from the head. With a constraint the token of the largest
+/// logit may not be allowed.
 inline HeadOutput head_output(const Chooser& chooser, bool constrained = false) {
   return chooser.takes_largest() && !constrained ? HeadOutput::kBest : HeadOutput::kLogits;
 }
 
 class Outputs {
  public:
-  /// For at most `rows` rows of a pass.
+  /// rows: the most rows of a pass that have outputs.
   Outputs(const Config& target, Storage& storage, int64_t rows)
       : rows_(rows), hidden_size_(target.hidden), vocab_(target.vocab), storage_(storage) {
     outputs_.hidden = storage.mirror<float>(rows * target.hidden);
@@ -26,23 +26,23 @@ class Outputs {
 
   int64_t rows() const { return rows_; }
 
-  /// There are logits from here on: they take far more than all else.
+  /// Allocates memory for logits, which takes far more than the other outputs.
   void need_logits() {
     if (!outputs_.logits) outputs_.logits = storage_.mirror<float>(rows_ * vocab_);
   }
 
-  /// Where a pass puts what its head is to give.
+  /// The outputs for a pass with this HeadOutput.
   const TargetOutputs& of(HeadOutput head) {
     if (head == HeadOutput::kLogits) need_logits();
     return outputs_;
   }
 
   const float* hidden(int64_t row) const { return outputs_.hidden.host() + row * hidden_size_; }
-  /// Of a row that was asked for HeadOutput::kLogits.
+  /// [vocab]: logits of a row. The pass must have been run with HeadOutput::kLogits.
   const float* logits(int64_t row) const { return outputs_.logits.host() + row * vocab_; }
 
-  /// The token for `position` that the chooser picks from a row's outputs: HeadOutput::kLogits, or
-  /// kBest where that is all it needs.
+  /// Chooses the token for `position` from a row's outputs: HeadOutput::kLogits, or kBest if the
+  /// chooser needs no more.
   int32_t choose(int64_t row, Chooser& chooser, int64_t position,
                  const TokenHistory& history) const {
     if (chooser.takes_largest()) {

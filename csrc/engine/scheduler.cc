@@ -10,15 +10,16 @@
 namespace gemtp {
 namespace {
 
-// Rows of prompts in a pass beside sequences that decode, and the fewest of one prompt: what the
-// kernels take together.
+// kPromptRowsBeside: rows of prompts in a pass with decoding sequences. kFewestPromptRows: the
+// fewest rows of one prompt, which the kernels process together.
 constexpr int64_t kPromptRowsBeside = 64, kFewestPromptRows = 16;
-constexpr int64_t kVerifyRows = CostModel::kMaxRows;  // most of a sequence that decodes
+constexpr int64_t kVerifyRows = CostModel::kMaxRows;  // most rows of a decoding sequence
 
-// K/V of a shared pass, over the weights, up to which its time says what rows cost.
+// A shared pass is used to learn the cost of rows if its K/V is at most this share of the weights.
 constexpr double kNegligibleContext = 0.1;
 
-// How long a pass waits for those who were in the one before, as a share of what that took.
+// How long a pass waits for participants of the previous pass: a share of that pass's duration, and
+// bounds in seconds.
 constexpr double kPatience = 0.05, kShortestWait = 3e-4, kLongestWait = 5e-3;
 
 double patience(double pass_seconds) {
@@ -46,9 +47,9 @@ void Scheduler::run(Participant& p) {
   if (p.cancelled()) throw_cancelled();
   if (p.left_ >= 0) p.slow_ = monotonic_seconds() - p.left_ > patience(pass_seconds_);
   Request request{&p, false, false, nullptr};
-  queue_.reserve(queue_.size() + running_.size() + 1);  // they may come back to it
+  queue_.reserve(queue_.size() + running_.size() + 1);  // running requests may return to the queue
   queue_.push_back(&request);
-  changed_.notify_all();  // whoever waits for others
+  changed_.notify_all();  // wakes a thread in await_others()
   while (!request.done) {
     const auto waiting = std::find(queue_.begin(), queue_.end(), &request);
     if (p.cancelled() && waiting != queue_.end()) {
@@ -67,7 +68,7 @@ void Scheduler::run(Participant& p) {
 void Scheduler::cancel(Participant& p) {
   const ForkWatch::Use use(model_.watch());
   if (!use) {
-    p.cancelled_ = true;  // nothing runs it
+    p.cancelled_ = true;  // no pass will run it
     return;
   }
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -95,12 +96,12 @@ void Scheduler::await_others(std::unique_lock<std::mutex>& lock) {
   expected_.clear();
 }
 
-// Those that are to run now: at most one for each row that can be given outputs.
+// Moves the requests to run now to running_: at most one for each row that can have outputs.
 void Scheduler::take() {
   const auto limit = static_cast<size_t>(std::min(kOutputRows, max_rows_));
   for (auto it = queue_.begin(); it != queue_.end() && running_.size() < limit;) {
     if ((*it)->participant->cancelled()) {
-      ++it;  // its own thread takes it out
+      ++it;  // its own thread removes it
       continue;
     }
     running_.push_back(*it);
@@ -119,7 +120,7 @@ void Scheduler::lead(std::unique_lock<std::mutex>& lock) noexcept {
   lock.lock();
   ended_ = monotonic_seconds();
   pass_seconds_ = ended_ - start;
-  // Those that have not had their turn go first next time.
+  // Requests that have not run go first next time.
   for (auto it = running_.rbegin(); it != running_.rend(); ++it) {
     (*it)->done = (*it)->ran;
     if (!(*it)->ran) queue_.insert(queue_.begin(), *it);
@@ -131,8 +132,8 @@ void Scheduler::lead(std::unique_lock<std::mutex>& lock) noexcept {
   changed_.notify_all();
 }
 
-// A pass for those in running_, which stays as it is meanwhile. What goes wrong is told to those
-// whom it concerns: all that had not run.
+// Runs a pass for the requests in running_, which does not change meanwhile. An error is set in all
+// requests that have not run.
 void Scheduler::run_batch() noexcept {
   if (running_.empty()) return;
   try {
@@ -147,24 +148,25 @@ void Scheduler::run_batch() noexcept {
   }
 }
 
-// Of `budget` rows, those of the next of some prompts: an even share, in whole panels.
+// Rows of the next prompt out of `budget` rows for `prompts` prompts: an even share, in multiples
+// of kFewestPromptRows.
 int64_t Scheduler::prompt_rows(int64_t budget, int64_t prompts) {
   const int64_t even = budget / prompts / kFewestPromptRows * kFewestPromptRows;
   return std::min(budget, std::max(even, kFewestPromptRows));
 }
 
-// Runs what fits; requests that have had their turn have run.
+// Runs the requests that fit; sets `ran` in those that have had their turn.
 void Scheduler::run_pass(std::span<Request* const> batch) {
   struct Part {
     Request* request;
-    int64_t output;  // its first row of `outputs`
+    int64_t output;  // its first row in the outputs
   };
   std::vector<Part> parts;
   std::vector<SequenceRows> sequences;
-  parts.reserve(batch.size());  // first: what is in one is in the other
+  parts.reserve(batch.size());  // reserved first, so that both always have the same size
   sequences.reserve(batch.size());
   int64_t rows = 0, wanted = 0;
-  HeadOutput head = HeadOutput::kNone;  // the most that one of them wants
+  HeadOutput head = HeadOutput::kNone;  // the largest output that any of them needs
   const auto prepare = [&](Request* r, const Participant::Allotment& allotment) {
     try {
       const SequenceRows s = r->participant->prepare(allotment);
@@ -182,7 +184,7 @@ void Scheduler::run_pass(std::span<Request* const> batch) {
   auto prompts = std::count_if(batch.begin(), batch.end(),
                                [](Request* r) { return r->participant->prefilling(); });
   const auto decoding = static_cast<int64_t>(batch.size()) - prompts;
-  // Those that have not said what they bring count as a row and a token each.
+  // Participants that are not prepared yet count as one row and one token each.
   Others all;
   for (const Request* r : batch) {
     if (r->participant->prefilling()) continue;
@@ -219,7 +221,7 @@ void Scheduler::run_pass(std::span<Request* const> batch) {
     model_.target().forward(sequences, outputs_.of(head));
   } catch (...) {
     if (stop_) return;
-    if (parts.size() > 1) {  // one of them met what is wrong with the weights
+    if (parts.size() > 1) {  // find the sequence that fails by running each alone
       for (const Part& part : parts) run_pass({&part.request, 1});
       return;
     }
@@ -232,7 +234,7 @@ void Scheduler::run_pass(std::span<Request* const> batch) {
   for (const Part& part : parts) {
     try {
       part.request->participant->complete(outputs_, part.output, rows, seconds);
-      seconds = 0;  // one of them has learned it
+      seconds = 0;  // only one of them learns from the time
     } catch (...) {
       part.request->error = std::current_exception();
     }

@@ -1,15 +1,15 @@
-// Shared passes: the rows of all sequences that wait for the target go through it together.
+// Shared passes: the rows of all sequences that wait for the target run through it together.
 //
-// A thread that has rows to run joins a queue. Whoever finds no pass running runs the next one, for
-// all that wait; the others sleep until theirs is done. So callers that step sequences of their
-// own, each on its own thread, share passes without knowing of each other, and a single caller
-// waits for nobody. Weights are read once for all, and as every row has the bits it would have
-// alone, nothing but the clock can tell.
+// A thread that has rows to run joins a queue. A thread that finds no pass running runs the next
+// one for all that wait; the others sleep until their rows are done. Callers that step their own
+// sequences, each on its own thread, thus share passes without knowing of each other, and a single
+// caller never waits. Weights are read once for all rows. Since every row has the bits it would
+// have alone, only the time differs.
 //
-// Sequences are served in the order in which they came. Those that decode go first: each brings a
-// row and its drafts. Prompts get what rows are left; beside others that decode, so few that these
-// are not held up long. A sequence that took part in the latest pass is given a moment to come back
-// with its next rows, unless it is known to be slow.
+// Sequences are served in the order of arrival. Decoding sequences go first, each with a row and
+// its drafts. Prompts get the remaining rows; next to decoding sequences only so few that these are
+// not delayed long. A pass waits a moment for sequences of the previous pass to return with their
+// next rows, except for those known to be slow.
 #pragma once
 
 #include <atomic>
@@ -34,53 +34,54 @@ class Participant {
  public:
   virtual ~Participant() = default;
 
-  /// Whether its next rows are a prompt's.
+  /// Whether its next rows belong to a prompt.
   virtual bool prefilling() const = 0;
 
   struct Allotment {
-    int64_t rows;   // at most so many
-    Others others;  // who else is there, as far as known
+    int64_t rows;   // most rows it may return
+    Others others;  // the other sequences of the pass, as far as known
   };
-  /// Its rows. May be called again without complete(): after a pass that was stopped.
+  /// Returns its rows. After a pass that was stopped it is called again without complete().
   virtual SequenceRows prepare(const Allotment& allotment) = 0;
-  /// Of what prepare() gave.
+  /// Expected tokens of the rows that prepare() returned.
   virtual double expected_tokens() const = 0;
-  /// K/V that a row reads, as in CostModel.
+  /// K/V that a row reads, in the unit of CostModel.
   virtual double context() const = 0;
-  /// They have run: outputs from `row` on, in a pass of `rows` rows in all that took `seconds`, 0
-  /// if that is not to be learned from.
+  /// Called after the rows have run. Their outputs begin at `row`; the pass had `rows` rows in
+  /// total and took `seconds` (0 if nothing should be learned from the time).
   virtual void complete(const Outputs& outputs, int64_t row, int64_t rows, double seconds) = 0;
 
-  /// Stops it, from any thread.
+  /// Whether it has been cancelled.
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
  private:
   friend class Scheduler;
   std::atomic<bool> cancelled_{false};
-  double left_ = -1;   // when its latest pass ended
-  bool slow_ = false;  // did not come back soon after it
+  double left_ = -1;   // time when its latest pass ended
+  bool slow_ = false;  // did not return soon after its latest pass
 };
 
 class Scheduler {
  public:
-  /// Most rows of a pass whose outputs are wanted.
+  /// Maximum number of rows with outputs in a pass.
   static constexpr int64_t kOutputRows = 128;
 
   Scheduler(OpenedModel& model, Outputs& outputs);
 
-  /// Takes part in one pass. Throws what its prepare() or complete() threw, or the pass;
-  /// Error{kCancelled} after cancel(): then it has not taken part.
+  /// Lets the participant take part in one pass. Rethrows exceptions of its prepare() or complete()
+  /// and of the pass. Throws Error{kCancelled} after cancel(); then it has not taken part.
   void run(Participant& participant);
-  /// From any thread, in any state: run() returns within milliseconds, now and for ever.
+  /// Makes the current and every later run() of the participant return within milliseconds. May be
+  /// called from any thread, at any time.
   void cancel(Participant& participant);
-  /// It has no more rows: nobody waits for it.
+  /// Says that the participant has no more rows, so that passes do not wait for it.
   void leave(Participant& participant);
 
  private:
   struct Request {
     Participant* participant;
-    bool ran = false;   // set by whoever runs the pass
-    bool done = false;  // from here on its owner may be gone
+    bool ran = false;   // set by the thread that runs the pass
+    bool done = false;  // after this the request may be destroyed
     std::exception_ptr error;
   };
 
@@ -93,17 +94,17 @@ class Scheduler {
 
   OpenedModel& model_;
   Outputs& outputs_;
-  const int64_t max_rows_;  // of a pass
+  const int64_t max_rows_;  // rows of a pass
   std::mutex mutex_;
   std::condition_variable changed_;
   bool leading_ = false;
-  // Whoever leads acts for others, who would wait for ever if it could fail: so these have room for
-  // all that a pass puts there.
-  std::vector<Request*> queue_;          // that wait, in the order they came
-  std::vector<Request*> running_;        // in the pass
-  std::vector<Participant*> expected_;   // of the latest pass, not back yet
-  double pass_seconds_ = 0, ended_ = 0;  // of the latest pass
-  std::atomic<bool> stop_{false};        // the pass that is running
+  // The leading thread must not fail, because other threads wait for it. Therefore these vectors
+  // have enough capacity reserved for everything that a pass adds.
+  std::vector<Request*> queue_;          // waiting, in order of arrival
+  std::vector<Request*> running_;        // in the current pass
+  std::vector<Participant*> expected_;   // were in the latest pass and have not returned yet
+  double pass_seconds_ = 0, ended_ = 0;  // duration and end of the latest pass
+  std::atomic<bool> stop_{false};        // stops the running pass
 };
 
 }  // namespace gemtp

@@ -16,7 +16,7 @@ int64_t Sequence::reusable(const std::vector<int32_t>& ids) const {
   const size_t n = std::min(ids.size(), tokens_.size());
   const auto common =
       std::mismatch(ids.begin(), ids.begin() + static_cast<int64_t>(n), tokens_.begin());
-  // The last token runs in any case: its logits are wanted.
+  // The last token is always run again, because its logits are needed.
   const int64_t length =
       std::min<int64_t>(common.first - ids.begin(), static_cast<int64_t>(ids.size()) - 1);
   return kv_.can_truncate(length) ? length : 0;

@@ -14,14 +14,15 @@
 namespace gemtp {
 namespace {
 
-// Unless the caller says otherwise, K/V caches take at most half of the memory that is free once
-// the model is there, and no more than so many full ones.
+// By default, K/V caches take at most half of the memory that is free once the model is loaded, and
+// no more than this many full caches.
 constexpr int64_t kFullCaches = 16;
 
-// Tokens at the end of an earlier sequence that are not worth keeping it for.
+// An earlier sequence with at most this many tokens beyond the common prefix is reused instead of
+// copied.
 constexpr int64_t kReprocessedTokens = 64;
 
-// How often someone who waits looks whether it is to go on.
+// Interval at which a waiting guest calls its `poll` function.
 constexpr std::chrono::milliseconds kPollInterval{50};
 
 int64_t cache_bytes(const OpenedModel& model) {
@@ -42,18 +43,18 @@ int64_t budget_or_default(int64_t given, int64_t each) {
 struct SequencePool::State {
   std::mutex mutex;
   std::condition_variable changed;
-  uint64_t changes = 0;  // of what follows, as far as it may help someone who waits
-  int64_t used = 0;      // bytes
-  std::vector<std::unique_ptr<Sequence>> idle;  // the latest last
+  uint64_t changes = 0;                         // counts changes that may let a waiting guest go on
+  int64_t used = 0;                             // bytes of K/V in use
+  std::vector<std::unique_ptr<Sequence>> idle;  // latest last
 
-  /// A guest that waits, on whatever thread, or has a sequence.
+  /// A guest that waits, on any thread, or has a sequence.
   struct Place {
     const Guest* guest;
-    std::thread::id thread;  // its own; once it has a sequence, `guest` may be gone
-    std::thread::id asleep;  // waits for it; none: it has a sequence
-    bool lost = false;       // its thread is not in this process
+    std::thread::id thread;  // the guest's; `guest` may be gone once it has a sequence
+    std::thread::id asleep;  // the thread that waits; none: the guest has a sequence
+    bool lost = false;       // its thread does not exist in this process
   };
-  std::list<Place> places;  // in the order they came
+  std::list<Place> places;  // in order of arrival
   uint32_t forks = fork_count();
 
   void change() {
@@ -67,7 +68,7 @@ struct SequencePool::State {
     return first->guest == &guest;
   }
 
-  /// Whether someone has a sequence and does not sleep here, so that it will be done with it.
+  /// Whether some guest has a sequence and its thread does not wait here, so that it will finish.
   bool someone_is_at_work() const {
     const auto sleeps = [this](std::thread::id thread) {
       return std::any_of(places.begin(), places.end(),
@@ -78,21 +79,23 @@ struct SequencePool::State {
     });
   }
 
-  /// In a child that was forked while guests had sequences: of their threads it has this one.
+  /// Called in a child that was forked while guests had sequences: only this thread of theirs
+  /// exists here.
   void begin_in_child() {
     if (forks == fork_count()) return;
     forks = fork_count();
     for (Place& p : places) p.lost = p.thread != std::this_thread::get_id();
   }
 
-  /// A place at the end of the queue, until the last copy of this goes.
+  /// Adds a place at the end of the queue, which lasts until the last copy of the lease is
+  /// destroyed.
   static Sequence::Lease queue(const std::shared_ptr<State>& state, const Guest& guest,
                                std::list<Place>::iterator* at) {
     const std::lock_guard<std::mutex> lock(state->mutex);
     state->begin_in_child();
     state->places.push_back({&guest, guest.thread_, std::this_thread::get_id()});
     *at = std::prev(state->places.end());
-    state->change();  // whoever is first may have counted on this thread
+    state->change();  // the first guest may have relied on this thread
     return Sequence::Lease(state.get(), [state, place = *at](void*) {
       const std::lock_guard<std::mutex> leaving(state->mutex);
       state->places.erase(place);
@@ -210,8 +213,8 @@ std::unique_ptr<Sequence> SequencePool::try_take(const std::vector<int32_t>& pro
     }
   }
   if (!source) return try_make();
-  // A conversation goes on where it was, but for a few tokens at its end; anything else may be
-  // begun again from where the two part.
+  // A conversation usually continues where it ended, except for a few tokens. Otherwise the earlier
+  // sequence is copied and kept, because another prompt may continue it too.
   if (source->length() - reuse > kReprocessedTokens) {
     if (std::unique_ptr<Sequence> copy = try_make()) {
       copy->copy(*source, reuse);
@@ -230,10 +233,10 @@ std::unique_ptr<Sequence> SequencePool::try_make() {
                                     std::move(room));
 }
 
-// Forgets sequences, the longest unused first, until there is room.
+// Forgets idle sequences, the longest unused first, until the budget suffices.
 Sequence::Lease SequencePool::reserve() {
   for (;;) {
-    std::unique_ptr<Sequence> oldest;  // goes outside of the lock, which its lease takes
+    std::unique_ptr<Sequence> oldest;  // destroyed outside the lock, which its lease takes
     const std::lock_guard<std::mutex> lock(state_->mutex);
     if (state_->used + each_ <= budget_) {
       state_->used += each_;
@@ -252,9 +255,9 @@ Sequence::Lease SequencePool::reserve() {
 
 void SequencePool::give_back(std::unique_ptr<Sequence> sequence) noexcept {
   const ForkWatch::Use use(model_.watch());
-  if (!use) static_cast<void>(sequence.release());  // its leases take a mutex that is lost, too
+  if (!use) static_cast<void>(sequence.release());  // its leases would lock a lost mutex
   if (!use || sequence->length() == 0) return;
-  Sequence::Lease guest = std::move(sequence->guest);  // goes last, when the sequence is there
+  Sequence::Lease guest = std::move(sequence->guest);  // released last, when the sequence is back
   const std::lock_guard<std::mutex> lock(state_->mutex);
   try {
     state_->idle.push_back(std::move(sequence));
@@ -266,7 +269,7 @@ void SequencePool::give_back(std::unique_ptr<Sequence> sequence) noexcept {
 void SequencePool::clear() {
   const ForkWatch::Use use(model_.watch());
   if (!use) throw_lost_by_fork();
-  std::vector<std::unique_ptr<Sequence>> idle;  // goes outside of the lock
+  std::vector<std::unique_ptr<Sequence>> idle;  // destroyed outside the lock
   const std::lock_guard<std::mutex> lock(state_->mutex);
   idle.swap(state_->idle);
 }

@@ -1,5 +1,5 @@
-// The sequences of a model: how much memory their K/V may take together, those that are not in use
-// and wait for a prompt that begins alike, and who waits for room.
+// The sequences of a model: the memory budget of their K/V, the idle sequences kept for prompts
+// that begin alike, and the guests that wait for memory.
 #pragma once
 
 #include <cstdint>
@@ -17,62 +17,61 @@ class SequencePool {
   struct State;
 
  public:
-  /// budget: bytes that the K/V of all sequences may take; 0: half of the memory that is free, and
-  /// no more than 16 full caches. Error{kArgument} where not even one fits.
+  /// budget: bytes that the K/V of all sequences may take; 0: half of the free memory, but at most
+  /// 16 full caches. Throws Error{kArgument} if not even one sequence fits.
   SequencePool(OpenedModel& model, int64_t budget);
 
   int64_t budget() const { return budget_; }
-  /// Bytes of it that are taken, by sequences in use and by those that were given back.
+  /// Bytes of the budget that are taken, both by sequences in use and by idle ones.
   int64_t used() const;
 
-  /// A sequence that holds as much of the beginning of `prompt` as an earlier one has: that one
-  /// itself if it goes on, a copy of it otherwise. Error{kMemory} when sequences in use leave no
-  /// room, or others wait for it.
+  /// Returns a sequence with the longest beginning of `prompt` that an idle sequence has: that
+  /// sequence itself if the prompt continues it, otherwise a copy. Throws Error{kMemory} if the
+  /// sequences in use leave no memory, or guests wait for it.
   std::unique_ptr<Sequence> take(const std::vector<int32_t>& prompt);
-  /// An empty one. Error{kMemory} likewise.
+  /// Returns an empty sequence. Throws Error{kMemory} under the same conditions.
   std::unique_ptr<Sequence> make();
 
-  /// One who waits where there is no room, in the order in which guests come. It waits for other
-  /// guests to be done with their sequences, and only for them: whoever becomes a guest says that
-  /// it will be done, by itself, as a generation is that runs to its end.
+  /// A caller that waits if there is no memory, in order of arrival. It waits only for other guests
+  /// to give back their sequences. Becoming a guest is therefore a promise to finish without
+  /// outside help, like a generation that runs to its end.
   class Guest {
    public:
-    /// On the thread without which its work does not go on: no other guest that this thread waits
-    /// as will wait for it.
+    /// Must be constructed on the thread that does the guest's work: other guests that wait on this
+    /// thread do not wait for this one.
     explicit Guest(SequencePool& pool) : pool_(pool), thread_(std::this_thread::get_id()) {}
     Guest(const Guest&) = delete;
 
-    /// As SequencePool::take(). `poll`, if there is one, is called now and then while it waits;
-    /// what it throws ends that. Error{kMemory} when there is no room and no guest left who could
-    /// make some, Error{kCancelled} after cancel().
+    /// Works like SequencePool::take(), but waits. `poll` (optional) is called now and then while
+    /// waiting; an exception from it ends the wait. Throws Error{kMemory} if there is no memory and
+    /// no guest left that could free some, and Error{kCancelled} after cancel().
     std::unique_ptr<Sequence> take(const std::vector<int32_t>& prompt,
                                    const std::function<void()>& poll);
-    /// From any thread.
+    /// Ends take() with Error{kCancelled}. May be called from any thread.
     void cancel();
 
    private:
     friend struct State;
     SequencePool& pool_;
     const std::thread::id thread_;
-    bool cancelled_ = false;  // under the pool's mutex
+    bool cancelled_ = false;  // guarded by the pool's mutex
   };
 
-  /// Keeps a sequence for later prompts, as long as the budget has room for it; forgets it where
-  /// memory is short.
+  /// Keeps a sequence for later prompts as long as the budget allows; drops it if memory is short.
   void give_back(std::unique_ptr<Sequence> sequence) noexcept;
-  /// Forgets all that were given back.
+  /// Drops all idle sequences.
   void clear();
 
  private:
   std::unique_ptr<Sequence> try_take(const std::vector<int32_t>& prompt);
-  std::unique_ptr<Sequence> try_make();  // null where the budget has no room
-  Sequence::Lease reserve();             // null likewise
+  std::unique_ptr<Sequence> try_make();  // null if the budget does not suffice
+  Sequence::Lease reserve();             // null if the budget does not suffice
   void refuse_to_overtake() const;
   [[noreturn]] void throw_no_room() const;
 
   OpenedModel& model_;
-  const int64_t each_, budget_;         // bytes: of a sequence, of all
-  const std::shared_ptr<State> state_;  // which sequences keep, too
+  const int64_t each_, budget_;         // bytes of one sequence, and of all
+  const std::shared_ptr<State> state_;  // shared with the sequences
 };
 
 }  // namespace gemtp

@@ -88,9 +88,9 @@ class AutoDepth final : public DepthPolicy {
   Engine& engine_;
   DepthControl control_;
   Lookup lookup_;
-  std::vector<int32_t> drafted_;  // the round's, by drafter and grammar, verified or not
-  Lookup::Draft found_;           // looked up
-  DepthEstimates learned_;        // as of the latest round
+  std::vector<int32_t> drafted_;  // the round's drafts by drafter and grammar, verified or not
+  Lookup::Draft found_;           // the round's look-up
+  DepthEstimates learned_;        // estimates after the latest round
 };
 
 }  // namespace

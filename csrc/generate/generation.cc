@@ -170,7 +170,7 @@ void Generation::complete(const Outputs& outputs, int64_t row, int64_t rows, dou
   take_logprobs(outputs, row);
 }
 
-// Of the round's tokens, chosen from the rows from `row` on.
+// Takes the log-probabilities of the round's tokens, which were chosen from the rows from `row` on.
 void Generation::take_logprobs(const Outputs& outputs, int64_t row) {
   logprobs_.clear();
   if (params_.logprobs < 0) return;
@@ -204,7 +204,8 @@ void Generation::count(const Round& round) {
   stats_.accepted_at.resize(stats_.drafted_at.size());
 }
 
-// Drafts that can still become tokens: a round yields at most one more than it drafts.
+// Number of drafts that can still become tokens: a round yields at most one token more than it
+// drafts.
 int Generation::draft_limit() const {
   const int64_t left = params_.max_tokens - stats_.tokens;
   const int64_t room = model().context() - state_.sequence->length();
@@ -224,7 +225,7 @@ void Generation::emit(const Round& round, std::vector<Emitted>& out) {
     if (!logprobs_.empty()) e.logprobs = logprobs_[i];
     if (decoder_) e.text = release_text(decoder_->push(id));
     out.push_back(std::move(e));
-    if (done()) return;  // a stop string: what it held back is dropped
+    if (done()) return;  // at a stop string the text held back is dropped
     if (round.complete && i + 1 == round.tokens.size())
       finish_ = FinishReason::kStop;
     else if (stats_.tokens == params_.max_tokens)
@@ -238,7 +239,7 @@ void Generation::emit(const Round& round, std::vector<Emitted>& out) {
   (out.empty() ? tail_ : out.back().text) += rest;
 }
 
-// What of the text, with this piece, can be shown; a stop string ends the generation.
+// Adds a piece and returns the text that can be shown; a stop string ends the generation.
 std::string Generation::release_text(const std::string& piece) {
   std::string shown = stop_.push(piece);
   if (stop_.found()) finish_ = FinishReason::kStop;

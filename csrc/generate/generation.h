@@ -1,4 +1,4 @@
-// One generation: prompt in, tokens and text out, a step at a time.
+// A generation: prompt in, tokens and text out, step by step.
 #pragma once
 
 #include <cstdint>
@@ -19,51 +19,53 @@ namespace gemtp {
 enum class FinishReason { kNone, kStop, kLength, kContext, kCancelled };
 const char* finish_reason_name(FinishReason reason);
 
-/// One token as it leaves the generation. `text` is what became certain with it: valid UTF-8,
-/// possibly empty (an unfinished character, or text that may yet turn out to be a stop string).
+/// An emitted token. `text` is the text completed by the token: valid UTF-8, possibly empty (after
+/// an unfinished character, or text that may yet become a stop string).
 struct Emitted {
   int32_t id = -1;
-  DraftSource source = DraftSource::kNone;  // whose guess it was
+  DraftSource source = DraftSource::kNone;  // the source that proposed the token
   std::string text;
-  Logprobs logprobs;  // of the target's own distribution, whatever the sampling parameters
+  Logprobs logprobs;  // of the target's distribution, before sampling parameters
 };
 
-/// For one thread at a time, but for cancel(). Generations of one engine that are stepped on
-/// several threads share passes (scheduler.h).
+/// To be used by one thread at a time, except for cancel(). Generations of one engine that are
+/// stepped on several threads share passes (scheduler.h).
 class Generation : private Participant {
  public:
-  /// Validates everything; nothing has run yet. sequence: where K/V of the prompt's first tokens
-  /// may be, taken only if nothing is wrong; null: the engine gives one. Error{kArgument, kContext,
-  /// kModel, kMemory}.
+  /// Validates all arguments and runs nothing. sequence: may hold K/V of the prompt's first tokens;
+  /// it is moved from only if the constructor succeeds; null: the engine's pool provides one.
+  /// Throws Error{kArgument, kContext, kModel, kMemory}.
   Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prompt, GenerationParams params,
              std::unique_ptr<Sequence>&& sequence = nullptr);
-  ~Generation() override;  // hands the sequence to the engine, also half-way
+  ~Generation() override;  // gives the sequence back to the pool
 
-  /// One chunk of prefill or one round. The end token that finished the generation is not emitted.
-  /// Text still held back at the end comes with the last token, or in tail().
-  /// After an error every step gives the same one. The first one waits, if that is wanted, for a
-  /// sequence: `poll` as for SequencePool::Guest::take().
+  /// Runs one chunk of prefill or one round, and returns the tokens it yields. The end token that
+  /// finishes the generation is not emitted. Text held back at the end comes with the last token,
+  /// or in tail().
+  /// After an error every step throws the same error. With GenerationParams::wait the first step
+  /// waits for a sequence; poll: as for SequencePool::Guest::take().
   std::vector<Emitted> step(const std::function<void()>& poll = {});
-  /// Ends it, from any thread: a step that is running gives Error{kCancelled} within milliseconds,
-  /// also in the middle of a prompt, otherwise the next one does. K/V of what had been run stays.
+  /// Ends the generation. May be called from any thread. A running step throws Error{kCancelled}
+  /// within milliseconds, even in the middle of a prompt; otherwise the next step does. K/V
+  /// computed before stay.
   void cancel();
   bool done() const { return finish_ != FinishReason::kNone; }
-  /// Neither done nor failed.
+  /// Whether it is neither done nor failed.
   bool under_way() const { return !done() && !failure_; }
   FinishReason finish_reason() const { return finish_; }
-  /// Text that was held back when the generation ended without a further token to carry it.
+  /// Text that was held back and remained when the generation ended without another token.
   const std::string& tail() const { return tail_; }
   const GenerationStats& stats() const { return stats_; }
-  /// Tokens of the prompt that have been run.
+  /// Number of prompt tokens that have been run.
   int64_t prompt_done() const { return prompt_done_; }
-  /// After the latest round; empty for a fixed depth.
+  /// The report after the latest round; empty for a fixed depth.
   DepthReport depth_report() const {
     return speculation_.depth_report(stats_.prompt_tokens + stats_.tokens);
   }
-  /// K/V of the prompt and of the tokens chosen, but for the last of them; null while it waits for
-  /// a sequence, once released, and for max_tokens 0. Not during a step.
+  /// The sequence with K/V of the prompt and of all chosen tokens but the last. Null while waiting
+  /// for a sequence, after release(), and for max_tokens 0. Must not be called during a step.
   const Sequence* sequence() const { return state_.sequence.get(); }
-  /// A generation that was under way is cancelled by that.
+  /// Returns the sequence; cancels a generation that is under way.
   std::unique_ptr<Sequence> release();
 
  private:
@@ -87,17 +89,17 @@ class Generation : private Participant {
   std::shared_ptr<Engine> engine_;
   std::vector<int32_t> prompt_;
   GenerationParams params_;
-  std::optional<SequencePool::Guest> guest_;  // if it waits
-  DecodeState state_;                         // its sequence: as sequence()
+  std::optional<SequencePool::Guest> guest_;  // with GenerationParams::wait
+  DecodeState state_;                         // with the sequence that sequence() returns
   StopStrings stop_;
   Speculation speculation_;
   std::unique_ptr<StreamDecoder> decoder_;
   bool prefilled_ = false;
   int64_t prompt_done_ = 0;
-  SequenceRows rows_;               // of the pass
-  Proposal proposal_;               // they are its rows, behind the prompt
-  Round round_;                     // of the latest pass
-  std::vector<Logprobs> logprobs_;  // of its tokens, if they are wanted
+  SequenceRows rows_;               // rows of the pass
+  Proposal proposal_;               // the rows of a pass after the prompt
+  Round round_;                     // result of the latest pass
+  std::vector<Logprobs> logprobs_;  // of the round's tokens, if requested
   std::exception_ptr failure_;
   std::string tail_;
   FinishReason finish_ = FinishReason::kNone;

@@ -1,4 +1,4 @@
-// What a generation is asked for.
+// The parameters of a generation.
 #pragma once
 
 #include <concepts>
@@ -17,18 +17,18 @@
 namespace gemtp {
 
 struct GenerationParams {
-  SamplingParams sampling;        // its seed may be kRandomSeed
-  int64_t max_tokens = 128;       // -1: until the context is full
-  std::vector<std::string> stop;  // strings that end the text; not part of it
-  int draft = kAutoDraft;         // tokens to draft a round; 0: none; kAutoDraft: what pays off
-  bool ignore_eos = false;        // end tokens are tokens like any other
-  int logprobs = -1;  // of each token, and of so many of the likeliest in its place; -1: none
-  LogitsProcessor logits_processor;        // empty: none
-  std::shared_ptr<Constraint> constraint;  // what may be generated, for this generation alone
-  bool wait = false;  // for a sequence, as a SequencePool::Guest; else there is one, or an error
+  SamplingParams sampling;           // the seed may be kRandomSeed
+  int64_t max_tokens = 128;          // -1: as many as the context holds
+  std::vector<std::string> stop;     // strings that end the text and are not part of it
+  int draft = kAutoDraft;            // drafts per round; 0: none; kAutoDraft: as many as pay off
+  bool ignore_eos = false;           // treat end tokens like any other token
+  int logprobs = -1;                 // of each token and this many of the likeliest; -1: none
+  LogitsProcessor logits_processor;  // empty: none
+  std::shared_ptr<Constraint> constraint;  // for this generation only; null: none
+  bool wait = false;  // wait for a sequence (SequencePool::Guest) instead of throwing
 };
 
-/// The table of its numbers, those of its sampling among them.
+/// The table of the numeric options, including those of `sampling`.
 template <class Params, class Fn>
   requires std::same_as<std::remove_const_t<Params>, GenerationParams>
 void for_each_option(Params& p, const Fn& fn) {

@@ -1,4 +1,4 @@
-// What a generation cost.
+// The statistics of a generation.
 #pragma once
 
 #include <cstdint>
@@ -10,25 +10,25 @@ struct GenerationStats {
   int64_t rounds = 0;                                 // verify passes
   int64_t drafted = 0;                                // drafts verified
   int64_t accepted = 0;                               // drafts that became tokens
-  int64_t lookup_drafted = 0, lookup_accepted = 0;    // of those, the ones looked up in the text
-  int64_t grammar_drafted = 0, grammar_accepted = 0;  // and the ones that the constraint forced
+  int64_t lookup_drafted = 0, lookup_accepted = 0;    // those looked up in the text
+  int64_t grammar_drafted = 0, grammar_accepted = 0;  // those forced by the constraint
   int64_t prompt_tokens = 0;
-  int64_t cached_tokens = 0;             // of the prompt, taken from an earlier call's K/V
-  double prompt_seconds = 0;             // until the first token
-  int64_t tokens = 0;                    // generated
-  double decode_seconds = 0;             // after the first token
+  int64_t cached_tokens = 0;             // prompt tokens reused from an earlier call's K/V
+  double prompt_seconds = 0;             // time until the first token
+  int64_t tokens = 0;                    // generated tokens
+  double decode_seconds = 0;             // time after the first token
   std::vector<int64_t> depth_histogram;  // [k]: rounds that drafted k tokens
   std::vector<int64_t> drafted_at;       // [i]: rounds that drafted an (i+1)-th token
-  std::vector<int64_t> accepted_at;      // [i]: of those, the ones that accepted it
-  uint64_t seed = 0;                     // also where a new one was asked for
+  std::vector<int64_t> accepted_at;      // [i]: rounds that accepted it
+  uint64_t seed = 0;                     // the seed used, also for kRandomSeed
 
-  /// Of decoding: tokens after the first, over their time.
+  /// Decoding speed: the tokens after the first, divided by their time.
   double tokens_per_second() const {
     return tokens > 1 && decode_seconds > 0 ? static_cast<double>(tokens - 1) / decode_seconds : 0;
   }
 };
 
-/// The table of its figures: calls fn(name, figure) for each.
+/// The table of the figures: calls fn(name, figure) for each.
 template <class Fn>
 void for_each_figure(const GenerationStats& s, const Fn& fn) {
   fn("rounds", s.rounds);

@@ -28,7 +28,7 @@ void Session::begin(GenerationParams params) {
   auto next =
       std::make_shared<Generation>(engine_, tokens_, std::move(params), std::move(sequence_));
   const std::lock_guard<std::mutex> lock(fork_mutex());
-  generation_.swap(next);  // the earlier one ends outside of the lock
+  generation_.swap(next);  // the earlier generation is destroyed outside the lock
 }
 
 std::vector<Emitted> Session::step(const std::function<void()>& poll) {
@@ -57,7 +57,7 @@ void Session::cancel() {
   if (generation) generation->cancel();
 }
 
-// K/V of tokens that were chosen but not given goes.
+// Drops K/V of tokens that were chosen but not returned.
 void Session::end() {
   if (!generation_) return;
   std::unique_ptr<Sequence> sequence = generation_->release();

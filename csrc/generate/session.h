@@ -1,6 +1,6 @@
-// A text that goes on: tokens so far, and K/V of most of them. Tokens are put behind it or
-// generated there; it can be cut back, split in two, kept in a file. What is generated depends on
-// its tokens alone, not on how they came about.
+// A text that can be continued: its tokens, and K/V of most of them. Tokens are appended or
+// generated at its end; it can be rewound, forked and saved to a file. The generated text depends
+// only on the session's tokens, not on how they came about.
 #pragma once
 
 #include <cstdint>
@@ -14,45 +14,50 @@
 
 namespace gemtp {
 
-/// For one thread at a time, but for cancel().
+/// To be used by one thread at a time, except for cancel().
 class Session {
  public:
   explicit Session(std::shared_ptr<Engine> engine) : engine_(std::move(engine)) {}
-  ~Session();  // its K/V serves later prompts that begin alike
+  ~Session();  // its K/V serve later prompts that begin alike
 
-  /// Everything so far: what was put there and what was generated.
+  /// All tokens so far, both appended and generated.
   const std::vector<int32_t>& tokens() const { return tokens_; }
-  /// Of them, the first that need not be run again.
+  /// Number of leading tokens that need not be run again.
   int64_t cached() const;
   const std::shared_ptr<Engine>& engine() const { return engine_; }
 
-  /// Ends a generation that is under way. Error{kArgument} for ids outside the vocabulary,
-  /// Error{kContext} for more than fit.
+  /// Appends tokens, and ends a generation that is under way. Throws Error{kArgument} for ids
+  /// outside the vocabulary, and Error{kContext} if they do not fit.
   void append(const std::vector<int32_t>& ids);
 
-  /// Begins to generate behind all tokens. Errors as Generation's.
+  /// Begins a generation after all tokens. Throws like Generation's constructor.
   void begin(GenerationParams params);
-  /// As Generation::step(); the tokens are part of the session. After an error all is as before
-  /// the step, but for the generation, which has ended.
+  /// Works like Generation::step(), and adds the tokens to the session. After an error the session
+  /// is as before the step, except that the generation has ended.
   std::vector<Emitted> step(const std::function<void()>& poll = {});
-  /// Null before the first begin(). Stays after the end, for its stats, until the next begin().
+  /// The latest generation, null before the first begin(). It stays after its end, for its stats,
+  /// until the next begin().
   const Generation* generation() const { return generation_.get(); }
   /// Whether a generation is under way.
   bool generating() const { return generation_ && generation_->under_way(); }
-  /// From any thread: ends the generation that is under way, as Generation::cancel(). Tokens that
-  /// step() gave before stay.
+  /// Ends the generation that is under way, like Generation::cancel(). May be called from any
+  /// thread. Tokens that step() has returned stay.
   void cancel();
   /// Ends the generation that is under way, if one is.
   void end();
 
-  /// Keeps the first `length` tokens, and ends a generation. Error{kArgument} beyond tokens().
+  /// Keeps the first `length` tokens, and ends a generation that is under way. Throws
+  /// Error{kArgument} if there are fewer.
   void rewind(int64_t length);
-  /// A second one with the same past, also between two steps. Error{kMemory}.
+  /// Returns a second session with the same tokens; works between two steps, too. Throws
+  /// Error{kMemory}.
   std::unique_ptr<Session> fork() const;
 
-  /// Tokens and K/V to a file, for this model and K/V type. Error{kFile}: nothing is left behind.
+  /// Saves tokens and K/V to a file, for this model and K/V type. If it throws Error{kFile}, no
+  /// file is left behind.
   void save(const std::string& path) const;
-  /// Error{kFile} for a damaged file, Error{kModel} for another model's, Error{kContext}.
+  /// Restores a saved session. Throws Error{kFile} for a damaged file, Error{kModel} for a file of
+  /// another model, and Error{kContext} if it does not fit.
   static std::unique_ptr<Session> restore(std::shared_ptr<Engine> engine, const std::string& path);
 
  private:
@@ -62,8 +67,8 @@ class Session {
 
   std::shared_ptr<Engine> engine_;
   std::vector<int32_t> tokens_;
-  std::unique_ptr<Sequence> sequence_;  // null: none yet, or the generation has it
-  // Changed under the fork_mutex(), under which cancel() reads it: a child can always lock that.
+  std::unique_ptr<Sequence> sequence_;  // null: none yet, or held by the generation
+  // Changed and, by cancel(), read under the fork_mutex(), which a forked child can always lock.
   std::shared_ptr<Generation> generation_;
 };
 

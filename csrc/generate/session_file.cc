@@ -1,4 +1,4 @@
-// A session as a file:
+// The format of a session file:
 //   "GEMTPSES", version u32, K/V in f16 u32, fingerprint u64, tokens i64, of them in the cache i64,
 //   oldest position of the sliding layers i64, the tokens i32 each, the cache's blocks (KvCache),
 //   FNV-1a of all of it u64; numbers in little endian.
@@ -19,14 +19,14 @@ static_assert(std::endian::native == std::endian::little);
 
 struct Header {
   char magic[8] = {'G', 'E', 'M', 'T', 'P', 'S', 'E', 'S'};
-  uint32_t version = 2;  // also of the arithmetic that made K/V: kernels.h. 1: that of gemtp 0.1
+  uint32_t version = 2;  // of format and arithmetic (kernels.h); 1: gemtp 0.1
   uint32_t kv_f16 = 1;
   uint64_t fingerprint = 0;
   int64_t tokens = 0, cached = 0, oldest = 0;
 };
 static_assert(sizeof(Header) == 48);
 
-// Its bytes, and their hash.
+// The bytes of a session file, and their hash.
 class File {
  public:
   explicit File(const std::string& path) : path_(path), file_(open_regular(path)) {}
@@ -125,7 +125,7 @@ std::unique_ptr<Session> Session::restore(std::shared_ptr<Engine> engine, const 
   uint64_t stored = 0;
   file.read(&stored, sizeof stored);
   if (stored != hash || !file.at_end()) {
-    out->sequence_.reset();  // nobody is to go on from it
+    out->sequence_.reset();  // must not be reused
     throw_damaged(file);
   }
   return out;

@@ -13,11 +13,11 @@ bool DecodeState::is_end(int32_t token) const {
   return std::binary_search(ends.begin(), ends.end(), token);
 }
 
-// Drafts tokens after the pending one: what the grammar forces, and otherwise the drafter's, chosen
-// exactly as the target will choose: same function, same noise, same history. `limit` of them, or
-// as many as the policy asks for; fewer when nothing can follow: after an end, and when the
-// candidates of an ordered head are all banned, by bias, suppression or grammar (the target, which
-// sees the whole vocabulary, may well have a choice).
+// Drafts tokens after the pending one: those that the grammar forces, and otherwise the drafter's,
+// chosen exactly like the target's: with the same function, noise and history. Drafts `limit`
+// tokens, or as many as the policy asks for. There are fewer if nothing can follow: after an end,
+// or if bias, suppression or grammar ban all candidates of an ordered head (the target, with the
+// whole vocabulary, may still have a choice).
 void Speculation::draft(DecodeState& state, int limit, const std::vector<int32_t>& forced,
                         Proposal* proposal) {
   ConstrainedText* text = state.constraint.get();
@@ -28,8 +28,8 @@ void Speculation::draft(DecodeState& state, int limit, const std::vector<int32_t
     proposal->sources.push_back(source);
   };
   const auto full = [&] { return static_cast<int>(rows.size()) > limit; };
-  std::optional<DraftRound> round;  // begun once the drafter is asked
-  size_t given = 0;                 // rows that it has been given
+  std::optional<DraftRound> round;  // begun when the drafter is first needed
+  size_t given = 0;                 // number of rows the drafter has run
   for (bool first = true; !full(); first = false) {
     if (text) {
       for (const int32_t token : first ? forced : text->forced()) {
@@ -75,13 +75,13 @@ Proposal Speculation::propose(DecodeState& state, int most, const Others& others
   return proposal;
 }
 
-// The target's choices, as long as they are what was proposed, and one more.
+// Returns the target's choices as long as they equal the proposal, and one more.
 Round Speculation::choose(const Proposal& proposal, const Outputs& outputs, int64_t row,
                           DecodeState& state) {
   Round round;
   round.drafts = proposal.sources;
   const auto drafts = static_cast<int64_t>(round.drafts.size());
-  const int64_t p = state.sequence->length() - drafts;  // of the first choice
+  const int64_t p = state.sequence->length() - drafts;  // position of the first choice
   int64_t last = 0;
   for (;; ++last) {
     const int32_t choice = outputs.choose(row + last, state.chooser, p + last, state.history);
@@ -94,7 +94,7 @@ Round Speculation::choose(const Proposal& proposal, const Outputs& outputs, int6
     round.complete = state.constraint && state.constraint->complete();
     if (!agreed || round.complete) break;
   }
-  // Row `last` was the last one run on true tokens; what lies behind it was rejected.
+  // Row `last` was the last row of true tokens; the rows after it were rejected.
   state.sequence->truncate(p + last);
   state.pending = round.tokens.back();
   const float* h = outputs.hidden(row + last);

@@ -14,60 +14,60 @@
 
 namespace gemtp {
 
-/// A text between rounds.
+/// The state of a text between rounds.
 struct DecodeState {
   std::unique_ptr<Sequence> sequence;  // K/V of every token but the pending one
   Chooser chooser;
-  TokenHistory history;                                   // every token, the pending one included
+  TokenHistory history;                                   // every token, including the pending one
   std::vector<int32_t> ends;                              // tokens that end the text, ascending
-  std::unique_ptr<ConstrainedText> constraint = nullptr;  // what is generated; null: free
+  std::unique_ptr<ConstrainedText> constraint = nullptr;  // the generated text; null: unconstrained
   // The token that is chosen but not yet run through the target, and the target's hidden state
-  // (after the final norm) at the position before it, [hidden].
+  // (after the final norm) at the previous position, [hidden].
   int32_t pending = -1;
   std::vector<float> hidden{};
 
   bool is_end(int32_t token) const;
 };
 
-/// What a round verifies.
+/// The tokens that a round verifies.
 struct Proposal {
-  std::vector<int32_t> rows;         // the pending token and the drafts behind it
-  std::vector<DraftSource> sources;  // who proposed each of the drafts
+  std::vector<int32_t> rows;         // the pending token, then the drafts
+  std::vector<DraftSource> sources;  // source of each draft
   double draft_seconds = 0;
-  double expected_tokens = 1;  // of the round
+  double expected_tokens = 1;  // expected tokens of the round
 };
 
 struct Round {
   std::vector<int32_t> tokens;      // chosen by the target; the last one is the new pending token
-  std::vector<DraftSource> drafts;  // who proposed each of those that were verified
-  int accepted = 0;                 // drafts that were the target's choice: tokens[0 .. accepted)
-  bool complete = false;            // the constraint lets nothing but an end follow
+  std::vector<DraftSource> drafts;  // source of each verified draft
+  int accepted = 0;                 // drafts equal to the target's choice: tokens[0 .. accepted)
+  bool complete = false;            // the constraint allows only an end next
 
   int drafted() const { return static_cast<int>(drafts.size()); }
 };
 
-/// The rounds of one generation: propose(), a pass of the target over the rows, accept(). Both in
-/// an Exclusive of the engine.
+/// The rounds of one generation: propose(), a pass of the target over the rows, accept(). Both
+/// calls must be made within an Exclusive of the engine.
 class Speculation {
  public:
-  /// draft: as for depth_policy(). What the constraint forces is proposed before the drafter is
-  /// asked. An end ends a round.
+  /// draft: as for depth_policy(). Tokens forced by the constraint are proposed before the drafter
+  /// is asked. An end token ends a round.
   Speculation(Engine& engine, int draft)
       : engine_(engine), policy_(depth_policy(engine, draft)), idle_since_(monotonic_seconds()) {}
 
-  /// The next token of the prompt.
+  /// Adds the next token of the prompt.
   void push(int32_t token) { policy_->push(token); }
-  /// The first token, chosen from the prompt's last row.
+  /// Chooses the first token from the prompt's last row.
   Round first(const Outputs& outputs, int64_t row, DecodeState& state) {
     return choose({}, outputs, row, state);
   }
 
-  /// At most `most` tokens behind the pending one. May be called again instead of accept(): the
-  /// round begins anew.
+  /// Proposes at most `most` tokens after the pending one. If it is called again instead of
+  /// accept(), the round begins anew.
   Proposal propose(DecodeState& state, int most, const Others& others);
-  /// The pass has run, its outputs are those from `row` on, and state.sequence holds the rows. They
-  /// are walked while choice == draft. pass_rows, pass_seconds: of the whole pass, choices not
-  /// included; 0: not known.
+  /// Called after the pass: its outputs begin at `row`, and state.sequence holds the rows. Accepts
+  /// drafts as long as the choice equals the draft. pass_rows, pass_seconds: of the whole pass,
+  /// without the choices; 0: unknown.
   Round accept(const Proposal& proposal, const Outputs& outputs, int64_t row, DecodeState& state,
                int64_t pass_rows, double pass_seconds);
 

@@ -28,7 +28,7 @@ void put_fields(const uint8_t* from, int8_t* q) {
       q[kWidth * f + l] = static_cast<int8_t>((bytes[l] >> kBits * f) & ((1 << kBits) - 1));
 }
 
-// As put_fields, adding the fields times 2^kShift.
+// Like put_fields, but adds the fields times 2^kShift.
 template <int kBits, int kWidth, int kShift>
 void add_fields(const uint8_t* from, int8_t* q) {
   uint8_t bytes[kWidth];
@@ -44,13 +44,14 @@ void add_all(int value, int8_t* q) {
   for (int i = 0; i < kCount; ++i) q[i] = static_cast<int8_t>(q[i] + value);
 }
 
-// Adds 16 times the bits of four bytes, element after element.
+// Adds 16 times the bits of four bytes, in element order.
 void add_bits_32(const uint8_t* from, int8_t* q) {
   for (int i = 0; i < 32; ++i)
     q[i] = static_cast<int8_t>(q[i] + (((from[i / 8] >> i % 8) & 1) << 4));
 }
 
-// The low and the high nibble of kCount bytes, as put_fields<4, kWidth>, through a table.
+// Maps the low and high nibbles of kCount bytes, in the order of put_fields<4, kWidth>, through a
+// table.
 template <int kWidth, int kCount>
 void put_table(const int8_t (&table)[16], const uint8_t* from, int8_t* q) {
   for (int at = 0; at < kCount; at += kWidth)
@@ -62,7 +63,7 @@ void put_table(const int8_t (&table)[16], const uint8_t* from, int8_t* q) {
 
 // ---- scales -------------------------------------------------------------------------------------
 
-// d of a block without a minimum, whose groups' scales the caller sets.
+// Sets d of a block without a minimum; the caller sets the groups' scales.
 void group_scales(float d, DecodedBlock* out) {
   out->d = d;
   out->dmin = 0;
@@ -74,7 +75,7 @@ void one_scale(float d, DecodedBlock* out) {
   std::memset(out->scale, 1, sizeof out->scale);
 }
 
-// x = d * q + m.
+// Sets the fields for x = d * q + m.
 void scale_and_offset(float d, float m, DecodedBlock* out) {
   out->d = d;
   out->dmin = -m;
@@ -86,15 +87,16 @@ void set_pair(int8_t* groups, int pair, int value) {
   groups[2 * pair] = groups[2 * pair + 1] = static_cast<int8_t>(value);
 }
 
-// Nibbles n as the odd numbers 2n + 1, one for each of 16 groups.
+// Sets the scales of the 16 groups: a nibble n stands for the odd number 2n + 1.
 void odd_scales(const uint8_t* nibbles, DecodedBlock* out) {
   for (int g = 0; g < 16; ++g)
     out->scale[g] = static_cast<int8_t>(2 * ((nibbles[g / 2] >> g % 2 * 4) & 15) + 1);
 }
 
-// Q4_K's and Q5_K's: d and dmin, then 8 scales and 8 minimums of 6 bits in 12 bytes. Bytes 0..3 and
-// 4..7 hold the first four of each in their lower 6 bits, bytes 8..11 the lower four bits of the
-// other scales and minimums, whose upper two are on top of the first.
+// Reads the head of a Q4_K or Q5_K block: d and dmin, then 8 scales and 8 minimums of 6 bits in 12
+// bytes. Bytes 0..3 hold the first four scales and bytes 4..7 the first four minimums in their
+// lower 6 bits. Bytes 8..11 hold the lower four bits of the other scales and minimums; their upper
+// two bits are the upper bits of bytes 0..7.
 void scales_and_minimums(const uint8_t* block, DecodedBlock* out) {
   out->d = f16_at(block);
   out->dmin = f16_at(block + 2);
@@ -119,7 +121,7 @@ constexpr SignTable kSigns = [] {
   return table;
 }();
 
-// 7 bits and an eighth that makes the number of ones even.
+// Appends to 7 bits an eighth that makes the number of ones even.
 int even_signs(uint32_t seven) {
   uint32_t parity = seven ^ (seven >> 4);
   parity ^= parity >> 2;
@@ -127,13 +129,13 @@ int even_signs(uint32_t seven) {
   return static_cast<int>(seven | (parity & 1) << 7);
 }
 
-// 8 elements: a point of 8 dimensions, negated where a bit of `signs` is set.
+// Writes 8 elements: a point of 8 dimensions, negated where a bit of `signs` is set.
 void put_signed(const int8_t* point, int signs, int8_t* q) {
   const int8_t* negative = kSigns[static_cast<size_t>(signs)].data();
   for (int i = 0; i < 8; ++i) q[i] = static_cast<int8_t>((point[i] ^ negative[i]) - negative[i]);
 }
 
-// As put_signed, of two points of 4 dimensions.
+// Writes 8 elements from two points of 4 dimensions.
 void put_signed(const int8_t* first, const int8_t* second, int signs, int8_t* q) {
   int8_t point[8];
   std::memcpy(point, first, 4);
@@ -176,7 +178,7 @@ void decode_q8_0(const uint8_t* b, DecodedBlock* out) {
   std::memcpy(out->q, b + 2, 32);
 }
 
-// 16 scales and minimums as nibbles, 64 bytes of quants, d, dmin.
+// Layout: 16 scales and minimums as nibbles, 64 bytes of quants, d, dmin.
 void decode_q2_k(const uint8_t* b, DecodedBlock* out) {
   out->d = f16_at(b + 80);
   out->dmin = f16_at(b + 82);
@@ -187,10 +189,11 @@ void decode_q2_k(const uint8_t* b, DecodedBlock* out) {
   for (int half = 0; half < 2; ++half) put_fields<2, 32>(b + 16 + 32 * half, out->q + 128 * half);
 }
 
-// 32 bytes of third bits, 64 of two bits each, 16 scales of 6 bits plus 32 in 12 bytes, d.
+// Layout: 32 bytes of third bits, 64 bytes of lower bits (two each), 12 bytes of 16 6-bit scales
+// (offset 32), d.
 void decode_q3_k(const uint8_t* b, DecodedBlock* out) {
   group_scales(f16_at(b + 108), out);
-  const uint8_t* s = b + 96;  // the lower four bits of scales g and g + 8, then the upper two
+  const uint8_t* s = b + 96;  // lower four bits of scales g and g + 8, then upper two
   for (int g = 0; g < 16; ++g) {
     const int low = (s[g % 8] >> g / 8 * 4) & 15, high = (s[8 + g % 4] >> g / 4 * 2) & 3;
     out->scale[g] = static_cast<int8_t>((low | high << 4) - 32);
@@ -205,14 +208,14 @@ void decode_q4_k(const uint8_t* b, DecodedBlock* out) {
   for (int c = 0; c < 4; ++c) put_fields<4, 32>(b + 16 + 32 * c, out->q + 64 * c);
 }
 
-// As Q4_K, with 32 bytes of fifth bits before the nibbles.
+// Layout: that of Q4_K with 32 bytes of fifth bits before the nibbles.
 void decode_q5_k(const uint8_t* b, DecodedBlock* out) {
   scales_and_minimums(b, out);
   for (int c = 0; c < 4; ++c) put_fields<4, 32>(b + 48 + 32 * c, out->q + 64 * c);
   add_fields<1, 32, 4>(b + 16, out->q);
 }
 
-// 128 bytes of nibbles, 64 of two upper bits each, 16 int8 scales, d.
+// Layout: 128 bytes of nibbles, 64 bytes of upper bits (two each), 16 int8 scales, d.
 void decode_q6_k(const uint8_t* b, DecodedBlock* out) {
   group_scales(f16_at(b + 208), out);
   std::memcpy(out->scale, b + 192, 16);
@@ -228,7 +231,7 @@ void decode_iq4_nl(const uint8_t* b, DecodedBlock* out) {
   put_table<16, 16>(kIq4Values, b + 2, out->q);
 }
 
-// d, the upper two bits of 8 scales plus 32, their nibbles, 128 bytes of quants.
+// Layout: d, the upper two bits of 8 scales (offset 32), their lower nibbles, 128 bytes of quants.
 void decode_iq4_xs(const uint8_t* b, DecodedBlock* out) {
   group_scales(f16_at(b), out);
   const int high = u16_at(b + 2);
@@ -237,7 +240,8 @@ void decode_iq4_xs(const uint8_t* b, DecodedBlock* out) {
   put_table<16, 128>(kIq4Values, b + 8, out->q);
 }
 
-// One byte of scale, 2^(e - 128) for the doubled numbers, where 255 says NaN (here infinity).
+// Layout: one byte of scale e, then the nibbles. The doubled numbers have the scale 2^(e - 128); e
+// = 255 means NaN (here infinity).
 void decode_mxfp4(const uint8_t* b, DecodedBlock* out) {
   const uint32_t e = b[0];
   const uint32_t bits = e < 2 ? uint32_t{0x200000} << e : (e == 255 ? e : e - 1) << 23;
@@ -245,8 +249,8 @@ void decode_mxfp4(const uint8_t* b, DecodedBlock* out) {
   put_table<16, 16>(kFloat4Values, b + 1, out->q);
 }
 
-// d, then for every 32 elements four bytes that name points and a word of their signs, 7 bits
-// each, with a scale on top.
+// Layout: d, then for every 32 elements four bytes, each the index of a point, and a word with the
+// points' signs, 7 bits each, and a scale in its top bits.
 void decode_iq2_xxs(const uint8_t* b, DecodedBlock* out) {
   group_scales(f16_at(b) * 0.125f, out);
   for (int j = 0; j < 8; ++j) {
@@ -259,7 +263,7 @@ void decode_iq2_xxs(const uint8_t* b, DecodedBlock* out) {
   }
 }
 
-// d, 32 words of a point (9 bits) and its signs (7), 16 scales.
+// Layout: d, 32 words of a point's index (9 bits) and its signs (7 bits), 16 scales.
 void decode_iq2_xs(const uint8_t* b, DecodedBlock* out) {
   group_scales(f16_at(b) * 0.125f, out);
   odd_scales(b + 66, out);
@@ -269,7 +273,7 @@ void decode_iq2_xs(const uint8_t* b, DecodedBlock* out) {
   }
 }
 
-// d, lower bytes of 32 points, their signs, two upper bits of each, 16 scales.
+// Layout: d, lower bytes of 32 point indices, the signs, two upper bits of each index, 16 scales.
 void decode_iq2_s(const uint8_t* b, DecodedBlock* out) {
   group_scales(f16_at(b) * 0.125f, out);
   odd_scales(b + 74, out);
@@ -280,7 +284,8 @@ void decode_iq2_s(const uint8_t* b, DecodedBlock* out) {
   }
 }
 
-// d, 64 points, then for every 32 elements a word of signs with a scale on top.
+// Layout: d, 64 point indices, then for every 32 elements a word of signs with a scale in its top
+// bits.
 void decode_iq3_xxs(const uint8_t* b, DecodedBlock* out) {
   group_scales(f16_at(b) * 0.25f, out);
   for (int j = 0; j < 8; ++j) {
@@ -293,20 +298,21 @@ void decode_iq3_xxs(const uint8_t* b, DecodedBlock* out) {
   }
 }
 
-// d, lower bytes of 64 points, their ninth bits, signs, 8 scales.
+// Layout: d, lower bytes of 64 point indices, their ninth bits, the signs, 8 scales.
 void decode_iq3_s(const uint8_t* b, DecodedBlock* out) {
   group_scales(f16_at(b), out);
   const uint8_t *low = b + 2, *high = b + 66, *signs = b + 74, *scales = b + 106;
   for (int j = 0; j < 8; ++j) set_pair(out->scale, j, 2 * ((scales[j / 2] >> j % 2 * 4) & 15) + 1);
   for (int i = 0; i < 32; ++i) {
-    const int ninth = high[i / 4] >> i % 4 * 2;  // of two points
+    const int ninth = high[i / 4] >> i % 4 * 2;  // the bits of two points
     const int first = low[2 * i] | (ninth & 1) << 8, second = low[2 * i + 1] | (ninth & 2) << 7;
     put_signed(kGridIq3S.point[first], kGridIq3S.point[second], signs[i], out->q + 8 * i);
   }
 }
 
-// d, lower bytes of 32 points, then for every 32 elements a word: four times three upper bits, the
-// scale, and a bit that says to which side all of them are shifted.
+// Layout: d, lower bytes of 32 point indices, then for every 32 elements a word: three upper bits
+// of each of four indices, the scale, and a bit for the direction in which all elements are
+// shifted.
 void decode_iq1_s(const uint8_t* b, DecodedBlock* out) {
   group_scales(f16_at(b) * 0.125f, out);
   for (int j = 0; j < 8; ++j) {
@@ -319,8 +325,8 @@ void decode_iq1_s(const uint8_t* b, DecodedBlock* out) {
   }
 }
 
-// Lower bytes of 32 points, nibbles of three upper bits and a bit for the shift, then four words of
-// four 3-bit scales each, with a quarter of d on top.
+// Layout: lower bytes of 32 point indices, nibbles of three upper bits and one bit for the shift,
+// then four words, each with four 3-bit scales and a quarter of d in its top bits.
 void decode_iq1_m(const uint8_t* b, DecodedBlock* out) {
   const uint8_t* words = b + 48;
   int d = 0;

@@ -4,7 +4,8 @@ namespace gemtp {
 namespace {
 
 // Every grid lists its points in ascending order, read as numbers whose least significant digit is
-// dimension 0. So it is a set, here a bitmap: bit n of it says whether number n is in the grid.
+// dimension 0. A grid is therefore a set, stored here as a bitmap: bit n says whether number n is
+// in the grid.
 
 constexpr uint64_t kIq2Xxs[] = {
     0x4141441055141555, 0x0000100044140400, 0x0040001400400400, 0x1050000004000000,
@@ -154,7 +155,7 @@ constexpr uint64_t kIq3S[] = {
     0x0004100140050091, 0x0000002800100204, 0x0000020001024112, 0x0000080024000004,
     0x0000010000010822, 0x0000000400040000, 0x0000000002000004, 0x0000000000000001};
 
-// kBase: how many values a coordinate can have; `values` lists them.
+// kBase is the number of values that a coordinate can have; `values` lists them.
 template <int kPoints, int kDims, int kWords, int kBase>
 constexpr Grid<kPoints, kDims> expand(const uint64_t (&bitmap)[kWords],
                                       const int8_t (&values)[kBase]) {

@@ -1,5 +1,5 @@
-// The grids of the IQ types: lists of points, of which a block names one for every 8 (or 4)
-// elements.
+// The grids of the IQ types: lists of points. A block stores the index of one point for every 8 (or
+// 4) elements.
 #pragma once
 
 #include <cstdint>

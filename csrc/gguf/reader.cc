@@ -22,7 +22,7 @@ constexpr uint32_t kMaxDims = 4;
 constexpr uint64_t kDefaultAlignment = 32;
 constexpr uint64_t kMaxAlignment = uint64_t{1} << 20;
 constexpr uint64_t kWindow = uint64_t{1} << 16;  // bytes of the header that are read at a time
-// The fewest bytes that an entry can take: bounds a count by the bytes that are left.
+// The fewest bytes that an entry can take, which bounds a count by the bytes that are left.
 constexpr uint64_t kMinKeyValueBytes = 8 + 1 + 4 + 1;        // key length, key, type, value
 constexpr uint64_t kMinTensorBytes = 8 + 1 + 4 + 8 + 4 + 8;  // name, n_dims, one dim, type, offset
 
@@ -40,7 +40,7 @@ const char* value_type_name(ValueType type) {
   return kNames[static_cast<uint32_t>(type)];
 }
 
-/// Bytes of a value of fixed size, 0 for strings and arrays.
+/// Size in bytes of a value; 0 for strings and arrays, whose size varies.
 uint64_t value_size(ValueType type) {
   switch (type) {
     case ValueType::kUint8:
@@ -92,7 +92,7 @@ std::string describe(const Value& value) {
                      quoted(std::string(key)).c_str(), wanted));
 }
 
-/// An integer of any type as its sign and 64 bits; false for other types.
+/// Loads an integer of any type as its sign and 64 bits; returns false for other types.
 bool load_integer(ValueType type, const uint8_t* p, bool* negative, uint64_t* bits) {
   int64_t value = 0;
   switch (type) {
@@ -131,7 +131,8 @@ bool load_integer(ValueType type, const uint8_t* p, bool* negative, uint64_t* bi
 
 }  // namespace
 
-/// One pass over header, metadata and tensor list; then the tensors are placed in the data section.
+/// Parses header, metadata and tensor list in one pass, then places the tensors in the data
+/// section.
 class GgufParser {
  public:
   explicit GgufParser(GgufFile* file) : out_(*file), file_(*file->files_[0]), size_(file_.size()) {}
@@ -151,7 +152,7 @@ class GgufParser {
 
   uint64_t left() const { return size_ - at_; }
 
-  /// Passes over `bytes`; `what` completes "the file ends inside …".
+  /// Skips `bytes` bytes; `what` completes the sentence "the file ends inside …".
   void skip(uint64_t bytes, const char* what) {
     if (bytes > left()) {
       fail(
@@ -163,7 +164,7 @@ class GgufParser {
     at_ += bytes;
   }
 
-  /// The next `bytes` bytes, until more are taken.
+  /// Returns the next `bytes` bytes; the pointer is valid until the next call.
   const uint8_t* take(uint64_t bytes, const char* what) {
     const uint64_t start = at_;
     skip(bytes, what);
@@ -180,7 +181,7 @@ class GgufParser {
     return load<T>(take(sizeof(T), what));
   }
 
-  // What lies under the file's name when a download went wrong.
+  // Rejects files that a failed download leaves under a model's name.
   void refuse_impostor() const {
     std::string start(static_cast<size_t>(std::min<uint64_t>(size_, 512)), '\0');
     file_.read(0, start.size(), reinterpret_cast<uint8_t*>(start.data()));
@@ -354,8 +355,8 @@ class GgufParser {
     return value;
   }
 
-  /// The tensors lie in the order of the list, each at the first aligned byte after the one before.
-  /// The padding behind the last one may be missing.
+  /// Tensors must lie in the order of the list, each at the first aligned byte after the previous
+  /// one. The padding after the last one may be missing.
   void place_tensors() {
     const uint64_t align = alignment();
     const uint64_t start = (at_ + align - 1) / align * align;
@@ -395,11 +396,11 @@ class GgufParser {
   const InputFile& file_;
   const uint64_t size_;
   uint64_t at_ = 0;
-  std::vector<uint8_t> window_;  // of the file, from window_start_ on
+  std::vector<uint8_t> window_;  // bytes of the file from window_start_ on
   uint64_t window_start_ = 0;
   uint64_t tensor_count_ = 0;
   uint64_t key_count_ = 0;
-  std::vector<uint64_t> offsets_;  // as written, in the order of the tensors
+  std::vector<uint64_t> offsets_;  // as written in the file, in the order of the tensors
 };
 
 int64_t Tensor::elements() const {

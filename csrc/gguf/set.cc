@@ -1,5 +1,5 @@
-// A model in several files: finding the parts, checking that they belong together, and the parts of
-// GgufFile that know that there can be more than one file.
+// A model in several files: finding the parts, checking that they belong together, and the
+// functions of GgufFile that depend on there being more than one file.
 #include <optional>
 #include <utility>
 
@@ -13,7 +13,7 @@ constexpr size_t kDigits = 5;
 
 using Count = unsigned long long;
 
-/// name-00002-of-00003.gguf: its place among the parts, and theirs.
+/// A name such as name-00002-of-00003.gguf, which gives a part's index and the names of all parts.
 struct PartName {
   std::string stem;  // "name", with the folder
   uint64_t index;    // from 0
@@ -109,7 +109,8 @@ class GgufSet {
     out_->files_.push_back(std::move(part->files_[0]));
   }
 
-  // Usually only the first part describes the model; what another one says too must be the same.
+  // Usually only the first part describes the model; keys that another part repeats must have the
+  // same value.
   void check_same_model(const GgufFile& part) const {
     for (const std::string& key : part.keys()) {
       if (key == "split.no" || key == "general.alignment") continue;

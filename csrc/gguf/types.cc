@@ -5,8 +5,9 @@
 namespace gemtp {
 namespace {
 
-// Indexed by the number in the file. Numbers without a name were given out before GGUF existed (4,
-// 5) and appear in no file; 31-33 and 36-38 were interleaved layouts, withdrawn since.
+// Indexed by the number in the file. Numbers without a name (4, 5) were assigned before GGUF
+// existed and appear in no file; 31-33 and 36-38 were interleaved layouts that have since been
+// withdrawn.
 constexpr DTypeInfo kTypes[] = {
     {"F32", 1, 4},          {"F16", 1, 2},          {"Q4_0", 32, 18},       {"Q4_1", 32, 20},
     {nullptr, 0, 0},        {nullptr, 0, 0},        {"Q5_0", 32, 22},       {"Q5_1", 32, 24},

@@ -5,7 +5,7 @@
 
 namespace gemtp {
 
-/// Numbers are those of the file format.
+/// The numbers are those of the file format.
 enum class DType : uint32_t {
   kF32 = 0,
   kF16 = 1,
@@ -40,11 +40,11 @@ struct DTypeInfo {
   int bytes;  // bytes of a block
 };
 
-/// Info for every type that GGUF knows by number (also those this build cannot compute with), or
-/// nullptr for a number that no version of the format has given out.
+/// Describes every type that GGUF has a number for, including those this build cannot compute with;
+/// nullptr for a number that no version of the format has assigned.
 const DTypeInfo* dtype_info(uint32_t type);
 
-/// True for the types of DType.
+/// True for the types in DType, which this build can compute with.
 bool dtype_supported(uint32_t type);
 
 inline const char* dtype_name(DType t) { return dtype_info(static_cast<uint32_t>(t))->name; }

@@ -9,7 +9,7 @@
 namespace gemtp {
 namespace {
 
-constexpr int64_t kLongest = 65536;  // rows of a pass
+constexpr int64_t kLongest = 65536;  // most rows of a pass
 
 }  // namespace
 
@@ -47,7 +47,7 @@ void ActivationSums::add(const std::vector<int32_t>& ids) {
                                                static_cast<long long>(model_->config().vocab)));
   const OpenedModel::Exclusive exclusive(*model_);
   KvCache kv = model_->new_kv(model_->context());
-  // All hidden states are wanted: every row goes through every layer. No logits.
+  // All hidden states are requested, so every row goes through every layer. Logits are not needed.
   model_->target().forward({&kv, ids.data(), n, n, HeadOutput::kNone}, outputs_);
 }
 
@@ -58,7 +58,7 @@ void ActivationSums::observe(const WeightSource& source, const float* x, int64_t
   if (!tensor || tensor->shape.size() < 2) return;
   const int64_t rows = tensor->shape[1];
   const int64_t first = static_cast<int64_t>(source.offset - tensor->offset) / source.row_bytes();
-  if (first % rows != 0) return;  // a further part of a matrix that has the same input
+  if (first % rows != 0) return;  // another matrix of the tensor, with the same input
   const auto matrix = static_cast<size_t>(first / rows);
   const auto matrices = static_cast<size_t>(tensor->elements() / (rows * source.cols));
   const auto cols = static_cast<size_t>(source.cols);

@@ -1,5 +1,5 @@
-// What the columns of a target's matrices are multiplied by, over a text: the sums of squares that
-// an importance matrix consists of.
+// Sums of squares of the inputs of a target's matrices over a text, by column: the content of an
+// importance matrix.
 #pragma once
 
 #include <cstdint>
@@ -14,22 +14,22 @@ namespace gemtp {
 
 class ActivationSums {
  public:
-  /// Of one tensor in the file.
+  /// The sums of one tensor of the file.
   struct Entry {
-    std::vector<int64_t> counts;  // [matrices]: rows that met each; experts are the matrices
+    std::vector<int64_t> counts;  // [matrices]: rows multiplied with each; one matrix per expert
     std::vector<double> squares;  // [matrices, cols]
   };
 
-  /// Opens a target. threads: 0 for the default; context: tokens of the longest text. Errors as
+  /// Opens a target. threads: 0 for the default; context: tokens of the longest text. Throws like
   /// OpenedModel().
   ActivationSums(const std::string& path, int threads, int64_t context);
 
-  /// Runs a text through the model, all layers of all tokens. Error{kArgument} for ids outside the
-  /// vocabulary and for a text that is empty or too long.
+  /// Runs a text through all layers of the model for all tokens. Throws Error{kArgument} for ids
+  /// outside the vocabulary and for a text that is empty or too long.
   void add(const std::vector<int32_t>& ids);
 
-  /// By the tensor's name, those of the layers. A tensor whose rows are several matrices with one
-  /// input (q, k and v in one) counts it once.
+  /// The sums by tensor name, for tensors of the layers. A tensor that holds several matrices with
+  /// the same input (q, k and v in one) counts the input once.
   const std::map<std::string, Entry>& entries() const { return entries_; }
   /// Null for a file without one.
   const Tokenizer* tokenizer() const { return model_->tokenizer(); }
@@ -39,7 +39,7 @@ class ActivationSums {
   void observe(const WeightSource& source, const float* x, int64_t stride, int64_t m);
 
   const std::unique_ptr<OpenedModel> model_;
-  const TargetOutputs outputs_;  // hidden: [context]
+  const TargetOutputs outputs_;  // hidden: [context, hidden]
   std::map<std::string, Entry> entries_;
 };
 

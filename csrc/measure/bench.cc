@@ -7,8 +7,8 @@
 namespace gemtp {
 namespace {
 
-// Tokens spread over the vocabulary, so that the embedding's rows come from all over the file as
-// they do in a text.
+// Returns tokens spread over the vocabulary, so that embedding rows come from all parts of the
+// file, as in a text.
 std::vector<int32_t> arbitrary_tokens(int64_t n, int64_t vocab) {
   std::vector<int32_t> ids(static_cast<size_t>(n));
   uint64_t x = 1;

@@ -9,7 +9,8 @@
 namespace gemtp {
 namespace {
 
-// Positions between two polls. Sliding rings hold the keys of all of them: see KvCache.
+// Positions between two polls. The rings of sliding layers hold the keys of all of them (see
+// KvCache).
 constexpr int64_t kChunk = 64;
 
 }  // namespace

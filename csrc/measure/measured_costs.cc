@@ -33,8 +33,8 @@ void start_from(Engine& engine, const std::vector<VerifyCost>& verify,
   OpenedModel& model = engine.model();
   const OpenedModel::Exclusive exclusive(model);
   CostModel& costs = engine.depth_estimates().costs;
-  // Medians of several samples each: as good as a few single times. The first contexts come last,
-  // so that the estimate ends where most texts begin.
+  // Each cost is the median of several samples, so it counts like a few single times. The first
+  // contexts come last, so that the estimate ends where most texts begin.
   for (int repeat = 0; repeat < 3; ++repeat) {
     for (auto v = verify.rbegin(); v != verify.rend(); ++v)
       costs.observe_verify(v->rows, model.kv_share(v->context), v->seconds);

@@ -1,4 +1,4 @@
-// What passes cost, measured before: the depth control starts from it.
+// Costs of passes that were measured before, from which the depth control starts.
 #pragma once
 
 #include <cstdint>
@@ -8,22 +8,22 @@
 
 namespace gemtp {
 
-/// Seconds of a pass over `rows` rows behind `context` positions.
+/// Seconds of a pass over `rows` rows after `context` positions.
 struct VerifyCost {
   int rows;  // 1 .. 16
   int64_t context;
   double seconds;
 };
 
-/// Seconds of a draft step behind `context` positions.
+/// Seconds of a draft step after `context` positions.
 struct DraftCost {
-  int step;  // 0: the first of a round; 1: any other, known only beside a first of its context
+  int step;  // 0: the first of a round; 1: any other, needs a first with the same context
   int64_t context;
   double seconds;
 };
 
-/// Error{kArgument} for rows or steps that there are not, and for seconds that are not positive and
-/// finite; then nothing has been learned.
+/// Teaches these costs to the depth control. Throws Error{kArgument} for rows or steps out of
+/// range, and for seconds that are not positive and finite; then nothing has been learned.
 void start_from(Engine& engine, const std::vector<VerifyCost>& verify,
                 const std::vector<DraftCost>& draft);
 

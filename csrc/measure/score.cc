@@ -12,8 +12,8 @@
 namespace gemtp {
 namespace {
 
-// Rows whose logits exist at a time: enough for the head's weights to be read seldom; 34 MB with
-// Gemma 4's vocabulary.
+// Number of rows whose logits exist at a time: enough that the head's weights are seldom read; 34
+// MB with Gemma 4's vocabulary.
 constexpr int64_t kLogitRows = 32;
 
 double divergence(const Distribution& p, const Distribution& q, int64_t vocab) {
@@ -26,15 +26,15 @@ double divergence(const Distribution& p, const Distribution& q, int64_t vocab) {
       ratio[i] = x[i] - q.log_probability(begin + i);
     }
     portable_exp(x, count);
-    // A token that P rules out adds nothing, whatever Q says.
+    // A token with probability 0 under P adds nothing, whatever its probability under Q.
     for (int64_t i = 0; i < count; ++i) x[i] = x[i] > 0.0 ? x[i] * ratio[i] : 0.0;
     sum.add(x, count);
   }
-  return std::max(0.0, sum.total());  // below zero only by rounding
+  return std::max(0.0, sum.total());  // negative only by rounding
 }
 
-// Runs a text through a target and gives the logits of the rows that predict ids[first ..), a few
-// at a time.
+// Runs a text through a target and provides the logits of the rows that predict ids[first ..), a
+// few at a time.
 class LogitStream {
  public:
   LogitStream(OpenedModel& model, const std::vector<int32_t>& ids, int64_t first, int64_t chunk,
@@ -54,8 +54,8 @@ class LogitStream {
       to_.push_back(outputs_.logits.device() + i * model.config().vocab);
   }
 
-  /// How many rows follow; 0 when all have been given. The division into blocks depends on `first`
-  /// and `chunk` alone.
+  /// Computes the next block of logits and returns its number of rows; 0 at the end. The division
+  /// into blocks depends only on `first` and `chunk`.
   int64_t next() {
     while (given_ == wanted_) {
       if (kv_.length() == rows_) return 0;
@@ -104,11 +104,11 @@ class LogitStream {
   const Poll& poll_;
   int64_t first_row_, rows_, chunk_;
   KvCache kv_;
-  int64_t most_;                   // rows at a time
+  int64_t most_;                   // most rows of a block
   TargetOutputs outputs_;          // hidden: [chunk] of the latest pass; others: [most]
   std::vector<Device<float>> to_;  // [most]
   int64_t wanted_ = 0;             // rows of the latest pass with a hidden state
-  int64_t given_ = 0;              // of those, the ones whose logits have been given
+  int64_t given_ = 0;              // those of them whose logits have been provided
 };
 
 void check(const OpenedModel& model, const std::vector<int32_t>& ids, int64_t first) {
@@ -159,7 +159,7 @@ Comparison compare(OpenedModel& p, OpenedModel& q, const std::vector<int32_t>& i
                        q.file().quoted_path().c_str(), static_cast<long long>(q.config().vocab)));
   check(p, ids, first);
   check(q, ids, first);
-  // The same for both, so that both give the same rows at a time.
+  // The chunk is the same for both, so that both provide the same rows at a time.
   const int64_t chunk = std::min(p.options().prefill_chunk, q.options().prefill_chunk);
   LogitStream p_stream(p, ids, first, chunk, poll), q_stream(q, ids, first, chunk, poll);
   ThreadPool pool(std::max(p.backend().threads(), q.backend().threads()));

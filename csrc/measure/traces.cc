@@ -14,7 +14,7 @@ void trace_logits(OpenedModel& model, const std::vector<int32_t>& ids, float* ou
   const OpenedModel::Exclusive exclusive(model);
   const int64_t chunk = model.options().prefill_chunk;
   KvCache kv = model.new_kv(model.context());
-  constexpr int64_t kLogitRows = 32;  // at a time
+  constexpr int64_t kLogitRows = 32;  // rows at a time
   const int64_t vocab = model.config().vocab, width = model.config().hidden;
   Backend& backend = model.backend();
   TargetOutputs outputs;

@@ -40,7 +40,7 @@ class KeyReader {
   int64_t integer_or(const std::string& key, int64_t low, int64_t high, int64_t fallback) const {
     return has(key) ? integer(key, low, high) : fallback;
   }
-  /// Under the first of several names that the file has.
+  /// Reads the first of these keys that the file has.
   int64_t integer_of(std::initializer_list<const char*> keys, int64_t low, int64_t high) const {
     for (const char* key : keys)
       if (has(key)) return integer(key, low, high);
@@ -54,7 +54,7 @@ class KeyReader {
       return *v;
     });
   }
-  /// A scalar for all layers, or an array with one entry a layer.
+  /// Reads a scalar for all layers, or an array with one entry per layer.
   std::vector<int64_t> per_layer(const std::string& key, int64_t n, int64_t low,
                                  int64_t high) const {
     return attempt([&] {
@@ -85,18 +85,18 @@ class KeyReader {
   Problems* problems_;
 };
 
-// A key that some architecture computes with and Gemma 4 does not: absent from its files, or with a
-// value that changes nothing.
+// A key that other architectures use and Gemma 4 does not. It must be absent, or have a value that
+// changes nothing.
 struct NeutralKey {
   const char* key;
-  std::vector<double> numbers;  // such values; those of an array all
+  std::vector<double> numbers;  // such values, also for each element of an array
   std::vector<std::string> texts = {};
 };
 
 const std::vector<NeutralKey>& neutral_keys() {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   static const std::vector<NeutralKey> keys{
-      {"rope.scaling.type", {}, {"", "none", "default", "linear"}},  // linear: by the factor
+      {"rope.scaling.type", {}, {"", "none", "default", "linear"}},  // linear: by factor
       {"rope.scaling.factor", {0, 1}},
       {"rope.scaling.alpha", {0, 1}},
       {"rope.scaling.attn_factor", {1}},
@@ -105,7 +105,7 @@ const std::vector<NeutralKey>& neutral_keys() {
       {"rope.scaling.yarn_log_multiplier", {0}},
       {"rope.scale_linear", {0, 1}},
       {"rope.freq_scale", {1}},
-      {"rope.partial_rotary_factor", {0.25}},  // which rope_freqs say too
+      {"rope.partial_rotary_factor", {0.25}},  // also expressed by rope_freqs
       {"rope.dimension_sections", {0}},
       {"attn_logit_softcapping", {0}},
       {"router_logit_softcapping", {0}},
@@ -119,7 +119,7 @@ const std::vector<NeutralKey>& neutral_keys() {
       {"attention.clamp_kqv", {0}},
       {"attention.max_alibi_bias", {0}},
       {"attention.causal", {1}},
-      {"attention.use_bidirectional", {0}, {"vision"}},  // "vision": between images' tokens
+      {"attention.use_bidirectional", {0}, {"vision"}},  // "vision": between the tokens of an image
       {"attention.chunk_size", {0}},
       {"attention.relative_buckets_count", {0}},
       {"attention.q_lora_rank", {0}},
@@ -144,7 +144,7 @@ const std::vector<NeutralKey>& neutral_keys() {
       {"swiglu_clamp_shexp", {0}},
       {"n_deepstack_layers", {0}},
       {"decoder_block_count", {0}},
-      {"expert_gating_func", {0, 1}},  // unsaid, softmax
+      {"expert_gating_func", {0, 1}},  // unspecified, softmax
       {"expert_weights_scale", {0, 1}},
       {"expert_weights_norm", {1}},
       {"expert_shared_count", {0}},
@@ -162,7 +162,7 @@ const std::vector<NeutralKey>& neutral_keys() {
   return keys;
 }
 
-// Of a value of any type but text; nullopt for an array.
+// Converts a value of any scalar type but text; nullopt for an array.
 std::optional<double> as_number(const GgufFile& file, const std::string& key, const Value& v) {
   switch (v.type) {
     case ValueType::kArray:
@@ -268,7 +268,7 @@ void read_layers(const KeyReader& keys, Config& c) {
   });
 
   const int64_t shared = keys.integer_or("attention.shared_kv_layers", 0, n, 0);
-  // A drafter owns no K/V at all and may say so with any count; a target must own some.
+  // A drafter owns no K/V, whatever count its file states; a target must own some.
   c.kv_layers = c.drafter ? 0 : static_cast<int>(n - shared);
   c.layers.resize(static_cast<size_t>(n));
   for (int i = 0; i < n; ++i) {
@@ -291,7 +291,7 @@ void read_experts(const KeyReader& keys, Config& c) {
   c.expert_ffn = keys.integer("expert_feed_forward_length", 1, kMaxWidth);
 }
 
-// Tokens, by the rows of the embedding.
+// Reads the number of tokens from the rows of the embedding.
 int64_t read_vocab(const GgufFile& file) {
   const auto fail = [&file](const std::string& what) {
     throw Error(ErrorKind::kFile, file.quoted_path() + ": " + what);
@@ -338,13 +338,14 @@ Config read_config(const GgufFile& file, Problems* problems) {
   for (const NeutralKey& rule : neutral_keys())
     keys.attempt([&] { check_neutral_key(file, keys, rule); });
   c.hidden = keys.integer("embedding_length", 1, kMaxWidth);
-  // llama.cpp's key, then those of other converters.
+  // The key of llama.cpp, then those of other converters.
   c.backbone = c.drafter ? keys.integer_of({"embedding_length_out", "n_embd_backbone",
                                             "backbone_embedding_length"},
                                            1, kMaxWidth)
                          : c.hidden;
   c.context = keys.integer("context_length", 1, kMaxContext);
-  // A drafter's queries see the positions before their own: in a window of one there are none.
+  // A drafter's queries attend only to positions before their own, so a window of one would be
+  // empty.
   c.window = keys.integer("attention.sliding_window", c.drafter ? 2 : 1, kMaxContext);
   c.per_layer = keys.integer_or("embedding_length_per_layer_input", 0, 65536, 0);
   c.eps = static_cast<float>(keys.number_or("attention.layer_norm_rms_epsilon", 1e-30, 1, 1e-6));

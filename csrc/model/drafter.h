@@ -1,4 +1,5 @@
-// The forward pass of an MTP drafter: four (or so) layers of queries over the target's K/V.
+// The forward pass of an MTP drafter: a few layers, usually four, whose queries attend to the
+// target's K/V.
 #pragma once
 
 #include <cstdint>
@@ -17,15 +18,15 @@ namespace gemtp {
 struct DrafterScratch {
   DrafterScratch(const Config& config, Storage& storage);
 
-  PassRows rows;  // one
+  PassRows rows;  // one row
   LayerScratch layer;
-  Buffer input;                // [2 * backbone]: the token's embedding, and h
+  Buffer input;                // [2 * backbone]: the token's embedding and h
   Buffer x;                    // [hidden]
   Mirror<float> normed;        // [hidden]
   Mirror<float> next_hidden;   // [backbone]
   Buffer centroid_scores;      // [centroids]
   Mirror<float> logits;        // [candidates]
-  Mirror<int32_t> candidates;  // [candidates]; none with a plain head
+  Mirror<int32_t> candidates;  // [candidates]; empty with a plain head
 };
 
 class Drafter {
@@ -33,14 +34,13 @@ class Drafter {
   Drafter(const Config& config, const Weights& weights, const Config& target,
           const Weights& target_weights, Backend& backend);
 
-  /// Begins a round at position p: queries attend to the target's K/V at positions < p and turn by
-  /// position p in every step of the round. p >= 1, and kv holds positions 0 .. p - 1. h:
+  /// Begins a round at position p >= 1: in every step of the round, queries attend to the target's
+  /// K/V at positions < p and have RoPE position p. kv must hold positions 0 .. p - 1. h:
   /// [backbone], the target's hidden state of position p - 1.
   void begin_round(const KvCache& kv, int64_t p, const float* h);
 
-  /// One step: x = W_pre concat(E_target[token] sqrt(backbone), h), the layers, the head; the next
-  /// step goes on with the h = W_post out of this one. Afterwards hidden(), logits() and
-  /// candidates() are set.
+  /// Runs one step: x = W_pre concat(E_target[token] sqrt(backbone), h), the layers, the head. The
+  /// next step uses h = W_post out of this one. Sets hidden(), logits() and candidates().
   void step(int32_t token);
 
   /// [backbone]: the h of the next step.
@@ -48,10 +48,10 @@ class Drafter {
 
   /// [candidate_count()] logits of the step.
   const float* logits() const { return scratch_.logits.host(); }
-  /// Their token ids, ascending; null when logit i belongs to token i (plain head).
+  /// Token ids of the logits, ascending; null if logit i belongs to token i (plain head).
   const int32_t* candidates() const { return scratch_.candidates.host(); }
   int64_t candidate_count() const { return config_.candidates(); }
-  /// [hidden]: what the head was multiplied with.
+  /// [hidden]: the input of the head.
   const float* features() const { return scratch_.normed.host(); }
 
   const Config& config() const { return config_; }

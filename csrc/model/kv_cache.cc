@@ -14,9 +14,9 @@ int64_t round_up_16(int64_t n) { return (n + 15) / 16 * 16; }
 KvCache::KvCache(const Config& target, Storage& storage, int64_t context, int64_t max_rows,
                  bool f16)
     : window_(target.window) {
-  // A pass writes up to max_rows positions before its first row reads the window behind it, and
-  // rejected rows of the pass before may have run ahead by as much: window + max_rows slots keep
-  // every key that can still be asked for.
+  // A pass writes up to max_rows positions before its first row reads its window, and rejected rows
+  // of the previous pass may have written as far ahead. A ring of window + max_rows slots keeps
+  // every key that can still be read.
   const int64_t full = round_up_16(context);
   const int64_t ring = std::min(full, round_up_16(window_ + max_rows));
   for (int i = 0; i < target.kv_layers; ++i) {
@@ -34,8 +34,8 @@ void KvCache::advance(int64_t rows) {
 
 bool KvCache::can_truncate(int64_t length) const {
   if (length < 0 || length > length_) return false;
-  // The next row, at position `length`, reads back to length - window + 1. Slot p is intact as long
-  // as position p + ring has not been written.
+  // The next row, at position `length`, reads back to length - window + 1. A position p is intact
+  // as long as position p + ring has not been written.
   return length == 0 || std::max<int64_t>(0, length - window_ + 1) >= oldest();
 }
 
@@ -45,8 +45,8 @@ void KvCache::truncate(int64_t length) {
   if (length == 0) lost_ = written_ = 0;
 }
 
-// Blocks of 16 positions that hold `length` positions, of the sliding layers those from `oldest`
-// on.
+// Calls fn for the blocks of 16 positions that hold `length` positions; in sliding layers only
+// those from `oldest` on.
 template <class Fn>
 void KvCache::for_each_block(int64_t length, int64_t oldest, const Fn& fn) const {
   for (size_t i = 0; i < layers_.size(); ++i)
@@ -56,7 +56,7 @@ void KvCache::for_each_block(int64_t length, int64_t oldest, const Fn& fn) const
 void KvCache::restored(int64_t length, int64_t oldest) {
   length_ = length;
   lost_ = oldest;
-  written_ = round_up_16(length);  // the last block is whole
+  written_ = round_up_16(length);  // the last block is written whole
 }
 
 void KvCache::copy(const KvCache& other, int64_t length) {
@@ -97,8 +97,8 @@ int64_t KvCache::bytes() const {
 }
 
 void KvCache::fill_with_noise(Backend& backend) {
-  // Keys are so small that the scores of a row stay within a few units of each other, as those of a
-  // real text do: no weight underflows, none is all there is.
+  // The keys are so small that the attention scores of a row stay within a few units of each other,
+  // as in a real text: no weight underflows, and none dominates.
   constexpr int64_t kRows = 64;
   constexpr float kKeySize = 0.15f;
   int64_t width = 0, head = 0;  // of the widest layer

@@ -1,5 +1,5 @@
-// K and V of one sequence: a full-length cache for every full-attention layer that owns K/V and a
-// ring for every sliding one.
+// K and V of one sequence: a full-length cache for every full-attention layer that owns K/V, and a
+// ring for every such sliding layer.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,8 @@ namespace gemtp {
 
 class KvCache {
  public:
-  /// context: positions 0 .. context - 1 can be held. max_rows: the most rows written in one pass.
+  /// context: the cache holds positions 0 .. context - 1. max_rows: the most rows written in one
+  /// pass.
   KvCache(const Config& target, Storage& storage, int64_t context, int64_t max_rows, bool f16);
 
   KvLayers layers() const { return layers_; }
@@ -24,37 +25,37 @@ class KvCache {
   int64_t length() const { return length_; }
   void advance(int64_t rows);
 
-  /// True when positions 0 .. length - 1 can be continued from: nothing that a sliding layer still
-  /// needs has been overwritten by later positions, rejected drafts included.
+  /// Whether the sequence can continue from positions 0 .. length - 1: nothing that a sliding layer
+  /// still needs has been overwritten by later positions, including those of rejected drafts.
   bool can_truncate(int64_t length) const;
   /// Forgets positions from `length` on. Always possible for the rows of the last pass.
   void truncate(int64_t length);
 
   int64_t bytes() const;
 
-  /// Positions below this are gone from the sliding layers.
+  /// The sliding layers no longer hold positions below this.
   int64_t oldest() const { return ring_ ? std::max(lost_, written_ - ring_) : 0; }
 
-  /// Becomes what `other`, a cache of the same model and type, is behind its first `length`
-  /// positions. Preconditions: other.can_truncate(length), and this context holds them.
+  /// Copies the first `length` positions of `other`, a cache of the same model and type.
+  /// Preconditions: other.can_truncate(length), and length <= this context.
   void copy(const KvCache& other, int64_t length);
 
-  /// Whether `oldest` can be that of a cache of `length` positions that can go on.
+  /// Whether a cache of `length` positions that can be continued may have this `oldest`.
   bool plausible(int64_t length, int64_t oldest) const {
     return length >= 0 && oldest >= 0 && oldest <= std::max<int64_t>(0, length - window_ + 1) &&
            (ring_ > 0 || oldest == 0);
   }
 
-  /// The cache as blocks of bytes (KvLayer), in a fixed order, and back: `length` and `oldest` are
-  /// those of the cache that wrote them. put() and get() stop with what the function throws.
+  /// Write the cache as blocks of bytes (KvLayer) in a fixed order, and read it back, given
+  /// `length` and `oldest` of the cache that wrote them. Exceptions of the callbacks pass through.
   void write(const std::function<void(const uint8_t* data, int64_t bytes)>& put) const;
   void read(int64_t length, int64_t oldest,
             const std::function<void(uint8_t* data, int64_t bytes)>& get);
 
-  /// For measurements, which do not care what keys and values hold: noise in every slot of every
-  /// layer, so that jump() may claim any length.
+  /// For measurements, which do not depend on the keys and values: fills every slot of every layer
+  /// with noise, so that jump() can be called with any length.
   void fill_with_noise(Backend& backend);
-  /// Takes positions 0 .. length - 1 for written. Precondition: length <= context.
+  /// Treats positions 0 .. length - 1 as written. Precondition: length <= context.
   void jump(int64_t length);
 
  private:
@@ -67,11 +68,11 @@ class KvCache {
   int64_t window_ = 0;
   int64_t ring_ = 0;  // slots of a sliding layer; 0: no sliding layer
   int64_t length_ = 0;
-  int64_t lost_ = 0;     // positions below this never were in the rings
-  int64_t written_ = 0;  // positions below this have been written since they were last intact
+  int64_t lost_ = 0;     // positions below this were never in the rings
+  int64_t written_ = 0;  // end of the positions written, including rejected ones
 };
 
-/// K and V that a row at position `position` reads in all layers of the target, in bytes.
+/// Bytes of K and V that a row at this position reads in all layers of the target.
 int64_t kv_read_bytes(const Config& target, int64_t position, bool f16);
 
 }  // namespace gemtp

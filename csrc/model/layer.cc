@@ -18,7 +18,7 @@ GatedJob gated_job(const MatrixPtr& gate, const MatrixPtr& up, Device<const floa
 
 const LayerConfig& layer_config(const Config& c, int i) { return c.layers[static_cast<size_t>(i)]; }
 
-// (rms(W_model x hidden^-1/2) w + table[token] sqrt(P)) 2^-1/2, this layer's slice, into
+// Computes this layer's slice of (rms(W_model x hidden^-1/2) w + table[token] sqrt(P)) 2^-1/2 into
 // s.ple_input; s.ple_gate holds W_model x on entry.
 void finish_per_layer_input(const Config& c, const LayerPass& p, LayerScratch& s, Backend& b) {
   const int64_t n = c.per_layer, skip = p.m - p.keep;
@@ -66,7 +66,8 @@ void attention_block(const Config& c, const LayerConfig& l, const LayerWeights& 
   b.rms_norm_add(s.branch.get(), w.attn_post_norm.get(), p.keep, c.hidden, c.eps, kept, kept);
 }
 
-// The expert branch of an MoE layer: x [m, hidden] (the residual) -> s.branch, normed.
+// Computes the normed output of the expert branch of an MoE layer into s.branch; x: [m, hidden],
+// the residual.
 void expert_branch(const Config& c, const ExpertWeights& w, int64_t m, LayerScratch& s, Backend& b,
                    Device<const float> x) {
   const int64_t h = c.hidden;

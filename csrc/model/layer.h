@@ -21,31 +21,31 @@ class LayerScratch {
   Buffer q;          // [rows, heads * head_dim]
   Buffer k, v;       // [rows, kv_heads * head_dim]
   Buffer attended;   // [rows, heads * head_dim]
-  Buffer branch;     // [rows, hidden]: what a branch adds to the residual
+  Buffer branch;     // [rows, hidden]: output of a branch, added to the residual
   Buffer gated;      // [rows, ffn]: gelu(gate) * up
   Buffer ple_input;  // [rows, P]
   Buffer ple_gate;   // [rows, P]
-  // MoE.
+  // MoE only.
   Buffer router_scores;  // [rows, experts]
   std::unique_ptr<Routing> routing;
   Buffer dense_out;  // [rows, hidden]
 };
 
-/// Some rows of a pass through one layer.
+/// A range of rows of a pass, on its way through one layer.
 struct LayerPass {
   const PassRows& rows;
-  int64_t first = 0;  // of the pass's rows, the first of these
-  int64_t m = 0;      // rows
-  int64_t keep = 0;   // trailing rows that go on past K/V; the others only leave their K/V
-  // Per-layer inputs: scaled embeddings of the m rows; the weights' table may be empty (no PLE).
-  Device<const float> embedded;  // [m, hidden]
+  int64_t first = 0;  // first row, within the rows of the pass
+  int64_t m = 0;      // number of rows
+  int64_t keep = 0;   // trailing rows that continue past K/V; the others only store K/V
+  // Per-layer inputs; the weights' table is empty without PLE.
+  Device<const float> embedded;  // [m, hidden] scaled embeddings
   const Weights* weights = nullptr;
-  int index = 0;         // of the layer
-  int kv_source = 0;     // layer of the sequences' caches whose K/V it reads
-  bool owns_kv = false;  // and writes
+  int index = 0;         // index of the layer
+  int kv_source = 0;     // layer of the sequences' caches whose K/V this layer reads
+  bool owns_kv = false;  // this layer also writes K/V
 };
 
-/// x: [m, hidden], in place; only the last `keep` rows are meaningful afterwards.
+/// Runs the layer on x, [m, hidden], in place; only the last `keep` rows are meaningful afterwards.
 void layer_forward(const Config& config, const LayerWeights& w, const LayerPass& pass,
                    LayerScratch& s, Backend& backend, Device<float> x);
 

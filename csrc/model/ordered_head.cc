@@ -10,7 +10,7 @@
 namespace gemtp {
 namespace {
 
-// llama.cpp's names, then those of other converters.
+// The names of llama.cpp, then those of other converters.
 const TensorNames kCentroids{"masked_embd_centroids.weight", "mtp.centroids.weight",
                              "mtp_centroids.weight"};
 const TensorNames kOrdering{"masked_embd_ordering", "masked_embd_ordering.weight",
@@ -23,8 +23,8 @@ const std::string kPrefix = "gemtp.ordered_head.";
 
 bool is_metadata(const GgufFile& file) { return file.has(kPrefix + "num_centroids"); }
 
-// llama.cpp has no key for the number of clusters to score; some files carry the config's under one
-// name or another, and every published drafter was made for 32.
+// llama.cpp has no key for the number of clusters to score. Some files store the number from the
+// model's config under various names, and every published drafter uses 32.
 int64_t top_k_of_tensors(const GgufFile& file, const std::string& arch, int64_t centroids) {
   int64_t top_k = std::min<int64_t>(32, centroids);
   for (const char* key : {".centroid_top_k", ".centroid_intermediate_top_k"})
@@ -52,16 +52,17 @@ std::vector<int64_t> order_of_tensor(const GgufFile& file, int64_t vocab) {
   return out;
 }
 
-// In some files the ordering names each token's cluster instead of each cluster's tokens.
+// In some files the ordering lists the cluster of each token instead of the tokens of each cluster;
+// converts the former into the latter.
 void clusters_to_order(std::vector<int64_t>& ordering, int64_t centroids) {
   const auto vocab = static_cast<int64_t>(ordering.size());
-  std::vector<int64_t> place(static_cast<size_t>(centroids));  // for the next token of each cluster
+  std::vector<int64_t> place(static_cast<size_t>(centroids));  // of the next token of each cluster
   for (const int64_t cluster : ordering) {
     if (cluster < 0 || cluster >= centroids) return;
     ++place[static_cast<size_t>(cluster)];
   }
   const int64_t each = vocab / centroids;
-  if (each == 1) return;  // either way it is a permutation
+  if (each == 1) return;  // both forms are permutations
   for (int64_t c = 0; c < centroids; ++c) {
     if (place[static_cast<size_t>(c)] != each) return;
     place[static_cast<size_t>(c)] = c * each;

@@ -7,7 +7,7 @@
 namespace gemtp {
 namespace {
 
-// As the kernels' operands are.
+// Rounds to float and flushes to zero like the operands of the kernels.
 float flushed(double x) { return gemtp_flush(static_cast<float>(x)); }
 
 }  // namespace

@@ -88,7 +88,7 @@ void Target::lay_out(std::span<const SequenceRows> sequences) {
   rope_sliding_.write_angles(rows.positions.host(), rows.count, rows.sliding.angles);
 }
 
-// The i-th of a sequence.
+// Adds the i-th row of a sequence.
 void Target::add_row(const SequenceRows& s, int64_t i, int32_t sequence) {
   PassRows& rows = scratch_.rows;
   GEMTP_ASSERT(rows.count < max_rows_);
@@ -109,7 +109,7 @@ void Target::run_layers() {
                  std::sqrt(static_cast<float>(c.hidden)), embedded);
   backend_.copy(embedded, m * c.hidden, x);
 
-  int64_t rows = m;  // still on their way; always the trailing ones
+  int64_t rows = m;  // rows still in progress, always the trailing ones
   for (int i = 0; i < c.n_layers() && rows > 0 && !backend_.stopped(); ++i) {
     const int64_t first = m - rows;
     LayerPass pass{scratch_.rows, first, rows};

@@ -14,11 +14,11 @@
 
 namespace gemtp {
 
-/// What the head gives of each row that is wanted.
+/// What the head computes for each wanted row.
 enum class HeadOutput { kNone, kBest, kLogits };
 
-/// One sequence's part of a pass: ids[0 .. m) at positions kv->length() .. kv->length() + m - 1, of
-/// which the last `want` give outputs.
+/// One sequence's part of a pass: ids[0 .. m) at positions kv->length() .. kv->length() + m - 1.
+/// Outputs are computed for the last `want` rows.
 struct SequenceRows {
   KvCache* kv = nullptr;
   const int32_t* ids = nullptr;  // [m]
@@ -26,11 +26,11 @@ struct SequenceRows {
   HeadOutput head = HeadOutput::kNone;
 };
 
-/// What the target gives of rows.
+/// The target's outputs for the wanted rows.
 struct TargetOutputs {
   Mirror<float> hidden;    // [rows, hidden]: the state after the final norm
-  Mirror<BestLogit> best;  // [rows]: the best logit; where there is a head
-  Mirror<float> logits;    // [rows, vocab], softcapped; where they are kept
+  Mirror<BestLogit> best;  // [rows]: the best logit, unless HeadOutput::kNone
+  Mirror<float> logits;    // [rows, vocab], softcapped, for HeadOutput::kLogits
 };
 
 /// Buffers for one pass of at most `rows` rows.
@@ -40,22 +40,22 @@ struct TargetScratch {
   PassRows rows;
   LayerScratch layer;
   Buffer embedded;  // [rows, hidden] scaled embeddings, kept for the per-layer inputs
-  Buffer x;         // [rows, hidden] the residual stream
+  Buffer x;         // [rows, hidden] residual stream
 };
 
 class Target {
  public:
-  /// max_rows: the most rows one pass takes.
+  /// max_rows: the most rows of one pass.
   Target(const Config& config, const Weights& weights, Backend& backend, int64_t max_rows);
 
-  /// Runs the rows of one or more sequences together and appends to the K/V of each; what a
-  /// sequence gets does not depend on the others. Rows that nobody wants skip every layer that
-  /// shares K/V, and all but the K/V of the last layer that owns them.
-  /// Outputs of the rows that are wanted go to the first rows of `outputs`, in the order of the
-  /// sequences.
-  /// Preconditions (checked by the sequence): of each 1 <= m, 0 <= want <= m, ids valid, kv another
-  /// one; max_rows in all.
-  /// Error{kCancelled} when the backend's pass has been stopped: no sequence is any longer then.
+  /// Runs the rows of one or more sequences together and appends to the K/V of each; the results of
+  /// a sequence do not depend on the others. Rows without outputs skip every layer that shares K/V,
+  /// and compute only the K/V of the last layer that owns K/V.
+  /// Outputs of the wanted rows go to the first rows of `outputs`, in the order of the sequences.
+  /// Preconditions (checked by the caller): for each sequence 1 <= m, 0 <= want <= m, valid ids and
+  /// a distinct kv; at most max_rows rows in total.
+  /// Throws Error{kCancelled} if the backend's pass has been stopped; then no sequence has become
+  /// longer.
   void forward(std::span<const SequenceRows> sequences, const TargetOutputs& outputs);
   void forward(const SequenceRows& sequence, const TargetOutputs& outputs) {
     forward({&sequence, 1}, outputs);
@@ -75,17 +75,17 @@ class Target {
   Backend& backend_;
   int64_t max_rows_;
   Rope rope_full_, rope_sliding_;
-  // Its rows: those that nobody wants come first, then all others, each part in the order of the
-  // sequences: so those that leave early are always the leading ones.
+  // Its rows: first those without outputs, then the wanted ones, both in the order of the
+  // sequences. Rows that skip the remaining layers are thus always the leading ones.
   TargetScratch scratch_;
   int64_t wanted_ = 0;
-  std::vector<int64_t> shape_;         // of the pass
+  std::vector<int64_t> shape_;         // shape of the pass
   std::vector<Device<float>> logits_;  // [wanted]
 };
 
-/// Rows for passes through the config's layers.
+/// Makes rows for passes through the config's layers.
 PassRows make_rows(const Config& config, Storage& storage, int64_t rows);
-/// RoPE of the config's full or sliding layers.
+/// Makes the RoPE of the config's full or sliding layers.
 Rope make_rope(const Config& config, const Weights& weights, bool sliding);
 
 }  // namespace gemtp

@@ -1,4 +1,4 @@
-// Tensors that converters call by different names.
+// Tensors for which converters use different names.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 
 namespace gemtp {
 
-/// The names of one tensor, the one that we write first.
+/// The names of one tensor; the first is the one that we write.
 using TensorNames = std::vector<std::string>;
 
 /// The name under which the file has the tensor; the first if it has none.

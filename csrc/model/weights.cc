@@ -14,7 +14,7 @@
 namespace gemtp {
 namespace {
 
-// Tensors of drafters: llama.cpp's names, then those of other converters.
+// Tensors of drafters: the names of llama.cpp, then those of other converters.
 const TensorNames kPreProjection{"nextn.pre_projection.weight", "mtp.pre_projection.weight",
                                  "mtp_pre_proj.weight"};
 const TensorNames kPostProjection{"nextn.post_projection.weight", "mtp.post_projection.weight",
@@ -39,13 +39,13 @@ class Loader {
   }
 
   bool has(const std::string& name) const { return file_.find_tensor(name) != nullptr; }
-  /// That the file may have the tensor and nothing is computed with it.
+  /// Records that the file may have this tensor although nothing is computed with it.
   void know(const std::string& name) const {
     if (const Tensor* t = file_.find_tensor(name)) known_.insert(t);
   }
 
-  /// Error{kFile} for a tensor that nothing has asked for: who made the file computed with it.
-  /// Where there are problems, not everything that would be asked for was.
+  /// Throws Error{kFile} for a tensor that nothing has requested, because the model was trained
+  /// with it. If there are problems, some requests may be missing, so nothing is checked.
   void check_nothing_is_left() const {
     if (problems_ && !problems_->empty()) return;
     for (const Tensor& t : file_.tensors())
@@ -55,7 +55,8 @@ class Loader {
                     "be another; take another file of the model, or convert it again");
   }
 
-  /// The tensor, of exactly this shape (contiguous dimension first) and a computable type.
+  /// Returns the tensor, which must have exactly this shape (contiguous dimension first) and a
+  /// supported type.
   const Tensor& demand(const std::string& name, const std::vector<int64_t>& shape) const {
     know(name);
     const Tensor* t = file_.find_tensor(name);
@@ -75,7 +76,7 @@ class Loader {
     return *t;
   }
 
-  /// Of a tensor that the file has.
+  /// Number of rows of a tensor that the file has.
   int64_t rows(const std::string& name) const {
     const Tensor& t = *file_.find_tensor(name);
     return t.shape.size() > 1 ? t.shape[1] : 1;
@@ -85,7 +86,7 @@ class Loader {
     return source_of(demand(name, {cols, rows}), rows, cols);
   }
 
-  /// A matrix of all rows of `source`.
+  /// Loads a matrix of all rows of `source`.
   MatrixPtr layout(const WeightSource& source) {
     const int64_t end = weights_.source_bytes + source.rows * source.row_bytes();
     MatrixPtr m = storage_.load_matrix(source, nullptr, [&](int64_t bytes) { tell(bytes); });
@@ -94,8 +95,8 @@ class Loader {
     return m;
   }
 
-  /// Matrices of `each` of the listed rows at a time. They come from all over the source, which is
-  /// in memory meanwhile.
+  /// Loads matrices of `each` of the listed rows at a time. The rows are scattered over the source,
+  /// which is kept in memory meanwhile.
   std::vector<MatrixPtr> gather(WeightSource source, const std::vector<int32_t>& rows,
                                 int64_t each) {
     const AlignedBytes bytes = storage_.read(source);
@@ -110,7 +111,7 @@ class Loader {
     return out;
   }
 
-  /// Of rows of a tensor, with the scale beside it.
+  /// Loads a matrix of rows of a tensor, with the tensor's scale.
   MatrixPtr scaled(const WeightSource& rows) {
     MatrixPtr m = layout(rows);
     m->scale = scales(rows.name, 1)[0];
@@ -121,7 +122,7 @@ class Loader {
     return attempt([&] { return scaled(source(name, rows, cols)); });
   }
 
-  /// A vector as floats (F32, F16 or BF16 in the file).
+  /// Reads a vector as floats (F32, F16 or BF16 in the file).
   std::vector<float> values(const std::string& name, int64_t n) const {
     const Tensor& t = demand(name, {n});
     const auto type = static_cast<DType>(t.type);
@@ -144,9 +145,9 @@ class Loader {
     return v;
   }
 
-  /// What products with a weight are multiplied by: the tensor "….scale" beside "….weight", one
-  /// value or one for each expert. (An "….input_scale" says how to quantize the weight's input to
-  /// 4-bit floats, which this runtime does not; like llama.cpp on a CPU it does without.)
+  /// The factors of products with a weight: the tensor "….scale" beside "….weight", one value or
+  /// one for each expert. (An "….input_scale" says how to quantize the weight's input to 4-bit
+  /// floats. Like llama.cpp on a CPU, this runtime ignores it.)
   std::vector<float> scales(const std::string& name, int64_t n) const {
     const std::string scale = name.substr(0, name.rfind('.')) + ".scale";
     return has(scale) ? values(scale, n) : std::vector<float>(static_cast<size_t>(n), 1.0f);
@@ -169,8 +170,8 @@ class Loader {
     return out;
   }
 
-  /// The experts of a 3-D tensor [experts, rows, cols], each its own matrix of rows first .. +
-  /// count. own_scales: the file's scales beside it are applied here.
+  /// Loads the experts of a 3-D tensor [experts, rows, cols], one matrix each, of rows [first,
+  /// first + count). own_scales: apply the tensor's scales here.
   std::vector<MatrixPtr> experts(const std::string& name, int64_t n, int64_t rows, int64_t cols,
                                  int64_t first, int64_t count, bool own_scales = true) {
     return attempt([&] {
@@ -188,7 +189,7 @@ class Loader {
   }
 
  private:
-  // Ollama keeps the towers of images and audio in the file of the text model.
+  // Ollama stores the image and audio towers in the file of the text model.
   static bool is_of_media(const std::string& name) {
     return name.starts_with("v.") || name.starts_with("a.") || name.starts_with("mm.");
   }
@@ -211,13 +212,13 @@ class Loader {
   mutable std::unordered_set<const Tensor*> known_;
 };
 
-// Projections of one layer in one tensor: the rows of Q, K and V in that order. V is not there in a
-// layer that takes its values from K, and a layer that shares the K/V of another needs Q alone.
+// Loads the projections of one layer from one tensor with the rows of Q, K and V in that order. V
+// is absent if the layer computes its values from K; a layer that shares K/V needs only Q.
 void load_fused_qkv(Loader& load, const Config& c, const LayerConfig& l, const std::string& name,
                     bool owns_kv, bool k_is_v, LayerWeights& w) {
   const int64_t q_rows = l.heads * l.head_dim, kv_rows = l.kv_heads * l.head_dim;
   int64_t rows = q_rows + (k_is_v ? 1 : 2) * kv_rows;
-  if (!owns_kv) {  // K and V may be there, unused
+  if (!owns_kv) {  // K and V may be present, unused
     const int64_t given = load.rows(name) - q_rows;
     rows = q_rows + (given == kv_rows || given == 2 * kv_rows ? given : 0);
   }
@@ -241,7 +242,7 @@ void load_attention(Loader& load, const Config& c, const LayerConfig& l, const s
       if (!k_is_v) w.v = load.matrix(p + "attn_v.weight", kv_rows, c.hidden);
     }
   }
-  // What a layer that shares the K/V of another has of its own, nothing ever reads.
+  // A layer that shares K/V may have these tensors, but nothing reads them.
   if (!owns_kv)
     for (const char* unread :
          {"attn_k.weight", "attn_v.weight", "attn_k_norm.weight", "attn_k.scale", "attn_v.scale"})
@@ -254,7 +255,7 @@ void load_attention(Loader& load, const Config& c, const LayerConfig& l, const s
 
 std::unique_ptr<ExpertWeights> load_experts(Loader& load, const Config& c, const std::string& p) {
   auto e = std::make_unique<ExpertWeights>();
-  const std::string router = p + "ffn_gate_inp.weight";  // its .scale belongs to its input
+  const std::string router = p + "ffn_gate_inp.weight";  // its .scale applies to its input
   e->router = load.attempt([&] { return load.layout(load.source(router, c.experts, c.hidden)); });
   e->router_scale = load.vector(p + "ffn_gate_inp.scale", c.hidden);
   e->per_expert_scale = load.vector(p + "ffn_down_exps.scale", c.experts);
@@ -270,14 +271,15 @@ std::unique_ptr<ExpertWeights> load_experts(Loader& load, const Config& c, const
   }
   e->experts.down =
       load.experts(p + "ffn_down_exps.weight", c.experts, c.hidden, c.expert_ffn, 0, c.hidden,
-                   /*own_scales=*/false);  // they are per_expert_scale
+                   /*own_scales=*/false);  // they become per_expert_scale
   e->dense_post_norm = load.vector(p + "post_ffw_norm_1.weight", c.hidden);
   e->pre_norm = load.vector(p + "pre_ffw_norm_2.weight", c.hidden);
   e->post_norm = load.vector(p + "post_ffw_norm_2.weight", c.hidden);
   return e;
 }
 
-// Whether the full-attention layers take their values from K: then none of them has a V projection.
+// Whether the full-attention layers compute their values from K; then none of them has a V
+// projection.
 bool full_layers_reuse_k(const Loader& load, const Config& c) {
   if (c.per_layer) return false;  // the E series always has V projections
   for (int i = 0; i < c.kv_layers; ++i) {
@@ -311,14 +313,14 @@ void load_layer(Loader& load, const Config& c, int i, bool full_k_is_v, LayerWei
     load.attempt([&] { w.output_scale = load.values(p + "layer_output_scale.weight", 1)[0]; });
 }
 
-// Gemma 4's own: the first quarter of the pairs rotates, the rest does not.
+// Gemma 4's factors: the first quarter of the pairs rotates, the rest does not.
 std::vector<float> proportional_factors(int64_t pairs) {
   std::vector<float> factors(static_cast<size_t>(pairs), 1e30f);
   std::fill(factors.begin(), factors.begin() + pairs / 4, 1.0f);
   return factors;
 }
 
-// Of the full-attention layers; empty where there are none.
+// Factors of the full-attention layers; empty if there are none.
 std::vector<float> load_rope_factors(const Loader& load, const Config& c) {
   const std::string name = "rope_freqs.weight";
   const auto full = std::find_if(c.layers.begin(), c.layers.end(),
@@ -327,8 +329,8 @@ std::vector<float> load_rope_factors(const Loader& load, const Config& c) {
   // Some converters leave them out of drafters.
   if (c.drafter && !load.has(name)) return proportional_factors(full->head_dim / 2);
   std::vector<float> factors = load.values(name, full->head_dim / 2);
-  // They divide frequencies of at most one radian a token, and angles of at most 2^24 radians are
-  // computed.
+  // Factors divide frequencies of at most one radian per token, and portable_sincos() takes at most
+  // 2^24 radians.
   for (float f : factors)
     if (!(f >= 1))
       load.fail(
@@ -339,7 +341,7 @@ std::vector<float> load_rope_factors(const Loader& load, const Config& c) {
 }
 
 void load_ordered_head(Loader& load, const GgufFile& file, const Config& c, Weights& w) {
-  if (c.hidden == 0) return;  // unknown: no size can be checked
+  if (c.hidden == 0) return;  // unknown, so no size can be checked
   const Centroids centroids = read_centroids(file, c.centroids * c.hidden);
   if (centroids.values.empty()) {
     w.centroids = load.matrix(centroids.name, c.centroids, c.hidden);
@@ -361,7 +363,7 @@ void load_ordered_head(Loader& load, const GgufFile& file, const Config& c, Weig
 
 int64_t bytes_per_pass(const Weights& weights, const Config& config, int rows) {
   double unread = 0;
-  // `times` times, `used` of the matrices, which are of one size.
+  // Adds `times` times `used` of the matrices, which all have the same size.
   const auto add = [&unread](const std::vector<MatrixPtr>& matrices, int64_t used, int times) {
     if (matrices.empty()) return;
     double all = 0;
@@ -402,7 +404,7 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, const Config& c, Stor
   }
   w.output_norm = load.vector("output_norm.weight", c.hidden);
   load.attempt([&] { w.rope_factors = load_rope_factors(load, c); });
-  load.know("rope_freqs.weight");  // without full-attention layers nothing reads them
+  load.know("rope_freqs.weight");  // unused without full-attention layers
 
   w.layers.resize(c.layers.size());
   const bool full_k_is_v = full_layers_reuse_k(load, c);

@@ -14,9 +14,9 @@ struct Fit {
   float scale = 0, min = 0;  // x = scale * code - min
 };
 
-// The scale and minimum with the least error for a group by itself; `signed_min`: the minimum may
-// be negative. For given codes q they solve the normal equations of least squares; the search is
-// over the codes, as for scales alone.
+// Returns the scale and minimum with the least error for a single group; with `signed_min` the
+// minimum may be negative. For given codes q they solve the normal equations of least squares; the
+// search is over the codes, as in fit_scale().
 template <int N>
 Fit fit_affine(const Group<N>& g, int top, bool signed_min) {
   float low = g.x[0], high = g.x[0];
@@ -28,7 +28,7 @@ Fit fit_affine(const Group<N>& g, int top, bool signed_min) {
   if (!(high - low > kZero)) return {0, -low};
   const IntegerLevels levels{0, static_cast<float>(top)};
   const double sum_w = total(g.w), sum_x = total(g.wx);
-  double best = -HUGE_VAL;  // what the best codes take off the error
+  double best = -HUGE_VAL;  // error reduction of the best codes
   Fit fit;
   float q[N];
   const auto attempt = [&](float inverse, float offset) {
@@ -40,7 +40,7 @@ Fit fit_affine(const Group<N>& g, int top, bool signed_min) {
       scale = (sum_w * xq - sum_x * q1) / det;
       min = (q1 * xq - q2 * sum_x) / det;
     }
-    if (scale == 0 || (min < 0 && !signed_min)) {  // also where all codes are the same
+    if (scale == 0 || (min < 0 && !signed_min)) {  // also if all codes are equal
       min = 0;
       scale = xq / q2;
     }
@@ -57,7 +57,7 @@ Fit fit_affine(const Group<N>& g, int top, bool signed_min) {
   return fit;
 }
 
-// Rounds x to scale * code - min, both as they are stored; returns the error.
+// Rounds x to scale * code - min, with scale and min as stored; returns the error.
 template <int N>
 float round_group(const Group<N>& g, const Fit& fit, int top, float (&q)[N]) {
   const float inverse = fit.scale > kZero ? 1.0f / fit.scale : 0.0f;
@@ -65,7 +65,8 @@ float round_group(const Group<N>& g, const Fit& fit, int top, float (&q)[N]) {
   return g.error(fit.scale, fit.min, q);
 }
 
-// Scale and negated minimum of 32 values, in f16 at out and out + 2, and their codes.
+// Finds the scale and the minimum of 32 values and their codes. Scale and negated minimum are
+// written in f16 at out and out + 2.
 void search_single(const float* x, const float* w, int top, uint8_t* out, uint8_t* codes) {
   Group<32> g;
   g.set(x, w);
@@ -77,8 +78,8 @@ void search_single(const float* x, const float* w, int top, uint8_t* out, uint8_
   for (int i = 0; i < 32; ++i) codes[i] = static_cast<uint8_t>(q[i]);
 }
 
-// 256 values in groups of N, each with a scale and a minimum from 0 to bound, integers beside the
-// f16 d and dmin of all; codes from 0 to top.
+// 256 values in groups of N. Each group has an integer scale and minimum from 0 to bound; the block
+// has f16 factors d and dmin. Codes range from 0 to top.
 template <int N>
 class AffineGroups {
  public:
@@ -92,8 +93,8 @@ class AffineGroups {
       largest.scale = std::max(largest.scale, fitted_[g].scale);
       largest.min = std::max(largest.min, fitted_[g].min);
     }
-    // Scales and minima are rounded to multiples of d and dmin; then these are fitted to what the
-    // others and the codes have become.
+    // Scales and minimums are rounded to multiples of d and dmin; then d and dmin are refitted to
+    // the rounded integers and their codes.
     Fit unit{covering_f16(largest.scale / static_cast<float>(bound)),
              covering_f16(largest.min / static_cast<float>(bound))};
     best_error_ = HUGE_VAL;
@@ -117,8 +118,8 @@ class AffineGroups {
     int scale, min;
   };
 
-  // The best integers for these units, kept if they are the best so far; returns the units to try
-  // next: with a = scale * q and c = min of every value, the normal equations
+  // Finds the best integers for these units and keeps them if they are the best so far. Returns the
+  // units to try next: with a = scale * q and c = min of every value, the normal equations
   //   d sum(w a a) - dmin sum(w a c) = sum(w x a),  d sum(w a c) - dmin sum(w c c) = sum(w x c).
   Fit assign(const Fit& unit) {
     float q[kGroups][N];
@@ -152,7 +153,7 @@ class AffineGroups {
     return {to_f16(static_cast<float>(d)), to_f16(static_cast<float>(dmin))};
   }
 
-  // The best of the integers beside fitted / unit.
+  // Chooses the best of the integers next to fitted / unit; returns its error.
   float choose(const Group<N>& g, const Fit& fitted, const Fit& unit, Choice* chosen,
                float (&q)[N]) const {
     const auto below = [&](float value, float step) {
@@ -182,8 +183,8 @@ class AffineGroups {
   float best_q_[256] = {};
 };
 
-// Six bits each of eight scales and minima in twelve bytes: those of the first four groups with the
-// top two bits of the last four above them, then the low four bits of the last four.
+// Packs eight scales and eight minimums of six bits into twelve bytes: first those of groups 0-3,
+// with the top two bits of groups 4-7 above them, then the low four bits of groups 4-7.
 void put_scales_and_mins(const AffineGroups<32>& found, uint8_t* out) {
   for (int j = 0; j < 4; ++j) {
     const int scale = found.scale(j + 4), min = found.min(j + 4);

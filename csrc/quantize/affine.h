@@ -1,5 +1,6 @@
-// Types with a minimum, x = d * scale * code - dmin * min, by search for the least weighted squared
-// error. x, w: one block of values and the weights of their errors; out: the block's bytes.
+// Encodes types with a minimum, x = d * scale * code - dmin * min, by searching for the least
+// weighted squared error. x, w: one block of values and the weights of their errors; out: the
+// block's bytes.
 #pragma once
 
 #include <cstdint>

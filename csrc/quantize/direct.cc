@@ -11,8 +11,8 @@ namespace {
 
 constexpr int kBlock = 32;
 
-// Values below this count as zero: the f16 scale of a block of them is zero, and its inverse would
-// be infinite.
+// Magnitudes below this count as zero: the f16 scale of such a block would be zero and its inverse
+// infinite.
 constexpr float kTiny = 0x1p-100f;
 
 struct Block {
@@ -20,7 +20,7 @@ struct Block {
   explicit Block(const float* from) {
     for (int i = 0; i < kBlock; ++i) x[i] = std::fabs(from[i]) < kTiny ? 0.0f : from[i];
   }
-  /// The value of the largest magnitude, the first of equal ones.
+  /// The value with the largest magnitude; the first if several are equal.
   float peak() const {
     float best = x[0];
     for (float v : x)
@@ -31,12 +31,12 @@ struct Block {
 
 float inverse(float d) { return std::fabs(d) < 0x1p-120f ? 0.0f : 1.0f / d; }
 
-// Truncated, within 0 .. top.
+// Truncates v and clamps it to 0 .. top.
 uint8_t code(float v, int top) {
   return static_cast<uint8_t>(std::clamp(static_cast<int>(v), 0, top));
 }
 
-// x = d (code - half), the value of the largest magnitude at code 0.
+// Encodes x = d (code - half), where the value with the largest magnitude has code 0; returns d.
 template <int half>
 float symmetric_codes(const Block& b, uint8_t* codes) {
   const float d = b.peak() / -static_cast<float>(half), id = inverse(d);
@@ -45,7 +45,7 @@ float symmetric_codes(const Block& b, uint8_t* codes) {
   return d;
 }
 
-// x = d code + m.
+// Encodes x = d code + m; returns d.
 template <int top>
 float affine_codes(const Block& b, uint8_t* codes, float* m) {
   const auto [low, high] = std::minmax_element(b.x, b.x + kBlock);
@@ -55,7 +55,7 @@ float affine_codes(const Block& b, uint8_t* codes, float* m) {
   return d;
 }
 
-// Nearest integer, halves away from zero.
+// Rounds to the nearest integer, halves away from zero.
 int8_t rounded(float v) {
   const float a = std::fabs(v), below = std::floor(a);
   const auto n = static_cast<int>(below + std::floor(2.0f * (a - below)));
@@ -106,8 +106,8 @@ void encode_mxfp4(const float* x, uint8_t* out) {
   constexpr double kLog2 = 0.69314718055994530942;
   const Block b(x);
   const float peak = std::fabs(b.peak());
-  // The logarithm is rounded to float32 before its integer part is taken, as the reference does it:
-  // values just below a power of two count as that power.
+  // The logarithm is rounded to float32 before its integer part is taken, like the reference
+  // implementation does: values just below a power of two count as that power.
   int e = 0;
   if (peak > 0)
     e = static_cast<int>(std::floor(static_cast<float>(portable_log(peak) / kLog2))) - 2 + 127;

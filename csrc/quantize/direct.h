@@ -1,5 +1,5 @@
-// Types whose scale follows from a block's extremes, as gguf-py computes them: float32, in its
-// order of operations. x: one block of 32 finite values; out: the block's bytes.
+// Encodes types whose scale follows from a block's extreme values, with the float32 operations of
+// gguf-py in the same order. x: one block of 32 finite values; out: the block's bytes.
 #pragma once
 
 #include <cstdint>

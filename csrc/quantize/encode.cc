@@ -16,8 +16,8 @@ using Direct = void (*)(const float* x, uint8_t* out);
 using Search = void (*)(const float* x, const float* w, uint8_t* out);
 
 struct Encoder {
-  Direct direct = nullptr;  // without importance; null: by search
-  Search search = nullptr;  // null: importance changes nothing
+  Direct direct = nullptr;  // used without importance; null: by search
+  Search search = nullptr;  // null: importance is ignored
 };
 
 Encoder encoder(DType type) {

@@ -8,8 +8,8 @@ namespace {
 constexpr float kLevels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                1,    13,   25,  38,  53,  69,  89,  113};
 
-// Midpoints between levels are multiples of a half, so between two such multiples one level is the
-// nearest: entry i is its code for [low + i / 2, low + (i + 1) / 2).
+// Midpoints between levels are multiples of 1/2, so one level is the nearest for all values between
+// two such multiples: entry i is the code of the nearest level in [low + i / 2, low + (i + 1) / 2).
 constexpr int kHalves = 2 * (113 + 127) + 1;
 constexpr std::array<uint8_t, kHalves> kNearest = [] {
   std::array<uint8_t, kHalves> codes{};
@@ -41,7 +41,7 @@ void error_weights(const float* importance, int n, float* out) {
     std::fill(out, out + n, 1.0f);
     return;
   }
-  // In units of their mean: no sum overflows.
+  // Weights are in units of their mean, so no sum overflows.
   const double unit = sum / n;
   for (int i = 0; i < n; ++i) out[i] = std::max(static_cast<float>(importance[i] / unit), kTrace);
 }

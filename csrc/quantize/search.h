@@ -1,8 +1,7 @@
-// What the searches for scales have in common: levels that values are rounded to, and weighted
-// sums.
+// Shared by the searches for scales: levels that values are rounded to, and weighted sums.
 //
-// Sums run in eight float lanes that are added in a fixed order: compilers make vectors of them,
-// and the result does not depend on which.
+// Sums run in eight float lanes that are added in a fixed order: compilers can vectorize them, and
+// the result does not depend on how.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +10,7 @@
 
 namespace gemtp {
 
-/// Values below this, and scales of such values, count as zero: in f16 they are.
+/// Values and scales below this count as zero, because they are zero in f16.
 constexpr float kZero = 0x1p-60f;
 
 /// The integers low .. high.
@@ -21,7 +20,7 @@ struct IntegerLevels {
     v = v < low ? low : v > high ? high : v;
     return static_cast<float>(static_cast<int>(v - low + 0.5f)) + low;
   }
-  /// How finely scales are to be tried: about the number of levels on either side of zero.
+  /// How finely the search tries scales: about the number of levels on either side of zero.
   float fineness() const { return std::max(-low, high); }
 };
 
@@ -63,7 +62,7 @@ struct Group {
     for (int i = 0; i < N; ++i) q[i] = levels.nearest((x[i] + offset) * inverse);
   }
 
-  /// Sum of w q^n and of w x q.
+  /// Sums of w q, w q^2 and w x q.
   float wq(const float (&q)[N]) const {
     float v[N];
     for (int i = 0; i < N; ++i) v[i] = w[i] * q[i];
@@ -91,8 +90,8 @@ struct Group {
   }
 };
 
-/// Weights of n values, all positive: importance, or ones where it is null or sums up to nothing.
-/// Values without importance keep a trace of it, so that they cannot become anything.
+/// Computes positive weights of n values: their importance, or all ones if it is null or sums to
+/// zero. Values without importance get a tiny weight, so that they do not become arbitrary.
 void error_weights(const float* importance, int n, float* out);
 
 }  // namespace gemtp

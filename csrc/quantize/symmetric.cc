@@ -8,20 +8,21 @@
 namespace gemtp {
 namespace {
 
-// Rounds of refitting a scale to the codes that it gave; they rarely change more than thrice.
+// At most this many times a scale is refitted to its codes; they rarely change more than three
+// times.
 constexpr int kRefits = 6;
 
-// The scale with the least error for a group by itself, which may be negative. For given codes q
+// Returns the scale, possibly negative, with the least error for a single group. For given codes q
 // the best scale is sum(w x q) / sum(w q q), and the error that it leaves is sum(w x x) less sum(w
-// x q)^2 / sum(w q q). The search is over the codes: those that scales around "the largest value is
-// the outermost level" give, then what refitting makes of the best of them.
+// x q)^2 / sum(w q q). The search is over the codes. It tries those of scales close to the one that
+// maps the largest value to the outermost level, then refits the best of them.
 template <int N, class Levels>
 float fit_scale(const Group<N>& g, const Levels& levels) {
   float peak = 0;
   for (float v : g.x)
     if (std::fabs(v) > std::fabs(peak)) peak = v;
   if (peak == 0) return 0;
-  double best = 0;  // what the best codes take off the error
+  double best = 0;  // error reduction of the best codes
   float scale = 0, q[N];
   const auto attempt = [&](float inverse) {
     g.round(inverse, 0, levels, q);
@@ -42,14 +43,14 @@ float fit_scale(const Group<N>& g, const Levels& levels) {
   return scale;
 }
 
-// Rounds x to d * levels, d as it is stored; returns the error.
+// Rounds x to d * levels, with d as stored; returns the error.
 template <int N, class Levels>
 float round_group(const Group<N>& g, float d, const Levels& levels, float (&q)[N]) {
   g.round(std::fabs(d) > kZero ? 1.0f / d : 0.0f, 0, levels, q);
   return g.error(d, 0, q);
 }
 
-// One scale, in f16, for 32 values; q are their levels.
+// Finds one scale for 32 values and writes it in f16; q receives their levels.
 template <class Levels>
 void search_single(const float* x, const float* w, const Levels& levels, uint8_t* out_d,
                    float (&q)[32]) {
@@ -65,8 +66,8 @@ void search_integers(const float* x, const float* w, int half, uint8_t* out_d, u
   for (int i = 0; i < 32; ++i) codes[i] = static_cast<uint8_t>(static_cast<int>(q[i]) + half);
 }
 
-// 256 values in groups of N, each with an integer scale from -bound to bound - 1 beside the f16 d
-// of all.
+// 256 values in groups of N. Each group has an integer scale from -bound to bound - 1; the block
+// has an f16 factor d.
 template <int N, class Levels>
 class ScaledGroups {
  public:
@@ -80,8 +81,8 @@ class ScaledGroups {
       fitted_[g] = fit_scale(groups_[g], levels);
       if (std::fabs(fitted_[g]) > std::fabs(peak)) peak = fitted_[g];
     }
-    // Scales are rounded to multiples of d; then d is fitted to what they and the codes have
-    // become.
+    // Scales are rounded to multiples of d; then d is refitted to the rounded scales and their
+    // codes.
     best_error_ = HUGE_VAL;
     float d = covering_f16(peak / static_cast<float>(-bound));
     for (int k = 0; k < 4; ++k) {
@@ -96,7 +97,8 @@ class ScaledGroups {
   const float* q() const { return best_q_; }
 
  private:
-  // The best scales for this d, kept if they are the best so far; returns the d to try next.
+  // Finds the best scales for this d and keeps them if they are the best so far. Returns the d to
+  // try next.
   float assign(float d) {
     float q[kGroups][N];
     int scale[kGroups];
@@ -115,7 +117,7 @@ class ScaledGroups {
     return qq > 0 ? to_f16(static_cast<float>(xq / qq)) : d;
   }
 
-  // The better of the two integers beside fitted / d.
+  // Chooses the better of the two integers next to fitted / d; returns its error.
   float choose_scale(const Group<N>& g, float fitted, float d, int* scale, float (&q)[N]) const {
     const float ideal = std::fabs(d) > kZero ? fitted / d : 0.0f;
     const auto low = static_cast<float>(-bound_), high = static_cast<float>(bound_ - 1);
@@ -185,7 +187,7 @@ void search_iq4_xs(const float* x, const float* w, uint8_t* out) {
   }
 }
 
-// Bits 2 of the codes, the low two bits, scales + 32 in six bits, d.
+// Layout: bit 2 of the codes, their low two bits, scales + 32 in six bits, d.
 void search_q3_k(const float* x, const float* w, uint8_t* out) {
   const ScaledGroups<16, IntegerLevels> found(x, w, {-4, 3}, 32);
   uint8_t codes[256];
@@ -202,8 +204,8 @@ void search_q3_k(const float* x, const float* w, uint8_t* out) {
   put_f16(out + 108, found.d());
 }
 
-// The low four bits of the codes, 128 at a time: byte j of 64 holds codes j and j + 64; their bits
-// 4 and 5: byte j of 32 holds codes j, j + 32, j + 64 and j + 96; scales, d.
+// Layout: the low four bits of the codes, 128 at a time (byte j of 64 holds codes j and j + 64);
+// their bits 4 and 5 (byte j of 32 holds codes j, j + 32, j + 64 and j + 96); scales; d.
 void search_q6_k(const float* x, const float* w, uint8_t* out) {
   const ScaledGroups<16, IntegerLevels> found(x, w, {-32, 31}, 128);
   uint8_t codes[256], high[256];

@@ -1,5 +1,5 @@
-// Types without a minimum, x = d * scale * level, by search for the least weighted squared error.
-// x, w: one block of values and the weights of their errors; out: the block's bytes.
+// Encodes types without a minimum, x = d * scale * level, by searching for the least weighted
+// squared error. x, w: one block of values and the weights of their errors; out: the block's bytes.
 #pragma once
 
 #include <cstdint>

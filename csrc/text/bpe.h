@@ -1,5 +1,5 @@
-// Byte-pair merging by rank: of all neighbours that can merge, the pair of lowest rank does, the
-// leftmost first among equals, until none can. O(n log n) with a heap over (rank, position).
+// Byte-pair merging by rank: the adjacent pair of lowest rank is merged, the leftmost first among
+// equals, until no pair can be merged. O(n log n) with a heap over (rank, position).
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 
 namespace gemtp {
 
-/// (left id, right id) -> rank, and rank -> merged id.
+/// Maps (left id, right id) to a rank, and the rank to the merged id.
 class MergeTable {
  public:
   static constexpr uint32_t kNone = UINT32_MAX;
@@ -20,7 +20,7 @@ class MergeTable {
     slots_.resize(slots);
   }
 
-  /// False if the pair is already there.
+  /// Returns false if the pair is already there.
   bool insert(int32_t left, int32_t right, uint32_t rank, int32_t product) {
     const uint64_t key = key_of(left, right);
     size_t at = slot_of(key);
@@ -61,7 +61,7 @@ class MergeTable {
   }
 
   std::vector<Slot> slots_;
-  std::vector<int32_t> products_;  // by rank
+  std::vector<int32_t> products_;  // indexed by rank
 };
 
 /// Merges one segment at a time; keeps its memory between segments.
@@ -71,7 +71,7 @@ class BpeMerger {
 
   void add(int32_t id) { symbols_.push_back({id, 0, 0, MergeTable::kNone}); }
 
-  /// Merges what was added, appends the ids to `out` and starts afresh.
+  /// Merges the added symbols, appends the ids to `out` and resets for the next segment.
   void finish(std::vector<int32_t>* out) {
     const int32_t count = static_cast<int32_t>(symbols_.size());
     for (int32_t i = 0; i < count; ++i) {
@@ -79,7 +79,7 @@ class BpeMerger {
       symbols_[at(i)].next = i + 1 < count ? i + 1 : -1;
       if (rank_pair(i)) first_.push_back(entry(i));
     }
-    // What the text offers from the start is sorted once; only what merging adds needs a heap.
+    // The pairs of the original text are sorted once; only pairs created by merging need a heap.
     std::sort(first_.begin(), first_.end());
     for (size_t used = 0; used < first_.size() || !heap_.empty();) {
       uint64_t next;
@@ -92,7 +92,7 @@ class BpeMerger {
       }
       const uint32_t rank = static_cast<uint32_t>(next >> 32);
       const int32_t left = static_cast<int32_t>(next & UINT32_MAX);
-      // A pair that has changed since it was queued has another rank, or none.
+      // If the pair has changed since it was queued, its rank differs.
       if (symbols_[at(left)].rank == rank) merge(left, table_.product(rank));
     }
     for (int32_t i = count > 0 ? 0 : -1; i >= 0; i = symbols_[at(i)].next) {
@@ -115,7 +115,7 @@ class BpeMerger {
     return static_cast<uint64_t>(symbols_[at(left)].rank) << 32 | static_cast<uint32_t>(left);
   }
 
-  /// Looks up the merge of `left` with its neighbour; false if there is none.
+  /// Looks up the merge of `left` with its right neighbour; returns false if there is none.
   bool rank_pair(int32_t left) {
     Symbol& symbol = symbols_[at(left)];
     symbol.rank =
@@ -144,7 +144,7 @@ class BpeMerger {
   std::vector<Symbol> symbols_;
   // Pairs that can merge, as rank << 32 | index of the left symbol.
   std::vector<uint64_t> first_;  // sorted
-  std::vector<uint64_t> heap_;   // the smallest in front
+  std::vector<uint64_t> heap_;   // smallest in front
 };
 
 }  // namespace gemtp

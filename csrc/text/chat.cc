@@ -20,7 +20,7 @@ constexpr int kMaxNesting = 64;
 
 [[noreturn]] void refuse(const std::string& what) { throw Error(ErrorKind::kArgument, what); }
 
-/// The text so far, and which of it came with the request.
+/// The text written so far, and which parts of it came from the request.
 class Writer {
  public:
   explicit Writer(RenderedChat* out) : out_(*out) {}
@@ -44,7 +44,7 @@ class Writer {
   RenderedChat& out_;
 };
 
-/// Writes its text between two elements of a list: from the second call on.
+/// Writes its text before every element of a list but the first.
 class Comma {
  public:
   explicit Comma(Writer* out) : out_(*out) {}
@@ -58,7 +58,7 @@ class Comma {
   bool first_ = true;
 };
 
-// What Python calls white space, which is what the template trims.
+// Whether Python counts c as white space, which the template trims.
 bool is_space(uint32_t c) {
   return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 ||
          c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
@@ -80,8 +80,8 @@ std::string_view trimmed(std::string_view text) {
   return begin < end ? text.substr(begin, end - begin) : std::string_view();
 }
 
-/// What an answer of earlier on is without its thoughts: of each piece between <channel|>s, the
-/// part before the first <|channel>.
+/// Returns an earlier answer without its thoughts: of each piece between <channel|>s, the part
+/// before the first <|channel>.
 std::string without_thoughts(std::string_view text) {
   constexpr std::string_view kOpen = "<|channel>", kClose = "<channel|>";
   std::string out;
@@ -95,7 +95,8 @@ std::string without_thoughts(std::string_view text) {
   return std::string(trimmed(out));
 }
 
-/// As Python prints it: the fewest digits that give the number back, laid out by its rules.
+/// Formats x as Python prints it: with the fewest digits that give the number back, laid out by
+/// Python's rules.
 std::string real_text(double x) {
   if (std::isnan(x)) return "nan";
   if (std::isinf(x)) return x < 0 ? "-inf" : "inf";
@@ -134,7 +135,7 @@ std::string real_text(double x) {
   return sign + digits;
 }
 
-/// A string as Python prints it inside a list.
+/// Formats a string as Python prints it inside a list.
 std::string quoted_text(const std::string& s) {
   const bool has_single = s.find('\'') != s.npos, has_double = s.find('"') != s.npos;
   const char quote = has_single && !has_double ? '"' : '\'';
@@ -156,8 +157,8 @@ std::string quoted_text(const std::string& s) {
   return out + quote;
 }
 
-/// What a template makes of a value in the place of a text: what Python prints. A missing one is
-/// empty.
+/// Formats a value as a template does where it expects text: as Python prints it. A missing value
+/// is empty.
 std::string plain_text(const ChatValue* v, int depth = 0) {
   if (!v) return "";
   if (v->is_null()) return "None";
@@ -190,7 +191,7 @@ std::string upper_case(const ChatValue* v) {
   return text;
 }
 
-/// Whether a template takes it for true.
+/// Whether the value is true in a template.
 bool holds(const ChatValue* v) {
   if (!v || v->is_null()) return false;
   if (const bool* b = v->boolean()) return *b;
@@ -204,7 +205,7 @@ bool holds(const ChatValue* v) {
 
 using Member = std::pair<std::string, ChatValue>;
 
-/// By key, ignoring case; keys that are equal then stay in their order.
+/// Sorts members by key, ignoring case; keys that are then equal stay in their order.
 std::vector<const Member*> sorted(const ChatValue::Object& object) {
   std::vector<std::pair<std::string, const Member*>> keyed;
   for (const Member& m : object) keyed.emplace_back(lower_case(m.first), &m);
@@ -215,7 +216,7 @@ std::vector<const Member*> sorted(const ChatValue::Object& object) {
   return out;
 }
 
-/// Renders values and declarations.
+/// Renders tool arguments and declarations.
 class ToolWriter {
  public:
   explicit ToolWriter(Writer* out) : out_(*out) {}
@@ -243,7 +244,7 @@ class ToolWriter {
     }
   }
 
-  /// key:value,key:value
+  /// Writes key:value,key:value.
   void members(const ChatValue::Object& object, bool quote_keys) {
     Comma comma(&out_);
     for (const Member* m : sorted(object)) {
@@ -318,7 +319,7 @@ class ToolWriter {
     out_.own("]");
   }
 
-  // A parameter that is called like one of the schema's own words is lost, as in the template.
+  // A parameter with the name of a schema keyword is lost, as in the template.
   void properties(const ChatValue& given) {
     const Nesting nesting(this);
     constexpr std::array<std::string_view, 5> kWords = {"description", "type", "properties",
@@ -353,7 +354,8 @@ class ToolWriter {
         argument(*allowed, true);
       }
     } else if (type == "OBJECT") {
-      // The template's comma stands here whatever is before it, and counts for nothing behind it.
+      // The template writes this comma whatever comes before it, and does not count it for later
+      // commas.
       out_.own(",properties:{");
       properties(*v.find("properties"));
       out_.own("}");
@@ -428,7 +430,7 @@ class ChatWriter {
       }
       out_.own("<turn|>\n");
     }
-    bool answered_tool = false;  // does a tool respond in the message before?
+    bool answered_tool = false;  // a tool responds in the previous message
     for (size_t i = first; i < request.messages.size(); ++i) {
       message(request.messages[i]);
       answered_tool = !request.messages[i].tool_responses.empty();
@@ -475,7 +477,7 @@ class ChatWriter {
       empty = parts->empty();
       for (const std::string& part : *parts) write(part);
     }
-    // Behind a tool's response the model goes on in the same turn.
+    // After a tool's response the model continues in the same turn.
     turn_is_open_ = !m.tool_responses.empty() && empty;
     if (!turn_is_open_) out_.own("<turn|>\n");
   }

@@ -1,5 +1,5 @@
-// A value of JSON's kinds, for what goes into and comes out of a chat: arguments of tool calls,
-// what tools answer, and how they are declared.
+// A JSON-like value for chats: arguments of tool calls, responses of tools, and declarations of
+// tools.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +11,9 @@
 
 namespace gemtp {
 
-/// A whole number beyond 64 bits, as its digits.
+/// An integer beyond 64 bits, as its digits.
 struct BigInteger {
-  std::string digits;  // with a "-" in front where it is negative
+  std::string digits;  // with a leading "-" if negative
   bool operator==(const BigInteger&) const = default;
 };
 
@@ -33,7 +33,7 @@ class ChatValue {
   explicit ChatValue(Object o) : data_(std::move(o)) {}
 
   bool is_null() const { return std::holds_alternative<std::monostate>(data_); }
-  // Null unless the value is of that kind.
+  // These return null unless the value is of that kind.
   const bool* boolean() const { return std::get_if<bool>(&data_); }
   const int64_t* integer() const { return std::get_if<int64_t>(&data_); }
   const BigInteger* big_integer() const { return std::get_if<BigInteger>(&data_); }
@@ -42,7 +42,7 @@ class ChatValue {
   const Array* array() const { return std::get_if<Array>(&data_); }
   const Object* object() const { return std::get_if<Object>(&data_); }
 
-  /// The member of an object; null where there is none, or no object.
+  /// Returns the member of an object; null if it does not exist or the value is not an object.
   const ChatValue* find(std::string_view key) const {
     if (const Object* members = object()) {
       for (const auto& [name, value] : *members)

@@ -30,7 +30,8 @@ void append_string(std::string_view s, std::string* out) {
   *out += '"';
 }
 
-// std::to_chars: the fewest digits that give the same double, and no locale's decimal comma.
+// std::to_chars writes the fewest digits that give the same double, and ignores the locale's
+// decimal comma.
 void append_real(double d, std::string* out) {
   if (!std::isfinite(d)) {
     *out += "null";
@@ -40,7 +41,7 @@ void append_real(double d, std::string* out) {
   const std::to_chars_result end = std::to_chars(digits, digits + sizeof digits, d);
   const std::string_view text(digits, static_cast<size_t>(end.ptr - digits));
   *out += text;
-  if (text.find_first_of(".e") == std::string_view::npos) *out += ".0";  // still a real number
+  if (text.find_first_of(".e") == std::string_view::npos) *out += ".0";  // keeps it a real number
 }
 
 void append(const ChatValue& v, std::string* out) {

@@ -7,8 +7,8 @@
 
 namespace gemtp {
 
-/// On one line, without blanks; members in their order. Numbers that JSON has no words for become
-/// null.
+/// Writes the value on one line, without blanks, with members in their order. Numbers that JSON
+/// cannot express become null.
 std::string to_json(const ChatValue& value);
 
 }  // namespace gemtp

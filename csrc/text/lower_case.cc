@@ -8,7 +8,7 @@
 namespace gemtp {
 namespace {
 
-// Every `step`-th code point from first to last turns into itself plus `delta`.
+// Every `step`-th code point from first to last maps to itself plus `delta`.
 struct Run {
   uint32_t first, last;
   uint32_t step;

@@ -1,4 +1,4 @@
-// Lower case, for an order of keys that ignores it.
+// Lower case, for sorting keys regardless of case.
 #pragma once
 
 #include <string>
@@ -6,8 +6,8 @@
 
 namespace gemtp {
 
-/// Each character of UTF-8 in lower case, wherever it stands (a final sigma is a sigma). Bytes that
-/// are not UTF-8 stay as they are.
+/// Converts each UTF-8 character to lower case, independent of its context (a final sigma becomes
+/// an ordinary sigma). Bytes that are not UTF-8 stay unchanged.
 std::string lower_case(std::string_view text);
 
 }  // namespace gemtp

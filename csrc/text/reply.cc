@@ -10,7 +10,7 @@ constexpr std::string_view kThought = "thought\n";
 
 enum class Match { kNone, kPart, kWhole };
 
-/// Whether the text begins with one of `begins`, or may when there is more of it.
+/// Whether the text begins with one of `begins`, or could do so once it continues.
 Match match(std::string_view text, const std::vector<std::string>& begins) {
   while (!text.empty() && is_blank(text.front())) text.remove_prefix(1);
   Match out = Match::kNone;
@@ -66,7 +66,7 @@ ReplyParser::ReplyParser(const Tokenizer& tokenizer, const std::vector<int32_t>&
       decoder_(tokenizer) {
   for (const std::string& name : functions) begins_.push_back("call:" + name + "{");
   if (opens_thought(tokenizer, prompt))
-    state_ = State::kThinking;  // the prompt has written its label too
+    state_ = State::kThinking;  // the label is part of the prompt
   else if (!prompt.empty() && prompt.back() == close_channel_ && close_channel_ >= 0)
     state_ = State::kBehindThought;
 }
@@ -112,7 +112,7 @@ std::vector<ReplyEvent> ReplyParser::finish() {
   return out;
 }
 
-// What has come of it, where something else begins or the reply ends.
+// Ends the current part, because another part begins or the reply ends.
 void ReplyParser::end_part(std::vector<ReplyEvent>* out) {
   decoded(decoder_.finish(), out);
   if (state_ == State::kCall) end_call(false, out);
@@ -150,7 +150,7 @@ void ReplyParser::behind_thought(std::vector<ReplyEvent>* out) {
   check_unmarked(out);
 }
 
-// With something behind it, it is none.
+// If other text follows a call without its mark, it is not a call.
 void ReplyParser::check_unmarked(std::vector<ReplyEvent>* out) {
   const std::string_view text = without_blanks(call_);
   if (quoted_ || text.find('}') == text.npos) return;
@@ -158,7 +158,7 @@ void ReplyParser::check_unmarked(std::vector<ReplyEvent>* out) {
   if (end != 0 && end != text.size()) end_call(false, out);
 }
 
-/// The text of the call, which is none any more.
+/// Returns the text of what turned out not to be a call, and resets the call.
 std::string ReplyParser::taken_call() {
   std::string text;
   for (const char c : call_) {
@@ -193,7 +193,8 @@ void ReplyParser::thinking(const std::string& text, std::vector<ReplyEvent>* out
 }
 
 void ReplyParser::end_thinking(std::vector<ReplyEvent>* out) {
-  // A label without its newline is a label; all else that is held is text or the last newline.
+  // If only a label without its newline is held, drop it; other held text is part of the thought,
+  // except a final newline.
   const bool label = label_ && kThought.substr(0, kThought.size() - 1) == held_;
   if (label_ && !label && !held_.empty()) out->push_back({ReplyPart::kThinking, held_, {}});
   held_.clear();

@@ -1,11 +1,11 @@
-// What a model generates in a chat, taken apart while it comes: thoughts, answer, calls of tools.
+// Splits a model's reply in a chat, while it is generated, into thoughts, answer and tool calls.
 //
 //   <|channel>thought\n...<channel|>   <|tool_call>call:name{key:<|"|>text<|"|>,n:1}<tool_call|>
 //
-// The marks are recognised by token, never by their text, which the model may as well write about.
-// One exception: models that have thought forget the first mark of a call. Directly behind a
-// thought, "call:name{...}" is a call if a function of that name was declared and nothing but the
-// end of the call, or of the answer, follows.
+// The marks are recognised by token id, never by their text, because the model may also write about
+// them. One exception: after a thought, models sometimes forget the opening mark of a call.
+// Directly after a thought, "call:name{...}" is a call if a function of that name was declared and
+// nothing follows but the end of the call or of the answer.
 #pragma once
 
 #include <cstdint>
@@ -19,9 +19,9 @@
 namespace gemtp {
 
 enum class ReplyPart {
-  kContent,        // of the answer
-  kThinking,       // of a thought
-  kToolCall,       // a whole call, and its text
+  kContent,        // text of the answer
+  kThinking,       // text of a thought
+  kToolCall,       // a complete call, and its text
   kMalformedCall,  // the text of a call that cannot be read
 };
 const char* reply_part_name(ReplyPart part);
@@ -29,26 +29,27 @@ const char* reply_part_name(ReplyPart part);
 struct ReplyEvent {
   ReplyPart part;
   std::string text;  // valid UTF-8, never empty
-  ToolCall call;     // of kToolCall
+  ToolCall call;     // set for kToolCall
 };
 
 class ReplyParser {
  public:
-  /// prompt: what the reply follows; it may have opened a thought. stop: strings that end the
-  /// answer; in thoughts and calls they do not. functions: the names that were declared. Keeps a
+  /// prompt: the tokens before the reply; they may have opened a thought. stop: strings that end
+  /// the answer, but not thoughts or calls. functions: names of the declared functions. Keeps a
   /// reference to the tokenizer.
   ReplyParser(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt,
               std::vector<std::string> stop, const std::vector<std::string>& functions = {});
 
-  /// What became certain with one token. Never throws for what a model may generate.
+  /// Adds a token and returns the events that it completes. Never throws, whatever a model
+  /// generates.
   std::vector<ReplyEvent> push(int32_t id);
-  /// The rest. An unfinished call is a malformed one.
+  /// Ends the reply and returns the remaining events. An unfinished call is reported as malformed.
   std::vector<ReplyEvent> finish();
-  /// A stop string has ended the answer.
+  /// Whether a stop string has ended the answer.
   bool stopped() const { return stop_.found(); }
 
  private:
-  // kBehindThought: what may become a call without its mark.
+  // kBehindThought: directly after a thought, where a call may begin without its mark.
   enum class State { kContent, kThinking, kBehindThought, kCall };
   void decoded(const std::string& text, std::vector<ReplyEvent>* out);
   void content(const std::string& text, std::vector<ReplyEvent>* out);
@@ -65,15 +66,15 @@ class ReplyParser {
   StopStrings stop_;
   StreamDecoder decoder_;
   State state_ = State::kContent;
-  bool label_ = false;               // still in the line that names the channel
-  std::string held_;                 // of a thought: its label, or newlines that may be its end
-  std::vector<std::string> begins_;  // of calls: "call:name{"
-  std::string call_;                 // kQuoteMark for the quote token
-  bool marked_ = true;               // the call has its mark
+  bool label_ = false;               // still within the line that names the channel
+  std::string held_;                 // text of a thought held back: label or final newline
+  std::vector<std::string> begins_;  // beginnings of calls: "call:name{"
+  std::string call_;                 // text of the call, with kQuoteMark for the quote token
+  bool marked_ = true;               // the call began with its mark
   bool quoted_ = false;              // inside a string of the call
 };
 
-/// The tokens that take a reply apart, and are no text in it.
+/// The tokens that separate the parts of a reply and are not text in it.
 std::vector<int32_t> reply_marks(const Tokenizer& tokenizer);
 
 /// Whether the latest turn of a prompt ends inside a thought.

@@ -1,4 +1,4 @@
-// Strings that end a text, found while the text comes in pieces.
+// Finds the strings that end a text, while the text arrives in pieces.
 #pragma once
 
 #include <string>
@@ -8,16 +8,16 @@ namespace gemtp {
 
 class StopStrings {
  public:
-  /// Empty strings count as none, as other engines have it. Error{kArgument} for one that is not
-  /// valid UTF-8.
+  /// Empty strings are ignored, as in other engines. Throws Error{kArgument} for a string that is
+  /// not valid UTF-8.
   explicit StopStrings(std::vector<std::string> strings);
 
-  /// Adds a piece (valid UTF-8) and returns what can be shown: everything before a stop string, or
-  /// all but what may be the beginning of one.
+  /// Adds a piece (valid UTF-8) and returns the text that can be shown: everything before a stop
+  /// string, or everything but a possible beginning of one.
   std::string push(const std::string& piece);
-  /// What is held back, when the text ends without a stop string.
+  /// Returns the text still held back, when the text ends without a stop string.
   std::string finish();
-  /// A stop string was found: it and what followed it are dropped.
+  /// Whether a stop string was found. It and the text after it are dropped.
   bool found() const { return found_; }
 
  private:

@@ -1,4 +1,5 @@
-// Token text -> id: open addressing with a hash tag per slot, so that a miss seldom touches a text.
+// Maps token texts to ids: open addressing with a hash tag per slot, so that a miss seldom touches
+// a text.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,7 @@ namespace gemtp {
 
 class TextIndex {
  public:
-  /// `texts` is looked at by every call and must outlive the index; at most 2^30 texts.
+  /// Every call reads `texts`, which must outlive the index; at most 2^30 texts.
   explicit TextIndex(const std::vector<std::string>& texts) : texts_(texts) {
     size_t slots = 16;
     while (slots < 2 * texts.size()) slots *= 2;
@@ -30,7 +31,7 @@ class TextIndex {
     return -1;
   }
 
-  /// The id of `text`, or -1.
+  /// Returns the id of `text`, or -1.
   int32_t find(std::string_view text) const {
     const uint64_t hash = hash_of(text);
     size_t at = hash & (slots_.size() - 1);

@@ -35,8 +35,9 @@ int byte_of(std::string_view text) {
   return value;
 }
 
-/// What a token is that tokenizer.json lists as an ordinary or an added one: it types no bytes, and
-/// adds tags and unused tokens beside the markers of the chat format, which are <|this or that|>.
+/// The type of a token from tokenizer.json, which lists only ordinary and added tokens. It does not
+/// mark byte tokens, and its added tokens include tags and unused tokens besides the chat format's
+/// markers, which look like <|this or that|>.
 TokenType type_from_json(std::string_view text, TokenType given) {
   if (given == TokenType::kNormal && byte_of(text) >= 0) return TokenType::kByte;
   const bool marker =
@@ -75,7 +76,7 @@ struct Tokenizer::Impl {
     load_ids(file);
   }
 
-  // Loading. Each throws Error{kFile}.
+  // Functions that load the tokenizer. Each throws Error{kFile}.
   [[noreturn]] void fail(const std::string& what) const {
     throw Error(ErrorKind::kFile, path + ": " + what);
   }
@@ -86,11 +87,12 @@ struct Tokenizer::Impl {
   void load_ids(const GgufFile& file);
   int32_t checked_id(const char* key, int64_t id) const;
 
-  /// Tokens that plain text never becomes: control, unknown and byte tokens, and user-defined ones
-  /// unless they are white space, which vocabularies like to declare this way.
+  /// Whether plain text never becomes this token. True for control, unknown and byte tokens, and
+  /// for user-defined tokens unless they are white space, which vocabularies often declare this
+  /// way.
   bool is_marker(int32_t id) const { return markers[static_cast<size_t>(id)]; }
 
-  /// The longest marker of at most `limit` bytes that `text` begins with, or -1.
+  /// Returns the longest marker of at most `limit` bytes with which `text` begins, or -1.
   int32_t marker_at(std::string_view text, size_t limit) const;
   std::vector<int32_t> encode(std::string_view text, bool add_bos, bool special,
                               const std::vector<TextRange>& literal) const;
@@ -99,7 +101,7 @@ struct Tokenizer::Impl {
   void append_bytes(int32_t id, bool special, std::string* out) const;
   size_t checked(int32_t id) const;
 
-  std::string path;  // quoted, for messages
+  std::string path;  // quoted, for error sentences
   bool types_of_json = false;
   std::vector<std::string> texts;
   std::vector<TokenType> types;
@@ -109,7 +111,7 @@ struct Tokenizer::Impl {
   std::array<int32_t, 256> byte_ids;         // of <0xNN>
   std::array<int32_t, 128> ascii_ids;        // of single characters, ' ' as U+2581; -1 for none
   std::unordered_set<uint32_t> before_mark;  // characters that some token has before a U+2581
-  // For each first byte, the lengths of the markers that begin with it, the longest first.
+  // For each first byte, the lengths of the markers that begin with it, longest first.
   std::array<std::vector<size_t>, 256> marker_lengths;
   int32_t bos = -1;
   bool add_bos = true;
@@ -120,7 +122,8 @@ struct Tokenizer::Impl {
 void Tokenizer::Impl::check_model(const GgufFile& file) {
   const std::optional<std::string> model = file.get_string("tokenizer.ggml.model");
   if (!model) fail("the file has no tokenizer: key 'tokenizer.ggml.model' is missing");
-  // Ollama's converter calls it so. It takes the types from tokenizer.json, which knows no bytes.
+  // Ollama's converter uses these names. It takes the types from tokenizer.json, which does not
+  // mark byte tokens.
   types_of_json = *model == "llama" && file.get_string("tokenizer.ggml.pre") == "gemma4";
   if (*model != "gemma4" && !types_of_json) {
     fail("the tokenizer is of the model " + quoted(*model) + ", but only 'gemma4' is supported");
@@ -282,7 +285,7 @@ void Tokenizer::Impl::load_ids(const GgufFile& file) {
     const int32_t id = index->find(text);
     if (id >= 0 && is_marker(id)) end_tokens.push_back(id);
   }
-  // Not used here, but a file in which they are wrong is damaged.
+  // These ids are not used here, but a file in which they are wrong is damaged.
   for (const char* key : {"tokenizer.ggml.unknown_token_id", "tokenizer.ggml.padding_token_id",
                           "tokenizer.ggml.mask_token_id", "tokenizer.ggml.seperator_token_id"}) {
     scalar(key);
@@ -303,8 +306,9 @@ int32_t Tokenizer::Impl::marker_at(std::string_view text, size_t limit) const {
   return -1;
 }
 
-/// Text without markers. No token mixes '\n' with anything else, so that runs of it are safe places
-/// to split; a run that is a token is that token, whatever its merges would make of it.
+/// Encodes text without markers. No token mixes '\n' with other characters, so runs of newlines are
+/// safe places to split. A run that is itself a token becomes that token, whatever its merges would
+/// give.
 void Tokenizer::Impl::encode_plain(std::string_view text, BpeMerger* merger,
                                    std::vector<int32_t>* out) const {
   while (!text.empty()) {
@@ -322,12 +326,12 @@ void Tokenizer::Impl::encode_plain(std::string_view text, BpeMerger* merger,
   }
 }
 
-/// Cuts where no merge can reach across: before a U+2581 behind a character that no token has
-/// there, and around characters without a token. That keeps the segments as short as words.
+/// Splits where no merge can cross: before a U+2581 whose preceding character precedes it in no
+/// token, and around characters without a token. This keeps the segments as short as words.
 void Tokenizer::Impl::encode_line(std::string_view line, BpeMerger* merger,
                                   std::vector<int32_t>* out) const {
   const auto* p = reinterpret_cast<const uint8_t*>(line.data());
-  bool joins_mark = true;  // may a token have the previous character in front of a U+2581?
+  bool joins_mark = true;  // can a token join the previous character and U+2581?
   for (size_t at = 0; at < line.size();) {
     const Utf8Step step = utf8_step(p + at, line.size() - at);
     const size_t length = static_cast<size_t>(step.length);
@@ -393,7 +397,7 @@ std::vector<int32_t> Tokenizer::Impl::encode(std::string_view text, bool add_bos
   }
   BpeMerger merger(merges);
   std::vector<int32_t> ids;
-  size_t plain = 0;  // where the text since the last marker begins
+  size_t plain = 0;  // start of the text since the last marker
   auto range = literal.begin();
   for (size_t at = 0; special && at < text.size();) {
     while (range != literal.end() && range->end <= at) ++range;
@@ -456,8 +460,8 @@ std::string Tokenizer::spelled_control(std::string_view text) const {
   for (size_t at = 0; at < text.size(); ++at) {
     const int32_t id = impl_->marker_at(text.substr(at), text.size() - at);
     if (id < 0) continue;
-    // Some of chats are user-defined, so that replies show them; so are tags of HTML, which texts
-    // are full of.
+    // Some chat markers are user-defined, so that replies show them. HTML tags are user-defined
+    // too, but are common in ordinary text.
     const std::string& spelled = token_text(id);
     if (token_type(id) == TokenType::kControl || spelled.find('|') != std::string::npos)
       return spelled;

@@ -22,56 +22,58 @@ enum class TokenType : uint8_t {
   kByte = 6
 };
 
-/// Bytes begin .. end of a text.
+/// Bytes [begin, end) of a text.
 struct TextRange {
   size_t begin, end;
 };
 
 class Tokenizer {
  public:
-  /// From any GGUF with a `gemma4` tokenizer (also one that holds only a vocabulary). Error{kFile}
-  /// for a vocabulary that contradicts itself: lengths that differ, merges without a space or with
-  /// unknown parts or product, ids out of range, malformed or missing byte tokens.
+  /// Reads the tokenizer from any GGUF with a `gemma4` tokenizer, including files that hold only a
+  /// vocabulary. Throws Error{kFile} for an inconsistent vocabulary: lengths that differ, merges
+  /// without a space or with unknown parts or product, ids out of range, malformed or missing byte
+  /// tokens.
   explicit Tokenizer(const GgufFile& file);
   ~Tokenizer();
 
-  /// Ids of `text`, which must be valid UTF-8 (else Error{kArgument} with the byte offset).
-  /// `special`: text that spells a control or user-defined token becomes that token; leave it off
-  /// for anything a user or a tool wrote. `add_bos` puts the BOS id in front unless the encoded
-  /// text already begins with it.
+  /// Returns the ids of `text`, which must be valid UTF-8 (otherwise throws Error{kArgument} with
+  /// the byte offset). `special`: text that spells a control or user-defined token becomes that
+  /// token; leave it off for anything a user or a tool wrote. `add_bos` puts the BOS id in front
+  /// unless the encoded text already begins with it.
   std::vector<int32_t> encode(std::string_view text, bool add_bos, bool special) const;
 
-  /// As with `special`, but what touches one of the ranges stays text: those of a chat that its
-  /// template did not write itself. literal: ascending, not overlapping.
+  /// Encodes like encode() with `special`, but text that overlaps one of the `literal` ranges never
+  /// becomes a control token. These are the ranges of a chat that its template did not write
+  /// itself, ascending and not overlapping.
   std::vector<int32_t> encode_chat(std::string_view text, const std::vector<TextRange>& literal,
                                    bool add_bos) const;
 
-  /// Text of `ids`; incomplete UTF-8 (from byte tokens) becomes U+FFFD. Control tokens are written
-  /// out only if `special`. Error{kArgument} for an id outside the vocabulary.
+  /// Returns the text of `ids`; incomplete UTF-8 (from byte tokens) becomes U+FFFD. Control tokens
+  /// are written out only if `special`. Throws Error{kArgument} for an id outside the vocabulary.
   std::string decode(const std::vector<int32_t>& ids, bool special) const;
 
-  /// The bytes one token stands for when generated: text with U+2581 as space, one raw byte for a
-  /// byte token, nothing for control tokens unless `special`. User-defined tokens are text.
+  /// The bytes that one generated token stands for: its text with U+2581 as a space, one raw byte
+  /// for a byte token, nothing for a control token unless `special`. User-defined tokens are text.
   std::string token_bytes(int32_t id, bool special) const;
 
   const std::string& token_text(int32_t id) const;  // as spelled in the file
   TokenType token_type(int32_t id) const;
   int32_t find(std::string_view token_text) const;  // id or -1
 
-  /// The texts that encode() turns into one token where `special` allows it, by id.
+  /// The texts that encode() turns into one token if `special` is set, ordered by id.
   std::vector<std::string> control_tokens() const;
 
-  /// The first control token that valid UTF-8 spells: what encode() without `special` leaves text.
-  /// Empty: none.
+  /// Returns the first control token that `text` (valid UTF-8) spells, which encode() leaves as
+  /// text unless `special` is set. Empty if there is none.
   std::string spelled_control(std::string_view text) const;
 
   int32_t vocab_size() const;
-  int32_t bos() const;   // -1 when the file names none
-  bool add_bos() const;  // what the file asks for (default true)
-  /// Ids that end a generation: the file's eos (and eot) ids, and `<turn|>` and `<|tool_response>`
-  /// where the vocabulary has them. Sorted, unique.
+  int32_t bos() const;   // -1 if the file has none
+  bool add_bos() const;  // as the file says (default true)
+  /// Ids that end a generation: the file's eos and eot ids, and `<turn|>` and `<|tool_response>` if
+  /// the vocabulary has them. Sorted, unique.
   const std::vector<int32_t>& end_tokens() const;
-  /// tokenizer.ggml.suppress_tokens: ids that must never be chosen.
+  /// Ids that must never be chosen (tokenizer.ggml.suppress_tokens).
   const std::vector<int32_t>& suppressed() const;
 
  private:
@@ -84,8 +86,8 @@ class Tokenizer {
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool special = false);
-  std::string push(int32_t id);  // text that became certain
-  std::string finish();          // what is left; an unfinished character becomes U+FFFD
+  std::string push(int32_t id);  // returns the text that is now complete
+  std::string finish();          // the rest; an unfinished character becomes U+FFFD
 
  private:
   const Tokenizer& tokenizer_;

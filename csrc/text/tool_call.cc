@@ -15,9 +15,9 @@ namespace gemtp {
 namespace {
 
 constexpr int kMaxNesting = 64;
-constexpr size_t kMostDigits = 4300;  // of a whole number that Python reads
+constexpr size_t kMostDigits = 4300;  // of an integer that Python accepts
 
-/// Takes digits from the front of a word.
+/// Removes the leading digits of a word; returns how many.
 size_t take_digits(std::string_view* word) {
   const size_t count = std::min(word->find_first_not_of("0123456789"), word->size());
   word->remove_prefix(count);
@@ -26,8 +26,8 @@ size_t take_digits(std::string_view* word) {
 
 enum class Spelling { kWhole, kReal, kText };
 
-/// Whether it is a number as JSON has it: -?digits[.digits][e[+-]digits], where 0 is the only whole
-/// part that begins with one.
+/// Classifies a word as a JSON number, -?digits[.digits][e[+-]digits], or text. The only integer
+/// part that begins with 0 is 0 itself.
 Spelling spelling_of(std::string_view word) {
   if (word.starts_with('-')) word.remove_prefix(1);
   const bool zero = word.starts_with('0');
@@ -62,19 +62,20 @@ bool real_number(std::string_view word, ChatValue* out) {
   in.imbue(std::locale::classic());
   double d = 0;
   in >> d;
-  if (in.fail() && std::abs(d) >= 1) return false;  // too large; what is too small is no failure
+  if (in.fail() && std::abs(d) >= 1) return false;  // too large; a number too small is no error
   *out = ChatValue(d);
   return true;
 }
 
-/// What JSON and Python call numbers that JSON has no words for.
+/// Whether a word is NaN or an infinity in the spelling of JSON libraries or Python, which JSON
+/// cannot express.
 bool is_not_finite(std::string_view word) {
   if (word.starts_with('+') || word.starts_with('-')) word.remove_prefix(1);
   return word == "NaN" || word == "nan" || word == "inf" || word == "Infinity";
 }
 
-/// Whether a word is the front of something of Python's that its reader has no words for: a tuple
-/// or a call that goes on behind a comma or bracket, or a string with a prefix (u'...').
+/// Whether a word begins a Python expression that this reader does not support: a tuple or a call
+/// that continues after a comma or bracket, or a string with a prefix (u'...').
 bool begins_python(std::string_view word, bool goes_on) {
   if (goes_on &&
       std::count(word.begin(), word.end(), '(') > std::count(word.begin(), word.end(), ')'))
@@ -84,7 +85,7 @@ bool begins_python(std::string_view word, bool goes_on) {
   return word.ends_with('\'') || std::count(word.begin(), word.end(), '\'') % 2 == 1;
 }
 
-/// Recursive descent over the text of a call; each function is false where the text does not
+/// Recursive descent over the text of a call; each function returns false if the text does not
 /// follow the format.
 class CallReader {
  public:
@@ -104,7 +105,7 @@ class CallReader {
     return object(&out->arguments);
   }
 
-  /// What has been read.
+  /// Number of bytes read so far.
   size_t at() const { return at_; }
 
  private:
@@ -125,7 +126,8 @@ class CallReader {
            (text_[at_] == kQuoteMark || text_[at_] == '"' || text_[at_] == '\'');
   }
 
-  /// Between quote tokens a text stands as it is; between other quotes it has escapes.
+  /// Reads a quoted string. Text between quote tokens is literal; between other quotes it has
+  /// escapes.
   bool quoted(std::string* out) {
     const char quote = text_[at_++];
     while (at_ < text_.size()) {
@@ -140,8 +142,9 @@ class CallReader {
     return false;
   }
 
-  /// Behind a backslash, as in JSON and Python. One that escapes nothing is itself, as in Python;
-  /// characters by name (\N{BULLET}) would take a table of all names and are not read.
+  /// Reads what follows a backslash, as in JSON and Python. A backslash that escapes nothing is
+  /// kept, as in Python. Characters by name (\N{BULLET}) would need a table of all names and are
+  /// not read.
   bool escape(std::string* out) {
     if (at_ == text_.size()) return false;
     const char c = text_[at_++];
@@ -161,7 +164,7 @@ class CallReader {
   bool code_point(size_t digits, std::string* out) {
     uint32_t code = 0;
     if (!hexadecimal(digits, &code)) return false;
-    if (code >= 0xD800 && code < 0xDC00 && text_.substr(at_, 2) == "\\u") {  // half of one
+    if (code >= 0xD800 && code < 0xDC00 && text_.substr(at_, 2) == "\\u") {  // high surrogate
       at_ += 2;
       uint32_t low = 0;
       if (!hexadecimal(4, &low) || low < 0xDC00 || low > 0xDFFF) return false;
@@ -172,7 +175,7 @@ class CallReader {
     return true;
   }
 
-  /// From the first of one to three digits.
+  /// Reads an octal escape of one to three digits, the first of which has been passed.
   bool octal(std::string* out) {
     const std::string_view s = text_.substr(--at_, 3);
     const size_t digits = std::min(s.find_first_not_of("01234567"), s.size());
@@ -227,7 +230,7 @@ class CallReader {
     return read;
   }
 
-  /// Elements with commas between them, from the opening bracket to `close`.
+  /// Reads elements separated by commas, from the opening bracket to `close`.
   template <class Element>
   bool list(char close, Element element) {
     if (++depth_ > kMaxNesting) return false;
@@ -245,7 +248,8 @@ class CallReader {
     return true;
   }
 
-  /// Text without quotes. One that holds a double quote is none: who knows where it ends?
+  /// Reads text without quotes. Text with a double quote inside is rejected, because its end is
+  /// ambiguous.
   bool bare(const char* ends, std::string* out) {
     const size_t end = std::min(text_.find_first_of(ends, at_), text_.size());
     *out = std::string(without_blanks(text_.substr(at_, end - at_)));
@@ -253,7 +257,7 @@ class CallReader {
     return !out->empty() && out->find('"') == out->npos;
   }
 
-  /// A number, true, false, null, or a word that lacks its quotes.
+  /// Reads a number, true, false, null, or a word that lacks its quotes.
   bool word(ChatValue* out) {
     std::string w;
     if (!bare(",{}[]\xFF", &w) || is_not_finite(w)) return false;

@@ -1,4 +1,4 @@
-// The text of a call of a tool, as a model writes it, read into a name and a value.
+// Reads the text of a tool call, as a model writes it, into a name and arguments.
 #pragma once
 
 #include <cstddef>
@@ -11,22 +11,22 @@ namespace gemtp {
 
 struct ToolCall {
   std::string name;
-  ChatValue arguments;  // an object; a string is written as it is
+  ChatValue arguments;  // an object; a string is rendered unchanged
 };
 
-/// What stands for the quote token <|"|> in the text of a call; not a byte of UTF-8.
+/// Stands for the quote token <|"|> in the text of a call; this byte never occurs in UTF-8.
 constexpr char kQuoteMark = '\xFF';
 
-/// White space of the format.
+/// Whether c is white space of the format.
 constexpr bool is_blank(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
-std::string_view without_blanks(std::string_view text);  // at both ends
+std::string_view without_blanks(std::string_view text);  // trimmed at both ends
 
-/// The call that "call:name{...}" spells, with kQuoteMark for each quote token. Values are spelled
-/// as the format has it, as JSON or as Python; a word without quotes is a string. False if the text
-/// follows none of them.
+/// Parses "call:name{...}", with kQuoteMark for each quote token. Values may be written in the chat
+/// format, as JSON or as Python; a word without quotes is a string. Returns false if the text
+/// follows none of these.
 bool parse_tool_call(std::string_view text, ToolCall* call);
 
-/// Where a call ends with which the text begins; 0 where it begins with none.
+/// Returns the end of the call with which the text begins; 0 if it does not begin with a call.
 size_t end_of_tool_call(std::string_view text);
 
 }  // namespace gemtp

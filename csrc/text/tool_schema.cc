@@ -16,7 +16,7 @@ namespace gemtp {
 namespace {
 
 constexpr int kMaxNesting = 64;
-constexpr int kMostSchemas = 10000;  // of one declaration, when all that it refers to is in place
+constexpr int kMostSchemas = 10000;  // in one declaration, with all references expanded
 
 using Array = ChatValue::Array;
 using Object = ChatValue::Object;
@@ -38,7 +38,7 @@ void put(Object* object, const char* key, ChatValue value) {
     object->emplace_back(key, std::move(value));
 }
 
-/// Nothing; some languages write an empty object as a list.
+/// Whether v is empty: null or an empty list, which some languages write for an empty object.
 bool is_nothing(const ChatValue& v) { return v.is_null() || (v.array() && v.array()->empty()); }
 
 bool is_text(const ChatValue* v, std::string_view text) {
@@ -68,7 +68,7 @@ ChatValue without_nulls(const ChatValue& v) {
   return v;
 }
 
-/// The type of all of them; of several types the one whose enum templates write.
+/// The common type of the values; if they differ, the type whose enum templates can render.
 const char* type_of(const Array& values) {
   const auto all = [&](auto is) { return std::all_of(values.begin(), values.end(), is); };
   const auto whole = [](const ChatValue& v) { return v.integer() || v.big_integer(); };
@@ -110,7 +110,7 @@ class Declaration {
   const ChatValue& written() const { return tool_; }
 
  private:
-  // kItem: of items, where templates write all that there is, and types may be a list.
+  // kItem: a schema under `items`, where templates render every keyword and types may be a list.
   enum class Place { kParameter, kItem };
 
   [[noreturn]] static void refuse(const std::string& what) {
@@ -219,7 +219,8 @@ class Declaration {
     out->emplace_back("properties", ChatValue(std::move(written)));
   }
 
-  /// Of an older JSON schema, true beside a type is no list of names.
+  /// In older JSON schemas `required` can be true beside a type; that is not a list of names and is
+  /// ignored.
   void required(const ChatValue& given, Object* out) {
     if (given.is_null() || given.boolean()) return;
     if (!given.array()) refuse_schema("have a \"required\" that is no list of names");
@@ -262,7 +263,7 @@ class Declaration {
     add(left.front(), out);
   }
 
-  /// What *out does not say itself.
+  /// Adds the members that *out does not have yet.
   static void add(const Object& more, Object* out) {
     for (const auto& [key, value] : more) {
       ChatValue* there = find(out, key);
@@ -296,7 +297,7 @@ class Declaration {
     return out;
   }
 
-  /// By a JSON pointer behind "#".
+  /// Resolves a JSON pointer after "#"; null if it leads nowhere.
   const ChatValue* pointed_at(std::string_view ref) const {
     if (!ref.starts_with('#')) return nullptr;
     ref.remove_prefix(1);
@@ -317,7 +318,7 @@ class Declaration {
     return ref.empty() ? at : nullptr;
   }
 
-  /// %XX as in addresses, then ~1 for "/" and ~0 for "~".
+  /// Decodes %XX as in URLs, then ~1 as "/" and ~0 as "~".
   static std::string unescaped(std::string_view step) {
     std::string bytes;
     for (size_t i = 0; i < step.size(); ++i) {
@@ -353,7 +354,7 @@ class Declaration {
       if (name) out->emplace_back("type", ChatValue(name));
       type = find(out, "type");
     }
-    // Templates take all that an object without properties says for its properties.
+    // Templates treat all keywords of an object without properties as its properties.
     if (place == Place::kParameter && is_object_type(type) && !find(out, "properties"))
       out->emplace_back("properties", ChatValue(Object()));
   }
@@ -361,7 +362,7 @@ class Declaration {
   std::string name_;
   ChatValue tool_;
   const ChatValue* root_ = nullptr;
-  std::vector<const ChatValue*> open_;  // what is being put in the place of a $ref
+  std::vector<const ChatValue*> open_;  // the $ref targets that are being expanded
   int depth_ = 0, schemas_ = 0;
 };
 

@@ -1,8 +1,8 @@
-// Declarations of tools in the form that Gemma's templates can write.
+// Converts tool declarations to the form that Gemma's templates can render.
 //
-// Templates know a type that is one name, a description, nullable, the enum of strings, properties,
-// required and items; what else stands in their place comes out as Python prints it, or breaks the
-// rendering. JSON schemas say more:
+// Templates support a type with a single name, a description, nullable, an enum of strings,
+// properties, required and items. Anything else in their place is printed as Python prints it, or
+// breaks the rendering. JSON schemas are richer, so their keywords are converted:
 //   $ref                     is replaced by what it names; where it leads back into itself, by the
 //                            type alone
 //   allOf                    is put together
@@ -14,14 +14,15 @@
 //                            items
 //   null as a value          is left out, and in an enum makes it nullable
 //   a response that is no object, and definitions that are referred to, are left out
-// Whatever templates can write stays as it is.
+// Everything that templates can render stays unchanged.
 #pragma once
 
 #include "text/chat_value.h"
 
 namespace gemtp {
 
-/// tool: {"type": "function", "function": {...}}. Error{kArgument} where it is no declaration.
+/// tool: {"type": "function", "function": {...}}. Throws Error{kArgument} if it is not a
+/// declaration.
 ChatValue writable_declaration(const ChatValue& tool);
 
 }  // namespace gemtp

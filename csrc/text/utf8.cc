@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 
-/// Appends the certain part of `bytes` to `out`; returns how many bytes that used.
+/// Appends the complete part of `bytes` to `out`; returns how many bytes were used.
 size_t append_valid(std::string_view bytes, std::string* out, bool last) {
   const auto* p = reinterpret_cast<const uint8_t*>(bytes.data());
   size_t at = 0;

@@ -21,7 +21,7 @@ from .errors import (
     OutOfMemoryError,
 )
 
-TYPE_CHECKING = False  # as typing has it, which takes longer to import than all of this
+TYPE_CHECKING = False  # typing's constant, without its slow import
 if TYPE_CHECKING:
     from typing import Any
 

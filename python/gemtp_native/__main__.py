@@ -1,4 +1,4 @@
-"""`gemtp`, and `python -m gemtp_native`."""
+"""Runs `gemtp` and `python -m gemtp_native`."""
 
 import sys
 
@@ -8,7 +8,7 @@ def main() -> int:
         from .cli import main as command
 
         return command()
-    except KeyboardInterrupt:  # before the command could see to it, or behind it
+    except KeyboardInterrupt:  # before or after the command handles it
         return 130
 
 

@@ -48,7 +48,7 @@ class GgufFile:
     def tensors(self) -> list[tuple[str, str, list[int], int, bool]]: ...
 
 class ExaminedFile:
-    """What the loader finds in one file, and every reason why it would not be opened."""
+    """The loader's findings about one file, with every reason why it could not be opened."""
 
     def __init__(self, file: GgufFile) -> None: ...
     @property
@@ -58,11 +58,11 @@ class ExaminedFile:
     @property
     def model(self) -> dict[str, Any]: ...
     def pair_problems(self, drafter: ExaminedFile) -> list[str]:
-        """How the drafter does not fit this target, in clauses."""
+        """Returns the reasons why the drafter does not fit this target, as clauses."""
 
 def packed_form(type: str) -> tuple[str, float, float] | None:
-    """How matrices of a GGUF type lie in memory: in words, bits per weight there and in the file;
-    None for a type that cannot be computed with."""
+    """The memory format of matrices of a GGUF type: its name, bits per weight there and in the
+    file; None for a type that cannot be computed with."""
 
 class Tokenizer:
     def __init__(self, path: _Path) -> None: ...
@@ -165,13 +165,13 @@ class GenerationParams:
     logits_processor: Callable[[list[int], NDArray[np.float32]], NDArray[Any] | None] | None
     def __init__(self) -> None: ...
     def set(self, name: str, number: float) -> None:
-        """Sets a row of options()."""
+        """Sets the option of a row of options()."""
 
 _Token = tuple[int, str, str, float | None, list[tuple[int, float]]]
 
 @type_check_only
 class Work:
-    """What Generation and Session have in common."""
+    """The common interface of Generation and Session."""
 
     def step(self) -> list[_Token]: ...
     def cancel(self) -> None: ...
@@ -209,7 +209,7 @@ class Session(Work):
     def restore(engine: Engine, path: _Path) -> Session: ...
 
 class Bench:
-    """Times in seconds; every call is one sample."""
+    """Measures times in seconds; every call is one sample."""
 
     def __init__(self, engine: Engine, plain_head: bool) -> None: ...
     def prefill(self, tokens: int) -> float: ...
@@ -224,7 +224,7 @@ class Bench:
     def plain_head_bytes(self) -> int: ...
 
 class ActivationSums:
-    """The sums of squares that an importance matrix consists of."""
+    """Collects the sums of squares of an importance matrix."""
 
     def __init__(self, target: _Path, threads: int, context: int) -> None: ...
     def add(self, ids: Sequence[int]) -> None: ...
@@ -233,7 +233,7 @@ class ActivationSums:
     def entries(self) -> list[tuple[str, NDArray[np.int64], NDArray[np.float64]]]: ...
 
 class ReadBandwidth:
-    """Bytes per second; every call is one sample."""
+    """Measures bytes per second; every call is one sample."""
 
     def __init__(self, threads: int, bytes: int = 0) -> None: ...
     def plain(self) -> float: ...

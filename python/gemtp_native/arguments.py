@@ -1,4 +1,4 @@
-"""What callers pass, checked: each mistake gets one sentence."""
+"""Checks callers' arguments: each mistake gets one sentence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .options import (
 
 Prompt = str | bytes | Sequence[int]
 
-MAX_CONTEXT = 1 << 24  # tokens that an engine accepts
+MAX_CONTEXT = 1 << 24  # largest context that an engine accepts
 
 
 def generation_params(options: GenerationOptions) -> _core.GenerationParams:
@@ -45,7 +45,7 @@ def generation_params(options: GenerationOptions) -> _core.GenerationParams:
     if o["logprobs"] is not None and o["logprobs"] is not False:
         out.set("logprobs", integer("logprobs", o["logprobs"], NONE, MAX_LOGPROBS))
     out.logit_bias = biases(o["logit_bias"])
-    suppressed = o["suppress_tokens"]  # in any order
+    suppressed = o["suppress_tokens"]  # a set has no order, and needs none
     out.suppress_tokens = id_list([*suppressed] if isinstance(suppressed, Set) else suppressed)
     out.stop = stop_strings(o["stop"])
     out.ignore_eos = boolean("ignore_eos", o["ignore_eos"])
@@ -57,7 +57,7 @@ def generation_params(options: GenerationOptions) -> _core.GenerationParams:
 
 
 def _draft(draft: Any) -> int:
-    """-1: auto."""
+    """Returns the number of drafts; -1 for "auto"."""
     if draft == "auto":
         return int(OPTIONS["draft"].default)
     if isinstance(draft, str) or integer("draft", draft) < 0:
@@ -80,8 +80,8 @@ def callback(name: str, function: Any) -> Any:
 
 
 def load_numpy() -> None:
-    """Before the core makes an array. Its binding would import NumPy from C++, and when Python ends
-    meanwhile, a daemon thread there would abort the process."""
+    """Imports NumPy before the core makes an array. Otherwise its binding would import it from C++,
+    and if Python ended meanwhile, a daemon thread there would abort the process."""
     import numpy  # noqa: F401
 
 
@@ -110,7 +110,7 @@ def id_list(ids: Iterable[int]) -> list[int]:
 
 
 def integer(name: str, value: Any, low: int | None = -INT32_MAX, high: int = INT32_MAX) -> int:
-    """low=None: any."""
+    """Checks an integer; low=None accepts any."""
     try:
         if _is_bool(value):
             raise TypeError
@@ -132,12 +132,12 @@ def number(name: str, value: Any) -> float:
 
 
 def _is_bool(value: Any) -> bool:
-    """NumPy's too, without loading it."""
+    """Whether value is a bool, also NumPy's, without importing NumPy."""
     return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
 
 
 def shown(value: Any) -> str:
-    """repr for a sentence: short, whatever the value is."""
+    """repr() for a sentence: short, whatever the value is."""
     try:
         text = repr(value)
     except Exception:  # among others, int refuses to print thousands of digits

@@ -14,7 +14,7 @@ __all__ = [
 
 
 class Error(Exception):
-    """Base of everything that gemtp raises on purpose."""
+    """Base class of all errors that gemtp raises deliberately."""
 
 
 class FileError(Error):

@@ -1,4 +1,4 @@
-"""The friendly face of the native core: Model, and what is known before there is one."""
+"""The Python interface of the native core: Model, and functions that need no open model."""
 
 from __future__ import annotations
 
@@ -78,51 +78,52 @@ _warnings = logger()
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two models say of the same tokens. Arrays of one entry for each scored token; logarithms
-    are natural."""
+    """The scores of the same tokens by two models: arrays with one entry per scored token.
+    Logarithms are natural."""
 
     log_probs: np.ndarray
-    """Of the given token, by the model that was asked: float64."""
+    """Log-probabilities of the given tokens by the model: float64."""
     reference_log_probs: np.ndarray
-    """By the reference: float64."""
+    """Log-probabilities by the reference: float64."""
     divergence: np.ndarray
-    """KL(P || Q) in nats, P the reference's next-token distribution, Q the model's: float64."""
+    """KL(P || Q) in nats, where P is the reference's next-token distribution and Q the model's:
+    float64."""
     same_best: np.ndarray
-    """Whether both find the same token likeliest: bool."""
+    """Whether the same token is the likeliest for both: bool."""
 
 
 class Model:
     """A Gemma 4 target and, optionally, its drafter, opened from GGUF files.
 
     Args:
-        target: path of the target's GGUF, of any of its parts, or of a folder with it; or a name:
-            "hf:owner/name:Q4_0" (fetched if it is not there), "ollama:name:tag",
+        target: path of the target's GGUF file, of any of its parts, or of a folder that contains
+            it; or a name: "hf:owner/name:Q4_0" (downloaded if missing), "ollama:name:tag",
             "lmstudio:publisher/name".
-        drafter: the same of the drafter, "auto" for the one that is found beside the target or on
-            the hub and fits, or None to decode without one.
-        threads: threads to compute with; None takes as many as this machine profits from.
-        context: tokens a sequence can hold, prompt and answer together; at most the length the
-            model was made for.
-        kv_type: "f16" or "f32", the type keys and values are kept in.
-        prefill_chunk: rows of one prefill pass; changes memory and speed, never the result.
+        drafter: the same for the drafter; "auto" uses a drafter that fits from beside the target or
+            from the hub; None decodes without a drafter.
+        threads: number of threads; None takes as many as help on this machine.
+        context: tokens that a sequence can hold, prompt and answer together; at most the model's
+            own context length.
+        kv_type: "f16" or "f32", the type of stored keys and values.
+        prefill_chunk: rows of one prefill pass; changes only memory and speed, never the result.
         mmap: False reads the embedding tables into memory. By default a token's rows are read from
-            the file, which must then stay as it is while the model is open: FileError if it
-            does not. Nothing is mapped either way.
-        kv_budget: bytes that keys and values of all sequences may take together, those at work and
-            those kept for later prompts that begin alike; None: half of the memory that is free,
-            at most 16 full contexts. What happens when it is used up says the option ``wait``.
-        profile: False ignores what `gemtp tune` has saved for these files and threads, from which
-            draft="auto" starts. A profile that does not fit is ignored with a warning through the
-            logger "gemtp_native". It never changes the text.
-        progress: called while weights are loaded, with how much is done, from 0 to 1; False gives
-            up, with CancelledError.
-        device: what computes: "cpu", "emulated" (a GPU imitated on the CPU, to test the kernels for
-            GPUs with; very slow), "auto" for the fastest that is here. It never changes the text.
-            None: the environment variable GEMTP_DEVICE, and without it "auto".
+            the file, which must then not change while the model is open (otherwise FileError).
+            Nothing is mapped either way.
+        kv_budget: bytes for the keys and values of all sequences, both in use and kept for later
+            prompts that begin alike; None: half of the free memory, but at most 16 full contexts.
+            The option ``wait`` decides what happens when it is used up.
+        profile: False ignores the profile that `gemtp tune` has saved for these files and threads
+            and from which draft="auto" starts. A profile that does not fit is ignored with a
+            warning through the logger "gemtp_native". Profiles never change the text.
+        progress: called while weights are loaded, with the fraction that is done, from 0 to 1; if
+            it returns False, loading ends with CancelledError.
+        device: "cpu", "emulated" (a GPU that is imitated on the CPU to test the GPU kernels; very
+            slow) or "auto", the fastest device available. It never changes the text. None: the
+            environment variable GEMTP_DEVICE, or "auto" if that is not set.
 
     Raises FileError for a damaged file, ModelError for files that do not fit together, and
-    OutOfMemoryError, before loading anything, for a model that does not fit into memory.
-    The environment variable GEMTP_ISA picks the instruction set ("scalar", "avx2", ...).
+    OutOfMemoryError, before loading anything, for a model that does not fit into memory. The
+    environment variable GEMTP_ISA selects the instruction set ("scalar", "avx2", ...).
     """
 
     def __init__(
@@ -158,7 +159,7 @@ class Model:
         self._target = Path(os.fsdecode(found))
         self._chats: Chats | None = Chats(self._engine, os.fspath(found))
         self._grammars = Grammars()
-        self._warned = False  # of control tokens in a prompt
+        self._warned = False  # about control tokens in a prompt
         self._streams: weakref.WeakSet[TextStream | Session] = weakref.WeakSet()
         _log.info("%s", _opened(self, found, helper, kv_type, time.monotonic() - start))
         if profile and use_profile(self._engine, found, helper, kv_type):
@@ -171,13 +172,13 @@ class Model:
         return self._open_engine
 
     def close(self) -> None:
-        """Gives the memory back. Streams that are under way end, those at work on other threads
-        with CancelledError; sessions are closed, and any further use is an ArgumentError."""
+        """Frees the memory. Running streams end, those on other threads with CancelledError;
+        sessions are closed, and any further use raises ArgumentError."""
         self._open_engine = None
         self._chats = None
         self._grammars = Grammars()
         while self._streams:
-            with contextlib.suppress(KeyError, ArgumentError):  # of one that a fork has lost
+            with contextlib.suppress(KeyError, ArgumentError):  # lost by a fork
                 self._streams.pop().close()
 
     def __enter__(self) -> Model:
@@ -187,12 +188,12 @@ class Model:
         self.close()
 
     def _keep(self, stream: S) -> S:
-        """To be ended with the model."""
+        """Registers a stream or session to be ended with the model."""
         self._streams.add(stream)
         return stream
 
     def clear_cache(self) -> None:
-        """Forgets the keys and values of finished generations."""
+        """Drops the keys and values of finished generations."""
         self._engine.clear_cache()
 
     @takes_options
@@ -207,11 +208,11 @@ class Model:
         """Completes ``prompt``, a text (BOS is prepended) or a list of token ids.
 
         Args:
-            special: control tokens that the text spells are these tokens, as in :meth:`tokenize`;
-                not for text of others. Where it is off and the text spells one, a warning says so,
-                once for each model.
-            on_prompt: called while a prompt is read, with its tokens that have been run and all.
-            options: see :class:`GenerationOptions`.
+            special: text that spells control tokens becomes these tokens, as in :meth:`tokenize`;
+                do not use it for untrusted text. If it is off and the text spells a control token,
+                a warning is logged once per model.
+            on_prompt: called while the prompt is processed, with the number of tokens done and the
+            total. options: see :class:`GenerationOptions`.
         """
         given = _waiting(options)
         with self.stream(prompt, special=special, on_prompt=on_prompt, **given) as stream:
@@ -226,7 +227,7 @@ class Model:
         on_prompt: OnPrompt | None = None,
         **options: Unpack[GenerationOptions],
     ) -> TextStream:
-        """Like :meth:`generate`, but gives pieces of text as they become certain."""
+        """Like :meth:`generate`, but yields pieces of text as they are generated."""
         ids = self._ids_of(prompt, special)
         return self._stream(ids, self._params_of(options), on_prompt)
 
@@ -255,7 +256,7 @@ class Model:
         on_prompt: OnPrompt | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Output:
-        """:meth:`generate` beside other tasks; cancelling the task stops the work."""
+        """:meth:`generate` for asyncio; cancelling the task stops the work."""
         given = _waiting(options)
         with self.stream(prompt, special=special, on_prompt=on_prompt, **given) as stream:
             return stream.output("".join([piece async for piece in stream]))
@@ -277,8 +278,8 @@ class Model:
         on_prompt: OnPrompt | None = None,
         **options: Unpack[TokenOptions],
     ) -> ReplyStream:
-        """Like :meth:`chat`, but gives pieces of thoughts, answer and calls as they become
-        certain. ``reply`` is what has been read so far."""
+        """Like :meth:`chat`, but yields pieces of thoughts, answer and calls as they are generated.
+        ``reply`` is the reply so far."""
         declared = prepared_tools(None if tool_choice == "none" else tools)
         functions = required_functions(tool_choice, declared)
         _, ids = self.chat_prompt(
@@ -294,7 +295,7 @@ class Model:
         names = [declaration["function"]["name"] for declaration in declared]
         parser = _core.ReplyParser(tokenizer, ids, stops, names)
         given = {name: value for name, value in options.items() if value is not None}
-        if "seed" in options:  # where None means something
+        if "seed" in options:  # None is a value of its own
             given["seed"] = options["seed"]
         all_options = cast(GenerationOptions, {**self.sampling, **given, "max_tokens": max_tokens})
         params = self._params_of(all_options, schema_of(response_format))
@@ -312,9 +313,9 @@ class Model:
 
         Args:
             messages: dicts with "role" ("system", "user", "assistant", "tool") and "content", the
-                latest last. ``reply.message`` is the next one. Whatever they say, they hold no
-                control tokens. Further members: "tool_calls" of the assistant's, and "name" or
-                "tool_call_id" of a tool's answer.
+                latest last; ``reply.message`` is the next one. Their text never becomes control
+                tokens. Other members: "tool_calls" in messages of the assistant, and "name" or
+                "tool_call_id" in answers of tools.
             options: see :class:`ChatOptions`.
         """
         with self.chat_stream(messages, **_waiting(options)) as stream:
@@ -326,19 +327,21 @@ class Model:
     async def achat(
         self, messages: Iterable[Mapping[str, Any]], **options: Unpack[ChatOptions]
     ) -> Reply:
-        """:meth:`chat` beside other tasks; cancelling the task stops the work."""
+        """:meth:`chat` for asyncio; cancelling the task stops the work."""
         with self.chat_stream(messages, **_waiting(options)) as stream:
             async for _ in stream:
                 pass
             return stream.reply
 
     def session(self) -> Session:
-        """An empty :class:`Session`: a text to append to and to generate at, again and again."""
+        """Returns an empty :class:`Session`, a text that can be extended and continued
+        repeatedly."""
         return self._session(_core.Session(self._engine))
 
     def restore(self, path: str | os.PathLike[str]) -> Session:
-        """The session that :meth:`Session.save` has put into a file. Raises FileError for a damaged
-        file, ModelError for another model's, ContextError for one longer than the context."""
+        """Restores a session that :meth:`Session.save` has saved. Raises FileError for a damaged
+        file, ModelError for a file of another model, and ContextError if the session exceeds the
+        context."""
         return self._session(_core.Session.restore(self._engine, checked_path("file", path)))
 
     def _session(self, native: _core.Session) -> Session:
@@ -354,7 +357,7 @@ class Model:
         continue_final_message: bool | None = None,
         add_generation_prompt: bool | None = None,
     ) -> tuple[str, list[int]]:
-        """What :meth:`chat` lets the model continue: the text, and the tokens it is read as."""
+        """Returns the prompt of :meth:`chat` as text and as token ids."""
         chats = self._chats if self._engine else None
         assert chats is not None
         return chats.prompt(
@@ -362,30 +365,30 @@ class Model:
         )
 
     def tokenize(self, text: str | bytes, add_bos: bool = True, special: bool = False) -> list[int]:
-        """Ids of ``text``; see :meth:`Tokenizer.encode`."""
+        """Returns the ids of ``text``; see :meth:`Tokenizer.encode`."""
         return self._engine.tokenizer.encode(text, add_bos, special)
 
     def detokenize(self, ids: Iterable[int], special: bool = False) -> str:
-        """Text of ``ids``; see :meth:`Tokenizer.decode`."""
+        """Returns the text of ``ids``; see :meth:`Tokenizer.decode`."""
         return self._engine.tokenizer.decode(id_list(ids), special)
 
     def logits(self, ids: Iterable[int]) -> np.ndarray:
-        """The target's logits after each of ``ids``: float32 [len(ids), vocab]."""
+        """Returns the target's logits after each of ``ids``: float32 [len(ids), vocab]."""
         load_numpy()
         return self._engine.logits(id_list(ids))
 
     def score(self, ids: Iterable[int], first: int = 1) -> np.ndarray:
-        """Natural log-probabilities of ``ids[first:]``, each given all that precedes it: float64
-        [len(ids) - first]. At temperature 1, over the whole vocabulary.
+        """Returns natural log-probabilities of ``ids[first:]``, each given all preceding tokens, at
+        temperature 1 and over the whole vocabulary: float64 [len(ids) - first].
 
-        Memory does not grow with the vocabulary, as that of :meth:`logits` does.
+        Unlike :meth:`logits`, it needs no memory for all logits at once.
         """
         load_numpy()
         return self._engine.score(id_list(ids), integer("first", first))
 
     def compare(self, reference: Model, ids: Iterable[int], first: int = 1) -> Comparison:
-        """Scores ``ids[first:]`` with this model and with ``reference``, and says how far their
-        next-token distributions are apart."""
+        """Scores ``ids[first:]`` with this model and with ``reference``, and compares their
+        next-token distributions."""
         if not isinstance(reference, Model):
             raise ArgumentError(f"the reference is {shown(reference)}; it must be a Model")
         load_numpy()
@@ -395,7 +398,7 @@ class Model:
         return Comparison(log_q, log_p, divergence, same_best.astype(bool))
 
     def draft(self, ids: Iterable[int], k: int) -> list[int]:
-        """The k tokens that the drafter proposes after ``ids``, greedily.
+        """Returns the k tokens that the drafter proposes greedily after ``ids``.
 
         ``ids[-1]`` is the pending token of a draft-verify round, so at least two are needed.
         """
@@ -403,14 +406,14 @@ class Model:
 
     def draft_trace(self, ids: Iterable[int], k: int) -> tuple[list[int], np.ndarray, np.ndarray]:
         """:meth:`draft` with the drafter's outputs at each step: its logits, float32 [k, vocab]
-        (-inf for tokens out of an ordered head's running), and the hidden state that it hands to
-        the next step, float32 [k, hidden of the target]."""
+        (-inf for tokens that are no candidates of an ordered head), and the hidden state that it
+        passes to the next step, float32 [k, hidden of the target]."""
         load_numpy()
         return self._engine.draft(id_list(ids), integer("k", k))
 
     @property
     def target(self) -> Path:
-        """The file that was opened; of several parts, the first."""
+        """The opened file; the first one if there are several parts."""
         return self._target
 
     @property
@@ -419,13 +422,14 @@ class Model:
 
     @property
     def context(self) -> int:
-        """Tokens a sequence can hold."""
+        """Number of tokens that a sequence can hold."""
         return self._engine.context
 
     @property
     def sampling(self) -> dict[str, float]:
-        """Options that its makers recommend, by its file's keys ``general.sampling.*``: defaults of
-        chats and of the server. A text is completed greedily all the same."""
+        """Sampling options that the model's makers recommend (the file's keys
+        ``general.sampling.*``): the defaults of chats and of the server. Text completion is greedy
+        by default all the same."""
         return self._engine.sampling
 
     @property
@@ -471,13 +475,14 @@ class Model:
 
 
 def demo_models() -> tuple[Path, Path]:
-    """Paths of the small target and drafter that the package ships; they complete Python code."""
+    """Returns the paths of the small target and drafter shipped with the package; they complete
+    Python code."""
     data = Path(__file__).parent / "data"
     return data / "target.gguf", data / "drafter.gguf"
 
 
 def system_info() -> dict[str, Any]:
-    """What this build runs on: isa (in use), isas (that could run), threads, backends (names of
+    """Describes the build and the machine: isa (in use), isas (available), threads, backends (the
     devices that models can be opened on), version."""
     return {
         "version": __version__,
@@ -495,11 +500,11 @@ def memory_estimate(
     kv_type: Literal["f16", "f32"] = "f16",
     prefill_chunk: int = 512,
 ) -> dict[str, int]:
-    """What Model(...) with these arguments takes, in bytes, from the files' headers alone. Model
-    refuses what exceeds the memory, with these figures.
+    """Returns the memory in bytes that Model(...) with these arguments takes, estimated from the
+    headers of the files. Model raises an error with these figures if they exceed the memory.
 
     ``weights``, ``kv`` (one sequence of ``context`` tokens) and ``scratch`` add up to ``needed``;
-    ``tables`` are looked up by row in the file's pages, which come and go.
+    rows of ``tables`` are read from the file.
     """
     found, helper = _files(target, drafter)
     return _core.memory_estimate(
@@ -512,14 +517,15 @@ def memory_estimate(
 
 
 def _waiting(options: Given) -> Given:
-    """Of what is run to its end without pause: it waits for room, unless it is not to."""
+    """Sets the default of ``wait`` for calls that run to the end without pause: they wait for K/V
+    memory."""
     if options.get("wait") is None:
         options["wait"] = True
     return options
 
 
 def _files(target: Any, drafter: Any) -> tuple[Any, Any]:
-    """Paths of what a caller calls target and drafter."""
+    """Resolves a caller's target and drafter to paths."""
     found = model_path(checked_path("target", target))
     if drafter is None:
         return found, None

@@ -1,4 +1,4 @@
-"""The options of a generation: what they are called, may be, and are unless they are given."""
+"""The options of a generation: names, types, limits and defaults."""
 
 from __future__ import annotations
 
@@ -18,67 +18,70 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class TokenOptions(TypedDict, total=False):
-    """How tokens are chosen. None is as good as not given, but for ``seed``."""
+    """Options for choosing tokens. None means "not given", except for ``seed``."""
 
     temperature: float | None
-    """0 is greedy, and what is taken unless it is given. Chats take what the model recommends, for
-    this and the other filters and penalties: :attr:`Model.sampling`."""
+    """0, the default, is greedy. In chats, the defaults of this and of the other filters and
+    penalties are those that the model recommends (:attr:`Model.sampling`)."""
     top_k: int | None
-    """Only the K likeliest tokens; 0 or -1 is off. It comes before top_p, and that before min_p,
-    all of the distribution at that temperature."""
+    """Only the K likeliest tokens; 0 or -1 is off. It is applied before top_p, and top_p before
+    min_p, all to the distribution at the given temperature."""
     top_p: float | None
-    """Only the likeliest tokens that sum to P; 1 is off, 0 leaves the likeliest alone."""
+    """Only the likeliest tokens whose probabilities sum to P; 1 is off, 0 keeps only the likeliest
+    token."""
     min_p: float | None
     """Only tokens at least P times as likely as the likeliest; 0 is off."""
     repetition_penalty: float | None
-    """Logits above 0 are divided by it and others multiplied, of tokens among the latest
-    penalty_last_n; 1 is off."""
+    """For tokens among the latest penalty_last_n, logits above 0 are divided by this factor and
+    others multiplied; 1 is off."""
     presence_penalty: float | None
-    """Subtracted once from the logits of these tokens; 0 is off."""
+    """Subtracted once from the logit of each of these tokens; 0 is off."""
     frequency_penalty: float | None
-    """Subtracted from them for each time they occur; 0 is off."""
+    """Subtracted from these logits for each occurrence of the token; 0 is off."""
     penalty_last_n: int | None
-    """Tokens of prompt and answer that the penalties look at; -1 (unless given): all."""
+    """Number of latest tokens, of prompt and answer, that penalties consider; -1 (default): all."""
     logit_bias: Mapping[int, float] | None
-    """Token id -> added to its logit; -inf bans it."""
+    """Maps token ids to values added to their logits; -inf bans a token."""
     suppress_tokens: Iterable[int] | None
-    """Ids that are never chosen, besides those that the file names."""
+    """Ids that are never chosen, in addition to those in the model's file."""
     seed: int | None
-    """With a temperature above 0, the text is a function of it; 0 unless given. None or -1: a new
-    one, which ``stats.seed`` tells."""
+    """The seed on which the text depends at temperatures above 0; default 0. None or -1 draws a
+    random seed, reported in ``stats.seed``."""
     draft: Draft | None
-    """Tokens to draft a round: "auto" (what pays off, by the drafter or looked up in the text), 0
-    (none) to 15 (by the drafter). Never changes the text."""
+    """Number of drafts per round: "auto" (as many as pay off, from the drafter or looked up in the
+    text), or 0 (none) to 15 from the drafter. Never changes the text."""
     ignore_eos: bool | None
-    """Go on after an end token."""
+    """Continue after an end token."""
     json_schema: Mapping[str, Any] | str | None
-    """The text is JSON that follows this schema; of this, ``regex`` and ``grammar`` at most one. In
-    a chat the answer is, whatever thoughts and calls of tools come before it."""
+    """The text is JSON that follows this schema. At most one of this, ``regex`` and ``grammar`` may
+    be given. In a chat this applies to the answer, not to thoughts and tool calls before it."""
     regex: str | None
-    """The text as a whole matches this regular expression (of Rust's crate regex)."""
+    """The whole text matches this regular expression (syntax of Rust's crate regex)."""
     grammar: str | None
     """The text follows this grammar, in llguidance's variant of Lark."""
     logprobs: int | Literal[False] | None
-    """Give each token's log-probability, and those of so many of the likeliest in its place, 0 to
-    20; None: neither. They are the model's own, at temperature 1, before penalties and filters."""
+    """Return each token's log-probability, and those of this many likeliest tokens in its place, 0
+    to 20; None: neither. They are the model's own, at temperature 1 and before penalties and
+    filters."""
     wait: bool | None
-    """Where the K/V budget has no room for one more: wait, first come, first served, for one that
-    may wait itself, as each is run to its end by somebody. Otherwise, and when no such one is at
-    work, OutOfMemoryError. Unless given, what returns a whole text waits, streams and sessions do
-    not: whoever has them may hold them open for ever."""
+    """Whether to wait, in order of arrival, when the K/V budget is used up. Only generations that
+    have this option too are waited for, because they run to their end. Without it, or if no such
+    generation is running, OutOfMemoryError is raised. By default calls that return a whole text
+    wait; streams and sessions do not, because they may be held open indefinitely."""
     logits_processor: LogitsProcessor | None
     """Called before each token is chosen, with all tokens so far and the model's logits, float32
-    [vocab], which it changes in place or returns anew (-inf bans a token). It may be called on any
-    thread, holds up others that generate with the model, and cannot use the model."""
+    [vocab]. It changes them in place or returns new ones (-inf bans a token). It may be called on
+    any thread, delays other generations of the model, and must not use the model."""
 
 
 class GenerationOptions(TokenOptions, total=False):
-    """Keyword arguments of everything that generates."""
+    """Keyword arguments of all functions that generate."""
 
     max_tokens: int | None
-    """The most tokens to generate; 128 unless given. None or -1: what the context holds."""
+    """Maximum number of tokens to generate (default 128). None or -1: as many as the context
+    holds."""
     stop: str | bytes | Sequence[str | bytes] | None
-    """Strings that end the text and are not part of it; empty ones count as none."""
+    """Strings that end the text and are not part of it; empty strings are ignored."""
 
 
 class ChatOptions(TokenOptions, total=False):
@@ -87,31 +90,32 @@ class ChatOptions(TokenOptions, total=False):
     tools: Iterable[Mapping[str, Any]] | None
     """Declarations of functions: "name", "description", "parameters" (JSON schema)."""
     tool_choice: str | Mapping[str, Any] | None
-    """As OpenAI's: "auto" (the model decides), "none" (it is shown no tools), "required" (it has to
-    call one) or {"type": "function", "function": {"name": ...}} (it has to call this one). A call
-    that has to come takes the answer's place."""
+    """Like OpenAI's: "auto" (the model decides), "none" (it is shown no tools), "required" (it must
+    call one) or {"type": "function", "function": {"name": ...}} (it must call this one). A required
+    call replaces the answer."""
     thinking: bool
     """Let the model think first."""
     response_format: Mapping[str, Any] | None
-    """Of the answer, as OpenAI's: {"type": "json_schema", "json_schema": {"name": ..., "schema":
-    {...}}}, {"type": "json_object"} or {"type": "text"}."""
+    """Format of the answer, like OpenAI's: {"type": "json_schema", "json_schema": {"name": ...,
+    "schema": {...}}}, {"type": "json_object"} or {"type": "text"}."""
     template: str | None
     """A Jinja template instead of the file's."""
     continue_final_message: bool | None
-    """Go on with a final message of the assistant's; unless given, where there is one. True refuses
-    conversations that end otherwise, False closes it and begins another turn."""
+    """Continue a final message of the assistant; the default does so if there is one. True raises
+    an error for conversations that end otherwise, False closes the message and begins another
+    turn."""
     add_generation_prompt: bool | None
-    """True begins another turn behind such a message, False begins none."""
+    """True begins another turn after such a message, False begins none."""
     max_tokens: int | None
-    """The most tokens of thoughts and answer; None or -1: what the context holds."""
+    """Maximum number of tokens of thoughts and answer; None or -1: as many as the context holds."""
     stop: str | bytes | Sequence[str | bytes] | None
-    """Strings that end the answer; thoughts and calls are not searched for them."""
+    """Strings that end the answer, but not thoughts or calls."""
     on_prompt: OnPrompt | None
     """As in :meth:`Model.generate`."""
 
 
 class Option(NamedTuple):
-    """An option that is one number, as the core has it: see csrc/choose/option.h."""
+    """A numeric option of the core; see csrc/choose/option.h."""
 
     name: str
     whole: bool
@@ -126,7 +130,7 @@ class Option(NamedTuple):
 
 OPTIONS = {option.name: option for option in (Option(**row) for row in _core.options())}
 MAX_DRAFT = int(OPTIONS["draft"].most)
-MAX_ROWS = MAX_DRAFT + 1  # of a pass that verifies drafts
+MAX_ROWS = MAX_DRAFT + 1  # rows of a pass that verifies drafts
 MAX_LOGPROBS = int(OPTIONS["logprobs"].most)
 INT32_MAX = int(OPTIONS["top_k"].most)
 FLOAT_MAX = OPTIONS["temperature"].most
@@ -147,10 +151,10 @@ DEFAULTS: dict[str, Any] = {
 }
 
 NUMBERS = tuple(n for n in OPTIONS if n not in ("max_tokens", "seed", "draft", "logprobs"))
-"""Options that are a number and nothing else: they say how tokens are chosen."""
+"""Options that can only be a number: those that decide how tokens are chosen."""
 NONE = -1
-"""What other engines write for no limit (max_tokens, top_k, penalty_last_n), a new seed, and no
-log-probabilities; the core reads it as that."""
+"""The value that other engines use for no limit (max_tokens, top_k, penalty_last_n), a random seed,
+and no log-probabilities; the core treats it the same way."""
 
 
 def takes_options(function: F) -> F:
@@ -168,7 +172,7 @@ def takes_options(function: F) -> F:
 
 
 def takes_options_of(other: Callable[..., Any]) -> Callable[[F], F]:
-    """The same for a function that hands its ``**options`` to the other."""
+    """Shows the signature of the function to which a function passes its ``**options``."""
 
     def shown(function: F) -> F:
         signature = inspect.signature(other).replace(

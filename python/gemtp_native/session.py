@@ -1,4 +1,4 @@
-"""A text that goes on."""
+"""A text that can be continued."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """A text that goes on: tokens are put behind it or generated there; it can be cut back, split
-    in two, and kept in a file. Keys and values of what is there are kept, so that nothing is run
-    twice; what is generated depends on the tokens alone.
+    """A text that can be continued: tokens are appended or generated at its end; it can be rewound,
+    forked and saved to a file. Keys and values of its tokens are kept, so no token is run twice.
+    The generated text depends only on the tokens.
 
-    Made by :meth:`Model.session` and :meth:`Model.restore`. For one thread at a time, but for the
-    ``cancel()`` of its streams.
+    Made by :meth:`Model.session` and :meth:`Model.restore`. Only one thread at a time may use it,
+    except for ``cancel()`` of its streams.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Session:
         self._ids_of = ids_of
         self._params_of = params_of
         self._keep = keep
-        self._stream: TextStream | None = None  # the latest
+        self._stream: TextStream | None = None  # the latest stream
 
     @property
     def _native(self) -> _core.Session:
@@ -48,8 +48,8 @@ class Session:
 
     @property
     def tokens(self) -> list[int]:
-        """All of the text: what was appended and what was generated. While a stream is read, tokens
-        whose text it has not given yet are among them."""
+        """All tokens of the text, appended and generated. While a stream is read, they include
+        tokens whose text it has not yielded yet."""
         return self._native.tokens
 
     def __len__(self) -> int:
@@ -57,12 +57,12 @@ class Session:
 
     @property
     def cached(self) -> int:
-        """How many of the first tokens need not be run again."""
+        """Number of leading tokens that need not be run again."""
         return self._native.cached
 
     def append(self, text: Prompt, *, special: bool = False) -> None:
-        """Puts a text, or token ids, behind all; BOS goes before the first text, unless it is
-        there. Ends a stream that is under way. special: as in :meth:`Model.generate`."""
+        """Appends a text or token ids; BOS is put before the first text unless it is there. Ends a
+        running stream. special: as in :meth:`Model.generate`."""
         ids = self._ids_of(text, special, not self.tokens)
         self._end_stream()
         self._native.append(ids)
@@ -76,9 +76,8 @@ class Session:
         on_prompt: OnPrompt | None = None,
         **options: Unpack[GenerationOptions],
     ) -> TextStream:
-        """Appends ``text``, if given, and generates behind it: :meth:`Model.stream`. What has been
-        generated stays part of the session, also if the stream is ended early. An end token does
-        not become part of it.
+        """Appends ``text``, if given, and generates after it, like :meth:`Model.stream`. Generated
+        tokens stay part of the session even if the stream is ended early, except for an end token.
         """
         native = self._native
         params = self._params_of(options)
@@ -104,30 +103,30 @@ class Session:
         on_prompt: OnPrompt | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Output:
-        """Like :meth:`stream`, but waits for the end."""
+        """Like :meth:`stream`, but runs to the end and returns the output."""
         with self.stream(text, special=special, on_prompt=on_prompt, **options) as stream:
             return stream.output("".join(stream))
 
     def rewind(self, length: int) -> None:
-        """Keeps the first ``length`` tokens. Ends a stream that is under way."""
+        """Keeps the first ``length`` tokens. Ends a running stream."""
         length = integer("length", length)
         self._end_stream()
         self._native.rewind(length)
 
     def fork(self) -> Session:
-        """A second session with the same past; also while a stream is read."""
+        """Returns a second session with the same tokens; works while a stream is read, too."""
         return self._keep(Session(self._native.fork(), self._ids_of, self._params_of, self._keep))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Keeps tokens, keys and values in a file; :meth:`Model.restore` goes on from there. The
-        file is of use to the same target and kv_type alone. It appears whole, over an earlier one,
-        or not at all, and is its owner's alone to read, for it holds the text."""
+        """Saves tokens, keys and values to a file, for :meth:`Model.restore`. The file can be used
+        only with the same target and kv_type. It appears complete, replacing an earlier one, or not
+        at all. Only its owner may read it, because it contains the text."""
         path = checked_path("session file", path)
         refuse_printed(path)
         self._native.save(path)
 
     def close(self) -> None:
-        """Ends it. Its keys and values may serve later prompts that begin alike."""
+        """Ends the session. Its keys and values may serve later prompts that begin alike."""
         stream, self._stream, self._open = self._stream, None, None
         if stream is not None:
             stream.close()

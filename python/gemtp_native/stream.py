@@ -1,4 +1,4 @@
-"""A generation that is under way: pieces of text as they become certain."""
+"""A running generation that yields pieces of text."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _log = logger("model")
 
 
 class TextStream(Closing, Iterator[str], AsyncIterator[str]):
-    """Pieces of text as they become certain, each valid UTF-8, for ``for`` and ``async for``.
+    """Yields pieces of text as they are generated, each valid UTF-8, for ``for`` and ``async for``.
 
-    Work happens only while a piece is asked for; ``close()`` (or leaving a ``with`` block) ends it.
-    ``cancel()`` and ``close()`` are for any thread, all else for one at a time.
+    Work happens only while a piece is requested; ``close()`` (or leaving a ``with`` block) ends it.
+    Any thread may call ``cancel()`` and ``close()``; everything else is for one thread at a time.
     """
 
     def __init__(
@@ -40,19 +40,19 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
         self.begin_in_child()
         begins_anew_in_child(self)
         self._closed = False
-        self._worker: ThreadPoolExecutor | None = None  # of async iteration
+        self._worker: ThreadPoolExecutor | None = None  # for async iteration
         self._pending: list[Token] = []
         self._tokens: list[Token] = []
         self._prompt_shown = -1
         self._record(generation)
 
     def begin_in_child(self) -> None:
-        self._working = threading.Lock()  # held by whoever lets the generation work
+        self._working = threading.Lock()  # held by the thread that runs the generation
 
     # ---------------------------------------------------------------- a round at a time
 
     def steps(self) -> Iterator[list[Token]]:
-        """The tokens of each round (of draft and verification), as they come."""
+        """Yields the tokens of each draft-verify round."""
         while (step := self.next_step()) is not None:
             if step:
                 yield step
@@ -64,14 +64,15 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
                 yield step
 
     def next_step(self) -> list[Token] | None:
-        """The tokens of the next round: none within a prompt, None behind the end."""
+        """Runs the next round and returns its tokens: an empty list within the prompt, None after
+        the end."""
         step = self._work()
         self._show_prompt()
         return step
 
     async def anext_step(self) -> list[Token] | None:
         """:meth:`next_step`, awaited; cancelling the task stops the generation."""
-        import asyncio  # whoever awaits has it; the others start sooner without
+        import asyncio  # imported late: callers that do not await start sooner
         from concurrent.futures import ThreadPoolExecutor
 
         if self._generation is None:
@@ -85,7 +86,7 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
             tokens = await asyncio.shield(step)
         except asyncio.CancelledError:
             self.close()
-            await asyncio.wait([step])  # milliseconds
+            await asyncio.wait([step])  # takes milliseconds
             raise
         self._show_prompt()
         return tokens
@@ -166,23 +167,23 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
     # ---------------------------------------------------------------- its end
 
     def cancel(self) -> None:
-        """Stops the work, also in the middle of a prompt: within milliseconds whoever waits for a
-        piece gets CancelledError, or else whoever asks for the next one."""
+        """Stops the work, even in the middle of a prompt: the thread that waits for a piece gets
+        CancelledError within milliseconds; if there is none, the next request for a piece does."""
         generation = self._generation
         if generation is not None:
             generation.cancel()
 
     def close(self) -> None:
-        """Stops the work and hands its K/V cache back to the model."""
+        """Stops the work and gives its K/V cache back to the model."""
         self._closed = True
         self._pending = []
         if self._generation is None:
             return
         self.cancel()
-        self._unless_at_work(self._end)  # then that thread does the rest
+        self._unless_at_work(self._end)  # otherwise that thread does it
 
     def _unless_at_work(self, act: Callable[[_core.Work], None]) -> None:
-        """``act``, unless a thread lets the generation work or it has ended."""
+        """Calls ``act``, unless a thread is running the generation or it has ended."""
         if self._working.acquire(blocking=False):
             try:
                 if self._generation is not None:
@@ -195,7 +196,7 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
         self._generation = None
         if self._worker is not None:
             self._worker.shutdown(wait=False)
-        on_close, self._on_close = self._on_close, None  # it may keep a session alive
+        on_close, self._on_close = self._on_close, None  # the callback may keep a session alive
         if on_close is not None:
             on_close()
         if _log.isEnabledFor(logging.DEBUG):
@@ -205,7 +206,7 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
 
     @property
     def tokens(self) -> list[int]:
-        """Ids generated so far."""
+        """The token ids generated so far."""
         return [t.id for t in self._tokens]
 
     @property
@@ -215,15 +216,15 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
 
     @property
     def stats(self) -> Stats:
-        """So far. While another thread lets it work: as of when they were last read."""
+        """The statistics so far. While another thread runs the generation: those read last."""
         self._unless_at_work(self._record)
-        if self._closed:  # by another thread, meanwhile
+        if self._closed:  # closed by another thread meanwhile
             self.close()
         depth = None if self._depth is None else DepthReport(**self._depth)
         return Stats(**self._stats, depth=depth)
 
     def output(self, text: str) -> Output:
-        """All so far, with the text that its pieces make."""
+        """Returns the result so far; ``text`` is the concatenation of its pieces."""
         logprobs = [t.logprob for t in self._tokens if t.logprob is not None]
         top = [t.top_logprobs for t in self._tokens] if logprobs else []
         return Output(text, self.tokens, self.finish_reason, self.stats, logprobs, top)

@@ -1,4 +1,4 @@
-"""Text to token ids and back, without a model."""
+"""Converts text to token ids and back, without a model."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .find import model_path
 
 
 class Tokenizer:
-    """The tokenizer of any GGUF that has one, also of a file that holds only a vocabulary."""
+    """The tokenizer of any GGUF file that has one, including files that hold only a vocabulary."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self._core = _core.Tokenizer(model_path(checked_path("tokenizer file", path)))
 
     def encode(self, text: str | bytes, add_bos: bool = False, special: bool = False) -> list[int]:
-        """Ids of ``text``. With ``special``, text that spells a control token becomes that token:
-        leave it off for anything that a user or a tool wrote."""
+        """Returns the ids of ``text``. With ``special``, text that spells a control token becomes
+        that token; do not use it for text that a user or a tool wrote."""
         return self._core.encode(text, add_bos, special)
 
     def decode(self, ids: Iterable[int], special: bool = False) -> str:
-        """Text of ``ids``; control tokens are written out only with ``special``."""
+        """Returns the text of ``ids``; control tokens are written out only with ``special``."""
         return self._core.decode(id_list(ids), special)
 
     @property
@@ -31,7 +31,7 @@ class Tokenizer:
 
     @property
     def bos(self) -> int:
-        """Id of the beginning-of-sequence token, -1 if the file names none."""
+        """Id of the beginning-of-sequence token; -1 if the file has none."""
         return self._core.bos
 
     @property

@@ -1,4 +1,4 @@
-"""What attacks are made of: functions that damage one thing of a sound file."""
+"""Building blocks of attacks: functions that damage one part of a valid file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def drop(name: str) -> Change:
 
 
 def resize(name: str, shape: list[int], size: int) -> Change:
-    """Another shape with ``size`` bytes of data: a sound tensor, but not what is needed."""
+    """Gives a tensor another shape with ``size`` bytes of data: valid, but not the required one."""
 
     def change(g: Gguf) -> None:
         t = g.tensor(name)

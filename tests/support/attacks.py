@@ -1,8 +1,8 @@
-"""Hostile files, one for each thing that can be wrong: ``python attacks.py OUT_DIR`` writes them.
+"""Hostile files, one for each possible defect: ``python attacks.py OUT_DIR`` writes them.
 
-Each starts from a sound file (``tiny_files.py``), which is written too, and breaks one thing; the
-name says what. A file named ``drafter-*`` is to be opened as the drafter of ``sound-target.gguf``,
-every other one as a target.
+Each starts from a valid file (``tiny_files.py``), which is written too, and breaks one part of it,
+which its name describes. A file named ``drafter-*`` is to be opened as the drafter of
+``sound-target.gguf``, every other one as a target.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def tensors() -> dict[str, Change]:
         return change
 
     def misaligned_start(g: Gguf) -> bytes:
-        """general.alignment says 64, the layout keeps to 32."""
+        """Sets general.alignment to 64 while the layout uses 32."""
         g.put("general.alignment", U32, 64)
         return g.encode()
 
@@ -175,7 +175,7 @@ def tensors() -> dict[str, Change]:
         "product-overflows": extra([2**32, 2**32]),
         "product-wraps-to-small": extra([2**33, 2**31, 1, 4]),
         "bytes-overflow": extra([2**62]),
-        "padding-overflows": extra([2**63 - 1], gb.T_F32 + 24),  # I8: one byte an element
+        "padding-overflows": extra([2**63 - 1], gb.T_F32 + 24),  # I8: one byte per element
         "row-not-whole-blocks": extra([33], gb.T_Q8_0),
         "row-shorter-than-block": extra([16, 2], gb.T_Q4_0),
         "type-withdrawn": extra([16], 4),

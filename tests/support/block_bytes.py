@@ -1,4 +1,4 @@
-"""Random blocks of every quantized type of GGUF, for types that gguf-py cannot quantize, too."""
+"""Random blocks of every quantized type of GGUF, including types that gguf-py cannot quantize."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 
-# Where a block holds its f16 scale and, behind it, its minimum. IQ1_M cuts the scale into four,
-# MXFP4 has a byte.
+# Offset of the f16 scale in a block; a minimum follows it. IQ1_M splits the scale into four parts,
+# MXFP4 has one byte.
 F16_AT = {
     "Q4_0": [0],
     "Q4_1": [0, 2],
@@ -34,17 +34,17 @@ F16_AT = {
 }
 TYPES = tuple(F16_AT)
 
-# The minimum, in units of the scale, that centres a block of random quants on zero.
+# The minimum, in units of the scale, for which a block of random quants is centred on zero.
 CENTRE = {"Q4_1": -7.5, "Q5_1": -15.5, "Q2_K": 1.5, "Q4_K": 7.5, "Q5_K": 15.5}
 
 
 def number(name: str) -> gguf.GGMLQuantizationType:
-    """The type's number in files."""
+    """Returns the type's number in files."""
     return gguf.GGMLQuantizationType[name]
 
 
 def block_size(name: str) -> tuple[int, int]:
-    """(elements, bytes) of a block."""
+    """Returns (elements, bytes) of a block."""
     return gguf.GGML_QUANT_SIZES[number(name)]
 
 
@@ -60,8 +60,9 @@ def set_scale(name: str, blocks: Bytes, which: int, halves: NDArray[np.uint16]) 
 
 
 def set_scales(name: str, blocks: Bytes, scales: NDArray[np.float32]) -> None:
-    """Sets each block's scale to about `scales`, and its minimum to what centres random quants."""
-    if name == "MXFP4":  # a power of two, and no sign
+    """Sets each block's scale to about `scales`, and its minimum so that random quants are
+    centred."""
+    if name == "MXFP4":  # a power of two without a sign
         blocks[:, 0] = np.clip(np.round(np.log2(np.abs(scales))) + 128, 0, 254)
         return
     values = [scales, scales * CENTRE[name]] if name in CENTRE else [scales]
@@ -72,7 +73,7 @@ def set_scales(name: str, blocks: Bytes, scales: NDArray[np.float32]) -> None:
 def random_weights(
     random: np.random.Generator, name: str, count: int, deviation: float
 ) -> tuple[Bytes, NDArray[np.float32]]:
-    """`count` random elements of about this standard deviation: (their bytes, their values)."""
+    """Returns `count` random elements of about this standard deviation as (bytes, values)."""
     elements, size = block_size(name)
     blocks = random.integers(0, 256, (count // elements, size), np.uint8)
     scales = random.uniform(0.5, 1.5, len(blocks)) * random.choice([-1, 1], len(blocks))

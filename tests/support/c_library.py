@@ -1,4 +1,4 @@
-"""The C library, installed: what its users build against.
+"""Installs the C library and builds programs against it.
 
 GEMTP_C_BUILD names a build folder: cmake -S . -B build && cmake --build build
 """
@@ -23,7 +23,7 @@ needs_build = pytest.mark.skipif(
 
 
 def run(*command: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
-    """Standard output."""
+    """Runs a command and returns its standard output."""
     done = subprocess.run(
         list(map(str, command)),
         cwd=cwd,
@@ -44,7 +44,7 @@ def install(prefix: Path) -> Path:
 
 
 def build_examples(prefix: Path, folder: Path) -> Path:
-    """By find_package, from where the library was installed to."""
+    """Builds the examples with find_package, against the installed library."""
     run("cmake", "-S", EXAMPLES, "-B", folder, f"-DCMAKE_PREFIX_PATH={prefix}")
     run("cmake", "--build", folder)
     return folder

@@ -1,7 +1,7 @@
-"""Small checkpoints for tests: the committed random ones, and pairs whose drafter is often right.
+"""Small checkpoints for tests: committed random ones, and pairs whose drafter is often right.
 
-Numpy and safetensors only. A checkpoint here is a Hugging Face folder, so that every test that uses
-one also runs the converter.
+Needs only numpy and safetensors. A checkpoint here is a Hugging Face folder, so every test that
+uses one also runs the converter.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ class Pair:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a checkpoint."""
+    """Reads config.json of a checkpoint."""
     return json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def vocab_size(arch: str) -> int:
-    """Vocabulary of a committed pair."""
+    """Returns the vocabulary size of a committed pair."""
     config = read_config(GOLDEN / arch / "target")
     return config.get("text_config", config)["vocab_size"]
 
 
 def window(arch: str) -> int:
-    """Sliding window of a committed pair."""
+    """Returns the sliding window of a committed pair."""
     config = read_config(GOLDEN / arch / "target")
     return config.get("text_config", config)["sliding_window"]
 
 
 def random_prompt(arch: str, length: int, seed: int) -> list[int]:
-    """BOS and `length - 1` ordinary tokens."""
+    """Returns BOS and `length - 1` ordinary tokens."""
     rng = np.random.default_rng(seed)
     return [BOS, *rng.integers(5, vocab_size(arch), length - 1).tolist()]
 
@@ -60,7 +60,8 @@ def random_prompt(arch: str, length: int, seed: int) -> list[int]:
 
 
 def write_tokenizer(folder: Path, vocab: int) -> None:
-    """A tokenizer.json in Gemma's style: `vocab` entries, of which 5 special and 256 bytes."""
+    """Writes a tokenizer.json in Gemma's style: `vocab` entries, of which 5 are special and 256
+    bytes."""
     tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     tokens += [f"<0x{byte:02X}>" for byte in range(256)]
     merges = [["t", "h"], ["th", "e"], ["\u2581", "the"], ["i", "n"], ["e", "r"]]
@@ -105,7 +106,7 @@ def write_tokenizer(folder: Path, vocab: int) -> None:
 
 
 def committed(arch: str, out: Path) -> Path:
-    """Copy a committed pair to `out`/target (with a tokenizer) and `out`/drafter."""
+    """Copies a committed pair to `out`/target (with a tokenizer) and `out`/drafter."""
     for part in ("target", "drafter"):
         source, folder = GOLDEN / arch / part, out / part
         folder.mkdir(parents=True)
@@ -115,11 +116,11 @@ def committed(arch: str, out: Path) -> Path:
     return out
 
 
-# How much the layers of `agreeing` add, chosen so that a draft is right more often than not but
-# what the layers see still decides many tokens.
+# Scale of the layers' outputs in `agreeing`, chosen so that drafts are right more often than not,
+# but the layers' inputs still decide many tokens.
 TARGET_BRANCHES = {"e2b": 0.18, "e4b": 0.14, "12b": 0.4, "26b-a4b": 0.5, "31b": 0.4}
 DRAFTER_BRANCHES = 0.1
-TOP_LOGIT = 12.0  # of the token that the permutation names: likely, not certain, at temperature 1
+TOP_LOGIT = 12.0  # of the permutation's token: likely, but not certain, at temperature 1
 
 
 def agreeing(
@@ -129,12 +130,12 @@ def agreeing(
     tokens: Sequence[int] | None = None,
     top_logit: float = TOP_LOGIT,
 ) -> Path:
-    """A pair made from the committed one whose rounds accept none, some or all of their drafts.
+    """Makes a pair from the committed one whose rounds accept none, some or all of their drafts.
 
-    The target's own head maps token t to a permutation of it, the drafter's head knows that
-    permutation for most tokens, and the layers of both add a little: enough to change what
-    is chosen now and then, so that a wrong K/V entry or position shows in the text.
-    `tokens` are those that the permutation is of; None: all but the first five.
+    The target's head maps token t to its image under a permutation, the drafter's head knows that
+    permutation for most tokens, and the layers of both add a little: enough to change the choice
+    now and then, so that a wrong K/V entry or position becomes visible in the text. `tokens` are
+    the permuted tokens; None: all but the first five.
     """
     if not (out / "target").exists():
         committed(arch, out)
@@ -145,12 +146,12 @@ def agreeing(
     vocab, backbone = embedding.shape
     hidden = drafter["pre_projection.weight"].shape[0]
 
-    following = np.arange(vocab)  # token -> the one that the target likes after it
+    following = np.arange(vocab)  # token -> the target's preferred next token
     permuted = np.arange(5, vocab) if tokens is None else np.asarray(tokens)
     following[permuted] = rng.permutation(permuted)
 
     _scale_branches(target, TARGET_BRANCHES[arch])
-    # A row of length r meets a normalised vector of length sqrt(n): their product, when parallel.
+    # Product of a row of length r and a parallel normalised vector of length sqrt(n).
     length = np.linalg.norm(embedding, axis=1).mean()
     head = np.empty_like(embedding)
     head[following] = embedding * top_logit / (length * backbone**0.5)
@@ -158,7 +159,7 @@ def agreeing(
 
     _scale_branches(drafter, DRAFTER_BRANCHES)
     projection = np.linalg.qr(rng.standard_normal((backbone, backbone)))[0][:hidden]
-    pre = drafter["pre_projection.weight"]  # [hidden, 2 * backbone]: of the embedding, of h
+    pre = drafter["pre_projection.weight"]  # [hidden, 2 * backbone]: embedding, then h
     pre[:, :backbone] = projection
     pre[:, backbone:] *= 0.5
     known = rng.random(vocab) < 0.85
@@ -169,7 +170,7 @@ def agreeing(
     drafter_head[following] = rows
     drafter["model.embed_tokens.weight"] = drafter_head
     if "masked_embedding.token_ordering" in drafter:
-        # A centroid is the sum of its cluster's rows: the right cluster scores high, not always.
+        # A centroid is the sum of its cluster's rows: the right cluster usually scores high.
         order = drafter["masked_embedding.token_ordering"]
         count = len(drafter["masked_embedding.centroids.weight"])
         clusters = drafter_head[order].reshape(count, -1, hidden)
@@ -180,8 +181,8 @@ def agreeing(
 
 
 def with_tiny_weights(arch: str, out: Path) -> Path:
-    """A committed pair of which three in four rows of every matrix, and three in four values of
-    every vector, are around 2^-40, around the smallest normal float, or subnormal.
+    """Makes a committed pair in which three in four rows of every matrix, and three in four values
+    of every vector, are around 2^-40, around the smallest normal float, or subnormal.
     """
     committed(arch, out)
     factors = np.array([1, 2.0**-38, 2.0**-124, 2.0**-136])
@@ -196,9 +197,9 @@ def with_tiny_weights(arch: str, out: Path) -> Path:
 
 
 def with_vocabulary_of(lender: Pair, out: Path) -> Pair:
-    """An agreeing pair, a hundredth of the shipped one's size, with the tokenizer and the chat
-    template of `lender`: what needs a real vocabulary and must be fast. Its texts consist of whole
-    ASCII tokens.
+    """Makes an agreeing pair of a hundredth of the shipped pair's size, with the tokenizer and the
+    chat template of `lender`, for tests that need a real vocabulary and must be fast. Its texts
+    consist of whole ASCII tokens.
     """
     metadata = [read_contents(path).metadata for path in (lender.target, lender.drafter)]
     tokens = read_metadata(lender.target)["tokenizer.ggml.tokens"]
@@ -222,7 +223,7 @@ def _lend_tokenizer(lent: Metadata, metadata: Metadata) -> None:
 
 
 def _widen(folder: Path, vocab: int) -> None:
-    """More tokens, with rows of the same size, and a longer window than the committed pair has."""
+    """Adds tokens, with rows of the same size, and lengthens the window of the committed pair."""
     rng = np.random.default_rng(0)
     for part in ("target", "drafter"):
         tensors = _load(folder / part)
@@ -267,7 +268,7 @@ def _scale_branches(tensors: dict[str, np.ndarray], factor: float) -> None:
 
 
 def to_gguf(folder: Path, out: Path, outtype: str) -> Pair:
-    """Convert `folder`/target and `folder`/drafter to files in `out`."""
+    """Converts `folder`/target and `folder`/drafter to files in `out`."""
     out.mkdir(parents=True, exist_ok=True)
     pair = Pair(out / f"target-{outtype}.gguf", out / f"drafter-{outtype}.gguf")
     convert(folder / "target", pair.target, outtype, progress=False)

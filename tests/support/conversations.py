@@ -1,4 +1,4 @@
-"""Random conversations: every member that Gemma 4's template looks at, in every combination."""
+"""Random conversations: every member that Gemma 4's template reads, in every combination."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ NAMES = [
 
 
 class Conversations:
-    """hostile: texts also spell control tokens."""
+    """Makes random conversations. hostile: texts also spell control tokens."""
 
     def __init__(self, seed: int, hostile: bool = False):
         self.random = random.Random(seed)
         self.words = WORDS + MARKS if hostile else WORDS
 
     def make(self) -> dict[str, Any]:
-        """Variables of a template: messages, tools, enable_thinking."""
+        """Returns variables of a template: messages, tools, enable_thinking."""
         r = self.random
         messages: list[dict[str, Any]] = []
         if r.random() < 0.4:

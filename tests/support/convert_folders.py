@@ -1,4 +1,4 @@
-"""Small checkpoints in Hugging Face's terms, by tables of their own, for the converter's tests.
+"""Small checkpoints in Hugging Face's form, from independent tables, for the converter's tests.
 
 Neither torch nor transformers is needed; bfloat16 is written by hand.
 """
@@ -130,7 +130,7 @@ def text_of(config: dict) -> dict:
 
 
 def shapes_of(config: dict) -> dict[str, tuple[int, ...]]:
-    """Tensor shapes by name as transformers saves them."""
+    """Returns tensor shapes by name, as transformers saves them."""
     t = text_of(config)
     drafter = "Assistant" in config["architectures"][0]
     p = "model.language_model." if "Conditional" in config["architectures"][0] else "model."
@@ -198,7 +198,7 @@ def gguf_name(name: str) -> str:
 
 
 def make_tensors(config: dict, seed: int = 0) -> dict[str, np.ndarray]:
-    """Values that bfloat16 and float16 both hold exactly."""
+    """Makes tensors with values that bfloat16 and float16 both represent exactly."""
     rng = np.random.default_rng(seed)
     tensors = {
         name: (rng.integers(-127, 128, shape) / 64).astype(np.float32)
@@ -211,7 +211,7 @@ def make_tensors(config: dict, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def save(path: Path, tensors: dict[str, np.ndarray], dtype: str = "BF16") -> None:
-    """A safetensors file, written by hand: numpy has no bfloat16."""
+    """Writes a safetensors file by hand, because numpy has no bfloat16."""
     header, parts, at = {"__metadata__": {"format": "pt"}}, [], 0
     for name, value in tensors.items():
         if value.dtype == np.int64:

@@ -1,5 +1,5 @@
-"""Stands in for `gemtp serve` in tests of the page: scripted answers, and failures that a real
-server cannot be made to show on command."""
+"""Replaces `gemtp serve` in tests of the page: scripted answers, and failures that a real server
+cannot produce on command."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ PROPS = {
 
 @dataclass
 class Script:
-    """What the server says. Tests change it while the server runs."""
+    """The server's behaviour. Tests change it while the server runs."""
 
     text: str | Callable[[dict[str, Any]], str] = "Hello there."
     reasoning: str = ""
-    prompt: tuple[int, float] | None = None  # prompt tokens; seconds that reading them takes
+    prompt: tuple[int, float] | None = None  # prompt tokens; seconds to process them
     round_seconds: float = 0.0
     break_after: int | None = None  # rounds until the connection breaks
-    error_after: int | None = None  # rounds until an error comes in the stream
+    error_after: int | None = None  # rounds until an error is sent in the stream
     refuse: tuple[int, str, dict[str, str]] | None = None  # status, message, headers of an answer
     key: str | None = None
     props: dict[str, Any] = field(default_factory=lambda: dict(PROPS))
 
 
 def rounds(text: str, draft: object, kind: str) -> Iterator[list[dict[str, Any]]]:
-    """Cuts text into tokens and these into rounds, the same ones each time."""
+    """Splits text into tokens and these into rounds, always in the same way."""
     pieces = re.findall(r"\s?\w{1,6}|\s|[^\w\s]", text)
     place = 0
     length = 0
@@ -96,7 +96,7 @@ class FakeServer:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def bodies(self) -> list[Any]:
-        """Of the requests for answers."""
+        """Returns the bodies of requests for answers."""
         return [body for method, _, body in self.requests if method == "POST"]
 
     def close(self) -> None:

@@ -1,5 +1,5 @@
-"""A server that speaks the hub's protocol for the calls that finding models makes: what a
-repository has, the facts of a file (HEAD), and its bytes, from any of them on."""
+"""A server that speaks the hub's protocol for the calls made to find models: the files of a
+repository, the facts of a file (HEAD), and its bytes, from any position on."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Hub:
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)  # repo -> status, error code
     cut: dict[str, int] = field(default_factory=dict)  # file -> bytes after which GETs break off
-    cuts: int = 1 << 30  # how often
-    short: dict[str, int] = field(default_factory=dict)  # file -> bytes that a GET has instead
+    cuts: int = 1 << 30  # how many GETs break off
+    short: dict[str, int] = field(default_factory=dict)  # file -> bytes that a GET returns instead
     log: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, range
 
     def gets(self, file: str) -> list[str | None]:
-        """The ranges that were asked for."""
+        """Returns the ranges that were requested."""
         return [r for method, path, r in self.log if method == "GET" and path.endswith(file)]
 
 

@@ -1,5 +1,5 @@
-"""Stands in for llama.cpp's server in tests of tools: its options, /health, /completion, and
-some ways to go wrong (--fake)."""
+"""Replaces llama.cpp's server in tests of tools: its options, /health, /completion, and some
+failures (--fake)."""
 
 from __future__ import annotations
 

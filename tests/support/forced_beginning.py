@@ -1,4 +1,4 @@
-"""A logits processor that lets an answer begin as a test wants it to."""
+"""A logits processor that forces the beginning of an answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import gemtp_native as gemtp
 def forced_beginning(
     model: gemtp.Model, text: str, after: int
 ) -> tuple[Callable[[Any, Any], None], list[int]]:
-    """The processor, for a prompt of `after` tokens, and the tokens of `text`, which come first."""
+    """Returns the processor, for a prompt of `after` tokens, and the forced tokens of `text`."""
     script = model.tokenize(text, add_bos=False, special=True)
 
     def processor(tokens: Any, logits: Any) -> None:

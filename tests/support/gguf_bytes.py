@@ -1,5 +1,5 @@
-"""A GGUF writer that can also write files that no writer should: every count, offset and byte of
-the layout may be set. Only for tests; sound files are written by ``gemtp_native.make.convert``."""
+"""A GGUF writer that can also write invalid files: every count, offset and byte of the layout can
+be set. Only for tests; valid files are written by ``gemtp_native.make.convert``."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Tensor:
     shape: list[int]  # file order: the contiguous dimension first
     kind: int
     data: bytes
-    offset: int | None = None  # None: where it belongs
+    offset: int | None = None  # None: the right one
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Gguf:
         return copy.deepcopy(self)
 
     def put(self, name: str | bytes, kind: int, value: object) -> None:
-        """Adds a scalar, or replaces the key of that name where it stands."""
+        """Adds a scalar, or replaces the key of that name in its place."""
         self.put_raw(name, kind, encode_scalar(kind, value))
 
     def put_array(self, name: str, element: int, values: Sequence[object]) -> None:
@@ -110,7 +110,7 @@ class Gguf:
         return next(t for t in self.tensors if t.name == name)
 
     def encode(self) -> bytes:
-        """The file. Nothing follows the last tensor, so that every byte is needed."""
+        """Returns the file. Nothing follows the last tensor, so that every byte is needed."""
         tensor_count = len(self.tensors) if self.tensor_count is None else self.tensor_count
         key_count = len(self.keys) if self.key_count is None else self.key_count
         mask = 2**64 - 1
@@ -134,7 +134,7 @@ class Gguf:
 def random_tensor(
     random: np.random.Generator, name: str, shape: list[int], kind: int, mean: float = 0.0
 ) -> Tensor:
-    """Values around ``mean`` of the size that keeps activations near 1."""
+    """Makes values around ``mean``, scaled so that activations stay near 1."""
     count = int(np.prod(shape))
     block, block_bytes = BLOCKS[kind]
     scale = shape[0] ** -0.5 if len(shape) > 1 else 0.05
@@ -155,7 +155,8 @@ def random_tensor(
 
 
 def read_array(path: Path, key: str) -> list:
-    """The strings or numbers of a metadata array, found by its key without parsing the file."""
+    """Reads the strings or numbers of a metadata array, found by its key without parsing the
+    file."""
     data = path.read_bytes()
     at = data.index(encode_text(key)) + len(encode_text(key))
     kind, element, count = struct.unpack_from("<IIQ", data, at)

@@ -1,6 +1,6 @@
-"""Schemas, patterns and grammars that ask a compiler for too much: small texts, large results.
+"""Schemas, patterns and grammars that overwhelm a compiler: small texts, large results.
 
-``python grammar_bombs.py [WORDS]`` compiles each as the server would, and prints what that takes.
+``python grammar_bombs.py [WORDS]`` compiles each as the server would, and prints the cost.
 """
 
 from __future__ import annotations

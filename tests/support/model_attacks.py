@@ -1,5 +1,5 @@
-"""Attacks on what a file means: a model whose parts contradict each other, weights that are no
-numbers, a drafter that does not fit. Every file here is sound as GGUF."""
+"""Attacks on the meaning of a file: a model whose parts contradict each other, weights that are NaN
+or infinite, a drafter that does not fit. Every file here is valid GGUF."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def model() -> dict[str, Change]:
     changes["pattern-missing"] = drop(att + "sliding_window_pattern")
     for tensor in tiny_files.sound_target().tensors:
         name = str(tensor.name)
-        # Absent, these have a meaning: V is the raw K; a scale is 1.
+        # The absence of these has a meaning: V is the raw K; a scale is 1.
         if not name.endswith(("attn_v.weight", "layer_output_scale.weight")):
             changes[f"tensor-missing-{name.removesuffix('.weight')}"] = drop(name)
     return changes
@@ -178,7 +178,7 @@ def data() -> dict[str, Change]:
         return overwrite(name, at, struct.pack("<f", value))
 
     def recast(name: str, kind: int, value: bytes) -> Change:
-        """The matrix as 16-bit floats, one of them broken."""
+        """Stores the matrix as 16-bit floats, one of them invalid."""
 
         def change(g: Gguf) -> None:
             retype(name, kind)(g)
@@ -231,7 +231,7 @@ def drafter() -> dict[str, Change]:
                 g.tensors[i] = gb.random_tensor(random, str(t.name), [32, 64], gb.T_F32)
 
     def other_head_dim(g: Gguf) -> None:
-        """Full layers with heads of 64 instead of the target's 32."""
+        """Makes full layers with heads of 64 instead of the target's 32."""
         for name in ("attention.key_length", "attention.value_length", "rope.dimension_count"):
             g.put(a + name, U32, 64)
         for name, shape in {
@@ -245,7 +245,7 @@ def drafter() -> dict[str, Change]:
             t.shape = shape
 
     def heads_do_not_share(g: Gguf) -> None:
-        """Three heads in the sliding layer, where the target has two K/V heads."""
+        """Makes three heads in the sliding layer, where the target has two K/V heads."""
         g.put_array(a + "attention.head_count", I32, [3, 2])
         g.put(a + "attention.head_count_kv", U32, 1)
         g.tensor("blk.0.attn_q.weight").shape = [32, 48]

@@ -1,10 +1,10 @@
-"""What a command does that refuses its work."""
+"""Checks the behaviour of commands that reject their input."""
 
 from __future__ import annotations
 
 
 def assert_one_error(result: tuple[int, str, str], *words: str) -> None:
-    """result: as of the fixture `gemtp_main`."""
+    """Asserts that a command printed one error. result: as returned by the fixture `gemtp_main`."""
     code, out, err = result
     assert (code, out) == (1, "")
     assert err.startswith("gemtp: error: ")

@@ -1,7 +1,7 @@
 """The oracle: Hugging Face transformers on small random checkpoints of every Gemma 4 architecture.
 
-Needs the [oracle] extra. Everything is float32 with eager attention, so that a difference from our
-own numbers is rounding of float32 and nothing else.
+Needs the [oracle] extra. Everything is float32 with eager attention, so that differences from our
+own numbers are only rounding errors of float32.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from transformers.models.gemma4_unified.configuration_gemma4_unified import Gemm
 from transformers.models.gemma4_unified.modeling_gemma4_unified import Gemma4UnifiedForCausalLM
 
 MARGIN = 1e-3  # least distance of every discrete decision from a tie, in its own units
-ROUNDING = 3e-6  # most that float32 may be off, relative to a row's norm
+ROUNDING = 3e-6  # largest float32 error, relative to a row's norm
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Shape:
     """One architecture at toy size. Every matmul's K is a multiple of 32, a quantization block."""
 
     vocab: int
-    pattern: str  # one letter a layer: s(liding) or f(ull)
+    pattern: str  # one letter per layer: s(liding) or f(ull)
     hidden: int
     ffn: int
     heads: int
@@ -66,8 +66,8 @@ class Shape:
     centroids_used: int = 0
 
 
-# The structure of each row of the design's table; only the sizes are small. Vocabularies that are
-# no multiple of 16 leave the last tile of output rows partly filled.
+# The structure of each released model; only the sizes are small. Vocabularies that are not a
+# multiple of 16 leave the last tile of output rows partly filled.
 SHAPES = {
     "e2b": Shape(
         vocab=288, pattern="ssfssf", hidden=32, ffn=64, heads=4, kv_heads=1, kv_heads_full=None,
@@ -99,7 +99,8 @@ ARCHITECTURES = tuple(SHAPES)
 
 
 def lengths(shape: Shape) -> dict[str, int]:
-    """Sequence lengths that matter: one key to draft from, inside the window, well past it."""
+    """Returns the relevant sequence lengths: one key to draft from, inside the window, well past
+    it."""
     return {"start": 2, "short": shape.window - 2, "long": 3 * shape.window + 5}
 
 
@@ -173,7 +174,7 @@ _AUDIO = {
 
 
 def build_target(shape: Shape, wrapper: str = "text") -> nn.Module:
-    """A target with fresh weights of the wrong size (see `randomise`).
+    """Builds a target with fresh weights of the wrong scale (see `randomise`).
 
     wrapper: "causal" = the ...ForCausalLM class, "untied" = the same with a head of its own,
     "text" = ...ForConditionalGeneration without towers, "towers" = the same with a small vision and
@@ -200,7 +201,7 @@ def build_target(shape: Shape, wrapper: str = "text") -> nn.Module:
 
 
 def build_drafter(shape: Shape) -> nn.Module:
-    """The drafter of a target of this shape."""
+    """Builds the drafter of a target of this shape."""
     options = {
         "text_config": _drafter_text_config(shape),
         "backbone_hidden_size": shape.hidden,
@@ -217,10 +218,10 @@ def build_drafter(shape: Shape) -> nn.Module:
 
 @torch.no_grad()
 def randomise(model: nn.Module, seed: int, storage: torch.dtype = torch.float16) -> None:
-    """Draw weights that exercise everything, rounded to what `storage` can hold.
+    """Draws weights that exercise everything, rounded to the precision of `storage`.
 
-    Norm weights, layer scalars and the router's scales are all away from 1, so that leaving one
-    out shows. Sizes are chosen so that attention is neither uniform nor one-hot, branches outweigh
+    Norm weights, layer scalars and the router's scales all differ from 1, so that omitting one is
+    detected. Sizes are chosen so that attention is neither uniform nor one-hot, branches outweigh
     the token's own embedding, and logits spread over a few units, far from the softcap.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -230,7 +231,7 @@ def randomise(model: nn.Module, seed: int, storage: torch.dtype = torch.float16)
         values = torch.empty(tensor.shape).normal_(mean, std, generator=generator)
         tensor.copy_(values.to(storage).to(tensor.dtype))
 
-    for name, tensor in sorted(model.named_parameters()):  # tied ones come once
+    for name, tensor in sorted(model.named_parameters()):  # lists tied ones once
         width = tensor.shape[-1]
         if "q_norm" in name or "k_norm" in name:
             # The two normalised vectors' product has deviation w^2 sqrt(d): about 1.2.
@@ -250,7 +251,8 @@ def randomise(model: nn.Module, seed: int, storage: torch.dtype = torch.float16)
         elif "centroids" in name:
             normal(tensor, 0.0, 2.0 * width**-0.5)
         elif "pre_projection" in name:
-            # Half of its input are embeddings of about 3.5, half a normalised hidden of about 1.
+            # Half of its input is embeddings of about 3.5, half a normalised hidden state of about
+            # 1.
             normal(tensor, 0.0, width**-0.5)
             half = width // 2
             tensor[:, :half] = (tensor[:, :half] / 3.0).to(storage).to(tensor.dtype)
@@ -267,7 +269,7 @@ def randomise(model: nn.Module, seed: int, storage: torch.dtype = torch.float16)
 
 
 def eager(model: nn.Module) -> None:
-    """Plain attention and a plain loop over experts, the definitions, instead of fused kernels."""
+    """Selects plain attention and a plain loop over experts instead of fused kernels."""
     model.set_attn_implementation("eager")
     if getattr(text_config(model), "enable_moe_block", False):
         model.set_experts_implementation("eager")
@@ -276,7 +278,7 @@ def eager(model: nn.Module) -> None:
 def build_pair(
     arch: str, seed: int, wrapper: str = "text", storage: torch.dtype = torch.float16
 ) -> tuple[nn.Module, nn.Module]:
-    """Target and drafter in float32, with weights that `storage` holds exactly."""
+    """Builds target and drafter in float32, with weights that `storage` represents exactly."""
     shape = SHAPES[arch]
     target, drafter = build_target(shape, wrapper), build_drafter(shape)
     randomise(target, 2 * seed, storage)
@@ -293,9 +295,9 @@ def save(
 ) -> None:
     """Write a Hugging Face folder.
 
-    older_config: spell the full layers' head sizes as the first releases did.
+    older_config: write the full layers' head sizes as the first releases did.
     """
-    # A copy: there and back again would leave the model with RoPE frequencies of that precision.
+    # Use a copy: converting back would leave the model with RoPE frequencies of that precision.
     copy.deepcopy(model).to(storage).save_pretrained(folder, **options)
     (folder / "generation_config.json").unlink(missing_ok=True)
     if older_config:
@@ -316,7 +318,7 @@ def _spell_as_first_releases(path: Path) -> None:
 
 
 def text_model(target: nn.Module) -> nn.Module:
-    """The decoder stack inside any of the target classes."""
+    """Returns the decoder stack inside any of the target classes."""
     inner = target.model
     return getattr(inner, "language_model", inner)
 
@@ -327,13 +329,13 @@ def text_config(model: nn.Module) -> Any:
 
 @torch.no_grad()
 def target_logits(target: nn.Module, ids: list[int]) -> np.ndarray:
-    """[len(ids), vocab] float32, by the model's own forward."""
+    """Computes [len(ids), vocab] float32 with the model's own forward."""
     return target(input_ids=torch.tensor([ids]), use_cache=False).logits[0].numpy()
 
 
 @dataclass
 class TargetState:
-    """What a draft starts from: the target after ids[:p]."""
+    """The state from which a draft starts: the target after ids[:p]."""
 
     hidden: Tensor  # [1, p, hidden], after the final norm
     shared_kv: dict[str, tuple[Tensor, Tensor]]  # type -> K, V of [1, kv heads, p, head_dim]
@@ -341,7 +343,7 @@ class TargetState:
 
 @torch.no_grad()
 def target_state(target: nn.Module, ids: list[int]) -> TargetState:
-    """Run the target without a cache, so that its last K/V of both types cover every position."""
+    """Runs the target without a cache, so that its last K/V of both types cover every position."""
     out = text_model(target)(
         input_ids=torch.tensor([ids]), use_cache=False, return_shared_kv_states=True
     )
@@ -349,12 +351,13 @@ def target_state(target: nn.Module, ids: list[int]) -> TargetState:
 
 
 def visible_kv(state: TargetState, position: int, window: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """The K/V a drafter at `position` attends to: all before it, and the window's part of those.
+    """Returns the K/V to which a drafter at `position` attends: all before it, or the window's
+    part.
 
     The window is the target's: key k is seen when position - k < window. The assistant's own mask
     would be wider: it counts the distance from the newest key (at position - 1) and includes both
-    ends, so it admits position - k <= window + 1. Handing over only the keys inside the window
-    leaves its forward as it is and makes its mask admit all of them.
+    ends, so it admits position - k <= window + 1. Passing only the keys inside the window leaves
+    its forward unchanged and makes its mask admit all of them.
     """
     keys, values = state.shared_kv["sliding_attention"]
     first = max(0, position - window + 1)
@@ -369,13 +372,14 @@ class Draft:
     """One round of drafting, step by step."""
 
     tokens: list[int] = field(default_factory=list)
-    logits: list[np.ndarray] = field(default_factory=list)  # [vocab]; -inf: out of the running
+    logits: list[np.ndarray] = field(default_factory=list)  # [vocab]; -inf: no candidate
     hidden: list[np.ndarray] = field(default_factory=list)  # [backbone]: the next step's h
     margin: float = math.inf  # least distance of a decision from a tie
 
 
 def draft(target: nn.Module, drafter: nn.Module, ids: list[int], steps: int) -> Draft:
-    """Draft greedily after `ids`, whose last token is chosen but not yet run through the target."""
+    """Drafts greedily after `ids`, whose last token is chosen but not yet run through the
+    target."""
     position = len(ids) - 1
     state = target_state(target, ids[:-1])
     kv = visible_kv(state, position, text_config(target).sliding_window)
@@ -392,7 +396,7 @@ def draft_from(
     position: int,
     steps: int,
 ) -> Draft:
-    """The steps of a round: the assistant's own forward, always at the same position."""
+    """Runs the steps of a round with the assistant's own forward, always at the same position."""
     result = Draft()
     embedding = text_model(target).embed_tokens  # scales by sqrt(hidden) itself
     ordered = drafter.config.use_ordered_embeddings
@@ -435,7 +439,8 @@ def draft_from(
 
 @torch.no_grad()
 def router_margin(target: nn.Module, ids: list[int]) -> float:
-    """Least gap between the last expert chosen and the first one not, over layers and tokens."""
+    """Returns the least gap between the last chosen expert and the next one, over layers and
+    tokens."""
     margins = [math.inf]
 
     def note(module: nn.Module, _inputs: Any, out: Any) -> None:
@@ -472,12 +477,12 @@ class Case:
 def clear_case(
     target: nn.Module, drafter: nn.Module, length: int, rng: np.random.Generator
 ) -> Case:
-    """A random sequence to which float32 has one clear answer.
+    """Returns a random sequence for which float32 has one clear answer.
 
-    No decision is near a tie, so tokens must be equal. And rounding stays small: a recurrent draft
-    can be so ill-conditioned that two orders of summation differ by more than the bound of our
-    comparison. The same models in float64, and in float32 with weights that are off in their last
-    bits, show that.
+    No decision is near a tie, so tokens must be equal. Rounding errors are small, too: a recurrent
+    draft can be so ill-conditioned that two orders of summation differ by more than the bound of
+    our comparison. This is checked with the same models in float64, and in float32 with weights
+    changed in their last bits.
     """
     vocab = text_config(target).vocab_size
     precise = copy.deepcopy(target).double(), copy.deepcopy(drafter).double()
@@ -500,13 +505,14 @@ def clear_case(
 
 
 def answer(target: nn.Module, drafter: nn.Module, ids: list[int]) -> Case:
-    """What these models say to a sequence."""
+    """Computes the models' answers for a sequence."""
     return Case(ids, target_logits(target, ids), draft(target, drafter, ids, DRAFT_STEPS))
 
 
 @torch.no_grad()
 def jitter(model: nn.Module, seed: int) -> nn.Module:
-    """A copy whose weights are off by about half a unit in the last place of float32."""
+    """Returns a copy whose weights are changed by about half a unit in the last place of
+    float32."""
     generator = torch.Generator().manual_seed(seed)
     copied = copy.deepcopy(model)
     for parameter in copied.parameters():
@@ -515,7 +521,7 @@ def jitter(model: nn.Module, seed: int) -> nn.Module:
 
 
 def rounding(case: Case, reference: Case) -> float:
-    """Largest relative error of any row of `case`."""
+    """Returns the largest relative error of any row of `case`."""
     if case.draft.tokens != reference.draft.tokens:
         return math.inf
     pairs = [*zip(case.logits, reference.logits, strict=True)]

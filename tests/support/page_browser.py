@@ -23,10 +23,10 @@ PATIENCE = 20.0  # seconds
 
 
 class Browser:
-    """One window, and what the tests do in it."""
+    """A browser window, and the actions of tests in it."""
 
     expected: tuple[str, ...] = ()
-    """Parts of complaints that a test provokes."""
+    """Parts of warnings that a test provokes."""
 
     def __init__(self) -> None:
         options = webdriver.ChromeOptions()
@@ -44,7 +44,7 @@ class Browser:
     # ---------------------------------------------------------------- the window
 
     def open(self, url: str, width: int = 1280, height: int = 860, **features: str) -> None:
-        """features: of media queries, as prefers_color_scheme="dark"."""
+        """Opens a page. features: of media queries, such as prefers_color_scheme="dark"."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.media(**features)
@@ -59,7 +59,7 @@ class Browser:
         return self.driver.execute_script(source, *args)
 
     def until(self, condition: Callable[[], Any], what: str = "") -> Any:
-        """The condition's first truthy value."""
+        """Waits for the condition's first truthy value and returns it."""
         end = time.monotonic() + PATIENCE
         while True:
             value = condition()
@@ -78,12 +78,12 @@ class Browser:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def text(self, selector: str) -> str:
-        """What elements hold, shown or not; "" where there are none."""
+        """Returns the text of elements, visible or not; "" if there are none."""
         texts = "[...document.querySelectorAll(arguments[0])].map(e => e.textContent)"
         return self.script(f"return {texts}.join('\\n')", selector)
 
     def press(self, *keys: str) -> None:
-        """Wherever the focus is."""
+        """Sends keys to the focused element."""
         actions = webdriver.ActionChains(self.driver)
         held = [k for k in keys[:-1] if k in (Keys.ALT, Keys.SHIFT, Keys.CONTROL)]
         for key in held:
@@ -113,14 +113,14 @@ class Browser:
         self.find(selector).click()
 
     def focused(self) -> str:
-        """A name for what has the focus."""
+        """Returns a name for the focused element."""
         return self.script(
             "const e = document.activeElement;"
             "return e.id || e.getAttribute('aria-label') || e.textContent.trim() || e.tagName"
         )
 
     def sideways(self) -> int:
-        """Pixels by which the page, or the open dialog, could be scrolled sideways."""
+        """Returns the pixels by which the page, or the open dialog, could be scrolled sideways."""
         return self.script(
             "const roots = [document.documentElement, document.body,"
             " ...document.querySelectorAll('#scroll, header, #composer, dialog, .dialog-body')];"
@@ -134,7 +134,7 @@ class Browser:
     # ---------------------------------------------------------------- its logs
 
     def complaints(self) -> list[str]:
-        """What the browser warned of since the last call."""
+        """Returns the browser's warnings since the last call."""
         return [
             entry["message"]
             for entry in self.driver.get_log("browser")
@@ -142,7 +142,7 @@ class Browser:
         ]
 
     def addresses(self) -> list[str]:
-        """Of all requests since the last call."""
+        """Returns the URLs of all requests since the last call."""
         found = []
         for entry in self.driver.get_log("performance"):
             message = json.loads(entry["message"])["message"]
@@ -152,7 +152,7 @@ class Browser:
 
 
 def shown(browser: Browser) -> str:
-    """The text of the latest answer."""
+    """Returns the text of the latest answer."""
     return browser.script(
         "return [...document.querySelectorAll('.message.assistant > .body')].at(-1).textContent"
     )

@@ -1,4 +1,4 @@
-"""How much memory this process and its children take."""
+"""Measures the memory of this process and its children."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def children() -> list[int]:
-    """Of this process; Linux says it."""
+    """Returns the child processes of this process (Linux)."""
     return [int(p.name) for p in Path("/proc").glob("[0-9]*") if _parent(p) == os.getpid()]
 
 
@@ -28,7 +28,7 @@ def _resident(pid: int) -> int:
 
 
 class Peak:
-    """`growth`: by how many bytes all of them grew at most, sampled; 0 where nobody says it."""
+    """Samples the memory of all processes. `growth`: largest growth in bytes; 0 if unknown."""
 
     def __enter__(self) -> Peak:
         self.growth = 0

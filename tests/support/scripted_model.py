@@ -1,5 +1,5 @@
-"""A model that says what it was made to: asked in a chat, it thinks, calls a tool, and answers when
-it is told what the tool has found. Its head maps a token to the one that is to follow it.
+"""A model with a scripted reply: in a chat it thinks, calls a tool, and answers when it gets the
+tool's result. Its head maps each token to the next one of the script.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def scripted_model(path: Path) -> Path:
         g.tensors.append(Tensor(name, [HIDDEN, len(tokens)], T_F32, values.tobytes()))
     shape = [len(PATTERN) * PER_LAYER, len(tokens)]
     g.tensors.append(random_tensor(random, "per_layer_token_embd.weight", shape, T_Q4_0))
-    for tensor in g.tensors:  # layers add nothing to what they are given
+    for tensor in g.tensors:  # layers add nothing to the residual
         if str(tensor.name).endswith(("post_attention_norm.weight", "post_ffw_norm.weight")) or (
             str(tensor.name).endswith(".post_norm.weight")
         ):

@@ -1,4 +1,4 @@
-"""A server process with limits that the command line does not set: python serve_limits.py JSON."""
+"""A server process with limits that the command line cannot set: python serve_limits.py JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A `gemtp serve` process for tests, and ways to ask it: whole requests, and others by hand."""
+"""A `gemtp serve` process for tests, and functions for whole and hand-written requests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Answer:
 
     @property
     def error(self) -> dict[str, Any]:
-        """After checking its form."""
+        """Checks the form of an error and returns it."""
         error = self.json["error"]
         assert set(error) == {"message", "type", "param", "code"}
         assert error["message"]
@@ -61,7 +61,7 @@ class Server:
         headers: dict[str, str] | None = None,
         timeout: float = PATIENCE,
     ) -> Answer:
-        """body: bytes as they are, anything else as JSON."""
+        """Sends a request. body: bytes are sent unchanged, anything else as JSON."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
@@ -88,7 +88,7 @@ class Server:
         return answer.json
 
     def stream(self, path: str, **body: Any) -> list[dict[str, Any]]:
-        """The chunks of an answer that ended well."""
+        """Returns the chunks of an answer that ended normally."""
         answer = self.ask(path, {"stream": True, **body})
         assert answer.status == 200, answer.body
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -103,7 +103,7 @@ class Server:
         return float(found[1])
 
     def wait_for(self, name: str, value: float, seconds: float = 10) -> float:
-        """Seconds until a metric had the value."""
+        """Waits for a metric to have the value, and returns the seconds this took."""
         begin = time.monotonic()
         while self.metric(name) != value:
             assert time.monotonic() - begin < seconds, f"{name} is {self.metric(name)}"
@@ -114,7 +114,7 @@ class Server:
         return socket.create_connection(("127.0.0.1", self.port), PATIENCE)
 
     def post(self, path: str, body: Any) -> socket.socket:
-        """A request that nobody has read the answer of yet."""
+        """Sends a request without reading its answer."""
         data = json.dumps(body).encode()
         s = self.connect()
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
@@ -123,7 +123,7 @@ class Server:
 
 
 def events(body: bytes) -> list[str]:
-    """The data of server-sent events."""
+    """Returns the data of server-sent events."""
     out = []
     for event in body.decode().split("\n\n"):
         if event:
@@ -141,7 +141,7 @@ def serving(folder: Path, target: Path, *options: Any, **environment: str) -> It
 
 @contextmanager
 def limited(folder: Path, **settings: Any) -> Iterator[Server]:
-    """Of the shipped pair, with members of Settings."""
+    """Runs a server of the shipped pair, with members of Settings."""
     script = Path(__file__).parent / "serve_limits.py"
     with _started(folder, [script, json.dumps(settings)], {}) as server:
         yield server

@@ -1,4 +1,4 @@
-"""The shipped pair in types that it does not come in, made once."""
+"""The shipped pair in other types, each made once."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from gemtp_native.make.quantize import quantize
 
 @cache
 def in_f32() -> tuple[Path, Path]:
-    """Target and drafter, their very values."""
+    """Returns target and drafter with exactly the same values."""
     return _pair("f32", lambda source, path: path.write_bytes(_all_f32(source)))
 
 
 @cache
 def in_q8_0() -> tuple[Path, Path]:
-    """Target and drafter, which can be quantized further."""
+    """Returns target and drafter in a type that can be quantized further."""
     wide = dict(zip(gemtp.demo_models(), in_f32(), strict=True))
     return _pair("q8_0", lambda source, path: quantize(wide[source], path, "q8_0", progress=False))
 

@@ -1,4 +1,4 @@
-"""Tiny models cut into several files, as llama.cpp's tools cut large ones."""
+"""Splits tiny models into several files, as llama.cpp's tools split large ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gguf_bytes import I32, U16, Gguf, Key
 
 
 def parts_of(whole: Gguf, count: int, empty_first: bool = False) -> list[Gguf]:
-    """The first with all metadata, tensors in order and spread over all of them."""
+    """Returns the parts: the first has all metadata; tensors are spread over all parts in order."""
     holders = count - 1 if empty_first else count
     sizes = [len(whole.tensors) * i // holders for i in range(holders + 1)]
     groups = [whole.tensors[a:b] for a, b in zip(sizes, sizes[1:], strict=False)]

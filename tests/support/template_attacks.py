@@ -1,4 +1,4 @@
-"""Chat templates that are after memory or time: by name."""
+"""Chat templates that try to exhaust memory or time, by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ LIST = "{% set l = range(99999)|list %}{% set l = l*100 %}"
 
 
 def many(part: str, count: int) -> str:
-    """`part` so often, with its number for #."""
+    """Repeats `part`, with # replaced by its number."""
     return "".join(part.replace("#", str(i)) for i in range(count))
 
 
@@ -123,7 +123,7 @@ ATTACKS = {
     "open tags": "{{ " * 300000,
     "comments": "{#" * 490000,
     "spaces": "{{ 1" + " " * 900000 + "!",
-    # what is not a template's own
+    # access to Python's internals
     "subclasses": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "globals": "{{ cycler.__init__.__globals__.os.environ }}",
     "attributes by filter": "{{ [cycler]|map(attribute='__init__.__globals__')|list }}",

@@ -1,4 +1,4 @@
-"""The smallest sound target and drafter: what tests damage, one thing at a time.
+"""The smallest valid target and drafter, which tests damage in one place at a time.
 
 The target has both layer types, a KV-shared layer and per-layer embeddings; the drafter has an
 ordered head. Weights are random: they load and generate, but mean nothing.
@@ -24,10 +24,10 @@ from gguf_bytes import (
 HIDDEN = 32
 FFN = 32
 HEADS = 2
-HEAD_DIM = {True: 16, False: 32}  # by "is sliding"
+HEAD_DIM = {True: 16, False: 32}  # key: is sliding
 KV_HEADS = {True: 2, False: 1}
 PER_LAYER = 32
-PATTERN = [True, False, True]  # the last shares the K/V of the first
+PATTERN = [True, False, True]  # the last layer shares the K/V of the first
 SHARED = 1
 CENTROIDS = 8
 EXPERTS = 4
@@ -161,7 +161,7 @@ def sound_drafter() -> Gguf:
 
 
 def sound_experts() -> Gguf:
-    """The target with experts beside the dense feed-forward of every layer."""
+    """Makes the target with experts beside the dense feed-forward of every layer."""
     g = sound_target()
     random = np.random.default_rng(3)
     g.put("gemma4.expert_count", U32, EXPERTS)

@@ -27,7 +27,7 @@ gemtp_status status_of(ErrorKind kind) {
   return GEMTP_ERROR_INTERNAL;
 }
 
-// Cut to fit, between two characters.
+// Writes the message, truncated to fit at a character boundary.
 void write_error(const char* message, char* error, size_t size) {
   if (!error || size == 0) return;
   size_t n = std::strlen(message);

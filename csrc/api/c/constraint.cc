@@ -24,7 +24,7 @@ class CConstraint : public Constraint {
     must(c_.mask(words, static_cast<size_t>(n), c_.user));
   }
 
-  // Goes there and back, asking for the mask at each step.
+  // Pushes the tokens one by one, checking the mask at each step, and pops them again.
   int64_t allowed(const int32_t* tokens, int64_t n) override {
     int64_t i = 0;
     for (; i < n; ++i) {
@@ -51,7 +51,7 @@ class CConstraint : public Constraint {
   }
 
   const gemtp_constraint c_;
-  const int64_t words_;  // of a mask
+  const int64_t words_;  // words of a mask
 };
 
 }  // namespace

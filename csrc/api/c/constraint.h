@@ -1,4 +1,4 @@
-// A constraint that a C program brings.
+// A constraint that a C program provides.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,8 @@
 
 namespace gemtp {
 
-/// Null for NULL. Error{kArgument} where one of the functions it cannot do without is NULL.
+/// Wraps a caller's constraint; returns null for NULL. Throws Error{kArgument} if a required
+/// function is NULL.
 std::shared_ptr<Constraint> constraint_of(const gemtp_constraint* given, int64_t vocab);
 
 }  // namespace gemtp

@@ -1,5 +1,5 @@
-// Handles of the C ABI: numbers that look like pointers. A closed one is known as such for ever,
-// and closing while another call is at work leaves that call what it works on.
+// Handles of the C ABI: numbers that look like pointers. A closed handle is always recognized, and
+// closing an object while another call uses it keeps the object alive for that call.
 #pragma once
 
 #include <atomic>
@@ -15,13 +15,13 @@
 
 namespace gemtp {
 
-/// Never used twice, for whatever kind of object.
+/// Returns a new handle; no handle is used twice, for any kind of object.
 inline uintptr_t next_handle() {
   static std::atomic<uintptr_t> next{0};
   return next += 16;
 }
 
-/// The objects of one kind that are open. Handle is a type that exists in name only.
+/// The open objects of one kind. Handle is an incomplete type.
 template <class Handle, class Object>
 class Handles {
  public:
@@ -34,7 +34,7 @@ class Handles {
     return reinterpret_cast<Handle*>(handle);
   }
 
-  /// Error{kArgument} for what is not open.
+  /// Throws Error{kArgument} if the handle is not open.
   std::shared_ptr<Object> get(const Handle* handle) {
     {
       const std::lock_guard<std::mutex> lock(fork_mutex());
@@ -46,7 +46,7 @@ class Handles {
                     (handle ? " is not open: it was closed, or is none" : " is NULL"));
   }
 
-  /// Null for what is not open.
+  /// Returns null if the handle is not open.
   std::shared_ptr<Object> remove(const Handle* handle) {
     const std::lock_guard<std::mutex> lock(fork_mutex());
     const auto found = open_.find(reinterpret_cast<uintptr_t>(handle));
@@ -58,12 +58,12 @@ class Handles {
 
  private:
   const char* kind_;
-  std::unordered_map<uintptr_t, std::shared_ptr<Object>> open_;  // under the fork_mutex()
+  std::unordered_map<uintptr_t, std::shared_ptr<Object>> open_;  // guarded by fork_mutex()
 };
 
 class Engine;
 
-/// Those of gemtp_model. Never destroyed: other threads may be at work when the process ends.
+/// The open models. Never destroyed, because other threads may be at work when the process ends.
 Handles<gemtp_model, Engine>& models();
 
 }  // namespace gemtp

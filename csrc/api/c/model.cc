@@ -1,4 +1,4 @@
-// The C ABI's part on models: opening, describing, what they take.
+// The functions of the C ABI for models: opening, describing, estimating memory.
 #include <memory>
 
 #include "api/c/boundary.h"

@@ -1,4 +1,4 @@
-// The C ABI's part on sessions: one session each.
+// The functions of the C ABI for sessions.
 #include <atomic>
 #include <memory>
 #include <utility>
@@ -19,7 +19,7 @@ class CSession {
  public:
   explicit CSession(std::unique_ptr<Session> t) : session(std::move(t)) {}
 
-  /// One call at a time has the session.
+  /// Gives one call at a time the session.
   class Call {
    public:
     explicit Call(CSession& session) : session_(session) {
@@ -34,15 +34,15 @@ class CSession {
   };
 
   void begin(GenerationParams params);
-  /// What came of it is `emitted`.
+  /// Runs a step; its tokens are in `emitted`.
   void step();
   void generate(const gemtp_generate_options& options);
-  /// From any thread. Counts from the moment a generation was asked for.
+  /// May be called from any thread. Takes effect from the moment a generation was requested.
   void cancel() {
     cancelled_ = true;
     session->cancel();
   }
-  /// As cancel(), also for what begins later: the session was closed.
+  /// Like cancel(), but also for later generations, because the session was closed.
   void close() {
     closed_ = true;
     cancel();
@@ -53,14 +53,14 @@ class CSession {
   gemtp_stats stats() const;
 
   const std::unique_ptr<Session> session;
-  std::vector<Emitted> emitted;  // by the latest step, with what was held back at the end
-  std::vector<std::vector<gemtp_logprob>> top;  // of each
+  std::vector<Emitted> emitted;                 // by the latest step, including text held back
+  std::vector<std::vector<gemtp_logprob>> top;  // for each token
 
  private:
   bool tell_prompt(const gemtp_generate_options& options, int64_t* told) const;
 
   std::atomic<bool> busy_{false}, cancelled_{false}, closed_{false};
-  bool stopped_ = false;  // by a callback
+  bool stopped_ = false;  // stopped by a callback
 };
 
 void CSession::begin(GenerationParams params) {
@@ -89,12 +89,12 @@ void CSession::step() {
     }
     emitted = std::move(out);
   } catch (...) {
-    session->rewind(before);  // the caller has not seen what came behind
+    session->rewind(before);  // the caller has not seen the later tokens
     throw;
   }
 }
 
-// False when the callback stops.
+// Reports the progress of the prompt. Returns false if the callback stops.
 bool CSession::tell_prompt(const gemtp_generate_options& o, int64_t* told) const {
   const int64_t total = session->generation()->stats().prompt_tokens;
   const int64_t done = std::min(session->cached(), total);
@@ -113,7 +113,7 @@ void CSession::generate(const gemtp_generate_options& o) {
     for (size_t i = 0; go_on && o.on_token && i < emitted.size(); ++i) {
       const gemtp_token t = token(i);
       go_on = o.on_token(&t, o.user) == 0;
-      // The session ends with what the caller has seen.
+      // The session ends with the last token that the caller has seen.
       if (!go_on && t.id >= 0) session->rewind(static_cast<int64_t>(before + i + 1));
     }
   }
@@ -197,7 +197,7 @@ gemtp_stats CSession::stats() const {
   return out;
 }
 
-/// Calls fn(ours, theirs) for each option that is one number.
+/// Calls fn(ours, theirs) for each numeric option.
 template <class Params, class Options, class Fn>
 void for_each_pair(Params& p, Options& o, const Fn& fn) {
   fn(p.max_tokens, o.max_tokens);
@@ -264,7 +264,7 @@ gemtp_session* open_session(std::unique_ptr<Session> session) {
   return sessions().add(std::make_shared<CSession>(std::move(session)));
 }
 
-// Runs fn with the session to itself.
+// Runs fn with exclusive use of the session.
 template <class Fn>
 gemtp_status guarded_call(gemtp_session* session, char* error, size_t error_size, const Fn& fn) {
   return guarded(error, error_size, [&] {

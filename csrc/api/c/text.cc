@@ -1,4 +1,4 @@
-// The C ABI's part on text: tokens, chats, replies.
+// The functions of the C ABI for text: tokens, chats, replies.
 #include "api/c/text.h"
 
 #include <memory>
@@ -24,7 +24,7 @@ gemtp_chat_options chat_defaults() {
   return o;
 }
 
-// Each is as large as the first one says, so that messages of another version can be walked over.
+// Every message has the size of the first one, so that arrays of another version can be traversed.
 std::vector<ChatMessage> messages_of(const gemtp_message* messages, size_t count) {
   need_array(messages, count, sizeof *messages, "messages");
   std::vector<ChatMessage> out;
@@ -40,16 +40,16 @@ std::vector<ChatMessage> messages_of(const gemtp_message* messages, size_t count
   return out;
 }
 
-// What a caller is told of a reply.
+// The events of a reply for the caller.
 struct Told {
   std::vector<ReplyEvent> events;
-  std::vector<std::string> arguments;  // of each, as JSON
+  std::vector<std::string> arguments;  // for each event, as JSON
 };
 
-// A parser keeps a reference to the tokenizer, and so to the model.
+// A parser refers to the tokenizer, so this keeps the model alive.
 struct Reply {
   std::shared_ptr<Engine> engine;
-  std::unique_ptr<ReplyParser> parser;  // under the fork_mutex()
+  std::unique_ptr<ReplyParser> parser;  // guarded by fork_mutex()
 
   Reply(std::shared_ptr<Engine> e, const std::vector<int32_t>& prompt,
         std::vector<std::string> stop)
@@ -57,7 +57,7 @@ struct Reply {
         parser(std::make_unique<ReplyParser>(engine->model().need_tokenizer(), prompt,
                                              std::move(stop))) {}
 
-  /// What fn makes of the parser, which stays as it is if that fails.
+  /// Calls fn with the parser, which stays unchanged if fn throws.
   template <class Fn>
   Told parse(const Fn& fn) {
     auto next = std::make_unique<ReplyParser>(*parser);
@@ -89,7 +89,7 @@ int32_t part_of(ReplyPart part) {
   return GEMTP_PART_CONTENT;
 }
 
-// False when the callback stops.
+// Reports events to the callback. Returns false if it stops.
 bool tell(const Told& told, gemtp_reply_callback on_event, void* user) {
   for (size_t i = 0; i < told.events.size(); ++i) {
     const ReplyEvent& e = told.events[i];

@@ -1,4 +1,4 @@
-// What sessions need of the C ABI's part on text.
+// Functions for text that sessions need too.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace gemtp {
 
-/// flags: GEMTP_ADD_BOS and GEMTP_PARSE_SPECIAL.
+/// Encodes a text. flags: GEMTP_ADD_BOS and GEMTP_PARSE_SPECIAL.
 std::vector<int32_t> encode(const Engine& engine, std::string_view text, int32_t flags);
 
 }  // namespace gemtp

@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kMaxNesting = 100;
 
-/// Of plain Python data (gemtp_native.chat.messages makes it).
+/// Converts plain Python data, as made by gemtp_native.chat.messages.
 ChatValue value_of(const py::handle& o, int depth = 0) {
   if (depth > kMaxNesting) {
     throw Error(ErrorKind::kArgument,
@@ -114,7 +114,7 @@ py::list events(const std::vector<ReplyEvent>& from) {
   return out;
 }
 
-// With the tokenizer that the parser refers to.
+// A parser that keeps the tokenizer alive to which it refers.
 struct OwningParser {
   OwningParser(std::shared_ptr<Tokenizer> t, const std::vector<int32_t>& prompt,
                std::vector<std::string> stop, const std::vector<std::string>& functions)

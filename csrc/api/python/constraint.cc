@@ -1,4 +1,4 @@
-// Constraints that Python objects keep the state of: the matchers of llguidance.
+// Constraints whose state is kept by Python objects: the matchers of llguidance.
 #include <memory>
 #include <string>
 
@@ -14,9 +14,9 @@ namespace py = pybind11;
 namespace gemtp {
 namespace {
 
-/// An llguidance.LLMatcher. Whichever thread runs the pass calls it and takes the GIL for that;
-/// nobody who holds the GIL may wait for a pass. The matcher never raises for what it is given, it
-/// says so when it is asked.
+/// A constraint that wraps an llguidance.LLMatcher. The thread that runs the pass calls it and
+/// takes the GIL for that, so a thread that holds the GIL must not wait for a pass. The matcher
+/// never raises for bad input; its error has to be queried.
 class Matcher : public Constraint {
  public:
   explicit Matcher(const py::object& matcher)
@@ -87,7 +87,7 @@ class Matcher : public Constraint {
   py::object matcher_, consume_, rollback_, fill_mask_, validate_, forced_, is_stopped_, is_error_;
 };
 
-// (bytes of each token, ids of those that are no text)
+// Returns (bytes of each token, ids of the tokens that are not text).
 py::tuple grammar_vocabulary(const Tokenizer& t) {
   py::list bytes;
   std::vector<int32_t> special;

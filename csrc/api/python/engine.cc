@@ -112,7 +112,7 @@ void bind_class(py::module_& m) {
             std::vector<DraftCost> d;
             for (const auto& [step, context, seconds] : draft)
               d.push_back({step, context, seconds});
-            const ReleasedGil release;  // a pass may be calling Python
+            const ReleasedGil release;  // a running pass may call Python
             start_from(e, v, d);
           },
           py::arg("verify"), py::arg("draft"))

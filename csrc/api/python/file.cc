@@ -120,7 +120,8 @@ void bind_types(py::module_& m) {
       py::arg("type"));
 }
 
-// As a dict: what is 0 was not told, or is not known for a problem.
+// Returns the config as a dict. A value of 0 is not given by the file, or unknown because of a
+// problem.
 py::dict model_dict(const Config& c) {
   py::list layers;
   for (const LayerConfig& l : c.layers)

@@ -23,7 +23,7 @@ py::dict stats_dict(const GenerationStats& stats) {
   return out;
 }
 
-// The table of options that are one number, a dict a row.
+// Returns the table of numeric options, one dict per row.
 py::list options() {
   py::list out;
   const GenerationParams defaults;
@@ -45,7 +45,7 @@ py::object depth_dict(const DepthReport& r) {
       "expected_tokens_per_second"_a = r.expected_rate);
 }
 
-// (id, source, text, logprob or None, [(id, logprob)])
+// Returns (id, source, text, logprob or None, [(id, logprob)]).
 py::tuple token_tuple(const Emitted& e) {
   py::list top;
   for (const TokenLogprob& t : e.logprobs.top) top.append(py::make_tuple(t.id, t.logprob));
@@ -54,7 +54,7 @@ py::tuple token_tuple(const Emitted& e) {
                         std::isnan(logprob) ? py::object(py::none()) : py::cast(logprob), top);
 }
 
-// A Python function as a LogitsProcessor. Called, and given up, by whatever thread.
+// A Python function as a LogitsProcessor. Any thread may call and destroy it.
 class PythonProcessor {
  public:
   explicit PythonProcessor(py::object function) : function_(std::move(function)) {}
@@ -70,7 +70,7 @@ class PythonProcessor {
     if (!seen_) seen_ = py::list();
     auto seen = py::reinterpret_borrow<py::list>(seen_);
     for (size_t i = seen.size(); i < tokens.size(); ++i) seen.append(tokens[i]);
-    // A copy: the function may keep it.
+    // Pass a copy, because the function may keep it.
     FloatArray values(static_cast<py::ssize_t>(vocab), logits);
     const py::object result = call(function_, seen, values);
     const FloatInput changed = FloatInput::ensure(result.is_none() ? py::object(values) : result);
@@ -84,7 +84,7 @@ class PythonProcessor {
     std::memcpy(logits, changed.data(), static_cast<size_t>(vocab) * sizeof(float));
   }
 
-  py::object function_, seen_;  // seen_: list[int], the tokens given before
+  py::object function_, seen_;  // seen_: list[int], the tokens passed so far
 };
 
 struct PythonParams : GenerationParams {
@@ -104,14 +104,14 @@ struct PythonParams : GenerationParams {
 const char* name_of(const Generation&) { return "generation"; }
 const char* name_of(const Session&) { return "session"; }
 
-// What is for one thread at a time: a second one is refused, whatever Python threads do. The flag
-// itself is only touched with the GIL.
+// Allows only one thread at a time to use a value and rejects others. The flag itself is only
+// accessed with the GIL.
 template <class T>
 class Exclusive {
  public:
   explicit Exclusive(std::unique_ptr<T> value) : value_(std::move(value)) {}
 
-  /// From any thread.
+  /// The value without the check, for functions that any thread may call.
   T& unguarded() { return *value_; }
 
   template <class Fn>
@@ -125,7 +125,7 @@ class Exclusive {
     const Busy busy(busy_);
     return fn(*value_);
   }
-  /// The same without the GIL.
+  /// Calls fn with the value, without the GIL.
   template <class Fn>
   auto work(const Fn& fn) {
     return use([&](T& value) {
@@ -144,7 +144,7 @@ class Exclusive {
 
   std::unique_ptr<T> value_;
   bool busy_ = false;
-  uint32_t forks_ = fork_count();  // when it was last used: in a child nobody ends that
+  uint32_t forks_ = fork_count();  // at the latest use; a child never sees that use end
 };
 
 const Generation& generation_of(const Generation& g) { return g; }
@@ -154,7 +154,7 @@ const Generation& generation_of(const Session& t) {
   return *t.generation();
 }
 
-// step(), cancel() and what a generation reports, of a Generation or a Session.
+// Binds step(), cancel() and the statistics for a Generation or a Session.
 template <class T>
 void bind_steps(py::class_<Exclusive<T>>& c) {
   using Held = Exclusive<T>;

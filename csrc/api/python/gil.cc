@@ -10,14 +10,14 @@ namespace gemtp {
 namespace {
 
 constexpr auto kTick = std::chrono::milliseconds(1);
-constexpr auto kLongestCall = std::chrono::seconds(1);  // that the end waits for
-constexpr auto kLongestEnd = std::chrono::seconds(2);   // from its beginning to when threads sleep
+constexpr auto kLongestCall = std::chrono::seconds(1);  // most time that the end waits for calls
+constexpr auto kLongestEnd = std::chrono::seconds(2);   // from its beginning until threads sleep
 
-// Atomics, which a forked child finds in order.
-std::atomic<bool> ending{false};               // the interpreter, or its exit handlers run
-std::atomic<std::thread::id> ended_by;         // set before
-std::atomic<int> calls{0};                     // of Python by the core, under way
-thread_local ReleasedGil* released = nullptr;  // the latest of this thread; null: it has the GIL
+// Atomics, which are always consistent in a forked child.
+std::atomic<bool> ending{false};               // exit handlers run or later
+std::atomic<std::thread::id> ended_by;         // set before `ending`
+std::atomic<int> calls{0};                     // running calls of Python by the core
+thread_local ReleasedGil* released = nullptr;  // innermost of this thread; null: it has the GIL
 
 bool ends_for_this_thread() { return ending && ended_by.load() != std::this_thread::get_id(); }
 
@@ -33,7 +33,7 @@ bool finalizing() {
   for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
 }
 
-// The catch stops the unwinding of a thread that Python ends here.
+// Takes the GIL back. The catch stops the unwinding of a thread that Python ends here.
 void restore(PyThreadState* state) noexcept {
   try {
     PyEval_RestoreThread(state);
@@ -42,8 +42,9 @@ void restore(PyThreadState* state) noexcept {
   }
 }
 
-// A thread whose work was cut short for the end would tell so on stderr: it waits for the end. If
-// that does not come, an exit handler may be waiting for the thread.
+// A thread whose work was cut short because the interpreter ends would report that on stderr, so it
+// waits for the end instead. The wait is bounded, because an exit handler may be waiting for this
+// thread.
 void await_end() noexcept {
   const auto until = std::chrono::steady_clock::now() + kLongestEnd;
   while (!finalizing()) {
@@ -135,7 +136,7 @@ void PythonError::restore() const {
 PyObject* call_object(PyObject* function, PyObject* args) noexcept {
   try {
     return PyObject_CallObject(function, args);
-  } catch (...) {  // as in restore(): C code throws nothing else
+  } catch (...) {  // as in restore(); C code throws nothing else
     sleep_for_ever();
   }
 }

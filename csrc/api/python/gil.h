@@ -1,11 +1,12 @@
-// The GIL, for work that is done without it and for Python that the core calls meanwhile.
+// Releases the GIL for work of the core, and takes it for Python functions that the core calls
+// meanwhile.
 //
-// When the interpreter ends, threads may be at work that it does not wait for: daemon threads. Up
-// to Python 3.13 such a thread is ended where it asks for the GIL, by unwinding its stack, which
-// C++ code like ours cannot bear: the process would abort. From 3.14 on it sleeps there for ever,
-// and here it does in all versions. Where it has called Python, unwinding would begin below frames
-// that are not ours; so before the interpreter ends it waits, for a second at most, until all such
-// calls have returned, and new ones are refused.
+// When the interpreter ends, it does not wait for daemon threads, which may be at work. Up to
+// Python 3.13 such a thread is ended when it requests the GIL, by unwinding its stack, which would
+// abort the process in C++ code like ours. From 3.14 on it sleeps there forever; this code makes it
+// sleep in all versions. If the thread is inside a call of Python, unwinding would begin below
+// frames that are not ours. Therefore the end of the interpreter waits, for at most a second, until
+// all such calls have returned, and new ones are refused.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -19,7 +20,7 @@
 
 namespace gemtp {
 
-/// While it lives this thread has not the GIL, which it had before.
+/// Releases the GIL, which this thread must hold, for the lifetime of the object.
 class ReleasedGil {
  public:
   ReleasedGil() noexcept;
@@ -30,11 +31,11 @@ class ReleasedGil {
  private:
   friend class TakenGil;
   PyThreadState* state_;
-  ReleasedGil* outer_;  // of this thread, or null
+  ReleasedGil* outer_;  // enclosing one of this thread, or null
 };
 
-/// While it lives this thread has the GIL, if it converts to true: not while the interpreter ends,
-/// but for the thread that ends it.
+/// Takes the GIL for the lifetime of the object. Converts to false if that failed because the
+/// interpreter is ending; the thread that ends it still gets the GIL.
 class TakenGil {
  public:
   TakenGil() noexcept;
@@ -45,27 +46,27 @@ class TakenGil {
 
  private:
   bool taken_;
-  ReleasedGil* released_ = nullptr;  // what took it from this thread; null: nothing did
+  ReleasedGil* released_ = nullptr;  // what had released it in this thread; null: nothing
   PyGILState_STATE state_{};
 };
 
-/// Gives references back, for destructors on any thread; while the interpreter ends they stay.
+/// Releases references, in destructors on any thread; they are leaked while the interpreter ends.
 void give_up(std::initializer_list<pybind11::object*> objects) noexcept;
 
-/// What Python code that the core called has raised, on its way through the core. Unlike
-/// error_already_set it can be thrown again and be destroyed by any thread. The exception itself is
-/// given to Python once: it knows the frames that it came through, which hold what has kept it.
+/// An exception raised by Python code that the core called, on its way through the core. Unlike
+/// error_already_set it can be rethrown and be destroyed by any thread. The exception itself can be
+/// handed to Python only once, because its traceback refers to frames that hold its owner.
 class PythonError : public std::exception {
  public:
-  explicit PythonError(const pybind11::error_already_set& error);  // with the GIL
-  void restore() const;  // with the GIL; Error{kArgument} if not for the first time
+  explicit PythonError(const pybind11::error_already_set& error);  // requires the GIL
+  void restore() const;  // requires the GIL; Error{kArgument} on the second call
   const char* what() const noexcept override { return "Python code raised an exception"; }
 
  private:
   std::shared_ptr<pybind11::object> exception_;
 };
 
-/// PyObject_CallObject(), for call().
+/// PyObject_CallObject() for call().
 PyObject* call_object(PyObject* function, PyObject* args) noexcept;
 
 /// Calls a Python function for call_python().
@@ -77,7 +78,8 @@ pybind11::object call(const pybind11::object& function, Args&&... args) {
   return pybind11::reinterpret_steal<pybind11::object>(result);
 }
 
-/// fn() with the GIL, for the core. PythonError; Error{kCancelled} while the interpreter ends.
+/// Calls fn() with the GIL, for the core. Throws PythonError, and Error{kCancelled} while the
+/// interpreter ends.
 template <class Fn>
 auto call_python(const Fn& fn) {
   const TakenGil gil;
@@ -89,7 +91,7 @@ auto call_python(const Fn& fn) {
   }
 }
 
-/// Once, when the module is imported.
+/// Called once, when the module is imported.
 void watch_end_of_interpreter();
 
 }  // namespace gemtp

@@ -1,5 +1,5 @@
 // The Python binding: converts arguments and results, releases the GIL around work, and turns Error
-// into the classes of gemtp_native.errors. No logic of its own.
+// into the classes of gemtp_native.errors. It has no logic of its own.
 #include <cstring>
 #include <iterator>
 #include <new>
@@ -62,7 +62,7 @@ void check_signals() {
 
 namespace {
 
-// To pybind11, which takes what it gets for an object.
+// Allocates an object for pybind11, which does not check the result.
 PyObject* allocate_object(PyTypeObject* type, Py_ssize_t n) {
   PyObject* object = PyType_GenericAlloc(type, n);
   if (!object) {
@@ -174,7 +174,7 @@ const char* error_class(ErrorKind kind) {
   return "Error";
 }
 
-// Looked up when the module is imported: raising one must not need to import.
+// The error classes are looked up when the module is imported, so that raising one needs no import.
 PyObject* error_classes[std::size(kKinds)];
 
 void look_up_error_classes() {
@@ -214,7 +214,7 @@ PYBIND11_MODULE(_core, m) {
         raise(again.kind(), again.what());
       }
     } catch (const std::runtime_error&) {
-      // What pybind11 throws where Python has found no memory.
+      // pybind11 throws this if Python has run out of memory.
       if (!PyErr_Occurred() || !PyErr_ExceptionMatches(PyExc_MemoryError)) throw;
     }
   });

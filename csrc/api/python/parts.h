@@ -1,4 +1,4 @@
-// What the files of the Python binding share: the binding of each part, and conversions.
+// Shared declarations of the Python binding: the binding functions of all parts, and conversions.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -31,11 +31,11 @@ using NoGil = pybind11::call_guard<ReleasedGil>;
 using FloatArray = pybind11::array_t<float, pybind11::array::c_style>;
 using FloatInput = pybind11::array_t<float, pybind11::array::c_style | pybind11::array::forcecast>;
 
-/// For class_: where there is no memory for an object, MemoryError.
+/// For class_: raises MemoryError if there is no memory for an object.
 pybind11::custom_type_setup checked_allocation();
 
-/// A class_ whose objects come into being whole or not at all; pybind11 by itself crashes where
-/// memory runs out meanwhile. Constructors are functions that give a holder: py::init(function).
+/// A class_ whose objects are constructed completely or not at all; pybind11 itself crashes if
+/// memory runs out meanwhile. Constructors are functions that return a holder: py::init(function).
 template <class T, class... Options>
 class Class : public pybind11::class_<T, Options...> {
  public:
@@ -46,7 +46,7 @@ class Class : public pybind11::class_<T, Options...> {
   }
 
  private:
-  // Where it fails the holder still owns the value, and the object must not free it too.
+  // If this fails, the holder still owns the value, and the object must not free it too.
   static void register_object(pybind11::detail::instance* object, const void* holder) {
     try {
       register_unchecked(object, holder);
@@ -59,24 +59,24 @@ class Class : public pybind11::class_<T, Options...> {
   static inline void (*register_unchecked)(pybind11::detail::instance*, const void*) = nullptr;
 };
 
-/// What is part of a whole and keeps that alive.
+/// A pointer to a part that keeps the whole alive.
 template <class Whole, class Part>
 std::shared_ptr<Part> part_of(const std::shared_ptr<Whole>& whole, const Part& part) {
   return std::shared_ptr<Part>(whole, const_cast<Part*>(&part));
 }
 
-/// str or bytes as UTF-8. Error{kArgument} for anything else, and for a str with lone surrogates,
-/// which have no UTF-8.
+/// Converts str or bytes to UTF-8. Throws Error{kArgument} for anything else, and for a str with
+/// lone surrogates, which cannot be encoded.
 std::string utf8(const pybind11::object& text);
 std::string path_of(const pybind11::object& path);
-/// Of text in a file that is being looked at: invalid UTF-8 is shown, not refused.
+/// Decodes text of a file for display: invalid UTF-8 is replaced, not rejected.
 pybind11::object lossy(std::string_view s);
-/// recommended_sampling(), by name.
+/// recommended_sampling() as a dict by name.
 pybind11::dict sampling_dict(const GgufFile& file);
 /// Lets Ctrl-C, or another signal that Python handles, end work that has released the GIL.
 void check_signals();
 
-/// list[int]. pybind11's own conversion crashes where memory runs out meanwhile.
+/// Converts ids to list[int]; pybind11's own conversion crashes if memory runs out meanwhile.
 pybind11::list list_of(const std::vector<int32_t>& ids);
 
 template <class T>

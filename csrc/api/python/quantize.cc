@@ -16,7 +16,7 @@ namespace {
 
 using ByteInput = py::array_t<uint8_t, py::array::c_style>;
 
-// The geometry of a block type that is given by its number.
+// The geometry of a block type, given its number.
 const DTypeInfo& block_type(uint32_t type, bool known) {
   const DTypeInfo* info = dtype_info(type);
   if (!info || !known)

@@ -1,9 +1,9 @@
-"""Chats: messages to a prompt through the model's own template, and the reply taken apart.
+"""Chats: renders messages as a prompt with the model's own template, and parses the reply.
 
-`sandbox` runs templates of strangers in processes (`jinja_process` is what they run), `template`
-keeps the text of messages apart from control tokens, `messages` checks what a caller passes,
-`reply` holds what comes back.
+`sandbox` runs untrusted templates in separate processes (with the code in `jinja_process`),
+`template` separates the text of messages from control tokens, `messages` checks the caller's
+messages, `reply` holds the parsed reply.
 """
 
 expected = True
-"""Whether a model that is opened may be asked to chat; if not, no process is started early."""
+"""Whether an opened model is expected to be used for chats; if not, no process is started early."""

@@ -1,4 +1,4 @@
-"""What callers pass as messages and tools, checked and in one form."""
+"""Checks callers' messages and tools and brings them into one form."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .reply import ToolCall
 _ROLES = ("system", "developer", "user", "assistant", "model", "tool")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _MAX_NESTING = 64
-_MOST_BITS = 14000  # of a whole number that Python prints
+_MOST_BITS = 14000  # of an integer that Python prints
 
 _MEDIA = re.compile(
     "((input_)?(image|audio|video|file|media)|(image|audio|video|file)_url|document|resource)"
@@ -26,7 +26,7 @@ _TEXT_ONLY = "models are run as text models, without images or sound"
 
 
 def plain(value: Any, where: str, depth: int = 0) -> Any:
-    """A copy that holds nothing but what JSON can: a template is never shown anything else."""
+    """Returns a copy of JSON types only; templates never see other values."""
     if depth > _MAX_NESTING:
         raise ArgumentError(f"{where} is nested more than {_MAX_NESTING} deep; simplify it")
     if value is None or isinstance(value, bool):
@@ -58,7 +58,7 @@ def plain(value: Any, where: str, depth: int = 0) -> Any:
 
 
 def prepared(messages: Any) -> list[dict[str, Any]]:
-    """Messages as templates expect them. Members that are None are left out."""
+    """Returns messages in the form that templates expect, without members that are None."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
         raise ArgumentError(
             f"messages is a {type(messages).__name__}; pass a list of "
@@ -131,7 +131,7 @@ def _content(content: Any, role: str, where: str) -> Any:
 
 
 def _answer(content: Any, where: str) -> Any:
-    """What a tool has answered: data, or text where it is given as text in parts."""
+    """Returns the answer of a tool: data, or text if it is given as text parts."""
     if isinstance(content, list):
         parts = [part for part in content if isinstance(part, dict)]
         if any(isinstance(part.get("type"), str) for part in parts):
@@ -147,7 +147,7 @@ def _answer(content: Any, where: str) -> Any:
 
 
 def _refuse_media(value: Any, where: str) -> None:
-    """Images and the like inside of data would be read as what their bytes are spelled with."""
+    """Rejects images and the like inside data, because the model would read their bytes as text."""
     if isinstance(value, dict):
         kind = value.get("type")
         inner = [value, *(item for item in value.values() if isinstance(item, dict))]
@@ -194,7 +194,7 @@ def _call(call: Any, where: str) -> dict[str, Any]:
 
 
 def _read_arguments(text: str) -> dict[str, Any] | str | None:
-    """What a model has once written need not be JSON; it then stands as it is."""
+    """Parses arguments; text that is not JSON, as a model may have written, is kept unchanged."""
     if not text.strip():
         return None
     try:
@@ -214,7 +214,7 @@ def _finite(number: str) -> float:
 
 
 def prepared_tools(tools: Any) -> list[dict[str, Any]]:
-    """Declarations in the form {"type": "function", "function": {...}}."""
+    """Returns declarations in the form {"type": "function", "function": {...}}."""
     if tools is None:
         return []
     if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Iterable):
@@ -237,8 +237,8 @@ def prepared_tools(tools: Any) -> list[dict[str, Any]]:
 
 
 def answers_in_order(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same with answers of tools in the order of the calls, each with its call's name and id:
-    Gemma's format tells them apart by nothing else."""
+    """Returns the messages with answers of tools in the order of the calls, each with its call's
+    name and id, because Gemma's format distinguishes them only by that."""
     out: list[dict[str, Any]] = []
     at = 0
     while at < len(messages):
@@ -261,7 +261,7 @@ def _matched(caller: dict[str, Any], answers: list[dict[str, Any]]) -> list[dict
     names = [call["function"]["name"] for call in calls]
     ids = [call["id"] for call in calls]
     free = list(range(len(calls)))
-    places: dict[int, int] = {}  # of answers: the call that they belong to
+    places: dict[int, int] = {}  # index of an answer -> index of its call
 
     def place(i: int, candidates: list[int]) -> None:
         if candidates:
@@ -274,7 +274,7 @@ def _matched(caller: dict[str, Any], answers: list[dict[str, Any]]) -> list[dict
         place(
             i, sorted((n for n, id in enumerate(ids) if id == wanted), key=lambda n: n not in free)
         )
-    for i, answer in enumerate(answers):  # those that name no id, or one that nobody has heard of
+    for i, answer in enumerate(answers):  # answers without a known id
         if i not in places:
             place(i, [n for n in free if _name_of(answer) in (None, names[n])])
     return [
@@ -294,8 +294,8 @@ def _name_of(answer: Mapping[str, Any]) -> str | None:
 
 
 def with_prefaces(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the model said before its calls as their `preface`, where they have been answered:
-    templates write content behind the answers, and end the turn there."""
+    """Moves the text before answered calls to their `preface`, because templates write content
+    after the answers and end the turn there."""
     out = []
     for message, following in zip(messages, [*messages[1:], {}], strict=True):
         answered = message.get("tool_calls") and following.get("role") == "tool"
@@ -311,8 +311,8 @@ def content_text(content: str | list[dict[str, Any]]) -> str:
 
 
 def with_answers_folded(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Messages of tools as `tool_responses` of the message that made the calls, and what the model
-    then answered as its content: for templates that know no messages of tools."""
+    """Turns messages of tools into `tool_responses` of the message with the calls, and the model's
+    later answer into its content, for templates without support for messages of tools."""
     out: list[dict[str, Any]] = []
     for message in answers_in_order(messages):
         last = out[-1] if out else {}
@@ -324,7 +324,7 @@ def with_answers_folded(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
             and last.get("tool_responses")
             and not last.get("content")
         ):
-            if message.get("tool_calls"):  # the model's turn goes on with further calls
+            if message.get("tool_calls"):  # the model's turn continues with further calls
                 out.append({"preface": "", **message})
             else:
                 out[-1] = {**last, **message}
@@ -334,7 +334,7 @@ def with_answers_folded(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def without_thoughts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same with the thoughts taken out of what the model said, as Gemma's template does it."""
+    """Returns the messages without the model's thoughts, removed like Gemma's template does it."""
     return [
         {**m, "content": _thoughtless(m["content"])}
         if m.get("role") in ("assistant", "model") and "content" in m
@@ -346,7 +346,7 @@ def without_thoughts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _thoughtless(content: Any) -> Any:
     if isinstance(content, str):
         text = "".join(part.split("<|channel>")[0] for part in content.split("<channel|>"))
-        # Not empty where it was not: a template may ask.
+        # Never turns non-empty text into empty text, because a template may test for that.
         return text or (" " if content else "")
     if isinstance(content, list):
         return [

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 _log = logger()
 
-# Keys as templates call them -> what vocabularies call the tokens.
+# Variables of templates -> tokens of vocabularies.
 _NAMED = {"eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
 
 _KEPT = 1_000_000
-"""Characters of given templates that are kept ready, beside the one used last."""
+"""Total characters of the callers' templates that are kept compiled, besides the latest one."""
 
 
 def _can_go_on(message: dict[str, Any]) -> bool:
-    """Whether it is something that the assistant has begun to say."""
+    """Whether the message is text of the assistant that can be continued."""
     if message["role"] != "assistant" or message.get("tool_calls"):
         return False
     if message.get("tool_responses"):
@@ -36,7 +36,7 @@ _early: threading.Thread | None = None
 
 
 def start_early() -> None:
-    """Has a first chat find a process for its template, which starts while the model is opened."""
+    """Starts a process for the first chat's template while the model is opened."""
     global _early
     if chat.expected and _early is None:
         early = threading.Thread(target=_start, daemon=True)
@@ -51,7 +51,7 @@ def _start() -> None:
 
 
 class Chats:
-    """Templates of an engine's file, or given ones, each made ready once."""
+    """The templates for an engine, its file's or the caller's, each compiled once."""
 
     def __init__(self, engine: _core.Engine, path: str | bytes):
         self._engine = engine
@@ -68,7 +68,7 @@ class Chats:
         continue_final_message: bool | None = None,
         add_generation_prompt: bool | None = None,
     ) -> tuple[str, list[int]]:
-        """Text and tokens."""
+        """Returns the prompt as text and tokens."""
         from .sandbox import one_clock
 
         if _early is not None:
@@ -109,7 +109,8 @@ class Chats:
         return rendered.text, self._engine.tokenizer.encode_chat(rendered.text, rendered.literal)
 
     def _continued(self, rendered: Rendered, begun: dict[str, Any], thinking: bool) -> Rendered:
-        """The model's turn as far as it has been given: what it would have said itself."""
+        """Appends the given beginning of the model's turn, in the form in which the model writes
+        it."""
         thought, text = begun.get("reasoning_content", ""), content_text(begun["content"])
         thinks = thinking and self._engine.tokenizer.find("<|channel>") >= 0
         if not thinks and not text:
@@ -123,14 +124,14 @@ class Chats:
         return rendered.with_more("", text)
 
     def _ready(self, source: str | None) -> Renderer:
-        """Kept while there is room; the file's own always."""
+        """Compiled templates are kept within a limit; the file's own is always kept."""
         with self._lock:
             found = self._templates.get(source)
         if found is None:
             found = self._load(source)
         with self._lock:
             self._templates.pop(source, None)
-            self._templates[source] = found  # the last
+            self._templates[source] = found  # moved to the end, as the latest
             given = [text for text in self._templates if text is not None]
             size = sum(map(len, given))
             for text in given[:-1]:

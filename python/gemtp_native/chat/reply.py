@@ -1,4 +1,4 @@
-"""What a model answers in a chat."""
+"""The reply of a model in a chat."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PieceKind = Literal["content", "thinking", "tool_call", "malformed_call"]
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A function that the model wants to be called."""
+    """A function call that the model requests."""
 
     name: str
     arguments: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
-        """As in the `tool_calls` of a message."""
+        """Returns the call in the form of a message's `tool_calls`."""
         return {
             "type": "function",
             "function": {"name": self.name, "arguments": dict(self.arguments)},
@@ -33,13 +33,13 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class ReplyPiece:
-    """What became certain of a reply."""
+    """A piece of a reply."""
 
     kind: PieceKind
     text: str
-    """Valid UTF-8. Of a call, the whole of it as the model spelled it."""
+    """Valid UTF-8. For a call, its whole text as the model wrote it."""
     call: ToolCall | None = None
-    """Of the kind "tool_call"."""
+    """Set for the kind "tool_call"."""
 
 
 @dataclass(frozen=True)
@@ -47,22 +47,22 @@ class Reply:
     """A finished answer."""
 
     content: str
-    """The answer, without thoughts and calls. A call that cannot be read is part of it, as text."""
+    """The answer, without thoughts and calls. A malformed call is part of it, as text."""
     thinking: str
     tool_calls: list[ToolCall]
     malformed_calls: list[str]
-    """Calls that do not follow the format, as the model spelled them."""
+    """Calls that do not follow the format, as the model wrote them."""
     text: str
-    """All that was generated, control tokens spelled out."""
+    """All generated text, with control tokens written out."""
     tokens: list[int]
     finish_reason: str
     """"stop" (the model ended, or a stop string), "tool_calls" (it waits for tools), "length"
-    (max_tokens) or "context" (it is full)."""
+    (max_tokens) or "context" (the context is full)."""
     stats: Stats
     logprobs: list[float] = field(default_factory=list)
-    """Of each token; empty unless the option ``logprobs`` asks for it."""
+    """Log-probability of each token; empty unless requested with ``logprobs``."""
     top_logprobs: list[TopLogprobs] = field(default_factory=list)
-    """Of each token, (id, logprob) of the likeliest in its place."""
+    """For each token, (id, logprob) of the likeliest tokens in its place."""
 
     @property
     def message(self) -> dict[str, Any]:
@@ -94,10 +94,10 @@ class _Parts:
 
 
 class ReplyStream(Closing, Iterator[ReplyPiece], AsyncIterator[ReplyPiece]):
-    """Pieces of a reply as they become certain, for ``for`` and ``async for``.
+    """Yields pieces of a reply as they are generated, for ``for`` and ``async for``.
 
-    Work happens only while a piece is asked for; ``close()`` (or leaving a ``with`` block) ends it.
-    ``cancel()`` and ``close()`` are for any thread, all else for one at a time.
+    Work happens only while a piece is requested; ``close()`` (or leaving a ``with`` block) ends it.
+    Any thread may call ``cancel()`` and ``close()``; everything else is for one thread at a time.
     """
 
     def __init__(self, stream: TextStream, parser: _core.ReplyParser, tokenizer: _core.Tokenizer):
@@ -112,8 +112,8 @@ class ReplyStream(Closing, Iterator[ReplyPiece], AsyncIterator[ReplyPiece]):
     # ---------------------------------------------------------------- a round at a time
 
     def steps(self) -> Iterator[list[tuple[Token, list[ReplyPiece]]]]:
-        """The tokens of each round (of draft and verification), each with what became certain with
-        it. What was held back at the end comes with a token of id -1."""
+        """Yields the tokens of each draft-verify round, each with the pieces that it completes.
+        Text held back at the end comes with a token of id -1."""
         while not self._ended:
             if step := self._read(self._stream.next_step()):
                 yield step
@@ -128,7 +128,7 @@ class ReplyStream(Closing, Iterator[ReplyPiece], AsyncIterator[ReplyPiece]):
         out = []
         for token in step or []:
             if token.id < 0:
-                continue  # of the text as a whole; the parser has its own rest
+                continue  # held back by the text stream; the parser holds back its own
             self._tokens.append(token)
             out.append((token, self._pieces(self._parser.push(token.id))))
             if self._parser.stopped:
@@ -170,11 +170,11 @@ class ReplyStream(Closing, Iterator[ReplyPiece], AsyncIterator[ReplyPiece]):
     # ---------------------------------------------------------------- its end
 
     def cancel(self) -> None:
-        """As :meth:`TextStream.cancel`."""
+        """Works like :meth:`TextStream.cancel`."""
         self._stream.cancel()
 
     def close(self) -> None:
-        """Stops the generation and hands its K/V cache back to the model."""
+        """Stops the generation and gives its K/V cache back to the model."""
         self._ended = True
         self._stream.close()
 
@@ -182,7 +182,7 @@ class ReplyStream(Closing, Iterator[ReplyPiece], AsyncIterator[ReplyPiece]):
 
     @property
     def tokens(self) -> list[int]:
-        """Ids generated so far."""
+        """The token ids generated so far."""
         return [t.id for t in self._tokens]
 
     @property
@@ -199,7 +199,7 @@ class ReplyStream(Closing, Iterator[ReplyPiece], AsyncIterator[ReplyPiece]):
 
     @property
     def reply(self) -> Reply:
-        """What has been generated so far."""
+        """The reply so far."""
         parts = self._parts
         logprobs = [t.logprob for t in self._tokens if t.logprob is not None]
         return Reply(

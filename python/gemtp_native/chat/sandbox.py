@@ -1,4 +1,4 @@
-"""Templates of strangers, each rendering in a process of its own with bounds on time and memory."""
+"""Untrusted templates, each rendered in a separate process with limits on time and memory."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..errors import ArgumentError, ModelError
 
 SECONDS = 5.0
 MEMORY = 512 << 20
-"""Bytes that a process may take, the interpreter's own among them."""
+"""Memory limit of a process in bytes, including the interpreter."""
 MAX_SOURCE = 1_000_000
 MAX_OUTPUT = 16_000_000
-"""Characters of one rendering."""
+"""Limit on the characters of a rendering."""
 PROCESSES = 4
 
 PROGRAM = Program(
@@ -32,7 +32,7 @@ pool = Pool(PROGRAM, PROCESSES)
 
 
 class Clock:
-    """The seconds that renderings may take which belong together; waiting for others is free."""
+    """The time limit shared by related renderings; waiting for a process does not count."""
 
     def __init__(self, seconds: float):
         self.seconds = self.left = seconds
@@ -43,7 +43,7 @@ _clock: ContextVar[Clock | None] = ContextVar("gemtp_template_clock", default=No
 
 @contextlib.contextmanager
 def one_clock(seconds: float = SECONDS) -> Iterator[Clock]:
-    """All that is rendered within takes no longer; one within another changes nothing."""
+    """Limits the total time of all renderings inside; a nested call has no effect."""
     clock = _clock.get()
     if clock is not None:
         yield clock
@@ -57,11 +57,11 @@ def one_clock(seconds: float = SECONDS) -> Iterator[Clock]:
 
 
 class TemplateLimitError(ModelError):
-    """A bound that a template has broken; others may fail for some messages only."""
+    """Raised if a template exceeds a limit; other errors may concern only some messages."""
 
 
 class Template:
-    """A template that compiles. `name` stands in sentences: "the chat template of model.gguf"."""
+    """A template that compiles. `name` is used in sentences: "the chat template of model.gguf"."""
 
     def __init__(self, source: str, name: str = "the chat template", seconds: float = SECONDS):
         self.name = name
@@ -72,7 +72,7 @@ class Template:
         self._ask(None, None)
 
     def render(self, variables: Mapping[str, Any], marks: Mapping[int, str] | None = None) -> str:
-        """With marks, for str.translate, in place of characters that messages and tools hold."""
+        """Renders. marks, for str.translate, replace characters in messages and tools."""
         return self._ask(dict(variables), marks)
 
     def _ask(self, variables: dict[str, Any] | None, marks: Mapping[int, str] | None) -> str:
@@ -95,7 +95,7 @@ class Template:
 
 
 def _answer(asked: Any, clock: Clock) -> tuple[bytes, str]:
-    """Its kind and text, as `jinja_process` gives them."""
+    """Returns the answer's kind and text, as sent by `jinja_process`."""
     with pool.process() as process:
         request = marshal.dumps(asked, 4)
         begin = time.monotonic()

@@ -1,12 +1,12 @@
-"""Chat templates: messages to a prompt in which nothing that a message says is a control token.
+"""Chat templates: render messages as a prompt in which no text of a message is a control token.
 
-A template is run twice. The second time the characters that control tokens begin and end with
-("<" and ">") are replaced, wherever messages and tools hold them, by characters that occur nowhere
-else. Where the two texts are the same but for these, their places say exactly which of them came
-out of a message; a control token that contains one is text. Where they are not the same, because
-the template looks for such characters in what the model said (Gemma's takes thoughts out of it),
-thoughts are taken out first; and where that is not the same either, the messages are refused. So
-the text is always what the template makes of the messages, byte for byte.
+A template is run twice. In the second run, the characters with which control tokens begin and end
+("<" and ">") are replaced in messages and tools by characters that occur nowhere else. If the two
+texts differ only in these, their positions show exactly which of them came from a message; a
+control token that contains one is text. If the texts differ otherwise, because the template
+searches for such characters in the model's messages (Gemma's removes thoughts from them), thoughts
+are removed first. If the texts still differ, the messages are rejected. Thus the text is always the
+template's output for the messages, byte for byte.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _log = logger()
 class Rendered:
     text: str
     literal: list[tuple[int, int]]
-    """Ranges of bytes that no control token contains."""
+    """Ranges of bytes that are never part of a control token."""
 
     def with_more(self, own: str, given: str) -> Rendered:
-        """own may hold control tokens, given does not."""
+        """Appends text: `own` may contain control tokens, `given` is literal."""
         begin = len((self.text + own).encode("utf-8"))
         end = begin + len(given.encode("utf-8"))
         literal = [*self.literal, (begin, end)] if given else self.literal
@@ -49,7 +49,7 @@ class Rendered:
 
 
 class Renderer(Protocol):
-    """Of messages in the form that `messages.prepared` makes."""
+    """Renders messages in the form that `messages.prepared` returns."""
 
     def render(
         self,
@@ -87,10 +87,10 @@ class ChatTemplate:
 
     Args:
         source: the template.
-        control_tokens: what the vocabulary turns into control tokens.
-        tokens: variables as "bos_token".
-        name: for sentences.
-        seconds: the longest that a rendering may take.
+        control_tokens: texts that the vocabulary turns into control tokens.
+        tokens: variables such as "bos_token".
+        name: the template's name in error sentences.
+        seconds: limit on the time of a rendering.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class ChatTemplate:
         thinking: bool | None,
         generation_prompt: bool = True,
     ) -> Rendered:
-        """For :class:`Renderer`: with what is needed for this template's age."""
+        """Renders messages with the changes that this version of the template needs."""
         if tools and not self._knows_tools:
             raise ArgumentError(f"{self.name} has no place for tools; leave them out")
         if self._declares_tools:
@@ -138,7 +138,8 @@ class ChatTemplate:
             _log.warning("%s has no place for calls of tools: the model is not told", self.name)
 
     def _writable(self, message: dict[str, Any]) -> dict[str, Any]:
-        """With content that the template knows: others would be written as Python shows them."""
+        """Converts content to types that the template supports; others would appear as Python's
+        repr."""
         content = message.get("content", "")
         if isinstance(content, str):
             return message
@@ -155,7 +156,8 @@ class ChatTemplate:
         thinking: bool | None,
         generation_prompt: bool,
     ) -> Rendered:
-        """A preface is put in front of its call, which a mark in the name tells from others."""
+        """Renders messages and inserts each preface before its call, found by a mark in its
+        name."""
         prefaces = [m["preface"] for m in messages if "preface" in m]
         if not prefaces:
             return self.render_as_is(messages, tools, thinking, generation_prompt)
@@ -171,7 +173,7 @@ class ChatTemplate:
         thinking: bool | None = None,
         add_generation_prompt: bool = True,
     ) -> Rendered:
-        """The messages as they are given. thinking=None leaves the choice to the template."""
+        """Renders the messages unchanged. thinking=None leaves the choice to the template."""
         variables: dict[str, Any] = {
             **self._tokens,
             "messages": messages,
@@ -200,8 +202,8 @@ class ChatTemplate:
             first = seen if first is None else first
             if seen is not None and seen.translate(unmarked) == text:
                 return Rendered(text, _ranges(seen, marks))
-        # All control tokens of `first` are the template's. If there are as many of them in the
-        # text, none of the text's is anybody else's.
+        # All control tokens of `first` are the template's. If the text has the same ones, none of
+        # them comes from a message.
         if first is not None and self._control.findall(first) == self._control.findall(text):
             return Rendered(text, [])
         raise ArgumentError(
@@ -217,7 +219,7 @@ class ChatTemplate:
         except (ArgumentError, ModelError):
             return None
 
-    # What the template knows, by what it does with messages that ask for it.
+    # The template's features, detected by rendering messages that need them.
 
     _CALL = {"type": "function", "function": {"name": "probe", "arguments": {"a": None}}}
 
@@ -240,13 +242,13 @@ class ChatTemplate:
 
     @cached_property
     def _knows_parts(self) -> bool:
-        """Whether text may come in parts."""
+        """Whether the template supports text in parts."""
         in_parts = {"role": "user", "content": [{"type": "text", "text": "probe"}]}
         return self._probe(in_parts) == self._probe({"role": "user", "content": "probe"})
 
     @cached_property
     def _shows_data(self) -> bool:
-        """Whether data that a tool has answered is written as Python shows it."""
+        """Whether a tool's data is rendered as Python's repr."""
         call = {"role": "assistant", "content": "", "tool_calls": [self._CALL]}
         answer = {"role": "tool", "name": "probe", "content": {"probing": None}}
         return "{'probing': None}" in self._probe(call, answer)
@@ -258,7 +260,7 @@ class ChatTemplate:
 
     @cached_property
     def _declares_tools(self) -> bool:
-        """Whether declarations are written as Gemma 4's are."""
+        """Whether declarations are rendered in Gemma 4's form."""
         function = {"name": "probe", "description": "", "parameters": {}}
         return "declaration:probe{" in self._probe(
             tools=[{"type": "function", "function": function}]
@@ -271,7 +273,7 @@ class ChatTemplate:
 
     @cached_property
     def gives_tools_turns(self) -> bool:
-        """Whether messages of tools become turns, which Gemma 4 knows nothing of."""
+        """Whether messages of tools become turns, which Gemma 4 was not trained on."""
         call = {"role": "assistant", "content": "", "tool_calls": [self._CALL]}
         return self._calls_tools and "<|turn>tool" in self._probe(
             call, {"role": "tool", "name": "probe", "content": "!"}
@@ -279,7 +281,7 @@ class ChatTemplate:
 
     @cached_property
     def _ends_turns_at_calls(self) -> bool:
-        """Whether the turn of a message with text and calls does not go on behind the answers."""
+        """Whether the turn of a message with text and calls ends before the tools' answers."""
         call = {"role": "assistant", "content": "!", "tool_calls": [{**self._CALL, "id": "a"}]}
         answer = {"role": "tool", "name": "probe", "tool_call_id": "a", "content": "?"}
         turn = self._probe(call, answer).rpartition("<|turn>model")[2].strip()
@@ -289,7 +291,7 @@ class ChatTemplate:
 
     @cached_property
     def shortcomings(self) -> list[str]:
-        """What newer templates of Gemma 4 do and this one does not; nothing for other formats."""
+        """Features of newer Gemma 4 templates that this one lacks; empty for other formats."""
         if not self._calls_tools:
             return []
         call = {"role": "assistant", "content": "", "tool_calls": [self._CALL]}
@@ -323,17 +325,18 @@ def _marked_call(message: dict[str, Any], mark: str) -> dict[str, Any]:
 
 
 def _with_prefaces_put(rendered: Rendered, prefaces: list[str], mark: str, joins: bool) -> Rendered:
-    """joins: a turn that begins directly behind the answer of a tool is the one that it stands in.
-    Marks elsewhere, as where an answer has the name of its call, are taken out."""
+    """Inserts the prefaces at their marks. joins: a turn that begins directly after the answer of a
+    tool belongs to the turn of that answer. Marks elsewhere, e.g. in an answer with the name of its
+    call, are removed."""
     if rendered.text.count(_CALL + mark) != len(prefaces):
         raise ArgumentError(
             "the template does not write a call where a message has one; leave the text beside "
             "calls of tools out"
         )
     wanted = iter(prefaces)
-    text, at, size = "", 0, 0  # at and size: bytes of what was rendered, and of what is returned
+    text, at, size = "", 0, 0  # bytes of the rendered text, and of the result
     literal: list[tuple[int, int]] = []
-    ends, shifts = [], []  # where a piece ends, and how far it has moved
+    ends, shifts = [], []  # ends of pieces, and how far they have moved
     turn = f"(?:(?<={re.escape(_ANSWERED)}){re.escape(_TURN)})?" if joins else ""
     last = 0
     for cut in [*re.finditer(f"{turn}({re.escape(_CALL)})?{mark}", rendered.text), None]:
@@ -369,7 +372,7 @@ def _all_text(*values: Any) -> str:
 
 
 def _unused_characters(count: int, *texts: str) -> list[str]:
-    """Of the private use area, which no text has business with."""
+    """Characters of the private use area that occur in none of the texts."""
     used = set().union(*texts)
     free = (chr(c) for c in (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)))
     out = [c for c, _ in zip((c for c in free if c not in used), range(count), strict=False)]
@@ -379,13 +382,13 @@ def _unused_characters(count: int, *texts: str) -> list[str]:
 
 
 def _ranges(marked: str, marks: Sequence[str]) -> list[tuple[int, int]]:
-    """Where the marks are, in bytes of the text in which they are what they stand for."""
+    """Ranges of the marks, in bytes of the text without marks."""
     pattern = re.compile(f"[{''.join(marks)}]+")
     out: list[tuple[int, int]] = []
     at = offset = 0
     for match in pattern.finditer(marked):
         offset += len(marked[at : match.start()].encode("utf-8"))
-        length = match.end() - match.start()  # the edges of control tokens are ASCII
+        length = match.end() - match.start()  # the replaced characters are ASCII
         out.append((offset, offset + length))
         offset += length
         at = match.end()

@@ -14,8 +14,8 @@ _FORM = (
 
 
 def required_functions(tool_choice: Any, tools: list[dict[str, Any]]) -> list[str] | None:
-    """The functions of which the reply has to call one; None where it need not. tools: as
-    `prepared_tools` gives them."""
+    """Returns the functions of which the reply must call one; None if it need not call any. tools:
+    as `prepared_tools` returns them."""
     if tool_choice in (None, "auto", "none"):
         return None
     names = [declaration["function"]["name"] for declaration in tools]

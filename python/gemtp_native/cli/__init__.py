@@ -1,5 +1,5 @@
-"""The `gemtp` command. Each subcommand is a module with add_arguments(parser) and run(args). Where
-it says WRONG_USAGE, exceptions of that type end with the exit code of wrong usage."""
+"""The `gemtp` command. Each subcommand is a module with add_arguments(parser) and run(args). If it
+defines WRONG_USAGE, exceptions of that type end with the exit code of wrong usage."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _COMMANDS = {
     "demo": (".demo", "run the shipped pair, with and without its drafter"),
 }
 
-# What llama.cpp's programs call an option: what it is called here, or what to do.
+# Option of llama.cpp's programs: its name here, or a hint.
 _OF_LLAMA_CPP = {
     "-m": "the model's file is the first argument, without an option",
     "--model": "the model's file is the first argument, without an option",
@@ -66,15 +66,15 @@ _OF_LLAMA_CPP = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: done; 1: an error, said in one line; 2: wrong usage; 130: interrupted; 143 and 129: ended
-    by SIGTERM and SIGHUP."""
+    """Runs the command. Returns 0: done; 1: an error, reported in one line; 2: wrong usage; 130:
+    interrupted; 143 and 129: ended by SIGTERM and SIGHUP."""
     streams.prepare()
     try:
         with orderly_end():
             return _ended(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe
         return BROKEN_PIPE
     except Exception as e:
         if os.environ.get("GEMTP_DEBUG"):
@@ -86,8 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _ended(argv: list[str]) -> int:
-    """What is printed has been, or there is an exception: also behind --help and wrong usage, of
-    which argparse makes a SystemExit, as a signal does."""
+    """Runs the command and flushes its output, or raises an exception. This also covers --help and
+    wrong usage, for which argparse raises SystemExit, as a signal does."""
     try:
         return _dispatch(argv)
     finally:
@@ -103,14 +103,14 @@ def _dispatch(argv: list[str]) -> int:
     if argv[0] not in _COMMANDS:
         if not argv[0].startswith("-"):
             overview.error(f"there is no command {argv[0]!r}{_closest(argv[0], _COMMANDS)}")
-        overview.parse_args(argv)  # helps, tells the version, or explains; and exits
-    # Only the module of the command that is called gets imported: numpy alone costs 0.1 s.
+        overview.parse_args(argv)  # prints help, the version or an error, and exits
+    # Only the module of the called command is imported: numpy alone takes 0.1 s.
     module, line = _COMMANDS[argv[0]]
     implementation = import_module(module, __name__)
     parser = _Parser(prog=f"gemtp {argv[0]}", description=_sentence_case(line), allow_abbrev=False)
     implementation.add_arguments(parser)
-    # Intermixed: "generate TARGET --drafter DRAFTER PROMPT" has an optional positional behind an
-    # option, which parse_args() and so subparsers would refuse.
+    # Intermixed, because "generate TARGET --drafter DRAFTER PROMPT" has an optional positional
+    # after an option, which parse_args(), and therefore subparsers, would reject.
     args = parser.parse_intermixed_args(argv[1:])
     chat.expected = argv[0] in ("chat", "serve")
     from .notes import notes
@@ -128,7 +128,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _find_models(args: argparse.Namespace, names: Sequence[str]) -> None:
-    """Puts paths in place of what the user called models; the first name is the target's."""
+    """Replaces the user's model names by paths; the first name is the target's."""
     from ..find import drafter_path, model_path
 
     given = dict(vars(args))
@@ -147,10 +147,10 @@ def _find_models(args: argparse.Namespace, names: Sequence[str]) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, rather than behind a list of all options."""
+    """A parser that reports errors in one line, without listing all options."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """An output that cannot be written is an error here too."""
+        """Prints a message; an output that cannot be written is an error here, too."""
         if message:
             (file or sys.stderr).write(message)
 

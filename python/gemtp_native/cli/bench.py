@@ -1,4 +1,4 @@
-"""`gemtp bench`: what a model costs on this machine."""
+"""`gemtp bench`: measures the speed and memory of a model on this machine."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """As keywords of Settings: options, else what --quick sets, else Settings' own defaults."""
+    """Returns keywords of Settings: options, else those of --quick, else the defaults."""
     chosen = dict(_QUICK) if args.quick else {}
     for name in ("prompt", "context", "rows", "at", "depths", "tokens", "text", "runs", "budget"):
         if (value := getattr(args, name)) is not None:
@@ -127,7 +127,7 @@ def _sections(text: str) -> list[str]:
 
 
 def _lengths(text: str) -> list[int]:
-    """ "1,4,8" or "1-4,8"."""
+    """Parses "1,4,8" or "1-4,8"."""
     numbers: list[int] = []
     for part in text.split(","):
         low, dash, high = part.partition("-")

@@ -162,7 +162,7 @@ class _Chat:
     # ------------------------------------------------------------ input
 
     def _messages(self) -> Iterator[str]:
-        """A message or a command at a time, until the input ends."""
+        """Yields messages and commands, one at a time, until the input ends."""
         while True:
             try:
                 yield self._message()
@@ -170,7 +170,7 @@ class _Chat:
                 if self._terminal:
                     print()
                 return
-            except KeyboardInterrupt:  # forget what was typed
+            except KeyboardInterrupt:  # drop the typed text
                 if not self._terminal:
                     raise
                 print()
@@ -196,7 +196,7 @@ class _Chat:
         return "\n".join(lines)
 
     def _input(self, prompt: str, before: int = 0) -> str:
-        """A line of a message that has so many characters already."""
+        """Reads a line of a message that already has this many characters."""
         try:
             if self._terminal:
                 return input(prompt)
@@ -214,7 +214,7 @@ class _Chat:
         return line.removesuffix("\n")
 
     def _line(self, text: str) -> bool:
-        """False for the end."""
+        """Handles a command. Returns False to end the chat."""
         name, _, rest = text.strip().partition(" ")
         if name in ("/quit", "/exit", "/bye"):
             return False
@@ -231,7 +231,7 @@ class _Chat:
     # ------------------------------------------------------------ output
 
     def _show(self, stream: ReplyStream) -> bool:
-        """Shows an answer and adds it to the history. True if it was interrupted."""
+        """Shows an answer and adds it to the history. Returns whether it was interrupted."""
         self._latest = stream
         with after_the_text():
             interrupted = self._show_text(stream)
@@ -254,7 +254,7 @@ class _Chat:
         return interrupted
 
     def _show_text(self, stream: ReplyStream) -> bool:
-        """As it comes. True if it was interrupted."""
+        """Prints an answer while it is generated. Returns whether it was interrupted."""
         kind = ""
         try:
             with stream:

@@ -1,4 +1,4 @@
-"""`gemtp cluster`: an ordered head for a drafter that has a plain one."""
+"""`gemtp cluster`: makes an ordered head for a drafter with a plain one."""
 
 from __future__ import annotations
 

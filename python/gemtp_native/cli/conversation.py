@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Conversation:
-    """Messages so far, and how the next one is answered."""
+    """The messages so far, and the options for the next answer."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Conversation:
 
     @property
     def recommended(self) -> dict[str, float]:
-        """What is taken from the model's file, since nothing else was asked for."""
+        """The options taken from the model's file, because the user has not set them."""
         sampling = self.model.sampling
         return {name: value for name, value in sampling.items() if name not in self.options}
 
@@ -52,7 +52,7 @@ class Conversation:
         return float(chosen.get("temperature", 0))
 
     def ask(self, text: str) -> ReplyStream:
-        """Adds a message and begins to answer it; answered() or undo() has to follow."""
+        """Adds a message and begins an answer; answered() or undo() must follow."""
         self.turns.append({"role": "user", "content": text})
         try:
             return self.answer()
@@ -69,14 +69,14 @@ class Conversation:
         self.turns.append(reply.message)
 
     def undo(self) -> bool:
-        """Takes back the latest question and its answer."""
+        """Removes the latest question and its answer."""
         while self.turns:
             if self.turns.pop()["role"] == "user":
                 return True
         return False
 
     def unanswer(self) -> bool:
-        """Takes back the latest answer, and the next one is another if it is a matter of chance."""
+        """Removes the latest answer; when sampling, the next one will differ."""
         at = len(self.turns)
         while at and self.turns[at - 1]["role"] != "user":
             at -= 1
@@ -88,12 +88,13 @@ class Conversation:
         return True
 
     def save(self, path: Path) -> None:
-        """As JSON, for nobody else to read; the file appears when it is complete."""
+        """Saves the conversation as JSON that only the owner may read; the file appears when
+        complete."""
         text = json_text({"messages": self.messages}, indent=2) + "\n"
         write_whole(path, text.encode("utf-8"), private=True)
 
     def load(self, path: Path) -> None:
-        """A saved conversation instead of this one."""
+        """Replaces this conversation by a saved one."""
         from ..chat.messages import prepared
 
         try:

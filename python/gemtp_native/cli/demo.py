@@ -26,7 +26,7 @@ class Queue:
     def __init__(self, maxsize=0):
 '''
 
-FEWEST_RUNS, MOST_RUNS, SECONDS = 5, 40, 2.0  # of each kind, where no number is asked for
+FEWEST_RUNS, MOST_RUNS, SECONDS = 5, 40, 2.0  # of each kind, if no number is given
 
 _GREEN, _PLAIN = "\x1b[32m", "\x1b[0m"
 _OPEN, _CLOSE = "‹", "›"
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     plain, drafted = Runs(), Runs()
     begin = time.monotonic()
     while not _enough(args.runs, len(plain.outputs), time.monotonic() - begin):
-        # Interleaved, so that a busy moment of the machine meets both.
+        # Interleaved, so that a busy moment of the machine affects both.
         plain.outputs.append(generate(0))
         drafted.outputs.append(generate(args.draft))
     identical = len({(o.text, *o.tokens) for o in plain.outputs + drafted.outputs}) == 1
@@ -138,7 +138,7 @@ def _positive(text: str) -> int:
 
 
 class Marker:
-    """Writes tokens to stdout, those that had been guessed in green or in brackets."""
+    """Writes tokens to stdout, drafted ones in green or in brackets."""
 
     def __init__(self, colour: bool):
         self._begin, self._end = (_GREEN, _PLAIN) if colour else (_OPEN, _CLOSE)
@@ -183,12 +183,12 @@ def _show_completion(model: Model, prompt: str | bytes, **options: Any) -> None:
 
 
 def _pooled(runs: Runs) -> Stats:
-    """All runs accept the same drafts; the last stands for them."""
+    """Pools the statistics of runs; all accept the same drafts, so counts are those of the last."""
     return runs.outputs[-1].stats
 
 
 def _speedup(plain: Runs, drafted: Runs) -> float | None:
-    """Median of the ratios of neighbouring runs: those met the machine in the same mood."""
+    """Median of the ratios of neighbouring runs, which ran under similar conditions."""
     if not all(plain.rates):
         return None
     return statistics.median(b / a for a, b in zip(plain.rates, drafted.rates, strict=True))

@@ -1,4 +1,4 @@
-"""`gemtp export`: a pair as other engines want it."""
+"""`gemtp export`: converts the description of a pair for other engines."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--kv-type", choices=("f16", "f32"), help="of the K/V cache")
     group = parser.add_argument_group("sampling, in place of what FILE says")
     for name in asdict(Sampling()):
-        add_number_option(group, OPTIONS[name]._replace(help=""))  # the file knows no -1
+        add_number_option(group, OPTIONS[name]._replace(help=""))  # the file does not allow -1
     parser.add_argument(
         "--acceptance",
         type=float,

@@ -1,4 +1,4 @@
-"""`gemtp imatrix`: where the precision of a model's weights counts."""
+"""`gemtp imatrix`: measures where the precision of a model's weights matters."""
 
 from __future__ import annotations
 

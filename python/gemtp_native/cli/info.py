@@ -1,4 +1,4 @@
-"""`gemtp info`: what this machine and build can run."""
+"""`gemtp info`: describes this machine and build."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     from ..model import system_info
 
     info: dict[str, Any] = system_info()
-    info["memory_bytes"] = _core.physical_memory() or None  # 0: the platform does not say
+    info["memory_bytes"] = _core.physical_memory() or None  # 0: unknown
     info["available_memory_bytes"] = _core.available_memory() or None
     info["platform"] = f"{platform.system()} {platform.machine()}"
     info["python"] = platform.python_version()

@@ -1,4 +1,4 @@
-"""`gemtp inspect`: what is in a GGUF, and whether a drafter fits its target."""
+"""`gemtp inspect`: shows the content of a GGUF, and whether a drafter fits its target."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .text import options_text
 
 MODELS = ("file", "other", "drafter")  # arguments that may name a model by where it comes from
 
-_SHOWN = 6  # of a long array
-_OF_TABLES = ("I8", "I16", "I32", "I64", "F64")  # types that no matrix has
+_SHOWN = 6  # elements shown of a long array
+_OF_TABLES = ("I8", "I16", "I32", "I64", "F64")  # types that matrices never have
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(file: ModelFile) -> dict[str, Any]:
-    """The facts of a ModelFile, ready for JSON."""
+    """Returns the facts of a ModelFile, ready for JSON."""
     layers = file.layers
     facts: dict[str, Any] = {
         "path": str(file.path),
@@ -124,7 +124,7 @@ def _type_facts(name: str, tensors: int, size: int) -> dict[str, Any]:
 
 
 def _memory(file: ModelFile) -> dict[str, int] | None:
-    """Of a target, as Model() opens it by default."""
+    """Returns the memory of a target that Model() opens with defaults."""
     if file.kind != "target" or file.problems:
         return None
     try:
@@ -160,10 +160,10 @@ def _tokenizer(file: ModelFile) -> dict[str, Any] | None:
 
 
 def _sampling(file: ModelFile) -> dict[str, float] | None:
-    """What its makers recommend; None: nothing."""
+    """Returns the options that the makers recommend, or None."""
     try:
         return file.gguf.sampling or None
-    except Error:  # one of its problems
+    except Error:  # reported among its problems
         return None
 
 
@@ -236,7 +236,7 @@ def _rows(facts: dict[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def _packed_text(name: str, facts: dict[str, Any]) -> str:
-    """What is said of types that take more memory than the file does, or cannot be used."""
+    """Describes types that take more memory than in the file, or that are not supported."""
     bits = facts["packed_bits"]
     if bits is None:
         return "" if name in _OF_TABLES else "; matrices of this type cannot be computed with"
@@ -294,7 +294,7 @@ def _tokenizer_text(tokenizer: dict[str, Any] | None) -> str:
 
 
 def _pattern(types: list[str]) -> str:
-    """Shortest description of the sequence: "4 sliding + 1 full, 7 times"."""
+    """Returns the shortest description of the sequence: "4 sliding + 1 full, 7 times"."""
     period = next(
         n
         for n in range(1, len(types) + 1)
@@ -308,7 +308,7 @@ def _pattern(types: list[str]) -> str:
 
 
 def _runs(values: list[int]) -> str:
-    """ "6144 x 15, 12288 x 20", or the one value."""
+    """Returns "6144 x 15, 12288 x 20", or the single value."""
     runs = [(value, len(list(group))) for value, group in groupby(values)]
     if len(runs) == 1:
         return str(values[0])
@@ -320,7 +320,7 @@ def _distinct(values: list[int]) -> str:
 
 
 def _short(value: Any) -> Any:
-    """Arrays and texts cut to what one wants to read."""
+    """Shortens arrays and texts for reading."""
     if isinstance(value, list) and len(value) > _SHOWN:
         return [*value[:_SHOWN], f"... {len(value)} values"]
     if isinstance(value, str) and len(value) > 200:

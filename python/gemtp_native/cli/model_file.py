@@ -1,6 +1,6 @@
-"""What a GGUF says about its model, for people to read.
+"""The description of a model in a GGUF file, for people to read.
 
-Nothing here raises for a strange file. What is a valid model the core says: `problems` are the
+Nothing here raises for an invalid file. The core decides what is a valid model: `problems` are the
 reasons why it would not open this one, and the layers and the head are those that it would load.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from .. import _core
 from ..errors import Error
 
-_HEAD = "gemtp.ordered_head.num_centroids"  # of an ordered head that lies in the metadata
+_HEAD = "gemtp.ordered_head.num_centroids"  # key of an ordered head in the metadata
 
 
 class Tensor(NamedTuple):
@@ -64,7 +64,7 @@ class ModelFile:
     # ------------------------------------------------------------ metadata
 
     def value(self, key: str) -> Any:
-        """Of a key, None when it is absent or cannot be read."""
+        """Returns the value of a key; None if it is absent or cannot be read."""
         try:
             return self.gguf.value(key)
         except Error as e:
@@ -76,7 +76,7 @@ class ModelFile:
         return value if isinstance(value, str) else None
 
     def integer(self, key: str) -> int | None:
-        """Of a key below the architecture's name."""
+        """Returns the value of a key below the architecture's name."""
         value = self.value(f"{self.arch}.{key}")
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
@@ -99,14 +99,14 @@ class ModelFile:
 
     @property
     def vocab(self) -> int | None:
-        """Rows of the embedding, or tokens of the tokenizer where there is none."""
+        """Number of rows of the embedding, or of tokens of the tokenizer if there is none."""
         embedding = self.named.get("token_embd.weight")
         if embedding is not None:
             return embedding.shape[1] if len(embedding.shape) == 2 else None
         return self.gguf.array_length("tokenizer.ggml.tokens")
 
     def types(self) -> dict[str, tuple[int, int]]:
-        """type -> (tensors, bytes), the largest first."""
+        """Returns type -> (tensors, bytes), largest first."""
         found: dict[str, tuple[int, int]] = {}
         for t in self.tensors:
             count, size = found.get(t.type, (0, 0))
@@ -114,14 +114,14 @@ class ModelFile:
         return dict(sorted(found.items(), key=lambda item: -item[1][1]))
 
     def read_per_token(self) -> int:
-        """Bytes of weights that one row of decoding reads."""
+        """Bytes of weights read for one row in decoding."""
         total, head = 0.0, self.ordered_head
         experts = self.integer("expert_count") or 0
         used = self.integer("expert_used_count") or 0
         for t in self.tensors:
             share = 1.0
             if t.name == "per_layer_token_embd.weight":
-                share = 0.0  # one row is looked up
+                share = 0.0  # only one row is read
             elif t.name == "token_embd.weight":
                 share = head.top_k / head.centroids if head else 1.0
                 share = 0.0 if "output.weight" in self.named else share
@@ -133,14 +133,14 @@ class ModelFile:
         return round(total)
 
     def lookup_tables(self) -> int:
-        """Bytes of the tables of which a token needs one row."""
+        """Bytes of the tables of which a token reads one row."""
         names = ["per_layer_token_embd.weight"]
         if "output.weight" in self.named or self.ordered_head is not None:
             names.append("token_embd.weight")
         return sum(self.named[name].bytes for name in names if name in self.named)
 
     def add_problem(self, sentence: str) -> None:
-        """What the core says about this file, without the file's name."""
+        """Returns a sentence of the core about this file, without the file's name."""
         _, named, what = sentence.partition(f"{self.path.name}': ")
         sentence = what if named else sentence.removeprefix(f"{self.path}: ")
         if sentence not in self.problems:

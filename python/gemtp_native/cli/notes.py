@@ -1,4 +1,4 @@
-"""What the library has to say beside its results, as notes on standard error."""
+"""Prints the library's log messages as notes on standard error."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..base.log import NAME, logger
 
 
 class _Notes(logging.Handler):
-    """Each note once, however often a model is opened; figures each time."""
+    """Prints each note once, however often a model is opened, and figures each time."""
 
     def __init__(self) -> None:
         super().__init__()
         self._said: set[str] = set()
-        self.waiting: list[str] | None = None  # None: nothing waits
+        self.waiting: list[str] | None = None  # None: notes are not held back
 
     def emit(self, record: logging.LogRecord) -> None:
         note = record.getMessage()
@@ -36,8 +36,8 @@ class _Notes(logging.Handler):
 
 @contextmanager
 def after_the_text() -> Iterator[None]:
-    """What the library has to say in the block is said behind it: the text that is shown there
-    would be torn, or have it stuck to its end."""
+    """Delays notes of the library to the end of the block, so that they do not interrupt the text
+    printed in it."""
     handlers = [h for h in logger().handlers if isinstance(h, _Notes)]
     for handler in handlers:
         handler.waiting = []
@@ -52,8 +52,8 @@ def after_the_text() -> Iterator[None]:
 
 @contextmanager
 def notes(quiet: bool, verbose: bool = False) -> Iterator[None]:
-    """verbose: also what is logged of each model and generation. Warnings of other libraries are
-    for programmers, who ask Python for them (-W)."""
+    """Prints notes in the block. verbose: also log messages about each model and generation.
+    Warnings of other libraries are for programmers, who can enable them with Python's -W."""
     ours = logger()
     details = logger("model")
     details.setLevel(logging.DEBUG if verbose else logging.WARNING)

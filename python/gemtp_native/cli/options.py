@@ -16,7 +16,7 @@ from ..options import MAX_DRAFT, NUMBERS, OPTIONS, Option
 if TYPE_CHECKING:
     from ..model import Model
 
-CONTEXT = 4096  # unless another is asked for
+CONTEXT = 4096  # default
 
 _SAMPLING = tuple(OPTIONS[name] for name in (*NUMBERS, "seed"))
 
@@ -32,7 +32,7 @@ def add_number_option(group: argparse._ActionsContainer, option: Option, **more:
 
 
 def add_sampling_options(parser: argparse.ArgumentParser, recommended: bool = False) -> None:
-    """recommended: of a command that takes what the model recommends."""
+    """Adds sampling options. recommended: the command's defaults are those of the model."""
     note = "Defaults are what the model's file recommends (gemtp inspect shows it), else these."
     group = parser.add_argument_group("sampling", note if recommended else None)
     for option in _SAMPLING:
@@ -56,7 +56,7 @@ def add_sampling_options(parser: argparse.ArgumentParser, recommended: bool = Fa
 
 
 def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
-    """As keywords of Model.generate, those that are given."""
+    """Returns the given options as keywords of Model.generate."""
     given = {option.name: getattr(args, option.name) for option in _SAMPLING}
     options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     options["logit_bias"] = dict(args.logit_bias)
@@ -77,7 +77,7 @@ def add_structure_options(parser: argparse.ArgumentParser) -> None:
 
 
 def structure_options(args: argparse.Namespace) -> dict[str, Any]:
-    """As keywords of Model.generate."""
+    """Returns the options as keywords of Model.generate."""
     schema = args.json_schema
     if schema is not None and not schema.lstrip().startswith("{"):
         schema = read_text_input(schema)
@@ -89,7 +89,7 @@ def structure_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_pair_options(parser: argparse.ArgumentParser) -> None:
-    """The drafter, and how much of it."""
+    """Adds the drafter and the number of drafts."""
     parser.add_argument("--drafter", metavar="DRAFTER.gguf", help="the model's drafter")
     add_draft_option(parser, f"{OPTIONS['draft'].help} (default: auto)", "auto")
 
@@ -115,7 +115,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def open_model(args: argparse.Namespace) -> Model:
-    """The pair that is named; a note says so where its context is shorter than what was asked."""
+    """Opens the named pair; prints a note if its context is shorter than requested."""
     from ..model import Model
 
     model = Model(
@@ -135,7 +135,7 @@ def open_model(args: argparse.Namespace) -> Model:
 
 
 def add_engine_options(group: argparse._ActionsContainer) -> None:
-    """What every command that opens a model can set."""
+    """Adds the options of every command that opens a model."""
     group.add_argument(
         "--threads", type=int, metavar="N", help="(default: as many as pay; see gemtp info)"
     )
@@ -158,7 +158,7 @@ def add_engine_options(group: argparse._ActionsContainer) -> None:
 def add_report_options(
     parser: argparse.ArgumentParser, csv: bool = False
 ) -> argparse._ArgumentGroup:
-    """What commands that measure do with the figures."""
+    """Adds the output options of commands that measure."""
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print the figures as JSON")
     if csv:
@@ -173,7 +173,7 @@ def add_report_options(
 def give_report(
     args: argparse.Namespace, report: Any, measured: Any, columns: Sequence[str]
 ) -> None:
-    """As the options of add_report_options() have it. measured: the package that made it."""
+    """Outputs a report as requested by add_report_options(). measured: the package that made it."""
     import csv
     import io
 
@@ -197,8 +197,8 @@ def give_report(
 
 
 def check_outputs(*files: str | None, sources: Sequence[Any] = ()) -> None:
-    """That they can be written, before hours of measuring, and are none of the models and texts
-    `sources`. None and "-" are no files."""
+    """Checks, before hours of measuring, that the files can be written and are not among the models
+    and texts `sources`. None and "-" are not files."""
     from ..base.whole_file import check_output
 
     models = [file for source in sources if source is not None for file in files_of(source)]
@@ -208,7 +208,7 @@ def check_outputs(*files: str | None, sources: Sequence[Any] = ()) -> None:
 
 
 def draft_depth(text: str) -> int | Literal["auto"]:
-    """Value of --draft."""
+    """Parses the value of --draft."""
     if text == "auto":
         return "auto"
     if text.isascii() and text.isdigit() and int(text) <= MAX_DRAFT:

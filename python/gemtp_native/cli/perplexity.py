@@ -1,4 +1,4 @@
-"""`gemtp perplexity`: how well a model predicts a text."""
+"""`gemtp perplexity`: measures how well a model predicts a text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A progress bar on standard error, where that is a terminal."""
+"""A progress bar on standard error, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 
 class Bars:
-    """Called with what is counted, how much of it is done and how much there is; a new name begins
-    a new bar."""
+    """Called with a name, the number done and the total; a new name begins a new bar."""
 
     def __init__(self, quiet: bool):
         self._off = quiet or not sys.stderr.isatty()

@@ -1,4 +1,4 @@
-"""`gemtp pull`: a model from the hub, and the drafter that belongs to it."""
+"""`gemtp pull`: downloads a model from the hub, and the drafter that belongs to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gemtp quantize`: a GGUF in another type."""
+"""`gemtp quantize`: writes a GGUF in another type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gemtp serve`: a model for programs that speak OpenAI's protocol, and a page to talk to it."""
+"""`gemtp serve`: serves a model with OpenAI's protocol, and a web page for talking to it."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
 def _fitting(
     settings: ServerSettings, args: argparse.Namespace, model: Model, say: Callable[[str], None]
 ) -> ServerSettings:
-    """No more sequences at once than there is memory for their keys and values."""
+    """Limits the number of parallel sequences to the memory for their keys and values."""
     from ..model import memory_estimate
 
     each = memory_estimate(args.target, None, model.context, args.kv_type)["kv"]
@@ -178,7 +178,7 @@ def _name(target: Any) -> str:
 
 
 def _keys(args: argparse.Namespace) -> tuple[str, ...]:
-    """The option goes before the environment; keys of the file count besides."""
+    """The option overrides the environment; keys of the file are added."""
     key = args.api_key if args.api_key is not None else os.environ.get(KEY) or None
     given = [] if key is None else [key]
     if args.api_key_file is not None:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a command as an error does: what is unfinished is removed."""
+"""Lets SIGTERM and SIGHUP end a command like an error does, removing unfinished files."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-_TIDYING = 5.0  # seconds in which further signals are not heard: closing a terminal sends several
+_TIDYING = 5.0  # seconds in which further signals are ignored; closing a terminal sends several
 
 
 @contextlib.contextmanager
 def orderly_end() -> Iterator[None]:
-    """SystemExit(128 + number) in the block, where nobody has decided otherwise: nohup ignores
-    SIGHUP. Only a command may do this, never the library in somebody's program."""
+    """Raises SystemExit(128 + number) in the block, unless the signal is handled or ignored already
+    (nohup ignores SIGHUP). Only a command may do this, never the library in another program."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -34,5 +34,5 @@ def orderly_end() -> Iterator[None]:
     try:
         yield
     finally:
-        for number in ours:  # once the process ends, nothing keeps it from saying how
+        for number in ours:  # ignored during the end, so that the exit code is ours
             signal.signal(number, signal.SIG_IGN if first else signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""Standard input, output and error, whatever the caller made of them."""
+"""Standard input, output and error, whatever state the caller left them in."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import os
 import sys
 from typing import IO, Any
 
-# Streams by their numbers. One that the caller has closed is filled, for else the next file that is
-# opened would be taken for it. What is read from closed input or printed to closed output is an
-# error, as that of a disk that is full; what is said on closed standard error is not heard.
+# Streams by number. A stream that the caller has closed is replaced, because otherwise the next
+# opened file would take its number. Reading closed input or printing to closed output is an error,
+# like a full disk; messages to closed standard error are lost.
 _CLOSED = (
     ("stdin", os.O_WRONLY, "r"),
     ("stdout", os.O_RDONLY, "w"),
@@ -18,7 +18,7 @@ _CLOSED = (
 )
 
 
-# What writing to an output fails with: closed, full, over its limit, a device or terminal gone.
+# Errors of outputs that cannot be written: closed, full, over quota, a device or terminal gone.
 LOST = {errno.EBADF, errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG, errno.EIO}
 
 
@@ -26,7 +26,7 @@ def prepare() -> None:
     for number, (name, flags, mode) in enumerate(_CLOSED):
         if getattr(sys, name) is None:
             setattr(sys, name, _filled(number, flags, mode))
-    # Text is UTF-8 whatever the locale, its newlines stay as they are, and paths keep their bytes.
+    # Text is UTF-8 in every locale, newlines are not changed, and paths keep their bytes.
     _set(sys.stdout, encoding="utf-8", errors="surrogateescape", newline="")
     _set(sys.stderr, errors="backslashreplace")
 
@@ -40,18 +40,18 @@ def _filled(number: int, flags: int, mode: str) -> IO[Any]:
 
 
 def _set(stream: Any, **settings: str) -> None:
-    with contextlib.suppress(AttributeError, OSError, ValueError):  # replaced by one that cannot
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # a replaced stream
         stream.reconfigure(**settings)
 
 
 def say(line: str) -> None:
-    """On standard error, if that is still there."""
+    """Prints a line on standard error, if it still exists."""
     with contextlib.suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)
 
 
 def settle() -> None:
-    """Keeps the interpreter from complaining at its exit of an output that cannot be written."""
+    """Prevents the interpreter from complaining at exit about an output that cannot be written."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,4 +1,4 @@
-"""`gemtp sweep`: what quantizing a pair does to acceptance, speed and quality."""
+"""`gemtp sweep`: measures how quantizing a pair affects acceptance, speed and quality."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _check_usage(args: argparse.Namespace) -> None:
 def _models(
     args: argparse.Namespace, stack: ExitStack
 ) -> tuple[list[Variant], list[Variant], Variant | None]:
-    """Targets, drafters and reference; files that are made for this disappear with `stack`."""
+    """Returns targets, drafters and reference; temporary files are removed with `stack`."""
     from ..measure import sweep
 
     reference = None if args.reference is None else sweep.named([args.reference])[0]

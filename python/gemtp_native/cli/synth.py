@@ -1,4 +1,4 @@
-"""`gemtp synth`: a pair with the shapes of a released one, for measuring speed."""
+"""`gemtp synth`: makes a pair with the shapes of a released one, for measuring speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the figures of a generation are written."""
+"""Formats the statistics of a generation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def options_text(options: Mapping[str, float]) -> str:
-    """Options of sampling: "temperature 1, top_k 64"."""
+    """Formats sampling options: "temperature 1, top_k 64"."""
     return ", ".join(f"{name} {value:g}" for name, value in options.items())
 
 
 def statistics(stats: Stats) -> str:
-    """The cost of a generation, in a few lines."""
+    """Formats the statistics of a generation in a few lines."""
     fresh = stats.prompt_tokens - stats.cached_tokens
     lines = [
         f"prompt   {stats.prompt_tokens} tokens ({stats.cached_tokens} cached), "
@@ -43,7 +43,7 @@ def statistics(stats: Stats) -> str:
 
 
 def depth_lines(stats: Stats) -> str:
-    """What draft="auto" goes by, as Stats.depth holds it."""
+    """Formats what draft="auto" has learned (Stats.depth)."""
     depth = stats.depth
     if depth is None:
         return "depth    fixed"
@@ -61,7 +61,7 @@ def depth_lines(stats: Stats) -> str:
 
 
 def acceptance_table(stats: Stats) -> str:
-    """How often the draft at each position was the target's choice."""
+    """Formats how often the draft at each position was the target's choice."""
     rows = [("draft", "proposed", "accepted", "share")]
     for depth, (drafted, accepted) in enumerate(
         zip(stats.drafted_at, stats.accepted_at, strict=True), start=1

@@ -1,4 +1,4 @@
-"""`gemtp tune`: what draft="auto" needs to know about this machine."""
+"""`gemtp tune`: measures what draft="auto" needs to know about this machine."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             tune.save(report)
         except FileError as e:
-            unsaved = e  # said after the figures, which are worth having
+            unsaved = e  # reported after the figures, which are still useful
     if args.json:
         print(json_text(report.as_dict()))
     else:

@@ -1,4 +1,4 @@
-"""gemtp.json, one description of a pair, as other engines want it."""
+"""Converts gemtp.json, one description of a pair, to the forms of other engines."""
 
 from .configuration import Configuration, Sampling, Source, load, parse, save
 from .depth import DEFAULT_ACCEPTANCE, DEFAULT_DEPTH

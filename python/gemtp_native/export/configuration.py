@@ -1,4 +1,4 @@
-"""gemtp.json: read, checked and written."""
+"""Reads, checks and writes gemtp.json."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Source:
-    """One model, in every form that there is of it. Paths as the reader of the file sees them."""
+    """One model in all its available forms. Paths are relative to the current folder."""
 
     hub: str | None = None
     gguf: str | None = None
@@ -30,7 +30,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Sampling:
-    """As Model.generate has them."""
+    """The sampling options of Model.generate."""
 
     max_tokens: int = 128
     temperature: float = 0.0
@@ -45,7 +45,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a gemtp.json says."""
+    """The contents of a gemtp.json."""
 
     target: Source
     drafter: Source | None = None
@@ -56,7 +56,7 @@ class Configuration:
     sampling: Sampling = field(default_factory=Sampling)
 
     def as_json(self) -> dict[str, Any]:
-        """As gemtp.json has it, with every value."""
+        """Returns the JSON of a gemtp.json, with every value."""
         data = {"version": 1, **asdict(self)}
         for name in ("target", "drafter"):
             if data[name] is not None:
@@ -65,7 +65,8 @@ class Configuration:
 
 
 def parse(data: Any, name: str = "gemtp.json", folder: Path | None = None) -> Configuration:
-    """`data` as json.load gives it. name: for errors. folder: of the file, if paths start there."""
+    """Parses `data` as returned by json.load. name: for errors. folder: of the file, if paths are
+    relative to it."""
     if (found := problem(data, schema())) is not None:
         raise FileError(f"{name}: {found}")
     drafter = data.get("drafter")
@@ -82,7 +83,7 @@ def parse(data: Any, name: str = "gemtp.json", folder: Path | None = None) -> Co
 
 
 def check(configuration: Configuration, name: str) -> None:
-    """What a schema cannot say."""
+    """Checks conditions that a schema cannot express."""
     if configuration.drafter is None and configuration.draft not in ("auto", 0):
         raise FileError(
             f"{name}: draft is {configuration.draft}, but there is no drafter; add one, or make it "
@@ -93,7 +94,8 @@ def check(configuration: Configuration, name: str) -> None:
 def changed(
     configuration: Configuration, sampling: Mapping[str, Any], **values: Any
 ) -> Configuration:
-    """With other values; those that are None stay. ArgumentError for values that do not fit."""
+    """Returns the configuration with other values; those that are None stay. Raises ArgumentError
+    for values that do not fit."""
     of = schema()["properties"]
     given = {key: value for key, value in values.items() if value is not None}
     for key, value in given.items():
@@ -115,7 +117,7 @@ def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load(path: str | os.PathLike[str]) -> Configuration:
-    """FileError for whatever is wrong with it."""
+    """Loads a gemtp.json. Raises FileError for anything that is wrong with it."""
     path = Path(path)
     data = read_input(path, _MOST_BYTES)
     try:
@@ -130,14 +132,14 @@ def load(path: str | os.PathLike[str]) -> Configuration:
         raise FileError(f"{path} is not JSON: it is not UTF-8.") from None
     except RecursionError:
         raise FileError(f"{path} is not a gemtp.json: it is too deep.") from None
-    except ValueError as e:  # from a hook, or a number of thousands of digits
+    except ValueError as e:  # from a hook, or an integer with thousands of digits
         raise FileError(f"{path} is not a gemtp.json: {e}") from None
     return parse(parsed, str(path), path.parent)
 
 
 def save(configuration: Configuration, path: str | os.PathLike[str], force: bool = False) -> None:
-    """Writes all of it. Paths in it are taken from the current folder; in the file they are
-    relative to its own, where they can be."""
+    """Writes the whole configuration. Its paths are relative to the current folder; in the file
+    they are relative to the file's folder, if possible."""
     path = Path(path)
     check_output(path)
     if os.path.lexists(path) and not force:
@@ -151,7 +153,7 @@ def save(configuration: Configuration, path: str | os.PathLike[str], force: bool
 
 
 def source_of(names: list[str]) -> Source:
-    """Tells hub ids and folders, GGUF files and .litertlm files by their endings."""
+    """Distinguishes hub ids, folders, GGUF files and .litertlm files by their endings."""
     found: dict[str, str] = {}
     for name in names:
         ending = name.rpartition(".")[2].lower()
@@ -184,7 +186,7 @@ def _relative(value: str, folder: Path) -> str:
 
 
 def _numbers(values: Mapping[str, Any], of: Mapping[str, Any]) -> dict[str, Any]:
-    """Integers as int and numbers as float, however they were written."""
+    """Converts integers to int and numbers to float, however they were written."""
     out = dict(values)
     for name, value in out.items():
         kind = of["properties"][name].get("type")

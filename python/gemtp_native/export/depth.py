@@ -1,4 +1,4 @@
-"""What draft="auto" becomes where an engine wants a number."""
+"""Replaces draft="auto" by a number for engines that need one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ DEFAULT_ACCEPTANCE = 0.75
 
 @dataclass(frozen=True)
 class Depth:
-    """Tokens to draft a round, and who says so."""
+    """The number of drafts per round, and where it comes from."""
 
     value: int
     source: Literal["configuration", "profile", "default"]
-    reason: str = ""  # of a value that the configuration does not give; part of a sentence
+    reason: str = ""  # part of a sentence; for values not from the configuration
 
 
 def depth_of(configuration: Configuration, acceptance: float = DEFAULT_ACCEPTANCE) -> Depth:
-    """acceptance: how often a draft is right, if a saved profile is to say what is best."""
+    """Returns the depth. acceptance: share of drafts that are right, with which a saved profile
+    gives the best depth."""
     if configuration.drafter is None:
         return Depth(0, "configuration")
     if configuration.draft != "auto":
@@ -40,7 +41,7 @@ def depth_of(configuration: Configuration, acceptance: float = DEFAULT_ACCEPTANC
 
 
 def _profile(c: Configuration) -> tuple[Profile | None, str]:
-    """That of this pair on this machine, or why there is none."""
+    """Returns the profile of this pair on this machine, or why there is none."""
     drafter = c.drafter.gguf if c.drafter is not None else None
     if c.target.gguf is None or drafter is None:
         return None, "there are no GGUF files that gemtp tune could have measured"

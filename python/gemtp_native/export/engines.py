@@ -1,4 +1,4 @@
-"""One function for each engine: a configuration as that engine wants it."""
+"""One function per engine, which converts a configuration to the engine's form."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .snippet import transformers_script
 class Note:
     """Something that the engine cannot express, or expresses differently."""
 
-    key: str  # of gemtp.json
+    key: str  # key in gemtp.json
     text: str
 
 
 @dataclass(frozen=True)
 class Export:
-    """What to give to an engine."""
+    """The exported form for an engine."""
 
     engine: str
-    written_for: str  # the version whose options these are
-    draft: int | None  # tokens a round; None: the engine decides
+    written_for: str  # the engine's version with these options
+    draft: int | None  # drafts per round; None: the engine decides
     draft_source: str  # configuration, profile, default or engine
     command: tuple[str, ...] | None  # None: the text is a Python script
     text: str
@@ -37,12 +37,12 @@ class Export:
 
 @dataclass
 class _Draft:
-    """An export on its way."""
+    """An export that is being composed."""
 
     engine: str
     written_for: str
     depth: Depth
-    words: list[list[str]] = field(default_factory=list)  # an option and its value make a line
+    words: list[list[str]] = field(default_factory=list)  # an option and its value form a line
     notes: list[Note] = field(default_factory=list)
 
     def add(self, *words: object) -> None:
@@ -66,9 +66,11 @@ class _Draft:
 def export(
     configuration: Configuration, engine: str, acceptance: float = DEFAULT_ACCEPTANCE
 ) -> Export:
-    """engine: one of ENGINES. ArgumentError where the engine needs what the configuration lacks.
+    """Exports a configuration. engine: one of ENGINES. Raises ArgumentError if the configuration
+    lacks something that the engine needs.
 
-    acceptance: how often a draft is right; with a saved profile it decides what "auto" becomes.
+    acceptance: share of drafts that are right; with a saved profile it determines the depth for
+    "auto".
     """
     if engine not in ENGINES:
         raise ArgumentError(f"the engine is {engine!r}; {', '.join(ENGINES)} are possible.")
@@ -102,7 +104,7 @@ def _vllm(c: Configuration, out: _Draft) -> Export:
     out.add("vllm", "serve", _hub(c.target, "target", out))
     out.add("--max-model-len", c.context)
     out.add("--seed", s.seed)
-    # Not the model's own generation_config.json, so that what is not given here is off.
+    # Ignores the model's generation_config.json, so that options not given here are off.
     out.add("--generation-config", "vllm")
     default: dict[str, float] = {"temperature": s.temperature}
     known = ("top_k", "top_p", "min_p", "repetition_penalty")
@@ -133,7 +135,7 @@ def _sglang(c: Configuration, out: _Draft) -> Export:
     out.add("--context-length", c.context)
     out.add("--random-seed", s.seed)
     if c.drafter is not None and out.depth.value:
-        # A chain, no tree: the rows that are verified are the pending token and the drafts.
+        # A chain, not a tree: the verified rows are the pending token and the drafts.
         out.add("--speculative-algorithm", "NEXTN")
         out.add("--speculative-draft-model-path", _hub(c.drafter, "drafter", out))
         out.add("--speculative-num-steps", out.depth.value)
@@ -200,7 +202,7 @@ def _llama_server(c: Configuration, out: _Draft) -> Export:
     for name, value in active.items():
         out.add(penalties[name], value)
     if active:
-        out.add("--repeat-last-n", c.context)  # everything; the default is 64 tokens
+        out.add("--repeat-last-n", c.context)  # all tokens; the default is 64
     _note_depth(c, out)
     _note_seed(s, out)
     return out.finished(out.depth.value, out.depth.source)
@@ -224,7 +226,7 @@ def _litert_lm(c: Configuration, out: _Draft) -> Export:
     out.add("--max-num-tokens", c.context)
     out.add("--temperature", s.temperature)
     if s.temperature == 0:
-        out.add("--top-k", 1)  # greedy, whatever a temperature of 0 means
+        out.add("--top-k", 1)  # greedy, whatever temperature 0 means there
     else:
         if s.top_k:
             out.add("--top-k", s.top_k)
@@ -244,7 +246,7 @@ def _litert_lm(c: Configuration, out: _Draft) -> Export:
     return out.finished(*((0, "configuration") if off else (None, "engine")))
 
 
-# engine: (the version that its options were read from, how to write for it)
+# engine: (the version whose options are used, the function that exports for it)
 ENGINES: dict[str, tuple[str, Callable[[Configuration, _Draft], Export]]] = {
     "vllm": ("vLLM 0.21 and later", _vllm),
     "sglang": ("SGLang main of August 2026", _sglang),
@@ -277,12 +279,12 @@ def _gguf(source: Source, name: str, out: _Draft) -> str:
 
 
 def _file(path: str) -> str:
-    """Never like an option."""
+    """Returns the path in a form that does not look like an option."""
     return f"./{path}" if path.startswith("-") else path
 
 
 def _bundle(c: Configuration, out: _Draft) -> tuple[str, str | None]:
-    """(a .litertlm file, the repository that it is in or None)"""
+    """Returns (a .litertlm file, its repository or None)."""
     if c.target.litertlm is not None:
         return _file(c.target.litertlm), None
     if c.target.hub is None:
@@ -303,13 +305,13 @@ _OFF = Sampling()
 
 
 def _changed(s: Sampling, *names: str) -> dict[str, float]:
-    """Of these parameters, or of all but max_tokens, those that are not off."""
+    """Returns those of these parameters (default: all but max_tokens) that are not off."""
     chosen = names or tuple(name for name in vars(_OFF) if name != "max_tokens")
     return {n: getattr(s, n) for n in chosen if getattr(s, n) != getattr(_OFF, n)}
 
 
 def _unknown(s: Sampling, *names: str) -> list[str]:
-    """Parameters that are not off and that an engine with these and a temperature lacks."""
+    """Returns parameters that are not off and not among `names`, which the engine supports."""
     return [name for name in _changed(s) if name not in ("temperature", "seed", *names)]
 
 

@@ -1,4 +1,4 @@
-"""The part of JSON Schema that gemtp.schema.json uses, with errors for people."""
+"""The part of JSON Schema that gemtp.schema.json uses, with readable errors."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 @cache
 def schema() -> dict[str, Any]:
-    """gemtp.schema.json"""
+    """Loads gemtp.schema.json."""
     text = Path(__file__).with_name("gemtp.schema.json").read_text(encoding="utf-8")
     data: dict[str, Any] = json.loads(text)
     return data
 
 
 def problem(value: Any, of: Schema, key: str = "") -> str | None:
-    """Why `value` does not fit, as a sentence that names the key; None if it fits."""
+    """Returns why `value` does not fit, as a sentence that names the key; None if it fits."""
     of = _resolved(of)
     if "anyOf" in of:
         options = [_resolved(option) for option in of["anyOf"]]
         if any(problem(value, option, key) is None for option in options):
             return None
-        # Of the alternatives an object is the only one with something inside to complain about.
+        # Of the alternatives only an object can have problems inside.
         if isinstance(value, dict):
             for option in options:
                 if option.get("type") == "object":
@@ -59,7 +59,7 @@ def _resolved(of: Schema) -> Schema:
 
 
 def _fits(value: Any, of: Schema) -> bool:
-    """Without what is inside of an object."""
+    """Whether `value` fits, not counting the members of an object."""
     if "const" in of and (value != of["const"] or isinstance(value, bool)):
         return False
     if "enum" in of and value not in of["enum"]:
@@ -123,7 +123,7 @@ def _wanted(of: Schema) -> str:
 
 
 def _shown(value: Any) -> str:
-    """On one line, and short."""
+    """Formats a value on one line, shortened."""
     try:
         text = json.dumps(value)
     except (ValueError, RecursionError):  # int refuses to print thousands of digits

@@ -15,7 +15,7 @@ def transformers_script(
     sampling: Sampling,
     version: str,
 ) -> str:
-    """depth: tokens to draft a round, if there is a drafter."""
+    """Returns the script. depth: drafts per round, if there is a drafter."""
     s = sampling
     lines = [
         _DOC.format(version=version),

@@ -1,4 +1,4 @@
-"""From what a user calls a model to its files: docs/models.md.
+"""Finds the files of a model that the user names; see docs/models.md.
 
 path/to/file.gguf, or a folder that has GGUF files
 hf:owner/name, hf:owner/name:Q4_0, hf:owner/name:folder/file.gguf
@@ -22,13 +22,13 @@ PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 def is_name(value: object) -> bool:
-    """Whether it names a model by where it comes from rather than by its path."""
+    """Whether the value names a model by its origin instead of its path."""
     return isinstance(value, (str, os.PathLike)) and str(value).startswith(_SCHEMES)
 
 
 def model_path(value: PathLike, role: str = "target", progress: bool = True) -> PathLike:
-    """The file of a target or a drafter, fetched first if it has to be. A path is given back as it
-    is, unless it is a folder with GGUF files: then the one of them that suits."""
+    """Returns the file of a target or a drafter, downloaded first if necessary. A path is returned
+    unchanged, unless it is a folder with GGUF files: then the one that suits."""
     if not is_name(value):
         return _in_folder(Path(os.fsdecode(value)), role) if os.path.isdir(value) else value
     scheme, _, name = str(value).partition(":")
@@ -46,8 +46,9 @@ def model_path(value: PathLike, role: str = "target", progress: bool = True) -> 
 
 
 def drafter_path(value: PathLike, target: PathLike, named: PathLike) -> PathLike:
-    """As model_path(); "auto" is the drafter that belongs to `target`, the path of what the user
-    called `named`. FileError if there is none, ModelError if none of those found fits."""
+    """Works like model_path() for a drafter; "auto" is the drafter that belongs to `target`, the
+    path of the model that the user called `named`. Raises FileError if there is none, and
+    ModelError if none of those found fits."""
     if value != AUTO:
         return model_path(value, "drafter")
     if is_name(named):
@@ -70,12 +71,12 @@ def _in_folder(folder: Path, role: str) -> PathLike:
 
     found = candidates({p.name: p.stat().st_size for p in folder.glob("*.gguf") if p.is_file()})
     if not found:
-        return folder  # the reader says what is wrong with it
+        return folder  # the reader reports what is wrong
     return folder / choose(found, None, role, str(folder)).name
 
 
 def check_name(value: str, what: str, parts: int) -> list[str]:
-    """Of "owner/name": its parts, none of which leads out of a folder."""
+    """Splits a name like "owner/name" into parts, none of which leads out of a folder."""
     found = value.split("/")
     if len(found) != parts or any(p in ("", ".", "..") or "\\" in p for p in found):
         raise ArgumentError(f"{value!r} does not name {what}")

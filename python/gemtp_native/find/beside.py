@@ -1,4 +1,4 @@
-"""The drafter that belongs to a target: which of the files near it fits."""
+"""Finds the drafter that belongs to a target among the files near it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _log = logger()
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 _NAMES = ("assistant", "drafter", "mtp")
-_MOST = 64  # files that are looked into
+_MOST = 64  # files that are examined
 
 
 def check(target: PathLike, drafter: PathLike) -> None:
-    """ModelError or FileError, in the words of opening both, if they are no pair."""
+    """Raises the ModelError or FileError of opening both, if they are not a pair."""
     _core.memory_estimate(target, drafter, 512, 64, True)
 
 
 def drafter_beside(target: PathLike) -> Path:
-    """In the target's folder, or in one beside it that is called like a drafter: where downloads,
-    LM Studio and the hub's cache put it."""
+    """Finds a drafter in the target's folder, or in a folder beside it with a drafter's name, where
+    downloads, LM Studio and the hub's cache put it."""
     place = Path(os.path.abspath(parts.first_of(target)))
     found = list(dict.fromkeys(_near(place)))[:_MOST]
     if not found:
@@ -39,7 +39,7 @@ def drafter_beside(target: PathLike) -> Path:
 
 
 def first_that_fits(target: PathLike, found: Iterable[Path]) -> Path:
-    """With an ordered head rather than a plain one, then the smallest: draft steps cost little."""
+    """Returns the first that fits, those with an ordered head first, then smaller ones first."""
     fitting, reasons = [], []
     for path in found:
         try:
@@ -71,7 +71,7 @@ def _near(target: Path) -> Iterator[Path]:
 
 
 def _relatives(folder: Path) -> Iterator[Path]:
-    """Folders beside it called like a drafter's; in the hub's cache the snapshots of such."""
+    """Yields folders beside it with a drafter's name; in the hub's cache, their snapshots."""
     if folder.parent.name == "snapshots":
         folder = folder.parent.parent
     try:

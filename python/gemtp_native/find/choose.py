@@ -1,4 +1,4 @@
-"""Which of many GGUF files is meant: by what their names say of quantization and role."""
+"""Chooses between GGUF files by the quantization and role in their names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from ..errors import ArgumentError, FileError
 from ..gguf import parts
 
-# One label of a file's name, as converters write it: Q4_K_M, UD-Q4_K_XL, IQ4_NL, MXFP4, BF16.
+# A label in a file's name, as converters write it: Q4_K_M, UD-Q4_K_XL, IQ4_NL, MXFP4, BF16.
 _LABEL = re.compile(
     r"(?:^|[-._])((?:UD-)?(?:T?I?Q[1-8](?:_(?:K|NL|XXS|XS|S|M|L|XL|XXL|[0-9]))*"
     r"|MXFP4(?:_MOE)?|NVFP4|BF16|FP?16|FP?32))(?=$|[-._])",
@@ -19,23 +19,23 @@ _LABEL = re.compile(
 _DRAFTER = re.compile(r"(?:^|[-._ ])(?:assistant|drafter|draft|mtp)(?=$|[-._ ])", re.IGNORECASE)
 _OTHER = re.compile(r"mmproj|imatrix|\bvocab\b|lora", re.IGNORECASE)
 
-# Without a wish: what most take, small and good. Google's own files are trained for Q4_0.
+# Order of preference without a wish: small and good types. Google's own files are trained for Q4_0.
 _TARGETS = ("Q4_K_M", "UD-Q4_K_XL", "Q4_0", "Q4_K_S", "IQ4_NL", "IQ4_XS", "Q5_K_M", "Q6_K", "Q8_0")
 _TRAINED = ("Q4_0", *_TARGETS)
-# A drafter is small, and every wrong bit of it costs accepted drafts.
+# A drafter is small, and imprecise weights cost accepted drafts.
 _DRAFTERS = ("Q8_0", "F16", "BF16", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model in one file or in the parts of a set."""
+    """A model in one file or in several parts."""
 
     name: str
-    """Of the file, or of the first part, as the folder or repository has it."""
+    """Name of the file, or of the first part, in the folder or repository."""
     files: tuple[str, ...]
     bytes: int | None
     label: str | None
-    """What its name says of quantization, in capitals."""
+    """The quantization in its name, in capitals."""
     role: str
     """"target" or "drafter"."""
 
@@ -45,8 +45,8 @@ class Candidate:
 
 
 def candidates(files: Mapping[str, int | None]) -> list[Candidate]:
-    """The models among `files` (name -> bytes), sorted by name. Projectors, vocabularies and the
-    like are none; of a set the first part stands for all."""
+    """Returns the models among `files` (name -> bytes), sorted by name, without projectors,
+    vocabularies and the like. The first part stands for all parts of a model."""
     found = []
     for name in sorted(files):
         path = PurePosixPath(name)
@@ -64,7 +64,7 @@ def candidates(files: Mapping[str, int | None]) -> list[Candidate]:
 
 
 def label(name: str) -> str | None:
-    """ "Q4_0" of "gemma-4-E2B-it-q4_0.gguf"; the folder's, if the file's name has none."""
+    """Returns "Q4_0" for "gemma-4-E2B-it-q4_0.gguf"; the folder's label if the file has none."""
     path = PurePosixPath(name)
     for text in (_stem(path), *(p.name for p in path.parents)):
         found = _LABEL.findall(text)
@@ -74,8 +74,8 @@ def label(name: str) -> str | None:
 
 
 def choose(found: Iterable[Candidate], wanted: str | None, role: str, where: str) -> Candidate:
-    """The candidate of that label or file name; without a wish the usual one. FileError, with what
-    there is, if none or several are left."""
+    """Returns the candidate with that label or file name; without a wish the usual one. Raises
+    FileError, listing the candidates, if none or several match."""
     found = list(found)
     if not found:
         raise FileError(f"{where} has no GGUF models.")
@@ -84,7 +84,7 @@ def choose(found: Iterable[Candidate], wanted: str | None, role: str, where: str
         if len(same) != 1:
             raise FileError(f"{where} has no file {wanted}; it has {_listed(found)}.")
         return same[0]
-    # A repository of drafters alone, or of a target whose name sounds like one, has no other role.
+    # A repository that has only drafters, or a target with a drafter's name, has no other role.
     fitting = [c for c in found if c.role == role] or found
     if wanted is not None:
         return _labelled(fitting, wanted.upper(), where)

@@ -1,5 +1,5 @@
-"""Models on the Hugging Face hub, through huggingface_hub: its cache, its tokens, its settings
-(HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN) are this one's too."""
+"""Models on the Hugging Face hub, through huggingface_hub, with its cache, tokens and settings
+(HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN)."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .choose import Candidate, candidates, check_wish, choose
 
 _log = logger()
 
-_MOST_BYTES = 1 << 16  # of the name of a revision
+_MOST_BYTES = 1 << 16  # size limit of a file with the name of a revision
 
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 @dataclass(frozen=True)
 class Name:
-    """owner/name, and which of its models."""
+    """A repository, owner/name, and one of its models."""
 
     repo: str
     wanted: str | None = None
@@ -44,25 +44,25 @@ class Pulled:
     """A model in the cache."""
 
     path: Path
-    """What opens it: the file, or the first part."""
+    """The path to open: the file, or the first part."""
     files: tuple[Path, ...]
     bytes: int
 
 
 @dataclass(frozen=True)
 class Place:
-    """Of hub and cache; None: as huggingface_hub has it."""
+    """Locations of hub and cache; None: the default of huggingface_hub."""
 
     endpoint: str | None = None
     cache: Path | None = None
 
 
 class _Unreachable(FileError):
-    """No answer, as opposed to an answer that says no."""
+    """Raised if the hub does not answer, as opposed to a negative answer."""
 
 
 def parse(name: str) -> Name:
-    """ "owner/name", "owner/name:Q4_0" or "owner/name:folder/file.gguf"."""
+    """Parses "owner/name", "owner/name:Q4_0" or "owner/name:folder/file.gguf"."""
     repo, colon, wanted = name.partition(":")
     check_name(repo, "a model on the hub (hf:owner/name, or hf:owner/name:Q4_0)", 2)
     return Name(repo, check_wish(wanted) if colon else None)
@@ -71,9 +71,9 @@ def parse(name: str) -> Name:
 def pull(
     name: Name, role: str = "target", progress: bool = True, place: Place | None = None
 ) -> Pulled:
-    """Fetches the model, all parts of it, unless the cache has it. One that the cache has is used
-    without a hub that can be reached. A connection that breaks is taken up again where it broke.
-    FileError in one sentence for whatever goes wrong; nothing incomplete gets a file's name."""
+    """Downloads all parts of the model unless they are in the cache. A cached model is used if the
+    hub cannot be reached. Interrupted downloads are resumed. Every failure raises FileError with
+    one sentence; an incomplete file never gets its final name."""
     place = place or Place()
     try:
         listed = _listing(name.repo, place)
@@ -90,14 +90,15 @@ def pull(
 
 
 def files(name: Name, place: Place | None = None) -> list[Candidate]:
-    """The models that the repository has."""
+    """Returns the models in the repository."""
     return candidates(_listing(name.repo, place or Place()))
 
 
 def drafter_of(
     target: Name, path: PathLike, progress: bool = True, place: Place | None = None
 ) -> Path:
-    """The drafter in the target's repository, or in one of its owner's that is called like it."""
+    """Returns the drafter in the target's repository, or in another one of its owner with a
+    matching name."""
     from .beside import check, drafter_beside
 
     place = place or Place()
@@ -127,7 +128,7 @@ def drafter_of(
 
 
 def _drafter_repos(repo: str) -> list[str]:
-    """gemma-4-E2B-it-GGUF -> gemma-4-E2B-it-assistant-GGUF, and the like."""
+    """Maps gemma-4-E2B-it-GGUF to gemma-4-E2B-it-assistant-GGUF and the like."""
     owner, name = repo.split("/")
     ending = re.search(r"-(?:gguf)$", name, re.IGNORECASE)
     base = name[: ending.start()] if ending else name
@@ -153,7 +154,7 @@ def _library() -> Any:
 
 
 def _listing(repo: str, place: Place) -> dict[str, int | None]:
-    """name -> bytes of the repository's files."""
+    """Returns the sizes in bytes of the repository's files by name."""
     hub = _library()
     with _explained(f"hf:{repo}"):
         info = hub.HfApi(endpoint=place.endpoint).model_info(repo, files_metadata=True, timeout=30)
@@ -168,7 +169,7 @@ def _fetch(repo: str, file: str, progress: bool, place: Place) -> Path:
 
 @contextlib.contextmanager
 def _bars(hub: Any, wanted: bool) -> Iterator[None]:
-    """Its own, on a terminal."""
+    """Enables the library's own progress bars if wanted and on a terminal."""
     off = (not wanted or not sys.stderr.isatty()) and not hub.utils.are_progress_bars_disabled()
     if off:
         hub.utils.disable_progress_bars()
@@ -186,7 +187,7 @@ def _cache(place: Place) -> Path:
 
 
 def _snapshot(repo: str, place: Place) -> Path | None:
-    """Of the latest revision that the cache knows."""
+    """Returns the folder of the latest revision in the cache."""
     folder = _cache(place) / f"models--{repo.replace('/', '--')}"
     try:
         revision = read_text_input(folder / "refs" / "main", _MOST_BYTES, pipe=False).strip()
@@ -232,7 +233,7 @@ def _check_space(repo: str, chosen: Candidate, listed: dict[str, int | None], pl
 
 
 def _check_file(path: Path) -> None:
-    """That what came is what it is called."""
+    """Checks that the downloaded file is a GGUF file."""
     try:
         _core.GgufFile(path)
     except Error as e:
@@ -243,7 +244,7 @@ def _check_file(path: Path) -> None:
 
 @contextlib.contextmanager
 def _explained(what: str) -> Iterator[None]:
-    """Errors of huggingface_hub, and of what it stands on, as one sentence."""
+    """Converts errors of huggingface_hub and of its dependencies to one sentence."""
     import huggingface_hub.errors as known
 
     def instance(e: BaseException, *names: str) -> bool:

@@ -10,11 +10,11 @@ from ..errors import FileError
 from . import check_name
 from .choose import candidates, check_wish, choose
 
-_MOST_BYTES = 1 << 16  # of a path
+_MOST_BYTES = 1 << 16  # size limit of a file with a path
 
 
 def model_in(name: str, role: str = "target") -> Path:
-    """Of "publisher/name" or "publisher/name:Q4_0"."""
+    """Returns the file of "publisher/name" or "publisher/name:Q4_0"."""
     model, colon, wanted = name.partition(":")
     pieces = check_name(model, "a model of LM Studio's (publisher/name)", 2)
     for root in roots():
@@ -27,7 +27,7 @@ def model_in(name: str, role: str = "target") -> Path:
 
 
 def roots() -> list[Path]:
-    """Its folder, which a file in its home may have moved, and the one of older versions."""
+    """LM Studio's folder, which may be moved by a file in its home, and that of older versions."""
     home = Path.home()
     found = [home / ".lmstudio/models", home / ".cache/lm-studio/models"]
     pointer = home / ".lmstudio-home-pointer"

@@ -1,5 +1,4 @@
-"""Models that Ollama has fetched: files named by their hash, and manifests that tell which is
-which."""
+"""Models that Ollama has downloaded: files named by their hash, and manifests that list them."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ _MOST_BYTES = 1 << 20
 
 
 def model_of(name: str, role: str = "target") -> Path:
-    """The blob of a model ("name", "name:tag", "namespace/name:tag", "host/namespace/name:tag")."""
+    """Returns the blob of "name", "name:tag", "namespace/name:tag" or "host/namespace/name:tag"."""
     manifest, root = _manifest(name)
     blobs = _blobs(manifest, root, _ROLES[role])
     if not blobs:
@@ -32,7 +31,7 @@ def model_of(name: str, role: str = "target") -> Path:
 
 
 def drafter_of(name: str, target: object) -> Path:
-    """The one that the manifest has, or else a model of Ollama's that is called like a drafter and
+    """Returns the drafter in the manifest, or else a model of Ollama with a drafter's name that
     fits."""
     from .beside import first_that_fits
 
@@ -69,7 +68,7 @@ def _manifest(name: str) -> tuple[dict[str, Any], Path]:
         )
     where = {1: ["*", "library"], 2: ["*"], 3: []}[len(pieces)]
     for root in roots:
-        # No pattern but the star for the registry: a name's own characters are taken as they are.
+        # Only the registry is a wildcard; characters of the name are taken literally.
         hosts = sorted((root / "manifests").iterdir()) if where else [root / "manifests"]
         for host in hosts:
             path = host.joinpath(*where[1:], *pieces, tag)

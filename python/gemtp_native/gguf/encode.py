@@ -1,4 +1,4 @@
-"""float32 values → the bytes of a GGUF tensor type, and back."""
+"""Converts float32 values to the bytes of a GGUF tensor type, and back."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ try:
 except ImportError:  # the converter also runs from a checkout
     _core = None  # type: ignore[assignment]
 
-# Largest magnitude that a type holds. Scales are float16; types with a minimum hold that in float16
-# or, in the K types, in small multiples of one.
+# Largest magnitude that a type can hold. Scales are float16; minimums are float16 or, in the K
+# types, small multiples of a float16.
 _F16_MAX = 65504.0
 _LEVELS = {
     TensorType.F16: 1,
@@ -44,10 +44,10 @@ _TINY = np.float32(2.0**-100)
 
 
 def encode(x: np.ndarray, kind: TensorType, importance: np.ndarray | None = None) -> np.ndarray:
-    """x: flat float32, finite, a multiple of the block; returns uint8 in file order.
+    """Encodes x: flat float32, finite, whole blocks. Returns uint8 in file order.
 
-    importance: as x, how much the error of each value counts. Blocks follow each other along a row,
-    so any run of whole blocks encodes alone.
+    importance: like x, the weight of each value's error. Blocks follow each other along a row, so
+    any run of whole blocks can be encoded separately.
     """
     if kind == TensorType.F32:
         out = x.astype("<f4", copy=False)
@@ -65,8 +65,8 @@ def encode(x: np.ndarray, kind: TensorType, importance: np.ndarray | None = None
 
 
 def decode(data: np.ndarray, kind: TensorType) -> np.ndarray:
-    """data: uint8 in file order, whole blocks; returns flat float32. FileError for a scale that is
-    NaN or infinite."""
+    """Decodes data: uint8 in file order, whole blocks. Returns flat float32. Raises FileError for a
+    scale that is NaN or infinite."""
     if kind == TensorType.F32:
         return data.view("<f4").astype(np.float32, copy=False)
     if kind == TensorType.F16:
@@ -77,7 +77,7 @@ def decode(data: np.ndarray, kind: TensorType) -> np.ndarray:
 
 
 def _encode_without_core(x: np.ndarray, kind: TensorType) -> np.ndarray:
-    """The same bytes from gguf's own encoders, for the types that these write."""
+    """Makes the same bytes with the encoders of the gguf package, for the types it supports."""
     try:
         from gguf.constants import GGMLQuantizationType
         from gguf.quants import quantize
@@ -88,7 +88,7 @@ def _encode_without_core(x: np.ndarray, kind: TensorType) -> np.ndarray:
         ) from None
 
     x = np.where(np.abs(x) < _TINY, np.float32(0), x)
-    # gguf works 16 rows at a time; wide rows keep its loop out of the way.
+    # gguf encodes 16 rows at a time; wide rows keep its loop short.
     wide = 1 << 13
     body = x.size // wide * wide
     try:

@@ -1,5 +1,5 @@
-"""GGUF version 3: writing with tensors streamed one after the other; reading of metadata and of
-where tensors lie."""
+"""GGUF version 3: writes files with tensors streamed one after the other, and reads metadata and
+the locations of tensors."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ class Metadata:
         self._array(key, _STRING, len(values), b"".join(map(_string, values)))
 
     def raw(self, key: str, value: bytes) -> None:
-        """A value in the serialized form that another file holds."""
+        """Adds a value in the serialized form read from another file."""
         self._entries[key] = value
 
     def items(self) -> Iterable[tuple[str, bytes]]:
-        """Keys and values in their serialized form."""
+        """Returns keys and values in their serialized form."""
         return self._entries.items()
 
     def remove(self, key: str) -> None:
@@ -98,16 +98,16 @@ class Metadata:
 
 
 class Layout:
-    """Names, shapes and types of all tensors, from which every offset follows before writing."""
+    """Names, shapes and types of all tensors, which determine all offsets before writing."""
 
     def __init__(self) -> None:
         self._infos: list[bytes] = []
-        self._end = 0  # of the last tensor, from the start of the data
+        self._end = 0  # end of the last tensor, from the start of the data
         self.sizes: list[int] = []
 
     def add(self, name: str, shape: Sequence[int], kind: int, size: int | None = None) -> None:
-        """shape: rows first; GGUF counts dimensions from the fastest. size: in bytes, needed for a
-        type that is no TensorType."""
+        """Adds a tensor. shape: rows first (GGUF lists the fastest dimension first). size: in
+        bytes, required if the type is not a TensorType."""
         if size is None:
             size = encoded_size(int(np.prod(shape, dtype=np.int64)), TensorType(kind))
         dims = b"".join(struct.pack("<Q", n) for n in reversed(shape))
@@ -121,7 +121,7 @@ class Layout:
         self.sizes.append(size)
 
     def header(self, metadata: Metadata) -> bytes:
-        """All that precedes the data, padded to the alignment."""
+        """Returns everything before the data, padded to the alignment."""
         head = b"".join(
             [
                 b"GGUF",
@@ -142,14 +142,14 @@ def _padded(size: int) -> int:
 
 
 def pad(handle: BinaryIO, size: int) -> None:
-    """Fills up after a tensor of `size` bytes."""
+    """Writes the padding after a tensor of `size` bytes."""
     handle.write(bytes(_padded(size) - size))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """All key/value pairs; strings as bytes, arrays as numpy arrays or lists of bytes.
+    """Reads all key/value pairs; strings as bytes, arrays as numpy arrays or lists of bytes.
 
-    Of a model in several parts, those of the first. FileError for anything that is not a
+    For a model in several parts, reads the first one. Raises FileError for anything that is not a
     well-formed GGUF version 2 or 3.
     """
     values: dict[str, Any] = _read(path, lambda reader: reader.metadata()[0])
@@ -161,12 +161,12 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies."""
+    """The type, shape and location of a tensor."""
 
     name: str
     file: Path
     shape: tuple[int, ...]  # rows first
-    kind: int  # its type by number
+    kind: int  # number of its type
     offset: int  # in the file
 
     @property
@@ -176,17 +176,17 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Contents:
-    """Everything in a GGUF but the tensors' data."""
+    """Everything in a GGUF except the tensors' data."""
 
-    values: dict[str, Any]  # as read_metadata() gives them
+    values: dict[str, Any]  # as read_metadata() returns them
     metadata: Metadata  # the same, ready to be written again
     tensors: list[TensorInfo]
 
 
 def read_contents(path: Path) -> Contents:
-    """Of a file, or of all parts of a model in several, as if it were one file. FileError for
-    anything that is not a well-formed GGUF version 2 or 3, or not the whole set. That tensors' data
-    lie within the file is not checked here: that depends on their types."""
+    """Reads a file, or all parts of a model as if they were one file. Raises FileError for anything
+    that is not a well-formed GGUF version 2 or 3, or if parts are missing. It does not check that
+    tensors' data lie within the file, because that depends on their types."""
     given: Contents = _read(path, lambda reader: reader.contents())
     count = given.values.get("split.count", 1)
     if count in (0, 1):
@@ -233,7 +233,7 @@ def _read(path: Path, what: Callable[[_Reader], Any]) -> Any:
 
 
 class _Reader:
-    """Plain reads, not a mapping: a file that shrinks while it is read is an error and no crash."""
+    """Reads the file without mapping it, so a file that shrinks raises an error, not a crash."""
 
     def __init__(self, path: Path, handle: BinaryIO):
         self._path = path
@@ -243,7 +243,7 @@ class _Reader:
         self._tensor_count = 0
 
     def metadata(self) -> tuple[dict[str, Any], Metadata]:
-        """The values, and the same as they are written."""
+        """Returns the values, and their serialized form."""
         if self._bytes(4) != b"GGUF":
             raise ValueError("it does not start with GGUF")
         version = self._scalar("<I")
@@ -294,7 +294,7 @@ class _Reader:
         return data
 
     def _again(self, start: int) -> bytes:
-        """What has been read from there on."""
+        """Returns the bytes read since `start`."""
         size, self._at = self._at - start, start
         self._handle.seek(start)
         return self._bytes(size)

@@ -1,4 +1,4 @@
-"""What lies under a file's name when a download went wrong."""
+"""Detects files that a failed download leaves under a model's name."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ _PAGES = (b"<!doctype html", b"<html")
 
 
 def refuse_impostor(path: Path) -> None:
-    """FileError for a Git LFS pointer or a web page in place of a file that cannot be read as what
-    it should be. What else may be wrong with it, reading it says."""
+    """Raises FileError if the file, which could not be read, is a Git LFS pointer or a web page."""
     try:
         with path.open("rb") as handle:
             start = handle.read(512)

@@ -1,4 +1,4 @@
-"""Models in several files: name-00001-of-00003.gguf and so on. Any of them stands for all."""
+"""Models in several files, name-00001-of-00003.gguf and so on, any of which stands for all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", 
 
 
 def names(path: PathLike) -> list[str] | None:
-    """Of all parts, if `path` is named like one; whether they are there is not looked at."""
+    """Returns the names of all parts if `path` is named like a part; they need not exist."""
     found = _NAME.fullmatch(os.fsdecode(path))
     if found is None or not 1 <= int(found["number"]) <= int(found["count"]):
         return None
@@ -20,13 +20,14 @@ def names(path: PathLike) -> list[str] | None:
 
 
 def first_of(path: PathLike) -> str:
-    """The file that stands for the model: the first part, or `path` itself."""
+    """Returns the file that represents the model: the first part, or `path` itself."""
     found = names(path)
     return found[0] if found else os.fsdecode(path)
 
 
 def files_of(path: PathLike) -> list[str]:
-    """The files that a model lies in, by its own word. FileError for a set that is not whole."""
+    """Returns the files of a model, according to its metadata. Raises FileError if parts are
+    missing."""
     if names(path) is None:
         return [os.fsdecode(path)]
     from .. import _core
@@ -35,5 +36,5 @@ def files_of(path: PathLike) -> list[str]:
 
 
 def size_of(path: PathLike) -> int:
-    """Bytes of all its files."""
+    """Returns the total size of a model's files in bytes."""
     return sum(map(os.path.getsize, files_of(path)))

@@ -1,4 +1,4 @@
-"""A GGUF with other metadata, tensors as they are."""
+"""Writes a GGUF with other metadata and unchanged tensors."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ def rewrite(
     keep: Callable[[str], bool] = lambda _: True,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> int:
-    """Writes `source` (all of its parts, if it has several) to the one file `out`, its metadata
-    after `change`, without the tensors that are not to be kept. Returns the bytes of `out`, which
-    appears whole or not at all. Types that only the file format knows are copied too."""
+    """Writes `source` (all of its parts, if it has several) to the single file `out`, with the
+    metadata changed by `change` and without the tensors that are not to be kept. Returns the size
+    of `out`, which appears complete or not at all. Tensors of types that gemtp does not support are
+    copied, too."""
     contents = read_contents(Path(source))
-    sizes = {t[0]: t[3] for t in _core.GgufFile(source).tensors}  # checked to be in the file
+    sizes = {t[0]: t[3] for t in _core.GgufFile(source).tensors}  # checked to lie within the file
     tensors = [t for t in contents.tensors if keep(t.name)]
     layout = Layout()
     for tensor in tensors:
         layout.add(tensor.name, tensor.shape, tensor.kind, sizes[tensor.name])
     change(contents.metadata)
-    contents.metadata.remove("general.alignment")  # tensors are laid out anew, at the default one
+    contents.metadata.remove("general.alignment")  # the new layout has the default alignment
     header = layout.header(contents.metadata)
     total = len(header) + layout.data_size
     with replacing(Path(out), total) as handle:

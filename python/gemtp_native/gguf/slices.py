@@ -1,5 +1,4 @@
-"""Tensors encoded a slice at a time, on several threads; values that a type cannot hold are
-counted."""
+"""Encodes tensors slice by slice on several threads, and counts values that a type cannot hold."""
 
 from __future__ import annotations
 
@@ -19,11 +18,11 @@ from ..errors import FileError, ModelError
 from .encode import LARGEST, encode
 from .types import TensorType
 
-SLICE = 1 << 19  # values encoded at a time: 2 MiB of float32; whole blocks of every type
+SLICE = 1 << 19  # values per slice: 2 MiB of float32; whole blocks of every type
 
 
 class Stored(Protocol):
-    """A tensor somewhere in a file."""
+    """A tensor in a file."""
 
     @property
     def name(self) -> str: ...
@@ -38,7 +37,7 @@ T = TypeVar("T", bound=Stored, contravariant=True)
 
 class Source(Protocol[T]):
     def read(self, tensor: T, start: int, count: int) -> np.ndarray:
-        """Elements [start, start + count) in row order, as float32."""
+        """Reads elements [start, start + count) in row order, as float32."""
 
 
 def encoded(
@@ -49,10 +48,10 @@ def encoded(
     kind: TensorType,
     importance: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, Bad]]:
-    """(bytes, count of values that the type cannot hold) of one slice after the other. At most
-    `window` slices are in memory.
+    """Yields (bytes, count of values that the type cannot hold) slice by slice. At most `window`
+    slices are in memory.
 
-    importance: [matrices, columns] of a tensor of as many matrices, how much an error counts."""
+    importance: [matrices, columns], the weights of errors for a tensor of that many matrices."""
 
     def work(values: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, Bad]:
         bad = count_bad(values, kind)
@@ -77,7 +76,7 @@ def encoded(
 
 
 def _slices(count: int, matrices: int) -> Iterator[tuple[int, int, int]]:
-    """(matrix, first value, number of values), no slice in two matrices."""
+    """Yields (matrix, first value, number of values); no slice spans two matrices."""
     size = count // matrices
     for i in range(matrices):
         for start in range(i * size, (i + 1) * size, SLICE):
@@ -88,8 +87,8 @@ def _slices(count: int, matrices: int) -> Iterator[tuple[int, int, int]]:
 def encoders(
     total: int, progress: bool, threads: int | None = None
 ) -> Iterator[tuple[ThreadPoolExecutor, int, tqdm[Any]]]:
-    """What a file is written with: threads to encode on (encoding a slice releases the GIL; reading
-    and writing stay in order), the window of encoded(), and a bar of `total` bytes."""
+    """Provides the means for writing a file: threads for encoding (which releases the GIL; reading
+    and writing stay in order), the window of encoded(), and a progress bar for `total` bytes."""
     workers = threads or _processors()
     with (
         ThreadPoolExecutor(workers) as pool,
@@ -107,7 +106,7 @@ def encoders(
 
 
 def _processors() -> int:
-    """That this process may use."""
+    """Returns the number of processors that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on this system
@@ -115,7 +114,7 @@ def _processors() -> int:
 
 
 class Bad(NamedTuple):
-    """How many values cannot be stored."""
+    """Counts of values that cannot be stored."""
 
     not_finite: int = 0
     too_large: int = 0
@@ -141,7 +140,7 @@ class Bad(NamedTuple):
 
 def count_bad(values: np.ndarray, kind: TensorType) -> Bad:
     largest = np.float32(LARGEST[kind])
-    if values.min() >= -largest and values.max() <= largest:  # false where there is a NaN
+    if values.min() >= -largest and values.max() <= largest:  # false if there is a NaN
         return Bad()
     finite = int(np.count_nonzero(np.isfinite(values)))
     return Bad(values.size - finite, finite - int(np.count_nonzero(np.abs(values) <= largest)))

@@ -1,4 +1,4 @@
-"""Tensor types of GGUF, and the types of file that can be written: which of them a matrix gets."""
+"""Tensor types of GGUF, and the file types that can be written, with the type of each matrix."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ BLOCKS = {
 
 FLOATS = (TensorType.F32, TensorType.F16, TensorType.BF16)
 
-# Types that a matrix gets whose rows are no multiple of 256.
+# Replacement types for matrices whose row width is not a multiple of 256.
 _NARROW = {
     TensorType.Q2_K: TensorType.Q4_0,
     TensorType.Q3_K: TensorType.Q4_0,
@@ -88,14 +88,14 @@ def encoded_size(count: int, kind: TensorType) -> int:
 
 
 def bits(kind: TensorType) -> int:
-    """Of a value, without its share of the scales: a measure of precision."""
+    """Returns the bits of a value without its share of the scales, as a measure of precision."""
     values, size = BLOCKS[kind]
     return 8 * size // values
 
 
 def fitting(kind: TensorType, width: int) -> TensorType:
-    """`kind`, or what matrices with rows of `width` values get in its place: a type of smaller
-    blocks and more bits, F16 where the width is no multiple of 32."""
+    """Returns `kind`, or its replacement for rows of `width` values: a type with smaller blocks and
+    more bits, or F16 if the width is not a multiple of 32."""
     if width % block_values(kind) == 0:
         return kind
     kind = _NARROW.get(kind, kind)
@@ -104,10 +104,10 @@ def fitting(kind: TensorType, width: int) -> TensorType:
 
 @dataclass(frozen=True)
 class FileType:
-    """What the matrices of a file get: one type, or a mix."""
+    """A type of file: one type for all matrices, or a mix."""
 
     name: str
-    kind: TensorType  # of all matrices; in a mix, of those that no rule names
+    kind: TensorType  # type of all matrices; in a mix, of those without a rule
     number: int  # general.file_type
     mix: bool = False
 
@@ -120,8 +120,8 @@ def _mix(name: str, kind: TensorType, number: int) -> FileType:
     return FileType(name, kind, number, mix=True)
 
 
-# llama.cpp has one number for a mix and none for files of one K type; those are under the number
-# of the mix that differs least.
+# llama.cpp has numbers for mixes and none for files of a single K type; those use the number of the
+# most similar mix.
 FILE_TYPES = {
     t.name: t
     for t in (
@@ -153,7 +153,7 @@ FILE_TYPES = {
 
 
 def file_type(name: str) -> FileType:
-    """By its name in any case; ArgumentError, with what exists, for another."""
+    """Returns the file type of this name, in any case. Raises ArgumentError for an unknown name."""
     found = FILE_TYPES.get(name.lower())
     if found is None:
         raise ArgumentError(f"the type is {name!r}; {', '.join(FILE_TYPES)} are possible.")
@@ -161,7 +161,7 @@ def file_type(name: str) -> FileType:
 
 
 def tensor_type(name: str) -> TensorType:
-    """One that can be written, by its name in any case; ArgumentError for another."""
+    """Returns a writable tensor type by name, in any case. Raises ArgumentError for others."""
     kinds = {t.kind.name: t.kind for t in FILE_TYPES.values()}
     found = kinds.get(name.upper())
     if found is None:
@@ -170,8 +170,8 @@ def tensor_type(name: str) -> TensorType:
 
 
 def is_matrix(name: str, dimensions: int) -> bool:
-    """Whether a tensor may have another type than F32. Routers and the centroids of an ordered head
-    are small and decide a lot."""
+    """Whether a tensor may have a type other than F32. Routers and the centroids of an ordered head
+    stay F32, because they are small and have a large influence."""
     small = ("ffn_gate_inp.weight", "_centroids.weight", ".centroids.weight")
     return dimensions > 1 and name.endswith(".weight") and not name.endswith(small)
 
@@ -180,8 +180,8 @@ class Rules:
     """The type of each matrix of a model in a file of some type.
 
     Mixes follow the rules of llama.cpp's quantizer as they apply to Gemma 4: a table that is also
-    the head gets six bits, the values of attention and the way down of the feed-forward more bits
-    in the layers at both ends and in every third between; per_layer_model_proj stays as it is.
+    the head gets six bits; attn_v and ffn_down get more bits in the first and last layers and in
+    every third layer between; per_layer_model_proj is unchanged.
     """
 
     def __init__(
@@ -192,8 +192,8 @@ class Rules:
         overrides: Sequence[tuple[str, TensorType]] = (),
         keep_head: bool = False,
     ):
-        """names: of all tensors; overrides: pattern of a name -> its type, the first that matches;
-        keep_head: what makes the logits stays as it is."""
+        """names: names of all tensors; overrides: pattern of a name -> type, of which the first
+        match applies; keep_head: the tensors that compute the logits keep their type."""
         self._wanted = wanted
         self._layers = layers
         self._overrides = [(_pattern(text), kind) for text, kind in overrides]
@@ -208,7 +208,7 @@ class Rules:
                 raise ArgumentError(f"no tensor has a name that matches {pattern.pattern!r}.")
 
     def kind(self, name: str, width: int, now: TensorType) -> TensorType:
-        """Of a matrix with rows of `width` values that has the type `now`."""
+        """Returns the type for a matrix with rows of `width` values that now has type `now`."""
         for pattern, kind in self._overrides:
             if pattern.search(name):
                 return fitting(kind, width)

@@ -1,1 +1,1 @@
-"""What makes model files: convert, quantize, cluster, synth."""
+"""Makes model files: convert, quantize, cluster, synth."""

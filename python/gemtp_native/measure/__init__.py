@@ -1,1 +1,1 @@
-"""What measures models: bench, tune, sweep, perplexity."""
+"""Measures models: bench, tune, sweep, perplexity."""

@@ -1,4 +1,4 @@
-"""What a text says of the importance of a model's columns."""
+"""Collects an importance matrix from a text."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Collected:
     path: str
     target: str
     texts: list[str]
-    entries: int  # matrices, those of all experts of a layer counted as one
-    partial: int  # entries with experts that no token met
+    entries: int  # matrices; all experts of a layer count as one
+    partial: int  # entries with experts that no token used
     chunks: int
     chunk_size: int
     tokens: int
@@ -44,8 +44,8 @@ def collect(
     threads: int | None = None,
     progress: Progress = lambda _, __: None,
 ) -> Collected:
-    """Runs the texts through a target in chunks of `context` tokens, the first `chunks` of them or
-    all, and writes the importance matrix of what its matrices met to `out`."""
+    """Runs the texts through a target in chunks of `context` tokens (the first `chunks` of them, or
+    all), and writes the importance matrix of its matrices' inputs to `out`."""
     start = time.perf_counter()
     check_output(out, *texts, *files_of(target))
     if not texts:
@@ -91,7 +91,7 @@ def collect(
 def _stored(
     target: str | os.PathLike[str], name: str, counts: np.ndarray, squares: np.ndarray
 ) -> Sums:
-    """In float32, as files have them."""
+    """Returns the sums in float32, the type in files."""
     with np.errstate(over="ignore"):
         made = Sums(np.asarray(squares, np.float32), np.asarray(counts, np.float32))
     if not np.isfinite(made.squares).all():

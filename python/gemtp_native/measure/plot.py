@@ -1,4 +1,4 @@
-"""What every plot of a report needs: `pip install 'gemtp-native[plot]'`."""
+"""Shared code of plots. They need `pip install 'gemtp-native[plot]'`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _FORMATS = ("png", "pdf", "svg", "jpg", "webp")
 
 
 def check_plot(path: str | os.PathLike[str]) -> None:
-    """Raises ArgumentError unless plot() could write to `path`: asked before hours of measuring.
-    Imports nothing, so that what is measured is not the plotting library."""
+    """Raises ArgumentError unless plot() could write to `path`; called before hours of measuring.
+    It does not import the plotting library, so that this does not affect the measurements."""
     if importlib.util.find_spec("matplotlib") is None:
         raise ArgumentError(
             "a plot needs matplotlib; install it with: pip install 'gemtp-native[plot]'"
@@ -26,7 +26,7 @@ def check_plot(path: str | os.PathLike[str]) -> None:
 
 
 def save(figure: Any, path: str | os.PathLike[str]) -> None:
-    """A figure of matplotlib's, whole or not at all."""
+    """Saves a matplotlib figure, completely or not at all."""
     with replacing(path) as file:
         figure.savefig(file, format=_format(path), dpi=150)
 

@@ -1,4 +1,4 @@
-"""What is known of a machine before the first round: measured costs, kept in a file."""
+"""Profiles: measured costs of passes on a machine, saved in a file."""
 
 from __future__ import annotations
 

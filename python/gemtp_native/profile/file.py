@@ -1,8 +1,8 @@
-"""Saved profiles: what passes and draft steps cost on this machine, measured by `gemtp tune`.
+"""Saved profiles: costs of passes and draft steps on this machine, measured by `gemtp tune`.
 
 A profile is valid for one pair of files, one number of threads and one type of K/V, on the machine
-and with the build that it was measured with. Anything else is ignored, with a notice: costs are
-only where the control of draft="auto" starts, and it finds out by itself.
+and with the build that it was measured with. Other profiles are ignored with a notice: the costs
+are only the starting point of draft="auto", which learns them by itself.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ FORMAT = 1
 
 _MAX_BYTES = 1 << 20  # of a profile; one takes about 4 kB
 _MAX_COSTS = 4096
-_MAX_NUMBER = 1e18  # a file may hold whole numbers that no double can
+_MAX_NUMBER = 1e18  # a file may contain integers beyond doubles
 _HASHED = 1 << 20  # bytes at either end of a model file: all metadata and shapes, some weights
-_SAME_MEMORY = 0.05  # what a kernel reserves changes from one to the next
+_SAME_MEMORY = 0.05  # memory reserved by kernels differs between versions
 
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 T = TypeVar("T")
@@ -47,12 +47,12 @@ class FileIdentity:
     bytes: int
     modified_ns: int
     sha256: str
-    """Of the first and the last MiB of each of its files."""
+    """Hash of the first and the last MiB of each of its files."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What costs were measured with. They are valid for nothing else."""
+    """The conditions of a measurement; the costs are valid only under them."""
 
     version: str
     compiler: str
@@ -66,13 +66,13 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds."""
+    """Measured costs in seconds."""
 
     verify: Sequence[tuple[int, int, float]]
-    """(rows, context, of one target pass)."""
+    """(rows, context, seconds of one target pass)."""
     draft: Sequence[tuple[int, int, float]]
-    """(0: a round's first draft step, 1: a later one; context; of that step). Empty: drafts cost
-    nothing, as those that are looked up in the text."""
+    """(0: a round's first draft step, 1: a later one; context; seconds of that step). Empty: drafts
+    cost nothing, like those looked up in the text."""
 
     @property
     def contexts(self) -> list[int]:
@@ -93,8 +93,8 @@ class Profile:
 
 
 def round_seconds(costs: Costs, depth: int, context: int | None = None) -> float:
-    """T(depth + 1) + first + (depth - 1) later: a round of `depth` drafts and their verification,
-    behind `context` (the measured one that is nearest; None: the shortest)."""
+    """Seconds of a round with `depth` drafts and their verification: T(depth + 1) + first + (depth
+    - 1) later, at the measured context nearest to `context` (None: the shortest)."""
     integer("depth", depth, 0, MAX_DRAFT)
     seconds = _nearest(costs.verify, depth + 1, context)
     if seconds is None:
@@ -106,8 +106,8 @@ def round_seconds(costs: Costs, depth: int, context: int | None = None) -> float
 
 
 def expected_tokens(acceptance: float, depth: int) -> float:
-    """1 + sum of acceptance^k for k up to `depth`: tokens a round, when each draft is the target's
-    own choice with that probability and the first that is not ends the round."""
+    """Expected tokens per round, 1 + sum of acceptance^k for k up to `depth`, if each draft is the
+    target's choice with that probability and the first other draft ends the round."""
     if not 0 <= acceptance <= 1:  # also NaN
         raise ArgumentError(f"acceptance is {acceptance}; it must be between 0 and 1")
     return 1.0 + sum(acceptance**k for k in range(1, depth + 1))
@@ -116,12 +116,13 @@ def expected_tokens(acceptance: float, depth: int) -> float:
 def expected_speed(
     costs: Costs, acceptance: float, depth: int, context: int | None = None
 ) -> float:
-    """Tokens per second."""
+    """Expected tokens per second."""
     return expected_tokens(acceptance, depth) / round_seconds(costs, depth, context)
 
 
 def best_depth(profile: Profile | Costs, acceptance: float, context: int | None = None) -> int:
-    """The depth of the highest expected speed, from 0 (plain decoding) on; of equals the lowest."""
+    """The depth, 0 (plain decoding) or more, with the highest expected speed; the lowest of
+    equals."""
     costs = profile.costs if isinstance(profile, Profile) else profile
     measured = {rows for rows, _, _ in costs.verify}
     depths = [k for k in range(MAX_DRAFT + 1) if k + 1 in measured]
@@ -140,7 +141,8 @@ def _nearest(
 
 
 def folder() -> Path:
-    """Of saved profiles; it need not exist. FileError if the system names no place for caches."""
+    """The folder of saved profiles, which need not exist. Raises FileError if the system has none
+    for caches."""
     if own := os.environ.get("GEMTP_CACHE_DIR"):
         return Path(own).absolute() / "profiles"
     if sys.platform == "win32":
@@ -149,7 +151,7 @@ def folder() -> Path:
         place = os.path.expanduser("~/Library/Caches")
     else:
         place = os.environ.get("XDG_CACHE_HOME", "")
-        if not os.path.isabs(place):  # to be ignored, says the XDG specification
+        if not os.path.isabs(place):  # must be ignored, by the XDG specification
             place = os.path.expanduser("~/.cache")
     if not os.path.isabs(place):
         raise FileError("there is no home folder to keep profiles in; set GEMTP_CACHE_DIR")
@@ -157,7 +159,7 @@ def folder() -> Path:
 
 
 def path_of(target: PathLike, drafter: PathLike | None, threads: int, kv_type: str) -> Path:
-    """Of the profile for these; names a person can tell apart, and a hash that machines can."""
+    """The path of the profile for these files: readable names, and a hash that makes it unique."""
     files = [_resolved(target), "" if drafter is None else _resolved(drafter)]
     key = "\0".join([*files, str(threads), kv_type])
     digest = hashlib.sha256(os.fsencode(key)).hexdigest()[:12]
@@ -175,7 +177,7 @@ def _resolved(path: PathLike) -> str:
 def conditions(
     target: PathLike, drafter: PathLike | None, threads: int, kv_type: str, isa: str
 ) -> Conditions:
-    """As they are now. OSError for files that cannot be read."""
+    """Returns the current conditions. Raises OSError for files that cannot be read."""
     from .machine import describe_machine
 
     machine = describe_machine()
@@ -194,7 +196,8 @@ def conditions(
 
 
 def identify(path: PathLike) -> FileIdentity:
-    """Of a model in several parts: their sum, the latest time, and the ends of each."""
+    """Identifies a model; of several parts, by their total size, latest time, and the ends of
+    each."""
     size, modified, digest = 0, 0, hashlib.sha256()
     for part in files_of(path):
         with open(part, "rb") as file:
@@ -209,7 +212,7 @@ def identify(path: PathLike) -> FileIdentity:
 
 
 def difference(then: Conditions, now: Conditions) -> str | None:
-    """Why costs of `then` say nothing about `now`, or None."""
+    """Returns why costs of `then` do not apply to `now`, or None."""
     for name, what in (
         ("version", "gemtp"),
         ("compiler", "the compiler"),
@@ -241,7 +244,7 @@ def _close(a: Any, b: Any) -> bool:
 
 
 def save(profile: Profile) -> Path:
-    """Writes it under its name, whole or not at all. FileError if it cannot be written."""
+    """Saves a profile, completely or not at all. Raises FileError if it cannot be written."""
     at = profile.conditions
     drafter = at.drafter.path if at.drafter else None
     path = path_of(at.target.path, drafter, at.threads, at.kv_type)
@@ -251,7 +254,7 @@ def save(profile: Profile) -> Path:
 
 
 def check_folder() -> None:
-    """Raises the FileError that save() would raise, without having anything to save."""
+    """Raises the FileError that save() would raise, before there is anything to save."""
     import tempfile  # here, for it is nothing that opening a model needs
 
     path = folder()
@@ -285,19 +288,19 @@ def _saying_where(path: Path) -> Iterator[None]:
 
 
 class _Unusable(Exception):
-    """Why a profile is of no use, as the rest of a sentence."""
+    """The reason why a profile is unusable, as the rest of a sentence."""
 
 
 def load(
     target: PathLike, drafter: PathLike | None, threads: int, kv_type: str, isa: str
 ) -> tuple[Profile | None, str | None]:
-    """The saved profile, None where there is none; or None and the sentence that says why the one
-    that is there is of no use. Raises nothing because of what lies there."""
+    """Returns the saved profile, or None if there is none; or None and a sentence that says why the
+    saved profile is unusable. Never raises because of the file's contents."""
     try:
         path = path_of(target, drafter, threads, kv_type)
         status = path.stat()
     except (OSError, ValueError, FileError):
-        return None, None  # none that could be found
+        return None, None  # no profile can be found
     try:
         profile = _parse(_read(path, status))
         why = difference(profile.conditions, conditions(target, drafter, threads, kv_type, isa))
@@ -311,8 +314,8 @@ def load(
 
 
 def use(engine: _core.Engine, target: PathLike, drafter: PathLike | None, kv_type: str) -> bool:
-    """Starts the engine's depth control from the saved profile, if there is one; a notice through
-    the logger "gemtp_native" if it is of no use. Whether it has one."""
+    """Starts the engine's depth control from the saved profile, if there is one; logs a notice
+    through the logger "gemtp_native" if it is unusable. Returns whether a profile is used."""
     if engine.device != "cpu":
         return False
     profile, why = load(target, drafter, engine.threads, kv_type, engine.isa)
@@ -400,7 +403,7 @@ def _parse_costs(
 
 
 def _seconds(name: str, value: Any) -> float:
-    """Or another quantity that is above nothing and below everything."""
+    """Parses seconds or another positive, finite quantity."""
     if type(value) not in (int, float) or not 0 < value < _MAX_NUMBER:  # NaN, too
         raise _Unusable(f"it is damaged ({name} holds {_shown(value)})")
     return float(value)
@@ -414,7 +417,7 @@ def _get(data: dict[str, Any], name: str, kind: type[T]) -> T:
 
 
 def _shown(value: Any) -> str:
-    """For a sentence: short, on one line."""
+    """Formats a value for a sentence: short, on one line."""
     try:
         text = value if isinstance(value, str) and value.isprintable() else repr(value)
     except ValueError:  # int refuses to print thousands of digits

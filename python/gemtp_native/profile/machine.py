@@ -1,4 +1,4 @@
-"""The machine, the files and what the process costs, as far as the system tells."""
+"""Facts about the machine, the files and the process, as far as the system reports them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Name, architecture, size, the model's context length, and bytes by type, largest first."""
+    """Returns name, architecture, size, context length, and bytes by type, largest first."""
     file = _core.GgufFile(path)
     types: Counter[str] = Counter()
     for _name, kind, _shape, size, _supported in file.tensors:
@@ -57,7 +57,7 @@ def _cpu_model() -> str:
 
 
 def reset_peak() -> None:
-    """Makes peak_bytes() count from here, where the system can (Linux)."""
+    """Makes peak_bytes() count from here, if the system supports it (Linux)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -77,7 +77,7 @@ def peak_bytes(process: int | str = "self") -> int | None:
 
 
 def storage_bytes() -> int | None:
-    """What this process has had read from storage rather than from the page cache (Linux)."""
+    """Bytes that were read for this process from storage, not from the page cache (Linux)."""
     value = _field(Path("/proc/self/io"), "read_bytes")
     return int(value) if value else None
 
@@ -88,7 +88,7 @@ def _status_bytes(process: int | str, key: str) -> int | None:
 
 
 def _field(path: Path, key: str) -> str | None:
-    """Of a file of lines "key: value"."""
+    """Returns the value of a key in a file of lines "key: value"."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:

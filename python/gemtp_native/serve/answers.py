@@ -1,4 +1,4 @@
-"""What is answered, in the protocol's shapes: pieces of a stream, or the whole."""
+"""Answers in the protocol's shapes: chunks of a stream, or the whole."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .job import Begun, Ended, Event, Primed, PromptDone, Round, Shown
 from .requests import Work
 from .tokens import TokenTexts
 
-_FINISH = {"context": "length"}  # the rest is called the same here
-_NAMES = {"grammar_accepted": "grammar_forced"}  # of figures, likewise
-# Figures that usage and timings tell, or that are not for clients.
+_FINISH = {"context": "length"}  # other reasons have the same names here
+_NAMES = {"grammar_accepted": "grammar_forced"}  # of figures; others have the same names
+# Figures that are part of usage and timings, or not for clients.
 _TOLD = (
     "drafted", "accepted", "grammar_drafted", "prompt_tokens", "cached_tokens", "prompt_seconds",
     "tokens", "decode_seconds", "tokens_per_second", "seed", "depth",
@@ -37,7 +37,7 @@ class _Choice:
 
 
 class Answer:
-    """Takes in what happens, in order, and gives what is to be sent."""
+    """Takes events in order and makes the chunks or the whole answer to be sent."""
 
     def __init__(self, work: Work, model_name: str, texts: TokenTexts):
         self._work = work
@@ -58,7 +58,7 @@ class Answer:
         return self._left == 0
 
     def take(self, event: Event) -> list[dict[str, Any]]:
-        """The chunks that an event makes."""
+        """Takes an event and returns its chunks."""
         choice = self._choices[event.index]
         if isinstance(event, Begun):
             choice.begun = True
@@ -82,7 +82,7 @@ class Answer:
         return chunks
 
     def whole(self) -> dict[str, Any]:
-        """When it is complete, not streamed."""
+        """The whole answer, once it is complete and if it is not streamed."""
         choices = [self._whole_choice(i, c) for i, c in enumerate(self._choices)]
         return {**self._head, "choices": choices, "usage": self.usage(), **self._timings()}
 
@@ -202,7 +202,7 @@ class Answer:
     # ---------------------------------------------------------------- figures
 
     def usage(self) -> dict[str, Any]:
-        """A prompt counts once, however many answers it gets."""
+        """The usage. A prompt counts once, however many answers it gets."""
         ends = [c.end for c in self._choices if c.end]
         firsts = ends[:: self._work.choices_per_prompt]
         prompt = sum(e.stats.prompt_tokens for e in firsts)
@@ -218,7 +218,8 @@ class Answer:
         }
 
     def _timings(self) -> dict[str, Any]:
-        """As llama-server calls them. Of several sequences: counts are sums, times the longest."""
+        """Timings with the names of llama-server. Of several sequences, counts are summed and times
+        are those of the longest."""
         ends = [c.end for c in self._choices if c.end]
         stats = [e.stats for e in ends]
         cached = sum(s.cached_tokens for s in stats)
@@ -249,7 +250,7 @@ class Answer:
 
 
 def _together(values: list[Any]) -> Any:
-    """Sums, of lists one for each place."""
+    """Sums numbers; sums lists element by element."""
     if not isinstance(values[0], list):
         return sum(values)
     return [sum(at) for at in zip_longest(*values, fillvalue=0)]

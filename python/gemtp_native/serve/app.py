@@ -1,4 +1,4 @@
-"""What is at which path."""
+"""The server's paths and their handlers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class App:
         self._files = page_files()
         self._created = int(time.time())
         self._chat = model._engine.chat_template is not None
-        # The shipped pair has a template to try chats with, but all it has learned is code.
+        # The shipped pair has a template for trying chats, but was trained only on code.
         completes = not self._chat or model.target == demo_models()[0]
         self._mode = "completion" if completes else "chat"
         self._open: dict[tuple[str, str], Handler] = {("GET", "/health"): self._health}
@@ -154,7 +154,7 @@ class App:
         return work
 
     async def _written(self, request: Request, answer: Callable[[Fields], Any]) -> None:
-        """Answers what takes more than a moment, but no pass of the model."""
+        """Answers requests that take more than a moment, but no pass of the model."""
         async with self._body(request) as body:
             out = await self.service.off_loop(lambda: dumps(answer(self._fields(body))))
             await request.respond_written(out)

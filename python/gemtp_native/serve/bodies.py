@@ -1,4 +1,4 @@
-"""How much of requests is held at once, and memory given back."""
+"""Limits the bytes of request bodies held at once, and returns freed memory to the system."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from contextlib import asynccontextmanager, suppress
 from .errors import busy
 
 SMALL = 64 << 10
-"""Bytes of a body that never waits."""
-_TRIM = 1 << 20  # bytes of a body after which memory is given back
+"""Bodies up to this many bytes never wait."""
+_TRIM = 1 << 20  # bodies from this size on: return freed memory
 
 
 class Bodies:
-    """For the event loop's thread. Large bodies are read while there is room; they keep it until
-    their request is answered. Those that find none wait, in the order in which they came."""
+    """For use on the event loop's thread. Large bodies are read while the limit allows and count
+    until their request is answered. Others wait in order of arrival."""
 
     def __init__(self, limit: int, trim: Callable[[], object]):
         self._limit = limit
@@ -28,7 +28,7 @@ class Bodies:
 
     @asynccontextmanager
     async def room(self, size: int, seconds: float) -> AsyncIterator[None]:
-        """RequestError if there is none after so long."""
+        """Reserves `size` bytes; raises RequestError if they are not available within `seconds`."""
         if size <= SMALL:
             yield
             return
@@ -50,7 +50,7 @@ class Bodies:
             await asyncio.wait_for(asyncio.shield(turn), seconds)
         except (asyncio.TimeoutError, asyncio.CancelledError) as e:
             if turn.done():
-                self._held -= size  # its turn had just come
+                self._held -= size  # it had just been admitted
             turn.cancel()
             self._next()
             if isinstance(e, asyncio.CancelledError):
@@ -73,7 +73,7 @@ class Bodies:
 
 
 def give_back() -> None:
-    """Memory that has been freed, to the system: glibc keeps it otherwise."""
+    """Returns freed memory to the system; glibc keeps it otherwise."""
     if sys.platform.startswith("linux"):
         with suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)

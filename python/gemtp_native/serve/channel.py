@@ -1,4 +1,4 @@
-"""What worker threads say to the event loop about one request."""
+"""Events from worker threads to the event loop about one request."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ T = TypeVar("T")
 
 
 class Closed(Exception):
-    """Nobody listens any more."""
+    """The reader has gone."""
 
 
 class Channel(Generic[T]):
-    """From several threads to one reader on the event loop. Who puts more into it than it holds
-    waits until the reader has taken it. ``end`` puts an exception in place of what is not read yet.
+    """A queue from several threads to one reader on the event loop. A thread that puts more into it
+    than it holds waits until the reader has taken it. ``end`` replaces unread items by an
+    exception.
     """
 
     def __init__(self, limit: int):
@@ -28,7 +29,7 @@ class Channel(Generic[T]):
         self._end: BaseException | None = None
 
     def put(self, item: T, size: int) -> None:
-        """From a worker thread. Closed after the end."""
+        """Called on worker threads. Raises Closed after the end."""
         with self._changed:
             while self._size >= self._limit and self._end is None:
                 self._changed.wait()
@@ -41,7 +42,7 @@ class Channel(Generic[T]):
             self._wake()
 
     def end(self, reason: BaseException) -> None:
-        """From any thread; the first reason counts."""
+        """Ends the channel. Any thread may call it; the first reason counts."""
         with self._changed:
             if self._end is None:
                 self._end = reason
@@ -55,11 +56,12 @@ class Channel(Generic[T]):
             raise Closed from None
 
     async def get(self) -> list[T]:
-        """All that has come, at least one; or raises the reason of the end."""
+        """Returns all items that have arrived, at least one, or raises the reason of the end."""
         while True:
             with self._changed:
                 if self._end is not None:
-                    # Raised, it refers to its callers, which refer to this: nothing would be freed.
+                    # The raised exception refers to frames that refer to this channel; replacing it
+                    # breaks the cycle, so that everything can be freed.
                     reason, self._end = self._end, Closed()
                     raise reason
                 if self._items:

@@ -1,4 +1,4 @@
-"""A connection: uvicorn's, with limits to how long it may be held without asking, and how many."""
+"""uvicorn's connections, with limits on their number and on the time they may be idle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .errors import RequestError
 
 
 def protocol(header_timeout: float, connections: int) -> type[H11Protocol]:
-    """The class that uvicorn is to make connections of."""
+    """The class of connections for uvicorn."""
 
     class Connection(H11Protocol):
         def __init__(self, *args: Any, **kwargs: Any):
@@ -40,7 +40,7 @@ def protocol(header_timeout: float, connections: int) -> type[H11Protocol]:
             super().connection_lost(exc)
 
         def send_400_response(self, msg: str) -> None:
-            """For what is no HTTP, in the form of all other errors."""
+            """Answers input that is not HTTP, in the form of all other errors."""
             if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                 body = RequestError("this is not a valid HTTP request", code="invalid_http").body()
                 headers = [
@@ -55,7 +55,7 @@ def protocol(header_timeout: float, connections: int) -> type[H11Protocol]:
 
         @property
         def _busy(self) -> bool:
-            """A request is being answered."""
+            """Whether a request is being answered."""
             return self.cycle is not None and not self.cycle.response_complete
 
         def _await_headers(self) -> None:
@@ -67,7 +67,8 @@ def protocol(header_timeout: float, connections: int) -> type[H11Protocol]:
                 self._deadline = None
 
         def _make_room(self) -> None:
-            """Drops who has asked for nothing for longest: a new one if all others are busy."""
+            """Drops the connection that has been idle longest, or the new one if all others are
+            busy."""
             if len(self.connections) <= connections:
                 return
             held = [c for c in self.connections if not c.transport.is_closing()]

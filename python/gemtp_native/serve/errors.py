@@ -1,4 +1,4 @@
-"""Errors as OpenAI's protocol has them."""
+"""Errors in the form of OpenAI's protocol."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Header = tuple[bytes, bytes]
 
 
 class RequestError(Exception):
-    """An answer that is an error: what is wrong, where, what to do."""
+    """An error answer: what is wrong, where, and what to do."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class RequestError(Exception):
 
 
 def _in_one_line(message: str) -> str:
-    """What others have sent, and is repeated here, may be long or hold anything."""
+    """Sanitizes a message, which may repeat long or arbitrary input of a client."""
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
     return (
         line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 3 :]}"
@@ -53,12 +53,12 @@ _LONGEST = 380  # characters
 
 
 def busy(message: str, code: str) -> RequestError:
-    """To be tried again soon."""
+    """An error after which the client may try again soon."""
     return RequestError(message, code=code, status=503, headers=[(b"retry-after", b"1")])
 
 
 def final(message: str, code: str, status: int) -> RequestError:
-    """Not to be tried again: clients do so by themselves after most errors of servers."""
+    """A server error that clients should not retry, as they do after most server errors."""
     return RequestError(message, code=code, status=status, headers=[(b"x-should-retry", b"false")])
 
 
@@ -76,7 +76,7 @@ def timed_out(seconds: float) -> RequestError:
 
 
 def as_request_error(e: BaseException, param: str | None = None) -> RequestError:
-    """What an exception of the engine means to a client."""
+    """Converts an exception of the engine to an error for the client."""
     if isinstance(e, RequestError):
         return e
     if isinstance(e, ContextError):

@@ -1,4 +1,4 @@
-"""Members of a request, read one by one: exact about what they may be, and about what is left."""
+"""Reads the members of a request one by one, with strict checks, and rejects unknown ones."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _log = logging.getLogger("gemtp_native.serve")
 
 MAX_NESTING = 64
 MAX_VALUES = 300_000
-"""In a body: more than the longest context has tokens."""
+"""Most values in a body: more than the longest context has tokens."""
 
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.)*"', re.DOTALL)
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """Of a request's body. All of it is finite, can be written as UTF-8 and is not nested deep."""
+    """Parses a request's body. Its values are finite, encodable as UTF-8 and not deeply nested."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as e:
@@ -42,7 +42,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
             "such as OpenAI's protocol has it",
             code="invalid_json",
         ) from None
-    except ValueError:  # whole numbers of thousands of digits
+    except ValueError:  # integers with thousands of digits
         raise RequestError("a number in the body is too long", code="invalid_json") from None
     if not isinstance(data, dict):
         raise RequestError(f"the body is {_kind(data)}; send a JSON object", code="invalid_json")
@@ -51,7 +51,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
 
 
 def _check_count(body: bytes) -> None:
-    """Other threads wait while json reads, so there may not be too much."""
+    """Limits the number of values, because json blocks other threads while it reads."""
     if sum(map(body.count, _SEPARATORS)) <= MAX_VALUES:
         return
     count = last = 0
@@ -118,9 +118,9 @@ def _check_text(text: str) -> None:
 
 
 class Fields:
-    """The members of an object. A member that is null counts as absent, as OpenAI has it.
+    """The members of an object. A member that is null counts as absent, as in OpenAI's protocol.
 
-    Each is asked for once, by what it may be; ``finish`` looks at those nobody asked for.
+    Each member is requested once, by its type; ``finish`` checks those that were not requested.
     """
 
     def __init__(self, data: dict[str, Any], where: str = "", lenient: bool = False):
@@ -209,12 +209,12 @@ class Fields:
         return out
 
     def schema(self, name: str) -> dict[str, Any] | None:
-        """A JSON schema, whose members are not those of the request."""
+        """Reads a JSON schema, whose members are not members of the request."""
         found = self.object(name)
         return None if found is None else found.data
 
     def one_of(self, name: str, values: Sequence[str]) -> str | None:
-        """A text; another one counts as absent where unknown members are ignored."""
+        """Reads one of these texts; with `lenient`, other texts count as absent."""
         value = self.text(name)
         if value is None or value in values:
             return value
@@ -225,13 +225,13 @@ class Fields:
         return None
 
     def only(self, name: str, values: Collection[Any], because: str) -> None:
-        """A member of the protocol that has no other values here."""
+        """Checks a member of the protocol of which only these values are supported."""
         value = self.take(name)
         if value is not None and not any(value == v and type(value) is type(v) for v in values):
             self.refuse(name, because, "unsupported_value")
 
     def finish(self, ignored: Iterable[str] = ()) -> None:
-        """Refuses members that nobody asked for, unless they may be ignored."""
+        """Rejects members that were not requested, unless they may be ignored."""
         left = [name for name in self.data if name not in self._known]
         for name in set(ignored).intersection(left):
             if self.data[name] is not None:
@@ -252,7 +252,7 @@ class Fields:
         raise RequestError(f"there is no {param}; {hint}", param, "unknown_parameter")
 
     def note(self, name: str, why: str) -> None:
-        """That a member is ignored: in the log, once for all requests."""
+        """Logs that a member is ignored, once for all requests."""
         member = re.sub(r"\[[0-9]+\]", "[]", self.path(name[:64]))
         if member not in _noted and len(_noted) < _MOST_NOTES:
             _noted.add(member)
@@ -264,7 +264,7 @@ _MOST_NOTES = 100
 
 
 def shown(value: Any) -> str:
-    """Of a value in a sentence: short, whatever it is."""
+    """Formats a value for a sentence: short, whatever it is."""
     if isinstance(value, (dict, list)):
         return _kind(value)
     text = json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Who may ask: by Host and Origin, against pages of other sites, and by key."""
+"""Checks Host and Origin, against pages of other sites, and API keys."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import re
 from .errors import Header, RequestError
 from .settings import ServerSettings
 
-# A name or an address, and a port. Nothing else may stand in a Host, or behind the scheme of an
-# Origin: what readers of it understand differently is not understood here.
+# A name or an address, and a port. Nothing else is accepted in a Host, or after the scheme of an
+# Origin, because other forms could be read in different ways.
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_.-]+))(?::([0-9]{1,5}))?", re.IGNORECASE)
 _PORTS = {"http": 80, "https": 443}
 
 
 class Guard:
-    """A page of another site can make a browser send requests here and, by letting its own name
-    point here (DNS rebinding), read the answers. Against the latter only names are served that this
-    server is known to have; against the former an Origin has to be that of the Host.
+    """A page of another site can make a browser send requests here. By pointing its own name here
+    (DNS rebinding) it can also read the answers. Against the latter, only known names of this
+    server are accepted; against the former, an Origin must match the Host.
     """
 
     def __init__(self, settings: ServerSettings):
@@ -30,7 +30,7 @@ class Guard:
             self._hosts.add(settings.host.lower())
 
     def check(self, headers: dict[bytes, bytes]) -> None:
-        """RequestError for a Host or Origin that is not allowed."""
+        """Raises RequestError for a Host or Origin that is not allowed."""
         given = headers.get(b"host", b"").decode("latin-1")
         host = _place(given)
         if host is None or not self._is_own(host[0]):
@@ -57,7 +57,7 @@ class Guard:
         return self._exposed and _is_address(name)
 
     def allowed_origin(self, headers: dict[bytes, bytes]) -> bytes | None:
-        """What Access-Control-Allow-Origin is to say."""
+        """The value of Access-Control-Allow-Origin."""
         origin = headers.get(b"origin")
         if origin is None:
             return None
@@ -66,12 +66,12 @@ class Guard:
         return origin if origin.decode("latin-1") in self._origins else None
 
     def check_key(self, headers: dict[bytes, bytes]) -> None:
-        """RequestError without the right key, if one is asked for."""
+        """Raises RequestError without a valid key, if keys are required."""
         if not self._keys:
             return
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
         given = key.strip() if scheme.lower() == b"bearer" else b""
-        # All of them, so that the time does not tell which is close.
+        # Compare with all keys, so that the time does not reveal which one is close.
         if not sum(hmac.compare_digest(given, known) for known in self._keys):
             raise RequestError(
                 "the API key is missing or wrong; send it as Authorization: Bearer KEY",
@@ -81,7 +81,7 @@ class Guard:
             )
 
     def cors(self, headers: dict[bytes, bytes]) -> list[Header]:
-        """Headers of an answer to a page that may read it."""
+        """Headers that allow a page to read the answer."""
         allowed = self.allowed_origin(headers)
         if allowed is None:
             return []
@@ -107,7 +107,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_any(host: str) -> bool:
-    """Whether a socket bound to it answers on all addresses."""
+    """Whether a socket bound to this host listens on all addresses."""
     try:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:
@@ -115,8 +115,8 @@ def is_any(host: str) -> bool:
 
 
 def _place(text: str) -> tuple[str, int | None] | None:
-    """Name and port of a Host; None: it is no such thing."""
-    if text.count(":") > 1 and _is_address(text):  # what should stand in brackets
+    """Splits a Host into name and port; None if it is malformed."""
+    if text.count(":") > 1 and _is_address(text):  # should have been in brackets
         return text.lower(), None
     found = _HOST.fullmatch(text)
     if found is None or (found[1] is not None and not _is_address(found[1])):
@@ -127,7 +127,7 @@ def _place(text: str) -> tuple[str, int | None] | None:
 
 
 def _is_same(origin: str, host: tuple[str, int | None]) -> bool:
-    """Whether an Origin is that of the Host; all names of this machine for itself are one."""
+    """Whether an Origin matches the Host; all loopback names count as the same."""
     scheme, _, rest = origin.partition("://")
     place = _place(rest)
     if scheme not in _PORTS or place is None:

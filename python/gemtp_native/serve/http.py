@@ -16,11 +16,11 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _ONCE = (b"origin", b"authorization", b"content-type", b"content-encoding")
-_DISCARD = 64 << 20  # bytes of a body that is too large, read so that its sender sees the answer
+_DISCARD = 64 << 20  # bytes read of an oversized body, so that its sender sees the answer
 
 
 class Gone(Exception):
-    """The client has left, or reads nothing."""
+    """The client has gone, or does not read."""
 
 
 class Request:
@@ -32,7 +32,7 @@ class Request:
         self.arrived = time.perf_counter()
         self.status: int | None = None
         self.extra: list[Header] = []
-        """Headers of whatever is answered."""
+        """Extra headers of the answer."""
         self._state = scope.get("state", {})
         self._receive = receive
         self._send = send
@@ -40,7 +40,7 @@ class Request:
     # ---------------------------------------------------------------- in
 
     def check(self) -> None:
-        """RequestError for headers that several readers would not understand in the same way."""
+        """Raises RequestError for headers that different programs could read in different ways."""
         names = self._names
         twice = next((n for n in _ONCE if names.count(n) > 1), None)
         if twice is not None:
@@ -53,7 +53,7 @@ class Request:
         raise RequestError(wrong, code="invalid_http")
 
     def size(self, limit: int) -> int:
-        """Bytes that the body may have: what is announced, at most the limit."""
+        """Most bytes of the body: the announced length, but at most the limit."""
         length = self.headers.get(b"content-length")
         if length is not None:
             return min(int(length), limit)
@@ -73,7 +73,7 @@ class Request:
     async def _read(self, limit: int) -> bytes:
         parts: list[bytes] = []
         announced = int(self.headers.get(b"content-length", 0))
-        more = announced <= _DISCARD  # a larger one is not waited for
+        more = announced <= _DISCARD  # a larger body is not read
         size = 0 if more else announced
         while more:
             message = await self._receive()
@@ -96,7 +96,7 @@ class Request:
         return b"".join(parts)
 
     async def until_gone(self) -> None:
-        """After the body: returns when the client has left."""
+        """To be called after the body was read; returns when the client has gone."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -116,7 +116,7 @@ class Request:
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def respond_json(self, data: Any, status: int = 200) -> None:
-        """For little data; whatever may be large is written aside."""
+        """Answers with a small JSON document; large ones are serialized off the event loop."""
         await self.respond_written(dumps(data), status)
 
     async def respond_written(self, body: bytes, status: int = 200) -> None:
@@ -126,7 +126,7 @@ class Request:
         await self.respond(error.status, error.body(), b"application/json", error.headers)
 
     async def begin_events(self) -> None:
-        """Of a stream of server-sent events."""
+        """Begins a stream of server-sent events."""
         await self._start(
             200,
             [
@@ -138,7 +138,8 @@ class Request:
         )
 
     async def events(self, body: bytes, seconds: float, last: bool = False) -> None:
-        """As `event_data` writes them. Gone if the client takes none of it for so long."""
+        """Sends events made by `event_data`. Raises Gone if the client reads nothing for
+        `seconds`."""
         if last:
             body += b"data: [DONE]\n\n"
         message = {"type": "http.response.body", "body": body, "more_body": not last}
@@ -157,7 +158,7 @@ class Request:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     def abort(self) -> None:
-        """Drops the connection, with whatever was not sent yet."""
+        """Drops the connection and all unsent data."""
         abort = self._state.get("abort")
         if abort is not None:
             abort()
@@ -168,7 +169,7 @@ def event_data(chunks: Sequence[Any]) -> bytes:
 
 
 def dumps(data: Any) -> bytes:
-    """In pieces: other threads wait while json writes one."""
+    """Serializes data in pieces, because json blocks other threads while it writes one."""
     out: list[str] = []
     _write(data, out, 5)
     return "".join(out).encode("utf-8")
@@ -198,9 +199,9 @@ def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-_SLICE = 64  # values of a list that are written at once
+_SLICE = 64  # list elements serialized at once
 
 
 def _plain(path: str) -> str:
-    """Without slashes that say nothing."""
+    """Removes redundant slashes."""
     return re.sub("/+", "/", path).rstrip("/") or "/"

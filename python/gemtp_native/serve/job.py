@@ -1,4 +1,4 @@
-"""One sequence: a worker thread generates, and says what it has on the request's channel."""
+"""The job of generating one sequence, on a worker thread that reports to the request's channel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = logger("serve")
 
 @dataclass(frozen=True)
 class Shown:
-    """A token, and what became certain with it."""
+    """A token, and the text that it completes."""
 
     token: Token
     kind: str
@@ -31,7 +31,7 @@ class Shown:
     reasoning: str = ""
     calls: tuple[ToolCall, ...] = ()
     step: int = 0
-    """Place among its round's drafts, from 1; 0: the target's own."""
+    """Index among the drafts of its round, from 1; 0: the target's own token."""
 
     @property
     def text(self) -> str:
@@ -40,14 +40,14 @@ class Shown:
 
 @dataclass(frozen=True)
 class Begun:
-    """It can be generated: whatever is wrong with the request has been said before."""
+    """Generation has begun; all errors in the request have been reported before."""
 
     index: int
 
 
 @dataclass(frozen=True)
 class Primed:
-    """What others with the same prompt have been waiting for: its keys and values can be reused."""
+    """The keys and values of the prompt can be reused by waiting jobs with the same prompt."""
 
     index: int
 
@@ -65,9 +65,9 @@ class Round:
     tokens: list[Shown]
     round: int
     drafted: int
-    """Tokens that were proposed in it."""
+    """Number of tokens proposed in the round."""
     seconds: float
-    """Since the computation of the sequence began."""
+    """Time since the computation of the sequence began."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Ended:
     seed: int
     queue_seconds: float
     first_seconds: float | None
-    """Until the first token, from the beginning of the computation."""
+    """Time from the beginning of the computation to the first token."""
 
 
 Event = Begun | Primed | PromptDone | Round | Ended
@@ -86,11 +86,11 @@ OnPrompt = Callable[[int, int], None]
 
 
 class Prompt(Protocol):
-    """Something to be continued."""
+    """A prompt to be continued."""
 
     @property
     def characters(self) -> int:
-        """That it has at least."""
+        """A lower bound on the number of characters."""
 
     def ids(self, model: Model) -> list[int]: ...
 
@@ -105,9 +105,10 @@ class Job:
     seed: int
     prompt: Prompt
     leader: int | None = None
-    """The sequence that runs the same prompt first; its own index if others wait for it."""
+    """The index of the sequence that runs the same prompt first; its own index if others wait for
+    it."""
     copies: int = 0
-    """Of the keys and values of its prompt, to be made for others."""
+    """Number of copies of the prompt's keys and values to be made for other jobs."""
     show_prompt: bool = False
     one_call: bool = False
     """End after the first call of a tool."""
@@ -115,17 +116,17 @@ class Job:
     _stream: TextStream | ReplyStream | None = None
     _cancelled: bool = False
     stats: Stats | None = None
-    """When it has ended, however; None again when they have been counted."""
+    """Set when the job has ended in any way; None again when they have been counted."""
 
     def cancel(self) -> None:
-        """From any thread."""
+        """Cancels the job. Any thread may call it."""
         self._cancelled = True
         stream = self._stream
         if stream is not None:
             stream.cancel()
 
     def run(self, model: Model, channel: Channel[Event]) -> None:
-        """In a worker thread, until the end. Errors end the channel."""
+        """Runs the job to its end, in a worker thread. Errors end the channel."""
         try:
             self._run(model, channel)
         except Closed:
@@ -177,9 +178,9 @@ class Job:
             channel.put(Ended(self.index, reason, self.stats, self.seed, waited, first), 0)
 
     def _prime(self, model: Model, on_prompt: OnPrompt | None) -> Stats:
-        """Runs the prompt, and leaves its keys and values to be taken by those who have the same.
-        (One sequence goes on with those of another that has ended, or of a part of it, if these
-        are no longer in use.)"""
+        """Runs the prompt and leaves its keys and values for jobs with the same prompt. (A sequence
+        continues from the keys and values, or their beginning, of a sequence that has ended, if
+        they are no longer in use.)"""
         ids = self.prompt.ids(model)
         with model.session() as session:
             stream = session.stream(ids, max_tokens=1, on_prompt=on_prompt, wait=True)
@@ -187,14 +188,14 @@ class Job:
             if not self._cancelled:  # while there was nothing yet to cancel
                 for _ in stream.steps():
                     pass
-            with suppress(OutOfMemoryError):  # then they run it again
+            with suppress(OutOfMemoryError):  # the others then run it again
                 for _ in range(self.copies):
                     session.fork().close()
             return stream.stats
 
 
 def _with_prime(stats: Stats, primed: Stats | None) -> Stats:
-    """The prompt of a sequence that ran it in advance."""
+    """The stats of a sequence whose prompt was run in advance."""
     if primed is None:
         return stats
     return replace(
@@ -218,7 +219,7 @@ def _rounds(stream: TextStream | ReplyStream, model: Model) -> Iterator[list[Sho
 
 
 class _Marks:
-    """What kind of text the tokens of a reply are."""
+    """Classifies the tokens of a reply by kind of text."""
 
     _AFTER = {
         "<|channel>": "reasoning",

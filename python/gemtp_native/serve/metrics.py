@@ -1,4 +1,4 @@
-"""Figures for Prometheus, in its text format 0.0.4; for the event loop's thread alone."""
+"""Metrics for Prometheus, in its text format 0.0.4; only for the event loop's thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
-# Figures of sequences that are summed up: the counter's name, and what it says.
+# Figures of sequences that are summed: name and description of the counter.
 _FIGURES = {
     "prompt_tokens": ("gemtp_prompt_tokens_total", "Prompt tokens, cached ones included."),
     "cached_tokens": (
@@ -33,7 +33,7 @@ _FIGURES = {
 
 
 class Counter:
-    """label: the name of the one label that it has; "": none."""
+    """A counter with at most one label. label: its name; "": none."""
 
     kind = "counter"
 
@@ -85,7 +85,7 @@ class Histogram:
 
 
 class Metrics:
-    """Names follow those of llama-server's and vLLM's where they count the same."""
+    """The server's metrics. Where llama-server or vLLM count the same, the names follow theirs."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Metrics:
         ]  # fmt: skip
 
     def count(self, stats: Stats) -> None:
-        """Of a sequence that has ended, however."""
+        """Counts a sequence that has ended in any way."""
         for name, counter in self._figures.items():
             counter.add(getattr(stats, name))
 

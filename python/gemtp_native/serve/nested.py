@@ -1,7 +1,7 @@
-"""The objects inside a chat's request: what each may hold, and what of it means nothing here.
+"""Reads the objects inside a chat's request: their members, and those without effect here.
 
-Every object is read to its last member. One that would change the answer, and cannot be followed
-here, is refused; one that clients send to every server, and that changes nothing, is ignored.
+Every member of an object is checked. A member that would change the answer but is not supported
+here is rejected; one that clients send to every server and that changes nothing is ignored.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..errors import ArgumentError
 from .errors import RequestError
 from .fields import Fields
 
-# Of caches and accounts of other servers, and what their answers hold when they are sent back.
+# Members for caches and accounts of other servers, and members of their answers that are sent back.
 _OF_OTHERS = (
     "cache_control", "prompt_cache_breakpoint", "provider_specific_fields", "extra_content",
     "thought_signature",
@@ -30,7 +30,7 @@ _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 def check_messages(f: Fields) -> None:
-    """Members only; what they hold is looked at where the prompt is made."""
+    """Checks only the members; their values are checked when the prompt is made."""
     for message in f.objects("messages"):
         role = message.text("role")
         content = message.take("content")
@@ -70,7 +70,7 @@ def _check_call(call: Fields) -> None:
 
 
 def tools_of(f: Fields) -> tuple[list[Any] | None, dict[str, Any], bool]:
-    """Declarations, what is said about them, and whether one call is all that is wanted."""
+    """Returns declarations, keywords about them, and whether only one call is wanted."""
     tools = f.list("tools")
     for i, tool in enumerate(tools or []):
         if not isinstance(tool, dict) or tool.get("type") != "function":
@@ -100,7 +100,8 @@ def tools_of(f: Fields) -> tuple[list[Any] | None, dict[str, Any], bool]:
 
 
 def _declaration(tool: Fields) -> dict[str, Any]:
-    """In the form that templates know, also of one in the form of OpenAI's Responses."""
+    """Converts a declaration, also one in the form of OpenAI's Responses, to the templates'
+    form."""
     tool.take("type")
     function = tool.object("function")
     flat = function is None
@@ -121,7 +122,7 @@ def _declaration(tool: Fields) -> dict[str, Any]:
 
 
 def _choice(f: Fields, tools: list[Any] | None) -> tuple[Any, list[Any] | None]:
-    """Of an object, and the tools that it leaves."""
+    """Reads a tool choice given as an object, and the tools that it leaves."""
     choice = f.object("tool_choice")
     assert choice is not None
     kind = choice.text("type")
@@ -160,7 +161,7 @@ def _choice(f: Fields, tools: list[Any] | None) -> tuple[Any, list[Any] | None]:
 
 
 def response_format(f: Fields) -> dict[str, Any] | None:
-    """As `grammar.schema_of` takes it; None: any text will do."""
+    """Returns the format for `grammar.schema_of`; None: any text."""
     value = f.object("response_format")
     if value is None:
         return None
@@ -179,7 +180,7 @@ def response_format(f: Fields) -> dict[str, Any] | None:
                 value.refuse("schema", "it is given by json_schema already; leave one out")
             schema = named.schema("schema")
             named.finish()
-        elif kind == "json_schema":  # all in one object
+        elif kind == "json_schema":  # all members in one object
             for name in ("name", "description"):
                 value.text(name)
             value.boolean("strict")
@@ -201,13 +202,13 @@ def response_format(f: Fields) -> dict[str, Any] | None:
 
 
 def thinking_of(f: Fields) -> bool:
-    """The first that says something counts."""
+    """Returns the first setting that is given."""
     said = [_switch(f), _template(f), _reasoning(f, "reasoning"), _effort(f)]
     return next((thinking for thinking in said if thinking is not None), False)
 
 
 def _switch(f: Fields) -> bool | None:
-    """True or false, or as Anthropic's protocol has it."""
+    """Reads true or false, or the form of Anthropic's protocol."""
     if not isinstance(f.take("thinking"), dict):
         return f.boolean("thinking")
     value = f.object("thinking")

@@ -1,4 +1,4 @@
-"""The page at /: the files of page/, as they were when the server started."""
+"""The page at /: the files in page/, read when the server starts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class PageFile:
 
 
 def page_files(folder: Path | None = None) -> dict[str, PageFile]:
-    """Path of a URL -> what is there."""
+    """Maps URL paths to files."""
     folder = folder or Path(__file__).parent.parent / "page"
     out: dict[str, PageFile] = {}
     for file in sorted(folder.rglob("*")) if folder.is_dir() else []:

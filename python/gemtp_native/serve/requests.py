@@ -1,4 +1,4 @@
-"""What /v1/chat/completions and /v1/completions are asked for, read into what the engine takes."""
+"""Converts requests to /v1/chat/completions and /v1/completions to arguments of the engine."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ if TYPE_CHECKING:
     from ..chat.reply import ReplyStream
     from ..model import Model, TextStream
 
-MOST = 100  # of a number that is not whole, and of its negative
-COMPLETION_TOKENS = 16  # what OpenAI's /v1/completions gives if nothing is asked for
+MOST = 100  # largest magnitude of a non-integer option
+COMPLETION_TOKENS = 16  # default of OpenAI's /v1/completions
 MAX_TEXT = 1 << 16  # characters of a grammar or pattern
 MAX_STOP = 1024  # characters
 _PROMPT = "it must be a text, a list of token ids, or a list of either"
 
-# Members of OpenAI's protocol, and of those of other servers and of clients, that change nothing
-# here.
+# Members of OpenAI's protocol, and of other servers and clients, that have no effect here.
 IGNORED = (
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
     "prompt_cache_options", "prompt_cache_retention", "prediction", "verbosity", "moderation",
@@ -36,7 +35,7 @@ IGNORED = (
 
 @dataclass(frozen=True)
 class Work:
-    """A request that is in order as far as can be known without the model."""
+    """A request that is valid as far as can be checked without the model."""
 
     chat: bool
     jobs: list[Job]
@@ -45,7 +44,7 @@ class Work:
     include_usage: bool
     return_tokens: bool
     logprobs: int | None
-    """How many of the likeliest tokens to name beside each; None: no logprobs."""
+    """Number of likeliest tokens to return with each token; None: no logprobs."""
 
 
 def chat_work(data: dict[str, Any], settings: ServerSettings) -> Work:
@@ -122,7 +121,7 @@ class _Chat:
 
 
 def _is_users(message: Any) -> bool:
-    """Whether all of its content comes into the prompt."""
+    """Whether all content of the message enters the prompt."""
     return isinstance(message, dict) and message.get("role") == "user" and "content" in message
 
 
@@ -189,7 +188,7 @@ def _work(
 
 
 def _sampling(f: Fields, settings: ServerSettings) -> dict[str, Any]:
-    """Keywords of Model.stream that both kinds of requests have, but for the seed."""
+    """The keywords of Model.stream, except the seed, that both kinds of requests have."""
     given = {
         **{name: _number(f, OPTIONS[name]) for name in NUMBERS},
         "logit_bias": _biases(f),
@@ -255,7 +254,7 @@ def _stops(f: Fields, settings: ServerSettings) -> list[str] | None:
 
 
 def _biases(f: Fields) -> dict[int, float] | None:
-    if f.take("logit_bias") == []:  # llama.cpp's for none
+    if f.take("logit_bias") == []:  # what llama.cpp's clients send for none
         return None
     biases = f.object("logit_bias")
     if biases is None:
@@ -275,7 +274,7 @@ def _biases(f: Fields) -> dict[int, float] | None:
 
 
 def _constraint(f: Fields) -> dict[str, Any]:
-    """What the answer has to follow, as a keyword of the engine."""
+    """The constraint on the answer, as a keyword of the engine."""
     given: dict[str, Any] = {
         "grammar": f.text("grammar", MAX_TEXT),
         "regex": f.text("regex", MAX_TEXT),
@@ -297,7 +296,7 @@ def _schema(response_format: dict[str, Any]) -> Any:
 
 
 def _final_message(f: Fields) -> dict[str, Any]:
-    """Whether a final message of the assistant's goes on, by the names that vLLM has for it."""
+    """Whether to continue a final message of the assistant, by vLLM's names for that."""
     goes_on = f.boolean("continue_final_message")
     begins = f.boolean("add_generation_prompt")
     if goes_on and begins:

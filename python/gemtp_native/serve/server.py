@@ -19,11 +19,11 @@ from .settings import ServerSettings
 if TYPE_CHECKING:
     from ..model import Model
 
-_CLOSING = 3  # seconds that answers get to be sent after their work has ended
+_CLOSING = 3  # seconds for sending answers after their work has ended
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket, before anything is loaded: connections are refused until the server runs."""
+    """Binds a socket before anything is loaded; connections are refused until the server runs."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, number, _, address = found[0]
@@ -47,8 +47,8 @@ def serve(
     sock: socket.socket,
     say: Callable[[str], Any] = lambda _: None,
 ) -> None:
-    """Until the process is told to end (SIGTERM, SIGINT): then running answers get
-    ``settings.drain`` seconds more. A second signal ends them at once."""
+    """Serves until the process receives SIGTERM or SIGINT; then running answers get
+    ``settings.drain`` more seconds. A second signal ends them at once."""
     _allow_files(2 * settings.connections + 256)
     app = App(model, settings)
     config = uvicorn.Config(
@@ -77,7 +77,7 @@ def serve(
 
 
 def _allow_files(count: int) -> None:
-    """Connections are files, and more of them may come at once than are kept."""
+    """Raises the limit on open files: more connections may arrive at once than are kept."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 

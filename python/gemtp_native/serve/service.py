@@ -1,4 +1,4 @@
-"""What the server does with the model: requests in, events out, on worker threads."""
+"""Runs requests on the model, on worker threads, and passes on their events."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Gates = dict[int, asyncio.Event]
-"""By a leading job: that its prompt has been run."""
+"""By index of a leading job: set when its prompt has been run."""
 
 
 class Service:
-    """For the event loop's thread, which it never blocks."""
+    """For use on the event loop's thread, which it never blocks."""
 
     def __init__(self, model: Model, settings: ServerSettings, metrics_info: dict[str, str]):
         self.model = model
@@ -56,11 +56,12 @@ class Service:
         return not self._open
 
     async def off_loop(self, work: Callable[[], T]) -> T:
-        """Something that takes more than a moment, but no pass of the model."""
+        """Runs work off the event loop that takes more than a moment, but no pass of the model."""
         return await asyncio.get_running_loop().run_in_executor(self._helpers, work)
 
     def _give_back(self) -> None:
-        """Soon: who has been answered still holds what it was answered with."""
+        """Returns freed memory to the system soon, when the latest answer has been released,
+        too."""
 
         def submit() -> None:
             with suppress(RuntimeError):  # it has been closed
@@ -75,7 +76,7 @@ class Service:
         return max(len(tokenizer.token_text(id)) for id in range(tokenizer.vocab_size))
 
     def check_length(self, work: Work) -> None:
-        """Refuses what cannot fit before anything is made of it; the rest is counted in tokens."""
+        """Rejects prompts that are certainly too long, before tokens are counted."""
         most = max(job.prompt.characters for job in work.jobs)
         if most > self.model.context and most > self.model.context * self._longest:
             raise RequestError(
@@ -85,7 +86,7 @@ class Service:
             )
 
     def stop(self) -> None:
-        """Ends all that runs, with an error."""
+        """Ends all running jobs with an error."""
         for channel in list(self._open):
             channel.end(draining())
 
@@ -96,7 +97,7 @@ class Service:
     # ---------------------------------------------------------------- a request
 
     async def answer(self, request: Request, work: Work) -> None:
-        """Until it is answered or the client has gone."""
+        """Runs a request until it is answered or the client has gone."""
         if self.draining:
             raise draining()
         arrival = self.slots.admit(len(work.jobs))
@@ -124,7 +125,7 @@ class Service:
             channel.end(Gone())
             for job, task in zip(work.jobs, tasks, strict=True):
                 job.cancel()
-                task.cancel()  # what waits for its turn; the others end by themselves
+                task.cancel()  # those waiting for their turn; others end by themselves
             await asyncio.gather(*tasks, watcher, return_exceptions=True)
             self._open.discard(channel)
 
@@ -180,7 +181,7 @@ class Service:
             await request.end_events(e)
 
     def _count(self, job: Job) -> None:
-        """Once, before its answer is sent, or when it has been cancelled."""
+        """Counts a job once, before its answer is sent or when it has been cancelled."""
         if job.stats is not None:
             self.metrics.count(job.stats)
             job.stats = None
@@ -193,11 +194,11 @@ class Service:
 
 
 _SOON = 0.5  # seconds
-_MUCH = 1000  # tokens and log-probabilities of them
+_MUCH = 1000  # tokens and log-probabilities
 
 
 def _is_much(events: list[Event], work: Work) -> bool:
-    """Whether it takes more than a moment to write them."""
+    """Whether serializing the events takes more than a moment."""
     each = 1 + (work.logprobs or 0)
     return sum(len(e.tokens) for e in events if isinstance(e, Round)) * each > _MUCH
 

@@ -1,4 +1,4 @@
-"""Turns: so many sequences are generated at once, the others wait."""
+"""Limits the number of sequences generated at once; the others wait for their turn."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .errors import busy
 
 
 class Slots:
-    """For the event loop's thread. Requests get their turns in the order in which they came; of one
-    that wants several sequences, each further one waits as if it had come as many requests later as
-    run at once, so that nobody takes all turns for himself.
+    """For use on the event loop's thread. Requests get their turns in order of arrival. For a
+    request with several sequences, each further one waits as if it had arrived `count` requests
+    later, so that one request cannot take all turns.
     """
 
     def __init__(self, count: int, queue: int):
@@ -30,8 +30,8 @@ class Slots:
         return self._admitted - self.running
 
     def admit(self, sequences: int) -> int:
-        """The place of a new request in the order. RequestError if it cannot even wait; otherwise
-        leave() has to follow for each of its sequences."""
+        """Returns the place of a new request in the order. Raises RequestError if the queue is
+        full; otherwise leave() must follow for each of its sequences."""
         if self._admitted + sequences > self._count + self._queue:
             raise busy(
                 f"the server is busy: {self.running} sequences run and {self.waiting} wait; "
@@ -46,7 +46,7 @@ class Slots:
         self._admitted -= 1
 
     async def acquire(self, arrival: int, nth: int) -> None:
-        """Returns when it is the turn of a request's nth sequence; release() has to follow."""
+        """Returns when it is the turn of a request's nth sequence; release() must follow."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         place = (arrival + nth * self._count, next(self._ties), turn)
         heapq.heappush(self._queued, place)
@@ -55,7 +55,7 @@ class Slots:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.release()  # its turn had just come
+                self.release()  # it had just got its turn
             turn.cancel()
             raise
 
@@ -66,6 +66,6 @@ class Slots:
     def _next(self) -> None:
         while self.running < self._count and self._queued:
             _, _, turn = heapq.heappop(self._queued)
-            with suppress(asyncio.InvalidStateError):  # it has gone away
+            with suppress(asyncio.InvalidStateError):  # it has been cancelled
                 turn.set_result(None)
                 self.running += 1

@@ -10,18 +10,18 @@ if TYPE_CHECKING:
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 MIN_LOGPROB = -9999.0
-"""Stands for minus infinity, which is not JSON; as OpenAI has it."""
+"""Stands for minus infinity, which JSON cannot express; OpenAI uses this value, too."""
 
 
 class TokenTexts:
-    """What single tokens spell."""
+    """The texts of single tokens."""
 
     def __init__(self, model: Model):
         self._tokenizer: Any = model._engine.tokenizer
         self._known: dict[int, tuple[str, list[int]]] = {}
 
     def text(self, id: int) -> tuple[str, list[int]]:
-        """As text, and as bytes: a token may be a part of a character."""
+        """Returns a token as text and as bytes, because it may be part of a character."""
         if id not in self._known:
             byte = _BYTE.fullmatch(self._tokenizer.token_text(id))
             text = self._tokenizer.decode([id], True)
@@ -46,7 +46,7 @@ class TokenTexts:
         return {"token": text, "logprob": _finite(logprob), "bytes": spelled}
 
     def completion(self, tokens: list[Token], offset: int, top: int) -> dict[str, Any]:
-        """offset: characters of text before them."""
+        """Log-probabilities for completions. offset: characters of text before the tokens."""
         out: dict[str, Any] = {
             "tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": [],
         }  # fmt: skip

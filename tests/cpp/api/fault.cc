@@ -1,7 +1,7 @@
-// Every allocation of every public call fails, one after the other: the call then gives an error or
-// does without, nothing crashes, hangs or leaks, and the next call gives the bytes that it always
-// gives. GEMTP_FAULTS=all tries each of them, GEMTP_FAULTS=n the n-th alone; otherwise a sample of
-// the many.
+// Lets every allocation of every public call fail, one after the other: the call must then return
+// an error or work without the memory, nothing may crash, hang or leak, and the next call must
+// return the usual bytes. GEMTP_FAULTS=all tries all of them, GEMTP_FAULTS=n only the n-th; the
+// default is a sample.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <dlfcn.h>
 #include <doctest/doctest.h>

@@ -1,8 +1,9 @@
-// How long attention takes: gemtp_attention_bench [threads] [isa]
+// Measures attention: gemtp_attention_bench [threads] [isa]
 //
-// Decoding and verification: rows behind a long context, 8 heads over one K/V head, in GB/s of K
-// and V (each counted once a pass) and Gflop/s. Prefill: a chunk of rows over a sliding window, and
-// what storing the chunk's K and V costs. The steps of a decode pass, one by one, on one thread.
+// Decoding and verification: rows after a long context, 8 heads over one K/V head, in GB/s of K and
+// V (each counted once per pass) and Gflop/s. Prefill: a chunk of rows over a sliding window, and
+// the cost of storing the chunk's K and V. Also the steps of a decode pass, one by one, on one
+// thread.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>

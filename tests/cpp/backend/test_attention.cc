@@ -1,5 +1,5 @@
-// K/V caches and attention of the CPU backend: however rows are stored and however the work is cut
-// over threads, pieces and steps, the bits are those of one row alone on one thread.
+// Tests K/V caches and attention of the CPU backend: however rows are stored and the work is
+// divided over threads, pieces and steps, the bits are those of a single row on one thread.
 #include <doctest/doctest.h>
 
 #include <algorithm>

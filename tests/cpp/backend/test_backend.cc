@@ -1,4 +1,4 @@
-// The CPU backend: packing, splitting over threads, and the independence of rows from one another.
+// Tests the CPU backend: packing, division over threads, and independence of rows.
 #include <doctest/doctest.h>
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-// What a backend chooses among scores: the experts of rows, and the clusters of an ordered head.
+// Tests the choices of a backend by scores: the experts of rows, and the clusters of an ordered
+// head.
 #include <doctest/doctest.h>
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// Every kernel table that can run here against the scalar one, bit by bit; and the scalar one
-// against double precision, within bounds that follow from its definition.
+// Compares every kernel table that can run here with the scalar one, bit by bit, and the scalar one
+// with double precision, within bounds that follow from its definition.
 #include "backend/cpu/kernels.h"
 
 #include <doctest/doctest.h>

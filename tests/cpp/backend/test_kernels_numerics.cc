@@ -1,5 +1,5 @@
-// What kernels.h states of sums and of small numbers, against a second and plainer form of it: sums
-// in chunks of 512, and the same bytes on a processor that flushes subnormal numbers to zero.
+// Tests the rules of kernels.h for sums and small numbers against a simpler second implementation:
+// sums in chunks of 512, and the same bytes on a processor that flushes subnormal numbers to zero.
 #include <doctest/doctest.h>
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// What parallel sections cost: gemtp_thread_pool_bench [most threads]
+// Measures the cost of parallel sections: gemtp_thread_pool_bench [most threads]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>

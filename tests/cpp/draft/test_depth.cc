@@ -1,4 +1,4 @@
-// Depth control against machines and drafters that are made up, where the best depth is known.
+// Tests the depth control with simulated machines and drafters, for which the best depth is known.
 #include "draft/depth.h"
 
 #include <doctest/doctest.h>

@@ -1,5 +1,5 @@
-// Encoders on blocks of every shape and size: what sanitizers watch. Values are judged by
-// tests/files/test_encode.py.
+// Runs encoders on blocks of every shape and size, for the sanitizers. tests/files/test_encode.py
+// checks the values.
 #include <doctest/doctest.h>
 
 #include <algorithm>

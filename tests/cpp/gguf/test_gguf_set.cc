@@ -1,4 +1,4 @@
-// A model in several files: what tests/files/test_parts.py does not see from outside.
+// Tests models in several files, beyond what tests/files/test_parts.py can test from outside.
 #include <doctest/doctest.h>
 
 #include <cstring>

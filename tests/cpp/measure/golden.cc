@@ -1,7 +1,7 @@
-// Prints what a pair of model files computes, bit by bit, for comparison with another build of the
+// Prints the outputs of a pair of model files, bit by bit, for comparison with another build of the
 // same code (see tests/model/test_arm.py): the target's logits, the drafter's proposals, and a
-// sampled generation with drafts. One item a line: its name, then numbers, floats as their bits in
-// hex.
+// sampled generation with drafts. Each line is one item: its name, then numbers, with floats as
+// their bits in hex.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>

@@ -1,5 +1,5 @@
-// Stands in for <immintrin.h> in the AVX-512 kernels: SIMDe's emulation, and from two halves of
-// AVX2 (which the emulated objects are compiled for) the intrinsics that SIMDe 0.7 lacks.
+// Replaces <immintrin.h> in the AVX-512 kernels by SIMDe's emulation, and by two halves of AVX2
+// (for which the emulated objects are compiled) for intrinsics that SIMDe 0.7 lacks.
 #pragma once
 
 #define SIMDE_ENABLE_NATIVE_ALIASES
@@ -19,7 +19,7 @@
 
 namespace {
 
-// Sixteen lanes as two vectors of eight, of 32 or 16 bits a lane.
+// Sixteen lanes as two vectors of eight lanes of 32 or 16 bits.
 template <class Half, class Whole>
 struct Halves {
   Half half[2];
@@ -117,4 +117,4 @@ inline void emulate_mask_storeu_epi16(uint16_t* p, uint16_t mask, __m256i v) {
 #define _mm512_mask_storeu_ps(p, mask, v) emulate_mask_storeu_ps(p, mask, v)
 #define _mm256_maskz_loadu_epi16(mask, p) emulate_maskz_loadu_epi16(mask, p)
 #define _mm256_mask_storeu_epi16(p, mask, v) emulate_mask_storeu_epi16(p, mask, v)
-#define _mm512_madd_epi16(a, b) simde_mm512_madd_epi16(a, b)  // 0.7.4's macro is mistaken
+#define _mm512_madd_epi16(a, b) simde_mm512_madd_epi16(a, b)  // the macro of 0.7.4 is wrong

@@ -1,5 +1,5 @@
-// A processor that takes numbers below the smallest normal float for zero, as GPUs do and as code
-// compiled with -ffast-math leaves its process behind.
+// Makes the processor treat numbers below the smallest normal float as zero, like GPUs do, and like
+// processes that have loaded code compiled with -ffast-math.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace gemtp {
 
-/// While one lives, this thread's float instructions flush their operands and results.
+/// While an object exists, this thread's float instructions flush their operands and results.
 class FlushToZero {
  public:
   FlushToZero() : before_(get()) { set(before_ | kBits); }

@@ -1,4 +1,4 @@
-// Writes small GGUF files for tests, sound ones and, through the raw hooks, broken ones.
+// Writes small GGUF files for tests: valid ones and, through the raw hooks, invalid ones.
 #pragma once
 
 #include <atomic>
@@ -14,7 +14,7 @@
 
 namespace gemtp::testing {
 
-/// A file in the temporary folder that goes away with this object.
+/// A file in the temporary folder that is removed with this object.
 class TempFile {
  public:
   explicit TempFile(std::string_view bytes) {
@@ -52,14 +52,14 @@ inline void put_string(std::string* out, std::string_view text) {
 
 class GgufBuilder {
  public:
-  // What the header says; counts of -1 are replaced by the true ones.
+  // Values of the header; counts of -1 are replaced by the true ones.
   std::string magic = "GGUF";
   uint32_t version = 3;
   int64_t claimed_tensors = -1;
   int64_t claimed_keys = -1;
-  uint64_t alignment = 32;  // used for padding; not written as a key by itself
+  uint64_t alignment = 32;  // used for padding; not written as a key automatically
 
-  /// A value given as its encoded bytes.
+  /// Adds a value given as its encoded bytes.
   GgufBuilder& raw(std::string_view key, uint32_t type, std::string_view value) {
     put_string(&metadata_, key);
     put<uint32_t>(&metadata_, type);
@@ -99,7 +99,7 @@ class GgufBuilder {
     std::vector<uint64_t> shape;  // file order
     uint32_t type = 0;
     std::string data;
-    int64_t offset = -1;  // -1: where it belongs
+    int64_t offset = -1;  // -1: the right one
   };
   GgufBuilder& tensor(TensorEntry entry) {
     tensors_.push_back(std::move(entry));

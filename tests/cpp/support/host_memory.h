@@ -1,4 +1,5 @@
-// For tests of the CPU backend, whose memory is the host's: it works on vectors of the test.
+// Helpers for tests of the CPU backend, whose memory is the host's, so that it can use vectors of
+// the test.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,7 @@ inline AttentionSpan span(int64_t first, int64_t last) {
   return {static_cast<int32_t>(first), static_cast<int32_t>(last)};
 }
 
-/// Rows with these ids, and of no sequence.
+/// Makes rows with these ids, without a sequence.
 inline PassRows rows_of(Backend& backend, const std::vector<int32_t>& ids) {
   PassRows rows(backend, static_cast<int64_t>(ids.size()), 0, 0);
   for (const int32_t id : ids) rows.ids[rows.count++] = id;

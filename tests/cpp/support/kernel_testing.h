@@ -1,5 +1,5 @@
-// Inputs for the tests of the kernel tables: random values, matrices packed by the layout that
-// kernels.h states, quantized activations, K/V caches; and calls with them.
+// Inputs for the tests of the kernel tables: random values, matrices packed in the layout of
+// kernels.h, quantized activations, K/V caches; and functions that call kernels with them.
 #pragma once
 
 #include <algorithm>
@@ -28,7 +28,7 @@ namespace gemtp::kernel_testing {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
-/// Every table that runs here, emulated ones included, but the scalar one.
+/// Every table that can run here, including emulated ones, except the scalar one.
 inline std::vector<const gemtp_kernels*> tables() {
   std::vector<const gemtp_kernels*> all = runnable_kernels();
   all.pop_back();
@@ -58,7 +58,7 @@ class Random {
     return z ^ (z >> 32);
   }
   int64_t below(int64_t n) { return static_cast<int64_t>(bits() % static_cast<uint64_t>(n)); }
-  /// Uniform in [low, high).
+  /// Returns a uniform value in [low, high).
   float real(float low, float high) {
     return low + (high - low) * (static_cast<float>(bits() >> 40) * 0x1p-24f);
   }
@@ -108,7 +108,7 @@ inline std::vector<float> draw(Random& random, int64_t n, Values values) {
   return x;
 }
 
-/// Same bits, or NaN in both: which NaN an operation returns is not defined.
+/// Whether the bits are equal, or both values are NaN: which NaN an operation returns is undefined.
 inline bool same(const std::vector<float>& a, const std::vector<float>& b) {
   if (a.size() != b.size()) return false;
   for (size_t i = 0; i < a.size(); ++i)
@@ -147,12 +147,12 @@ static_assert(std::size(kFormats) == GEMTP_FORMATS);
 
 inline bool quantized(gemtp_format f) { return f >= GEMTP_Q8_0; }
 
-/// What a quantized format is made of.
+/// The parameters of a quantized format.
 struct Layout {
-  int64_t quant_bytes;  // of a block of 16 rows
-  int low, high;        // quants as numbers, both inclusive
-  int64_t scale_bytes;  // of 256 k of 16 rows
-  int64_t k;            // rows are multiples of it
+  int64_t quant_bytes;  // bytes of a block of 16 rows
+  int low, high;        // range of the quants, inclusive
+  int64_t scale_bytes;  // bytes for 256 k of 16 rows
+  int64_t k;            // row width is a multiple of this
 };
 inline Layout layout(gemtp_format f) {
   switch (f) {
@@ -194,8 +194,8 @@ inline int64_t tile_size(gemtp_format f, int64_t k) {
   return (bytes + 63) / 64 * 64;
 }
 
-/// A random matrix, packed; `value` is what it stands for, in double, and `magnitude` the same with
-/// minima and products taken apart: |scale * quant| + |minimum|.
+/// A random packed matrix. `value` are its elements in double, `magnitude` are bounds on their
+/// parts: |scale * quant| + |minimum|.
 struct Matrix {
   gemtp_format format;
   int64_t rows, k, tile_bytes;
@@ -244,7 +244,7 @@ struct Matrix {
     return format == GEMTP_F16 ? gemtp_f16_to_f32(half) : gemtp_bf16_to_f32(half);
   }
 
-  // The code of element i of a block, at its places.
+  // Writes the code of element i of a block to its place.
   void put_code(uint8_t* block, int64_t lane, int64_t i, int q) const {
     const Layout l = layout(format);
     if (format == GEMTP_Q8_0) {
@@ -259,7 +259,7 @@ struct Matrix {
       set_bits(block[256 + i / 16 * 64 + lane * 4 + i % 4], (code >> 4) << (i % 16 / 4 * 2));
   }
 
-  // A half of one row in an array of 16; reads it back.
+  // Writes an f16 of one row into an array of 16 and returns its value.
   static double put_half(Random& random, uint8_t* array, int64_t lane) {
     float d = random.real(-0.02f, 0.02f);
     if (random.below(16) == 0) d = random.below(2) ? 0.0f : 3e-7f;  // a subnormal f16
@@ -272,7 +272,7 @@ struct Matrix {
     std::memcpy(&half, array + lane * 2, 2);
     return static_cast<double>(gemtp_f16_to_f32(half));
   }
-  // As put_half, but the first block of a super-block decides for all.
+  // Like put_half, but the first block of a super-block determines the value for all of its blocks.
   static double super_half(Random& random, int64_t b, uint8_t* array, int64_t lane) {
     return b % 8 == 0 ? put_half(random, array, lane) : get_half(array, lane);
   }
@@ -290,7 +290,7 @@ struct Matrix {
   }
 
   struct Scale {
-    double scale[2], min[2];  // of both groups of a block
+    double scale[2], min[2];  // for both groups of a block
   };
 
   Scale fill_scales(Random& random, uint8_t* s, int64_t lane, int64_t b) const {
@@ -347,7 +347,7 @@ struct Matrix {
     const int64_t lane = r % 16;
     const bool from_table = format >= GEMTP_IQ4_NL;
     const Scale s = fill_scales(random, tile + k / 32 * l.quant_bytes, lane, b);
-    // Now and then a block at the end of the range, where an int16 sum is largest.
+    // Some blocks are at the end of the range, where an int16 sum is largest.
     const int64_t extreme = random.below(8);
     for (int64_t i = 0; i < 32; ++i) {
       int q = l.low + static_cast<int>(random.below(l.high - l.low + 1));
@@ -379,7 +379,7 @@ struct Activations {
     quantize();
   }
 
-  /// The first n rows alone.
+  /// Returns only the first n rows.
   Activations first(int64_t n) const {
     Activations a = *this;
     a.m = n;
@@ -400,7 +400,7 @@ struct Activations {
   gemtp_q8_rows quants() { return {q.data(), d.data(), bias.data(), pairs.data(), sum.data()}; }
 
   int64_t panel_rows(int64_t row) const { return std::min<int64_t>(16, m - row / 16 * 16); }
-  /// Where block b of a row lies among all blocks: panels of 16 rows, blocks outermost.
+  /// Index of block b of a row among all blocks: panels of 16 rows, with blocks outermost.
   int64_t block(int64_t row, int64_t b) const {
     return row / 16 * 16 * (k / 32) + b * panel_rows(row) + row % 16;
   }
@@ -434,7 +434,8 @@ struct Cache {
   int64_t head_dim, capacity;
   Aligned<uint8_t> keys, values;
 
-  /// Slots of positions first..last hold numbers, all others NaN patterns or large numbers.
+  /// Slots of positions first..last hold ordinary numbers, all others NaN patterns or large
+  /// numbers.
   Cache(Random& random, bool half, int64_t d, int64_t slots, int64_t first, int64_t last,
         Values kind = Values::kMixed)
       : f16(half),
@@ -464,8 +465,8 @@ struct Cache {
   }
 };
 
-/// The results of all queries, each with its own span, followed by a mark. `split`: the steps are
-/// made in parts of that many blocks, queries and columns; 0: whole.
+/// Returns the results of all queries, each with its own span, followed by a guard value. split:
+/// run the steps in parts of this many blocks, queries and columns; 0: in one part.
 inline std::vector<float> attend(const gemtp_kernels& t, const Cache& cache,
                                  const std::vector<float>& q, const std::vector<gemtp_span>& spans,
                                  int64_t split = 0) {

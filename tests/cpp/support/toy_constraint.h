@@ -1,5 +1,5 @@
-// A constraint for tests: the text spells a pattern of characters, '#' for any digit, '@' for any
-// lower-case letter, everything else for itself.
+// A constraint for tests: the text must match a pattern of characters, in which '#' stands for any
+// digit, '@' for any lower-case letter, and everything else for itself.
 #pragma once
 
 #include <algorithm>
@@ -46,16 +46,16 @@ class ToyConstraint : public Constraint {
   }
   bool complete() override { return at_.back() == static_cast<int64_t>(pattern_.size()); }
 
-  /// It was told something that it had not allowed.
+  /// Whether a token was pushed that was not allowed.
   bool wrong() const { return wrong_; }
-  int masks = 0;  // computed
+  int masks = 0;  // number of masks computed
 
  private:
   bool is_end(int32_t token) const {
     const std::vector<int32_t>& ends = tokenizer_.end_tokens();
     return std::binary_search(ends.begin(), ends.end(), token);
   }
-  // Characters of the pattern spelled behind a further token; -1: it does not fit.
+  // Number of pattern characters matched after a further token; -1: the token does not fit.
   int64_t after(int64_t at, int32_t token) const {
     if (at < 0) return -1;
     const auto size = static_cast<int64_t>(pattern_.size());
@@ -72,7 +72,7 @@ class ToyConstraint : public Constraint {
 
   const Tokenizer& tokenizer_;
   const std::string pattern_;
-  std::vector<int64_t> at_{0};  // characters spelled, behind each token
+  std::vector<int64_t> at_{0};  // matched characters after each token
   bool wrong_ = false;
 };
 

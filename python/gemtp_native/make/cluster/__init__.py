@@ -1,4 +1,4 @@
-"""Ordered heads for drafters that have a plain one: docs/cluster.md."""
+"""Makes ordered heads for drafters with a plain head; see docs/cluster.md."""
 
 from .build import ClusterSettings, cluster
 from .report import ClusterReport

@@ -1,4 +1,4 @@
-"""From a drafter's plain head to a file with an ordered one."""
+"""Converts a drafter's plain head to an ordered one, in a new file."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ HEAD = "gemtp.ordered_head"
 SHARES = (8, 16, 32)
 DRAFTERS = ("gemma4-assistant", "gemma4_assistant", "gemma4_mtp")
 
-_WINDOW = 512  # tokens of text that are run at a time
-_STEPS = 2  # draft steps of a round whose states are taken
+_WINDOW = 512  # tokens of text run at a time
+_STEPS = 2  # draft steps per round whose states are used
 _EPOCHS = 12
-_HELD_OUT = 4  # of the text, the last part of so many is for measuring
-_ROWS = 4096  # measured without a target
+_HELD_OUT = 4  # the last 1/4 of the text is used for measuring
+_ROWS = 4096  # rows measured without a target
 
 Progress = Callable[[str, int, int], None]
 PathLike = str | os.PathLike[str]
@@ -38,16 +38,17 @@ PathLike = str | os.PathLike[str]
 @dataclass(frozen=True)
 class ClusterSettings:
     centroids: int | None = None
-    """None: 2048 for Gemma 4's vocabulary; about sqrt(8 vocabulary) for others."""
+    """Number of clusters; None: 2048 for Gemma 4's vocabulary, about sqrt(8 vocabulary) for
+    others."""
     top_k: int | None = None
     """Clusters that a draft step scores token by token; None: 32, at most half of all."""
     seed: int = 0
     sweeps: int = 100
-    """Of k-means, at most: it ends when they gain little."""
+    """Maximum number of k-means sweeps; it ends earlier when they gain little."""
     positions: int = 4096
-    """Tokens of text that are used."""
+    """Number of tokens of the text that are used."""
     replace: bool = False
-    """Drop an ordered head that the file has already."""
+    """Replace an ordered head that the file already has."""
     threads: int | None = None
 
 
@@ -59,11 +60,11 @@ def cluster(
     settings: ClusterSettings | None = None,
     progress: Progress = lambda *_: None,
 ) -> ClusterReport:
-    """Writes `drafter` with an ordered head to `out`, which appears whole or not at all.
+    """Writes `drafter` with an ordered head to `out`, which appears complete or not at all.
 
-    With a target and a text that it may run on, clusters and centroids are made for the states that
-    occur, and measured on the last quarter of the text. ArgumentError, FileError or ModelError for
-    what cannot be done, before anything is written.
+    With a target and a text, clusters and centroids are fitted to the drafter's states on the text,
+    and measured on its last quarter. Raises ArgumentError, FileError or ModelError before anything
+    is written.
     """
     settings, start = settings or ClusterSettings(), time.monotonic()
     if (target is None) != (text is None):
@@ -165,7 +166,7 @@ def _has_ordered_head(file: _core.GgufFile) -> bool:
 
 
 def is_head_tensor(name: str) -> bool:
-    """Of an ordered head, under the names of all converters."""
+    """Whether a tensor belongs to an ordered head, by the names of all converters."""
     return name.startswith(("masked_embd_", "mtp.centroids", "mtp_centroids")) or name.startswith(
         ("mtp.token_ordering", "mtp_token_ordering")
     )
@@ -205,7 +206,7 @@ def _cluster_count(vocab: int, wanted: int | None, drafter: Path) -> int:
 
 
 def _nearest_divisor(n: int, wanted: float) -> int:
-    """By ratio; of equally near ones the larger."""
+    """Returns the divisor of n nearest to `wanted` by ratio; the larger of equally near ones."""
     small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
     return min(
         sorted({*small, *(n // d for d in small)}, reverse=True),
@@ -214,7 +215,7 @@ def _nearest_divisor(n: int, wanted: float) -> int:
 
 
 def _existing(file: _core.GgufFile, vocab: int, width: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """(labels, centroids) of an ordered head in the metadata."""
+    """Returns (labels, centroids) of an ordered head in the metadata."""
     count = file.value(f"{HEAD}.num_centroids")
     if not isinstance(count, int) or count < 1 or vocab % count:
         return None
@@ -237,7 +238,7 @@ def _states(
     settings: ClusterSettings,
     progress: Progress,
 ) -> np.ndarray:
-    """[n, hidden] of the drafter on the text, in its order."""
+    """Returns the drafter's states on the text, in order: [n, hidden]."""
     from ...model import Model
 
     model = Model(
@@ -261,7 +262,7 @@ def _states(
 
 
 def _stand_ins(rows: np.ndarray, seed: int) -> np.ndarray:
-    """Without states: rows themselves, as long as a normalised state."""
+    """Substitutes for states: rows of the head, scaled to the length of a normalised state."""
     lines = np.random.default_rng(seed).permutation(len(rows))[:_ROWS]
     lengths = np.linalg.norm(rows[lines], axis=1, keepdims=True)
     scaled = rows[lines] * (math.sqrt(rows.shape[1]) / np.maximum(lengths, 1e-20))
@@ -269,8 +270,8 @@ def _stand_ins(rows: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _norm(file: _core.GgufFile, width: int) -> np.ndarray:
-    """[hidden]: what states are multiplied by after they have been normalised. Distances between
-    rows times it are differences of logits, for states whose other directions are alike."""
+    """Returns the norm's weight, [hidden], by which normalised states are multiplied. Distances
+    between rows times this weight approximate differences of logits."""
     if next((t[2] for t in file.tensors if t[0] == "output_norm.weight"), None) != [width]:
         raise FileError("tensor output_norm.weight is missing or misshapen; the file is damaged.")
     norm = np.asarray(file.rows("output_norm.weight", 0, 1)[0])

@@ -1,8 +1,8 @@
-"""What an ordered head scores its clusters with, and how often that finds the right one.
+"""Fits the centroids by which an ordered head scores its clusters, and measures their accuracy.
 
 A cluster should score as high as its best token: centroid . h ~ max over its rows w of w . h. The
-mean of the rows is right on average over all h; with states h that the drafter has in use, the
-centroids are fitted to which cluster has the best token there.
+mean of the rows is right on average over all h. Given states h of the drafter in use, the centroids
+are fitted to predict which cluster has the best token.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import numpy as np
 
 from .kmeans import chunks
 
-_HELD_OUT = 8  # of the fitting states, one in so many decides when to stop
+_HELD_OUT = 8  # one in 8 fitting states is held out to decide when to stop
 _BATCH = 256
 
 
 def cluster_odds(
     features: np.ndarray, rows: np.ndarray, order: np.ndarray, clusters: int
 ) -> np.ndarray:
-    """[n, clusters]: the probability that the head, as a distribution at temperature 1, gives the
-    tokens of each."""
+    """Returns the probability of each cluster under the head's distribution at temperature 1: [n,
+    clusters]."""
     out = np.empty((len(features), clusters), np.float32)
     sorted_ = rows[order]
     for part in chunks(len(features), len(rows)):
@@ -41,8 +41,9 @@ def fit(
     epochs: int,
     progress: Callable[[int, int], None],
 ) -> np.ndarray:
-    """Logistic regression from `centroids`: softmax(h . centroids) is to be `odds`. The epoch that
-    is best on states held out of it wins, the start included."""
+    """Fits centroids by logistic regression, starting from `centroids`, so that softmax(h .
+    centroids) is close to `odds`. Returns those of the epoch that is best on held-out states,
+    possibly the start."""
     rng = np.random.default_rng(seed)
     held = np.arange(len(features)) % _HELD_OUT == 0
     x, y = features[~held], odds[~held]
@@ -73,8 +74,8 @@ def fit(
 def ranks(
     features: np.ndarray, rows: np.ndarray, labels: np.ndarray, centroids: np.ndarray
 ) -> np.ndarray:
-    """[n]: clusters that score higher than the one with the best token, the one that the plain head
-    would draft."""
+    """Returns, for each state, the number of clusters that score higher than the one with the best
+    token (which the plain head would draft): [n]."""
     out = np.empty(len(features), np.int64)
     for part in chunks(len(features), len(rows)):
         best = (features[part] @ rows.T).argmax(axis=1)
@@ -85,7 +86,7 @@ def ranks(
 
 
 def shares(found: np.ndarray, top: Sequence[int]) -> dict[int, float]:
-    """Of ranks(): how many are among the best k, for each k."""
+    """Returns, for each k, the share of ranks() below k."""
     return {k: float((found < k).mean()) for k in top}
 
 

@@ -1,10 +1,10 @@
 """Balanced k-means: clusters of exactly equal size, deterministic, on hundreds of thousands of rows
 in a minute or two.
 
-Halves of halves along principal directions come first. Then clusters are taken in pairs of
-neighbours, and the rows of each pair are shared out anew: the half that lies farther towards one of
-the two centres belongs to it. That is the best division for these centres, so that the squared
-distances shrink with every sweep, and sizes never change.
+First the rows are bisected repeatedly along principal directions. Then clusters are paired with
+neighbours, and the rows of each pair are divided again: the half that lies closer to one of the two
+centres belongs to it. This is the best division for these centres, so the squared distances shrink
+with every sweep, and sizes never change.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-_CHUNK_BYTES = 64 << 20  # of scores at a time
-_NEIGHBOURS = 16  # of a cluster, of which one is its partner in a sweep
-_PATIENCE, _LITTLE = 8, 1e-3  # sweeps that together gain less than this share: it is enough
+_CHUNK_BYTES = 64 << 20  # bytes of scores computed at a time
+_NEIGHBOURS = 16  # nearest clusters, one of which is the partner in a sweep
+_PATIENCE, _LITTLE = 8, 1e-3  # stops when 8 sweeps together gain less than this share
 
 Progress = Callable[[int, int], None]  # done, total
 
@@ -23,7 +23,8 @@ Progress = Callable[[int, int], None]  # done, total
 def balanced_kmeans(
     rows: np.ndarray, clusters: int, seed: int, sweeps: int, progress: Progress
 ) -> np.ndarray:
-    """Labels [n] of float32 rows [n, width], each of `clusters` exactly n / clusters times."""
+    """Returns labels [n] of float32 rows [n, width]; each of `clusters` labels occurs n / clusters
+    times."""
     rng = np.random.default_rng(seed)
     members = _bisect(rows, clusters, rng)
     centres = rows[members.reshape(-1)].reshape(*members.shape, -1).mean(axis=1)
@@ -33,7 +34,7 @@ def balanced_kmeans(
         progress(sweep, sweeps)
         before = float(np.square(centres, dtype=np.float64).sum())
         _share_anew(rows, members, centres, _pairs(centres, rng))
-        # The squared distances are sum |x|^2 - size * sum |centre|^2.
+        # The sum of squared distances is sum |x|^2 - size * sum |centre|^2.
         after = float(np.square(centres, dtype=np.float64).sum())
         gains.append(members.shape[1] * (after - before))
         if sum(gains[-_PATIENCE:]) < _LITTLE * total and len(gains) >= _PATIENCE:
@@ -45,25 +46,25 @@ def balanced_kmeans(
 
 
 def order_of(labels: np.ndarray) -> np.ndarray:
-    """Rows cluster by cluster, ascending within each: int32."""
+    """Returns the row indices cluster by cluster, ascending within each: int32."""
     return np.argsort(labels, kind="stable").astype(np.int32)
 
 
 def means(rows: np.ndarray, labels: np.ndarray, clusters: int) -> np.ndarray:
-    """Of the rows with each label, which all occur equally often: float32 [clusters, width]."""
+    """Returns the mean row of each label; labels occur equally often. float32 [clusters, width]."""
     ordered = rows[order_of(labels)].reshape(clusters, -1, rows.shape[1])
     return np.asarray(ordered.mean(axis=1), np.float32)
 
 
 def chunks(count: int, width: int) -> Iterator[slice]:
-    """Of `count` rows, so that `width` floats for each fit into a chunk."""
+    """Yields slices of `count` rows such that `width` floats per row fit into a chunk."""
     step = max(1, _CHUNK_BYTES // (4 * width))
     for start in range(0, count, step):
         yield slice(start, min(start + step, count))
 
 
 def _bisect(rows: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """[clusters, size]: the rows of each."""
+    """Returns the row indices of each cluster: [clusters, size]."""
     members = np.empty((clusters, len(rows) // clusters), np.int64)
     stack = [(np.arange(len(rows)), 0, clusters)]
     while stack:
@@ -81,7 +82,7 @@ def _bisect(rows: np.ndarray, clusters: int, rng: np.random.Generator) -> np.nda
 
 
 def _direction(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Roughly the one in which the rows differ most: a few power iterations."""
+    """Approximates the direction in which the rows differ most, by a few power iterations."""
     mean = np.asarray(rows.mean(axis=0))
     v: np.ndarray = rng.standard_normal((rows.shape[1],)).astype(np.float32)
     for _ in range(4):
@@ -96,7 +97,7 @@ def _direction(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _pairs(centres: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """[pairs, 2]: clusters and one of their nearest neighbours each, none twice."""
+    """Pairs clusters with one of their nearest neighbours, each at most once: [pairs, 2]."""
     count = len(centres)
     squares = np.einsum("kw,kw->k", centres, centres)
     distance = squares[:, None] + squares - 2 * (centres @ centres.T)

@@ -1,4 +1,4 @@
-"""What clustering a head came to."""
+"""The results of clustering a head."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ class ClusterReport:
     top_k: int
     seed: int
     states: Literal["text", "rows"]
-    """What the shares are of: states that the drafter had on the held-out end of a text, or,
-    without a target, the rows of the head in their place."""
+    """What the shares are measured on: states of the drafter on the held-out end of a text, or,
+    without a target, rows of the head."""
     measured: int
-    """How many of them."""
+    """Number of states measured."""
     same: dict[int, float]
-    """k -> share whose best token lies in the best k clusters: the draft stays the same."""
+    """k -> share of states whose best token lies in the best k clusters, so that the draft is the
+    same."""
     replaced: dict[int, float] | None
-    """The same of the ordered head that was in the file before."""
+    """The same for an ordered head that was in the file before."""
     replaced_centroids: int | None
     read_before: int
     """Bytes of the head that one draft step reads."""

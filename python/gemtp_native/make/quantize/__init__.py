@@ -1,5 +1,5 @@
-"""GGUF files in another type, from files of higher precision; importance matrices, which say
-where precision counts.
+"""Quantizes GGUF files, and reads and writes importance matrices, which say where precision
+matters.
 
 from gemtp_native.make.quantize import quantize
 

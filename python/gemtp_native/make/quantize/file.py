@@ -1,4 +1,4 @@
-"""One GGUF from another: the same model, its matrices in other types."""
+"""Writes a GGUF of the same model with its matrices in other types."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ from ...gguf.types import (
 )
 from .imatrix import ImportanceMatrix
 
-# Types of what is no weight (positions, permutations): number -> (name, bytes of a value). Copied.
+# Types of tensors that are not weights (positions, permutations) and are copied: number -> (name,
+# bytes per value).
 _OTHERS = {24: ("I8", 1), 25: ("I16", 2), 26: ("I32", 4), 27: ("I64", 8), 28: ("F64", 8)}
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """What was written, or would be."""
+    """The file that was written, or would be."""
 
     path: Path
     source: Path
@@ -45,10 +46,10 @@ class Quantized:
     bytes: int
     source_bytes: int
     parameters: int
-    bits_per_weight: float  # of all tensors' data
-    types: dict[str, int]  # tensors of each type
-    tensors: dict[str, str]  # the type of each matrix
-    weighted: int  # matrices whose errors an importance matrix weighed
+    bits_per_weight: float  # over the data of all tensors
+    types: dict[str, int]  # type -> number of tensors
+    tensors: dict[str, str]  # matrix -> type
+    weighted: int  # matrices encoded with an importance matrix
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -68,14 +69,14 @@ def quantize(
     """Writes `source` to `out` with its matrices as `type`, a name of FILE_TYPES: one type for all
     of them, or a mix.
 
-    Metadata, tokenizer and everything that is not a matrix stay as they are, and so do matrices
-    that have the type already. overrides: (pattern of a tensor's name, its type), the first that
-    matches counts. keep_head: what makes the logits stays as it is. imatrix: how much the error of
-    each column counts.
+    Metadata, tokenizer and everything that is not a matrix stay unchanged, as do matrices that
+    already have the type. overrides: (pattern of a tensor's name, type); the first match applies.
+    keep_head: tensors that compute the logits stay unchanged. imatrix: weights of the errors by
+    column.
 
-    Refuses (ModelError) a source with matrices in a block type, unless allow_requantize is given,
-    and then one with fewer bits than `type`, which would only look precise. `out` appears whole or
-    not at all.
+    Raises ModelError for a source with matrices in a block type, unless allow_requantize is given;
+    even then for one with fewer bits than `type`, which would only look precise. `out` appears
+    complete or not at all.
     """
     start = time.monotonic()
     source, out = Path(source), Path(out)
@@ -100,22 +101,22 @@ def plan(
     imatrix: ImportanceMatrix | None = None,
     allow_requantize: bool = False,
 ) -> Quantized:
-    """What quantize() would write, without writing it. Refuses what quantize() refuses before it
-    writes."""
+    """Returns what quantize() would write, without writing it. Raises the errors that quantize()
+    raises before it writes."""
     made = _Plan(Path(source), file_type(type), overrides, keep_head, imatrix, allow_requantize)
     size = len(made.layout.header(made.metadata())) + made.layout.data_size
     return made.result(Path(), size, 0.0)
 
 
 def has_type(source: str | os.PathLike[str], type: str) -> bool:
-    """True when quantize() would change no tensor: every matrix has what `type` gives it. Refuses
-    what quantize() refuses with allow_requantize."""
+    """Whether quantize() would change no tensor, because every matrix already has its type. Raises
+    the errors of quantize() with allow_requantize."""
     made = _Plan(Path(source), file_type(type), (), False, None, True)
     return all(kind == tensor.kind for tensor, kind in made.tensors)
 
 
 class _Plan:
-    """What becomes of each tensor."""
+    """The new type of each tensor."""
 
     def __init__(
         self,
@@ -141,7 +142,7 @@ class _Plan:
             keep_head,
         )
         self._ends = {file: file.stat().st_size for file in {t.file for t in tensors}}
-        # The type as it will be; that of what is no weight is its number.
+        # The new type; for tensors that are not weights, the number of their type.
         self.tensors: list[tuple[TensorInfo, int]] = []
         self.importance: dict[str, np.ndarray] = {}
         self.layout = Layout()
@@ -191,7 +192,8 @@ class _Plan:
         return kind
 
     def _stored(self, tensor: TensorInfo) -> TensorType | None:
-        """None for what is no weight. FileError or ModelError for a tensor that cannot be read."""
+        """Returns None for tensors that are not weights. Raises FileError or ModelError if
+        unreadable."""
         if tensor.kind in _OTHERS:
             kind = None
         else:
@@ -219,7 +221,7 @@ class _Plan:
         m = self.contents.metadata
         m.u32("general.file_type", self.wanted.number)
         m.u32("general.quantization_version", 2)
-        m.remove("general.alignment")  # tensors are laid out anew, at the default one
+        m.remove("general.alignment")  # the new layout has the default alignment
         if self.imatrix is not None:
             self.imatrix.describe(m)
         return m
@@ -257,7 +259,7 @@ class _Plan:
 
     @property
     def missing(self) -> list[str]:
-        """Matrices in block types whose errors nothing weighs, tables apart."""
+        """Matrices in block types without importance, except tables."""
         return [
             t.name
             for t, kind in self.tensors
@@ -273,12 +275,13 @@ def _name(kind: int) -> str:
 
 
 def _size(count: int, kind: int) -> int:
-    """Of `count` values, in bytes."""
+    """Returns the size of `count` values in bytes."""
     return count * _OTHERS[kind][1] if kind in _OTHERS else encoded_size(count, TensorType(kind))
 
 
 class _Data:
-    """The tensors' bytes, by plain reads: a file that shrinks meanwhile is an error, no crash."""
+    """Reads the tensors' bytes without mapping, so a file that shrinks raises an error, not a
+    crash."""
 
     def __init__(self) -> None:
         self._handles: dict[Path, BinaryIO] = {}
@@ -291,7 +294,7 @@ class _Data:
             handle.close()
 
     def bytes(self, tensor: TensorInfo, start: int, count: int) -> np.ndarray:
-        """Of elements [start, start + count), whole blocks."""
+        """Returns the bytes of elements [start, start + count), whole blocks."""
         raw = np.empty(_size(count, tensor.kind), dtype=np.uint8)
         if tensor.file not in self._handles:
             self._handles[tensor.file] = open_input(tensor.file)
@@ -308,7 +311,7 @@ class _Data:
         return self.values(tensor, self.bytes(tensor, start, count))
 
     def values(self, tensor: TensorInfo, data: np.ndarray) -> np.ndarray:
-        """Of whole blocks."""
+        """Returns values of whole blocks as float32."""
         try:
             return decode(data, TensorType(tensor.kind))
         except FileError as e:

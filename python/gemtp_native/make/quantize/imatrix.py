@@ -1,5 +1,5 @@
 """Importance matrices in llama.cpp's formats: for each column of a matrix, the mean square of the
-activations that it multiplies. An error of a weight counts as much.
+activations that it multiplies. This is the weight of errors in that column.
 
 A GGUF of type "imatrix" holds, for a matrix NAME, the tensors NAME.in_sum2 [matrices, columns]
 (sums of squares) and NAME.counts [matrices, 1] (rows summed); `matrices` are the experts of a
@@ -25,18 +25,18 @@ from ...gguf.impostor import refuse_impostor
 from ...gguf.types import TensorType
 
 _SUMS, _COUNTS = ".in_sum2", ".counts"
-_MOST_ENTRIES = 1 << 20  # of a legacy file, whose counts nothing else bounds
+_MOST_ENTRIES = 1 << 20  # limit for legacy files, whose counts are unbounded
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Of the activations that met a matrix, or the matrices of all experts."""
+    """Sums over the activations of a matrix, or of the matrices of all experts."""
 
     squares: np.ndarray  # [matrices, columns] float32, sums over rows
-    counts: np.ndarray  # [matrices] rows; in older files a single one for all matrices
+    counts: np.ndarray  # [matrices] rows; older files have a single count
 
     def means(self) -> np.ndarray:
-        """[matrices, columns] float32: the importance. 1 where no row was met."""
+        """Returns the importance, [matrices, columns] float32; 1 for matrices without rows."""
         counts = self.counts.astype(np.float64)[:, None]
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return np.where(counts > 0, self.squares / counts, 1).astype(np.float32)
@@ -46,12 +46,13 @@ class Sums:
 class ImportanceMatrix:
     path: Path
     entries: dict[str, Sums]
-    datasets: list[str]  # the texts it is made from
+    datasets: list[str]  # the texts from which it was made
     chunks: int
 
     def importance(self, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
-        """[matrices, columns] of a tensor of this shape (rows first); None for one without entry.
-        Experts that no row met count all columns the same. ModelError for another shape."""
+        """Returns the importance, [matrices, columns], for a tensor of this shape (rows first);
+        None without an entry. It is constant for experts that no row used. Raises ModelError for
+        another shape."""
         sums = self.entries.get(name)
         if sums is None:
             return None
@@ -66,7 +67,8 @@ class ImportanceMatrix:
         return Sums(sums.squares.reshape(need), sums.counts).means()
 
     def describe(self, metadata: Metadata) -> None:
-        """The keys by which a quantized file tells where its importance matrix came from."""
+        """Returns the metadata keys that record in a quantized file where its importance matrix
+        came from."""
         metadata.string("quantize.imatrix.file", os.fspath(self.path).encode("utf-8", "replace"))
         if self.datasets:
             metadata.string("quantize.imatrix.dataset", self.datasets[0])
@@ -75,7 +77,7 @@ class ImportanceMatrix:
 
 
 def read_imatrix(path: str | os.PathLike[str]) -> ImportanceMatrix:
-    """Of either format. FileError for anything else, and for values that cannot be."""
+    """Reads either format. Raises FileError for anything else, and for impossible values."""
     path = Path(path)
     with open_input(path) as handle:
         is_gguf = handle.read(4) == b"GGUF"
@@ -137,8 +139,9 @@ def _floats(path: Path, tensor: TensorInfo) -> np.ndarray:
 
 
 def _read_legacy(path: Path) -> ImportanceMatrix:
-    """i32 number of entries; each: name (i32 length), i32 calls, i32 number of values, f32 values,
-    which are sums over calls; then, in newer ones, i32 chunks and the name of the text."""
+    """Reads a legacy file: i32 number of entries; each: name (i32 length), i32 calls, i32 number of
+    values, f32 values, which are sums over calls; then, in newer files, i32 chunks and the name of
+    the text."""
     data = read_input(path)
     at = 0
 
@@ -183,7 +186,8 @@ def write_imatrix(
     chunks: int,
     chunk_size: int,
 ) -> int:
-    """As llama.cpp writes it; returns the size of the file, which appears whole or not at all."""
+    """Writes llama.cpp's GGUF format. Returns the file's size; it appears complete or not at
+    all."""
     metadata = Metadata()
     metadata.string("general.type", "imatrix")
     metadata.string_array("imatrix.datasets", [d.encode("utf-8", "replace") for d in datasets])

@@ -1,8 +1,8 @@
-"""Pairs of models with the shapes of the released ones, their cost, and a chosen acceptance.
+"""Synthetic pairs with the shapes and cost of released models, and a chosen acceptance.
 
-Their layers cost what real ones cost and add nothing, because the weights of the norms behind them
-are zero. Target and drafter know the next token all the same: walk.py says which token follows
-which, content.py how embeddings and heads spell it.
+Their layers cost as much as real ones but add nothing, because the weights of the norms after them
+are zero. Target and drafter still know the next token: walk.py defines which token follows which,
+content.py how embeddings and heads encode it.
 """
 
 from .pair import EVERY, TYPES, SynthResult, plan_pair, write_drafter, write_pair

@@ -1,4 +1,4 @@
-"""A synthetic pair: planned as a whole, then streamed to its two files."""
+"""Makes a synthetic pair: plans all of it, then streams it to its two files."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from .vocabulary import made_vocabulary, ordinary_tokens
 from .walk import Acceptance, Walk, make_walk
 
 TYPES = tuple(t.name for t in FILE_TYPES.values() if not t.mix and block_values(t.kind) <= BLOCK)
-EVERY = 64  # tokens after which one of several acceptances gives way to the next
-_TOP_LOGIT = 25.0  # of the chosen token; the others' deviate from 0 by 25 · width^-½
+EVERY = 64  # tokens after which the next of several acceptances applies
+_TOP_LOGIT = 25.0  # logit of the chosen token; others have deviation 25 · width^-½
 
-# Multiplied by zero what a layer computes adds nothing to the residual; it costs the same.
+# With zero norms a layer adds nothing to the residual but costs the same.
 _SILENT_NORMS = ("post_attention_norm.weight", "post_ffw_norm.weight", "post_norm.weight")
 
 
 @dataclass(frozen=True)
 class SynthResult:
-    """A pair that was written, or would be."""
+    """The pair that was written, or would be."""
 
     shape: str
-    target: str | None  # None: the drafter alone was written
+    target: str | None  # None: only the drafter was written
     drafter: str
     type: str
     drafter_type: str
@@ -49,11 +49,11 @@ class SynthResult:
     shared_kv_layers: int
     target_bytes: int
     drafter_bytes: int
-    parameters: int  # of the target, tables included
+    parameters: int  # of the target, including tables
     drafter_parameters: int
     token_bytes: int  # of weights that the target reads for one token
-    draft_bytes: int  # and the drafter for one draft step
-    vocabulary: str  # the file that lent it, or "made"
+    draft_bytes: int  # of weights that the drafter reads for one draft step
+    vocabulary: str  # the file from which it was taken, or "made"
     vocab_size: int
     accept: float | tuple[float, ...]
     every: int  # tokens until the next of several acceptances applies; 0: there is only one
@@ -63,7 +63,7 @@ class SynthResult:
 
 @dataclass(frozen=True)
 class _Options:
-    """Those of write_pair that decide what is in the files."""
+    """The options of write_pair that determine the contents of the files."""
 
     accept: float | Sequence[float] = 0.75
     outtype: str = "q4_0"
@@ -91,12 +91,13 @@ def write_pair(
 ) -> SynthResult:
     """Writes out/target.gguf and out/drafter.gguf, both or neither. `out` may be a new folder.
 
-    shape: one of SHAPES. accept: share of the tokens behind which the drafter's greedy proposal is
-    the target's choice; several take turns along the walk, each for `every` tokens (64). outtype,
-    drafter_type: one of TYPES, of the matrices. layers: of the target, fewer than it has. vocab: a
-    GGUF that lends its tokenizer; otherwise one of vocab_size tokens is made. The same arguments
-    give the same bytes, and the target's do not depend on accept. Raises ArgumentError, FileError
-    or ModelError, and leaves nothing behind then; existing files are replaced only with `force`.
+    shape: one of SHAPES. accept: share of tokens after which the drafter's greedy proposal is the
+    target's choice; several shares alternate along the walk, each for `every` tokens (64). outtype,
+    drafter_type: one of TYPES, for the matrices. layers: use only this many layers of the target.
+    vocab: a GGUF whose tokenizer is used; otherwise a vocabulary of vocab_size tokens is made. The
+    same arguments give the same bytes, and the target does not depend on accept. Existing files are
+    replaced only with `force`. If it raises ArgumentError, FileError or ModelError, it leaves no
+    files behind.
     """
     start = time.monotonic()
     folder = Path(out)
@@ -122,7 +123,7 @@ def write_drafter(
 ) -> SynthResult:
     """Writes only the drafter, for a target that write_pair made with the same options.
 
-    Its accept, every and drafter_type may be others. options: those of write_pair.
+    Its accept, every and drafter_type may differ. options: those of write_pair.
     """
     start = time.monotonic()
     file = Path(path)
@@ -136,7 +137,7 @@ def write_drafter(
 
 
 def plan_pair(shape: str, out: str | os.PathLike[str] = ".", **options: Any) -> SynthResult:
-    """What write_pair would write with these options, without writing it."""
+    """Returns what write_pair would write with these options, without writing it."""
     return _make_plan(shape, Path(out), _Options(**options)).result(0.0)
 
 
@@ -155,7 +156,7 @@ def _check_place(path: Path, force: bool) -> None:
 
 @dataclass
 class _File:
-    """Everything of one file but the values of its tensors."""
+    """Everything about a file except the values of its tensors."""
 
     path: Path
     config: ModelConfig
@@ -177,7 +178,7 @@ class _File:
         return sum(math.prod(s.shape) for s in self.specs)
 
     def read_per_token(self) -> int:
-        """Bytes of weights: of the tables' nothing, of experts and clusters those used."""
+        """Bytes of weights read, without tables, and with only the experts and clusters used."""
         c = self.config
         total = float(self.layout.sizes[0])
         for spec, size in zip(self.specs, self.layout.sizes[1:], strict=True):
@@ -236,7 +237,7 @@ def _make_plan(shape: str, out: Path, o: _Options) -> _Plan:
     types = (o.outtype, o.outtype if o.drafter_type is None else o.drafter_type)
     _check(o, types)
     accept = _acceptance(o)
-    # Before the vocabulary, which takes a second: the shape may be impossible.
+    # Check the shape before making the vocabulary, which takes a second.
     target_config(shape, layers=o.layers)
     if o.vocab is None:
         tokenizer = made_vocabulary(VOCAB if o.vocab_size is None else o.vocab_size)
@@ -348,12 +349,12 @@ def _write_file(
 
 
 def _values(plan: _Plan, file: _File, spec: Spec, noise: Noise) -> Iterable[np.ndarray]:
-    """The bytes of a tensor."""
+    """Yields the bytes of a tensor."""
     c, walk, rows = file.config, plan.walk, plan.codes.rows
     name = spec.name
     count, width = math.prod(spec.shape), spec.shape[-1]
     if name == "nextn.pre_projection.weight":
-        # Of the target's embedding; the state of the previous position is multiplied by zero.
+        # Selects the target's embedding; the state of the previous position is multiplied by zero.
         return selection(c.hidden, width, file.kind)
     if name == "output.weight" or (name == "token_embd.weight" and c.drafter):
         codes = walk.drafter_code if c.drafter else walk.target_code
@@ -370,13 +371,13 @@ def _values(plan: _Plan, file: _File, spec: Spec, noise: Noise) -> Iterable[np.n
     if name.endswith(_SILENT_NORMS):
         value = 0.0
     elif name.endswith("attn_q_norm.weight"):
-        value = width**-0.5  # scores of unit variance: no key takes all the attention
+        value = width**-0.5  # scores of unit variance, so that no key dominates
     return (np.full(count, value, "<f4").view(np.uint8),)
 
 
 @contextlib.contextmanager
 def _in_folder(folder: Path) -> Iterator[None]:
-    """Makes the folder if it is not there, and takes it away again if nothing comes of it."""
+    """Creates the folder if it does not exist, and removes it again on failure."""
     made = not folder.exists()
     try:
         folder.mkdir(exist_ok=True)

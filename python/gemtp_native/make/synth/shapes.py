@@ -8,12 +8,12 @@ from ...errors import ArgumentError
 from ..convert.config import ModelConfig, OrderedHead
 
 VOCAB = 262_144
-_DRAFTER_PATTERN = [True, True, True, False]  # true: sliding
+_DRAFTER_PATTERN = [True, True, True, False]  # True: sliding
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """What one pair differs in from the others."""
+    """The values in which one pair differs from the others."""
 
     layers: int
     hidden: int
@@ -26,8 +26,8 @@ class _Shape:
     drafter_hidden: int
     drafter_heads: int
     context: int = 262_144
-    shared_layers: int = 0  # the last ones, which have no K/V of their own
-    shared_feed_forward: int = 0  # of those layers
+    shared_layers: int = 0  # number of last layers, without K/V of their own
+    shared_feed_forward: int = 0  # feed-forward width of those layers
     per_layer_input: int = 0
     experts: tuple[int, int, int] = (0, 0, 0)  # number, used, feed-forward
 
@@ -68,8 +68,8 @@ def _shape(name: str) -> _Shape:
 def target_config(shape: str, vocab: int = VOCAB, layers: int | None = None) -> ModelConfig:
     """The target's configuration, cut to its first layers: the same pattern, the last layer full.
 
-    As large a part of them shares K/V as in the whole model, but those that own K/V always include
-    one of each type, which the others and the drafter attend to.
+    The same fraction of layers shares K/V as in the whole model, but the layers that own K/V always
+    include one of each type, to which the others and the drafter attend.
     """
     s = _shape(shape)
     if layers is not None and not 2 <= layers <= s.layers:
@@ -153,7 +153,7 @@ def drafter_config(shape: str, target: ModelConfig) -> ModelConfig:
 
 
 def _ordered_head(vocab: int) -> OrderedHead:
-    """2048 clusters of which 32 are used; of a small vocabulary fewer, in proportion."""
+    """Returns 2048 clusters of which 32 are used; proportionally fewer for a small vocabulary."""
     clusters = min(2048, vocab // 16)
     if vocab % clusters:
         raise ArgumentError(

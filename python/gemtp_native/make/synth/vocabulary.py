@@ -1,4 +1,4 @@
-"""A vocabulary for synthetic models: made, or what of another model's may be walked through."""
+"""Vocabularies of synthetic models: made, or the ordinary tokens of another model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ...errors import ArgumentError
 from ..convert.tokenizer import BYTE, CONTROL, NORMAL, USER_DEFINED, Tokenizer
 
 SMALLEST, LARGEST = 1024, 400_000
-_RESERVED = 300  # ids below it are special, unused or markup in Gemma 4
+_RESERVED = 300  # lower ids are special, unused or markup in Gemma 4
 _FIRST_BYTE = 238  # ids 238 to 493 are the 256 bytes
-# At the ids that Gemma 4 gives them.
+# Control tokens with their ids in Gemma 4.
 _CONTROL = {
     0: "<pad>",
     1: "<eos>",
@@ -40,7 +40,7 @@ _VISIBLE = {
 
 
 def made_vocabulary(size: int) -> Tokenizer:
-    """Special tokens and bytes where Gemma 4 has them, ASCII, and syllables of a to z."""
+    """Makes special tokens and bytes with the ids of Gemma 4, ASCII, and syllables of a to z."""
     if not SMALLEST <= size <= LARGEST:
         raise ArgumentError(
             f"a vocabulary of {size:,} tokens cannot be made; {SMALLEST:,} to {LARGEST:,} are "
@@ -65,7 +65,7 @@ def made_vocabulary(size: int) -> Tokenizer:
 
 
 def _syllables() -> Iterator[tuple[str, str]]:
-    """What merges join: ab, ▁ab, abc, abcd."""
+    """Yields the pairs that merges join: ab, ▁ab, abc, abcd."""
     pairs = ["".join(p) for p in product(ascii_lowercase, repeat=2)]
     yield from product(ascii_lowercase, repeat=2)
     yield from (("▁", pair) for pair in pairs)
@@ -74,7 +74,7 @@ def _syllables() -> Iterator[tuple[str, str]]:
 
 
 def ordinary_tokens(tokenizer: Tokenizer) -> np.ndarray:
-    """The ids that a generated text may consist of: nothing special, nothing that ends it."""
+    """Returns the ids of a generated text: no special tokens, and none that ends it."""
     ordinary = np.asarray(tokenizer.types) == NORMAL
     ordinary[:_RESERVED] = False
     ordinary[tokenizer.suppress] = False

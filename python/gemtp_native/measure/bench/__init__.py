@@ -1,4 +1,4 @@
-"""Measures what a model costs on this machine.
+"""Measures the speed and memory of a model on this machine.
 
 from gemtp_native.measure import bench
 

@@ -1,5 +1,5 @@
-"""The measurements. What is compared is interleaved: a round takes one sample of everything and the
-next round goes backwards, so that neither a busy moment nor a drift of the clock favours a side."""
+"""The measurements. Compared cases are interleaved: a round takes one sample of each, and the next
+round goes backwards, so that neither a busy moment nor a drift of the clock favours one case."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CONTEXTS = (0, 4096, 16384)
 TEXT = "The history of the printing press begins with"
 FALLBACK_PROMPT = tuple(range(1, 17))  # for files without a tokenizer
 
-_SHORTEST_SAMPLE = 0.005  # seconds; shorter things are repeated within a sample
+_SHORTEST_SAMPLE = 0.005  # seconds; shorter cases are repeated within a sample
 
 K = TypeVar("K", bound=Hashable)
 Path = str | os.PathLike[str]
@@ -56,7 +56,7 @@ def run(
     settings: BenchSettings | None = None,
     progress: Progress = lambda _: None,
 ) -> BenchReport:
-    """Measures a model. ``progress`` is called with a line about what comes next."""
+    """Measures a model. ``progress`` is called with a line about the next measurement."""
     return _Run(target, drafter, settings or BenchSettings(), progress).report
 
 
@@ -66,8 +66,8 @@ def interleave(
     budget: float = float("inf"),
     progress: Callable[[int], None] = lambda _: None,
 ) -> dict[K, list[float]]:
-    """Samples of every case, round by round, as long as the next round is likely to end within the
-    budget (in seconds); at least one round."""
+    """Takes samples of every case, round by round, as long as the next round is likely to end
+    within the budget (in seconds); at least one round."""
     samples: dict[K, list[float]] = {key: [] for key in cases}
     start = time.monotonic()
     for n in range(rounds):
@@ -81,7 +81,7 @@ def interleave(
 
 
 def repeated(sample: Callable[[], float]) -> float:
-    """Mean of as many samples as make up a measurable time."""
+    """Returns the mean of as many samples as add up to a measurable time."""
     total, count = 0.0, 0
     while total < _SHORTEST_SAMPLE:
         total += sample()
@@ -96,7 +96,7 @@ class _Run:
         self.settings, self.progress = settings, progress
         self.skipped: dict[str, str] = {}
         files = describe_file(target), None if drafter is None else describe_file(drafter)
-        self.limit: int = files[0]["context_length"] or 0  # a damaged file is Model's to refuse
+        self.limit: int = files[0]["context_length"] or 0  # Model reports a damaged file
         self.prompts = self._fitting("prefill", settings.prompts, PROMPTS, 0)
         self.contexts = self._fitting("decode", settings.contexts, CONTEXTS, 1)
         self.prompt = self._prompt(target)
@@ -130,7 +130,8 @@ class _Run:
     def _fitting(
         self, section: str, asked: Any, default: tuple[int, ...], rows: int
     ) -> tuple[int, ...]:
-        """The lengths to measure: those asked for, or the default ones that the model can hold."""
+        """Returns the lengths to measure: those requested, or the defaults that the model can
+        hold."""
         if not self._wants(section):
             return ()
         if asked is not None:
@@ -161,7 +162,7 @@ class _Run:
         return _core.Tokenizer(target).encode(TEXT if text is None else text, True, False)
 
     def _context(self) -> int:
-        """Tokens of context that everything asked for needs."""
+        """Returns the context in tokens that all requested measurements need."""
         needs = [16, *self.prompts, *(n + 1 for n in self.contexts)]
         if self._wants("rows") or self._wants("draft"):
             self._check_room(f"a pass over {MAX_ROWS} rows", self.settings.at + MAX_ROWS)
@@ -197,7 +198,7 @@ class _Run:
         if stored is None:
             return model, Load(seconds, None, None)
         size = sum(size_of(f) for f in (target, drafter) if f is not None)
-        little = max(size // 100, 1 << 20)  # what other files of the process come to
+        little = max(size // 100, 1 << 20)  # allows for other files of the process
         if stored < little:
             return model, Load(seconds, stored, seconds)
         del model
@@ -214,8 +215,8 @@ class _Run:
     # ------------------------------------------------------------ pieces of decoding
 
     def _measure_pieces(self) -> None:
-        """All in one round-robin, for they are compared with each other: decoding with the
-        bandwidth, rows and draft steps with one row."""
+        """Measures everything in one round-robin, because the results are compared: decoding with
+        the bandwidth, rows and draft steps with one row."""
         settings, report = self.settings, self.report
         drafts = self._wants("draft") and self.model.has_drafter
         bench = _core.Bench(self.model._engine, plain_head=drafts)
@@ -230,7 +231,7 @@ class _Run:
 
         def draft(plain_head: bool) -> Callable[[], float]:
             def sample() -> float:
-                bench.verify(settings.at, 1)  # as in decoding: the caches hold the target
+                bench.verify(settings.at, 1)  # as in decoding, the target has swept the caches
                 return bench.draft(settings.at, DRAFT_STEPS, plain_head)
 
             return lambda: repeated(sample) / DRAFT_STEPS

@@ -1,4 +1,4 @@
-"""A report as a picture. Needs matplotlib: `pip install 'gemtp-native[plot]'`."""
+"""Plots a report. Needs matplotlib: `pip install 'gemtp-native[plot]'`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OURS, _OTHER = "#1f6fb4", "#9a9a9a"
 
 
 def plot(report: BenchReport, path: str | os.PathLike[str]) -> None:
-    """Writes a picture of the sections that were measured."""
+    """Writes a plot of the measured sections."""
     check_plot(path)
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""A report as text for people and as rows for spreadsheets."""
+"""Formats a report as text for people and as rows for spreadsheets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CSV_COLUMNS = (
 
 
 def text(report: BenchReport) -> str:
-    """Tables, at most 100 columns wide."""
+    """Returns tables, at most 100 columns wide."""
     parts = [_header(report)]
     for title, rows in _tables(report):
         parts.append(f"{title}\n{_table(rows)}")
@@ -47,8 +47,8 @@ def text(report: BenchReport) -> str:
 
 
 def csv_rows(report: BenchReport) -> Iterator[dict[str, Any]]:
-    """One row a figure, with CSV_COLUMNS as keys; every row says what it was measured on, so that
-    the rows of several machines can be put together."""
+    """Yields one row per figure, with CSV_COLUMNS as keys. Every row names the machine and files,
+    so that rows of several machines can be combined."""
     common = {
         "version": report.version,
         "cpu": report.machine["cpu"],
@@ -89,7 +89,7 @@ def csv_rows(report: BenchReport) -> Iterator[dict[str, Any]]:
 
 
 def setup_lines(setup: Setup) -> list[tuple[str, str]]:
-    """Machine, build and files, each with its name."""
+    """Returns machine, build and files as (name, text)."""
     drafter = setup.drafter
     return [
         ("machine", machine_line(setup)),
@@ -270,7 +270,7 @@ def _table(rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """Three significant digits or more."""
+    """Formats milliseconds with at least three significant digits."""
     return f"{value:.1f}" if value >= 100 else f"{value:.2f}" if value >= 1 else f"{value:.4f}"
 
 

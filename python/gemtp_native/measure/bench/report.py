@@ -1,4 +1,4 @@
-"""What was measured. Times are milliseconds, bandwidths bytes per second."""
+"""The results. Times are in milliseconds, bandwidths in bytes per second."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass
 class Timing:
-    """Of one thing over interleaved rounds."""
+    """Times of one case over interleaved rounds."""
 
     ms: float  # median
     best_ms: float
@@ -18,7 +18,7 @@ class Timing:
 
     @staticmethod
     def of(seconds: Sequence[float]) -> dict[str, float]:
-        """As the keywords of a subclass."""
+        """Returns the keywords for a subclass."""
         ms = [1000 * s for s in seconds]
         return {"ms": statistics.median(ms), "best_ms": min(ms), "worst_ms": max(ms)}
 
@@ -26,31 +26,31 @@ class Timing:
 @dataclass
 class Load:
     seconds: float
-    from_storage_bytes: int | None  # None: the system does not say
+    from_storage_bytes: int | None  # None: not reported by the system
     cached_seconds: float | None  # from the page cache
 
 
 @dataclass
 class Memory:
-    """After loading and a first token; None where the system does not say."""
+    """Memory after loading and a first token; None: not reported by the system."""
 
     resident_bytes: int | None
     peak_bytes: int | None
-    context: int  # tokens that the K/V cache was made for
+    context: int  # tokens of the K/V cache
 
 
 @dataclass
 class Weights:
-    """Laid-out weights that are read."""
+    """Bytes of laid-out weights that are read."""
 
     token_bytes: int  # by a step of plain decoding
     draft_bytes: int | None  # by a draft step
-    plain_head_draft_bytes: int | None  # by a draft step with the plain head, if there is a choice
+    plain_head_draft_bytes: int | None  # by a draft step with the plain head, if both heads exist
 
 
 @dataclass
 class Bandwidth:
-    """The best pass of all rounds."""
+    """The best bandwidth of all rounds."""
 
     plain: float
     prefetched: float
@@ -80,14 +80,14 @@ class Decode(Timing):
 @dataclass
 class Rows(Timing):
     rows: int
-    ratio: float  # of the medians, to one row
-    best_ratio: float  # of the best times
+    ratio: float  # ratio of the medians to one row
+    best_ratio: float  # ratio of the best times to one row
 
 
 @dataclass
 class Draft(Timing):
     head: str  # "ordered" or "plain"
-    ratio: float  # of the medians, to a pass over one row
+    ratio: float  # ratio of the medians to a pass over one row
     best_ratio: float
     read_bytes: int
 
@@ -102,12 +102,12 @@ class Generate:
     accepted: int
     acceptance: float | None  # None: nothing was drafted
     tokens_per_round: float
-    speedup: float  # of the medians, over depth 0
+    speedup: float  # ratio of the medians to depth 0
 
 
 @dataclass
 class Setup:
-    """What was measured, with what."""
+    """The model, machine and build of a measurement."""
 
     version: str
     compiler: str
@@ -127,15 +127,15 @@ class BenchReport(Setup):
     load: Load
     memory: Memory
     weights: Weights
-    at: int  # context of `rows` and `draft`
+    at: int  # context of the sections `rows` and `draft`
     prompt_tokens: int = 0  # of the generations
     generated_tokens: int = 0
-    rounds: dict[str, int] = field(default_factory=dict)  # section -> rounds behind its medians
+    rounds: dict[str, int] = field(default_factory=dict)  # section -> number of rounds
     bandwidth: Bandwidth | None = None
     prefill: list[Prefill] = field(default_factory=list)
     decode: list[Decode] = field(default_factory=list)
     rows: list[Rows] = field(default_factory=list)
     draft: list[Draft] = field(default_factory=list)
     generate: list[Generate] = field(default_factory=list)
-    identical: bool | None = None  # the texts of all generations
+    identical: bool | None = None  # whether the texts of all generations are equal
     skipped: dict[str, str] = field(default_factory=dict)  # section -> why

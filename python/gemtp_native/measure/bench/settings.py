@@ -1,4 +1,4 @@
-"""What to measure."""
+"""The settings of a measurement."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...arguments import MAX_CONTEXT, integer
 from ...errors import ArgumentError
 from ...options import MAX_DRAFT, MAX_ROWS
 
-DRAFT_STEPS = 4  # of the round that a draft step's time is the mean of
+DRAFT_STEPS = 4  # of the round over which a step's time is averaged
 
 SECTIONS = ("bandwidth", "prefill", "decode", "rows", "draft", "generate")
 
@@ -21,18 +21,18 @@ Depth = int | Literal["auto"]
 class BenchSettings:
     """Lengths are in tokens. None: the defaults, as far as they fit into the model's context.
 
-    Raises ArgumentError for values that no model could be measured with.
+    Raises ArgumentError for values that are invalid for every model.
     """
 
-    prompts: Sequence[int] | None = None  # to prefill
-    contexts: Sequence[int] | None = None  # to decode behind
-    rows: Sequence[int] = tuple(range(1, MAX_ROWS + 1))  # of one pass
+    prompts: Sequence[int] | None = None  # prompt lengths for prefill
+    contexts: Sequence[int] | None = None  # context lengths for decoding
+    rows: Sequence[int] = tuple(range(1, MAX_ROWS + 1))  # rows of a pass
     at: int = 64  # context of the rows and draft sections
-    depths: Sequence[Depth] = (0, 1, 2, 3, 5, 7, "auto")  # drafts a round, of generations
+    depths: Sequence[Depth] = (0, 1, 2, 3, 5, 7, "auto")  # drafts per round of generations
     tokens: int = 128  # of a generation
-    text: str | bytes | Sequence[int] | None = None  # prompt of the generations
+    text: str | bytes | Sequence[int] | None = None  # prompt of generations
     runs: int = 5  # interleaved rounds
-    budget: float = 60.0  # seconds after which a group of measurements begins no further round
+    budget: float = 60.0  # seconds after which a group begins no further round
     sections: Iterable[str] = SECTIONS
     threads: int | None = None
     kv_type: Literal["f16", "f32"] = "f16"
@@ -46,12 +46,12 @@ class BenchSettings:
             values = getattr(self, name)
             if values is not None:
                 self._replace(name, _numbers(name, values, low, high))
-        if 1 not in self.rows:  # what the others are compared with
+        if 1 not in self.rows:  # the others are compared with it
             self._replace("rows", (1, *self.rows))
         self._replace("depths", _depths(self.depths))
         for name, low, high in (
             ("at", 1, MAX_CONTEXT),
-            ("tokens", 2, MAX_CONTEXT),  # the first belongs to the prompt's time
+            ("tokens", 2, MAX_CONTEXT),  # the first one counts as prompt time
             ("runs", 1, 1000),
         ):
             self._replace(name, integer(name, getattr(self, name), low, high))
@@ -64,7 +64,7 @@ class BenchSettings:
 
 
 def _numbers(name: str, values: Any, low: int, high: int) -> tuple[int, ...]:
-    """Ascending and each once."""
+    """Returns the values in ascending order, without duplicates."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise ArgumentError(f"{name} is {values!r}; it must be a list of numbers")
     numbers = tuple(sorted({integer(f"one of {name}", v, low, high) for v in values}))
@@ -74,7 +74,7 @@ def _numbers(name: str, values: Any, low: int, high: int) -> tuple[int, ...]:
 
 
 def _depths(values: Any) -> tuple[Depth, ...]:
-    """Ascending, 0 (which the others are compared with) first and "auto" last."""
+    """Returns depths in ascending order, with 0 (the reference) first and "auto" last."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise ArgumentError(f'depths is {values!r}; it must be a list of numbers and "auto"')
     values = list(values)

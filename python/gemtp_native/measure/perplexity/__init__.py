@@ -1,4 +1,4 @@
-"""How well a model predicts a text.
+"""Measures how well a model predicts a text.
 
 from gemtp_native.measure import perplexity as evaluate
 

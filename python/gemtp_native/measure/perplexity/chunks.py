@@ -1,5 +1,5 @@
-"""A text as the chunks that it is scored in: the division that llama.cpp's llama-perplexity makes,
-so that figures can be set side by side."""
+"""Divides a text into the chunks that are scored, like llama.cpp's llama-perplexity, so that
+results are comparable."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ...base.input_file import read_input
 from ...errors import ArgumentError, FileError, ModelError
 from ...model import Model
 
-SHORTEST = 3  # tokens of a chunk: in its second half, one token that predicts another
+SHORTEST = 3  # tokens of a chunk, so that its second half has a token to score
 
 
 def read_text(path: str | os.PathLike[str]) -> bytes:
-    """The UTF-8 text of a file or a pipe, without the newline that ends it (llama.cpp drops it
+    """Returns the UTF-8 text of a file or a pipe, without its final newline (llama.cpp drops it
     too)."""
     data = read_input(path, pipe=True)
     try:
@@ -27,7 +27,7 @@ def read_text(path: str | os.PathLike[str]) -> bytes:
 
 
 def token_ids(model: Model, text: str | bytes) -> list[int]:
-    """The whole text as tokens, BOS in front if the model has one."""
+    """Returns the tokens of the whole text, with BOS in front if the model has one."""
     if not model._engine.has_tokenizer:
         raise ModelError(
             "the model holds no tokenizer, and without one a text has no tokens; convert it again "
@@ -37,10 +37,11 @@ def token_ids(model: Model, text: str | bytes) -> list[int]:
 
 
 def split(model: Model, ids: list[int], context: int, limit: int | None = None) -> list[list[int]]:
-    """Consecutive chunks of `context` tokens, at most `limit` of them; what is left at the end is
-    not used. The first token of each is replaced by BOS, if the model has one.
+    """Returns consecutive chunks of `context` tokens, at most `limit`; the rest at the end is not
+    used. The first token of each chunk is replaced by BOS, if the model has one.
 
-    ArgumentError for a context that the model cannot hold and for fewer tokens than two chunks.
+    Raises ArgumentError for a context that the model cannot hold, and for fewer tokens than two
+    chunks.
     """
     if not SHORTEST <= context <= model.context:
         raise ArgumentError(
@@ -58,7 +59,7 @@ def split(model: Model, ids: list[int], context: int, limit: int | None = None) 
 
 
 def split_ids(ids: list[int], context: int, bos: int, limit: int | None) -> list[list[int]]:
-    """The same for a vocabulary whose BOS is `bos`, -1 for none; nothing is refused."""
+    """The same for a vocabulary whose BOS is `bos` (-1: none), without checks."""
     count = len(ids) // context
     chunks = []
     for i in range(count if limit is None else min(limit, count)):
@@ -70,6 +71,6 @@ def split_ids(ids: list[int], context: int, bos: int, limit: int | None) -> list
 
 
 def first_scored(context: int) -> int:
-    """Index in a chunk of the first token that is scored. Row context/2 is the first whose
-    prediction counts: those before it see little of the text."""
+    """Returns the index in a chunk of the first token that is scored. Row context/2 is the first
+    whose prediction counts, because earlier rows see little of the text."""
     return context // 2 + 1

@@ -1,4 +1,4 @@
-"""Perplexity: e to the mean negative log-likelihood of a token."""
+"""Perplexity: e to the power of the mean negative log-likelihood of a token."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .chunks import first_scored, split, token_ids
 
 @dataclass(frozen=True)
 class Estimate:
-    """Over the tokens scored so far."""
+    """An estimate over the tokens scored so far."""
 
     chunks: int
     tokens: int
@@ -32,19 +32,19 @@ class Estimate:
 
     @property
     def uncertainty(self) -> float:
-        """Of the perplexity, to first order."""
+        """Standard error of the perplexity, to first order."""
         return self.nll_uncertainty * self.perplexity
 
 
 class Tally:
-    """Adds up chunks."""
+    """Accumulates chunks."""
 
     def __init__(self) -> None:
         self._chunks = self._tokens = 0
         self._sum = self._squares = 0.0
 
     def add(self, log_probs: np.ndarray) -> Estimate:
-        """log_probs: of the scored tokens of one chunk."""
+        """Adds a chunk. log_probs: those of its scored tokens."""
         self._chunks += 1
         self._tokens += len(log_probs)
         self._sum -= float(log_probs.sum())
@@ -56,7 +56,7 @@ class Tally:
 
 
 def standard_error(mean: float, squares: float, count: int) -> float:
-    """Of a mean of `count` values whose squares sum to `squares`; 0 for a single value."""
+    """The standard error of a mean of `count` values with this sum of squares; 0 for one value."""
     variance = squares / count - mean * mean
     return math.sqrt(variance / (count - 1)) if variance > 0 and count > 1 else 0.0
 
@@ -67,7 +67,7 @@ class Result(Estimate):
 
     context: int
     text_tokens: int
-    """Of the whole text; what follows the last full chunk is not scored."""
+    """Tokens of the whole text; those after the last full chunk are not scored."""
     running: list[float]
     """Perplexity after each chunk."""
     seconds: float
@@ -91,7 +91,7 @@ def perplexity(
     kv_type: Literal["f16", "f32"] = "f16",
     progress: Progress = lambda _, __: None,
 ) -> Result:
-    """Scores `text` in chunks of `context` tokens, the first `chunks` of them or all.
+    """Scores `text` in chunks of `context` tokens (the first `chunks` of them, or all).
 
     ``progress`` is called after each chunk with the estimate so far and the number of chunks.
     """

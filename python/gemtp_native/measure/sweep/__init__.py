@@ -1,4 +1,4 @@
-"""Measures what the types of a target and of its drafter do to acceptance, speed and quality.
+"""Measures how the types of a target and its drafter affect acceptance, speed and quality.
 
 from gemtp_native.measure import sweep
 

@@ -1,4 +1,4 @@
-"""The models of a sweep: files as given, or one file in several types."""
+"""The models of a sweep: given files, or one file in several types."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ...make.quantize import has_type, quantize
 
 @dataclass(frozen=True)
 class Variant:
-    """A model under the name that tables give it."""
+    """A model, with its name in tables."""
 
     name: str
     path: Path
 
 
 def named(paths: Iterable[str | os.PathLike[str]]) -> list[Variant]:
-    """Files under their names, with as much of the folder as tells them apart."""
+    """Returns files with their names, and as much of their folders as makes the names unique."""
     files = [Path(p) for p in paths]
     for i, file in enumerate(files):
         if file in files[:i]:
@@ -36,8 +36,9 @@ def named(paths: Iterable[str | os.PathLike[str]]) -> list[Variant]:
 def quantized(
     source: str | os.PathLike[str], types: Sequence[str], folder: Path, progress: bool = True
 ) -> list[Variant]:
-    """`source` as each of `types`: itself, where it has the type already, else a new file in
-    `folder`. ModelError, before anything is written, for a type more precise than the source."""
+    """Returns `source` in each of `types`: the file itself if it already has the type, else a new
+    file in `folder`. Raises ModelError, before anything is written, for a type more precise than
+    the source."""
     source = Path(source)
     for i, kind in enumerate(types):
         file_type(kind)

@@ -1,5 +1,5 @@
 """The measurements. One model is open at a time (two while distributions are compared), so that a
-sweep needs no more memory than its largest pair; figures that are compared are interleaved."""
+sweep needs no more memory than its largest pair. Compared measurements are interleaved."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from .files import Variant
 from .report import Cell, Drafter, Quality, SweepReport, Target, acceptance
 from .settings import SweepSettings
 
-_WARM_UP = 8  # tokens generated before the clock counts, after a model has been opened
+_WARM_UP = 8  # tokens generated after opening a model, before timing
 
 Progress = Callable[[str, int, int], None]
 Key = tuple[str, str | None]  # names of target and drafter; None: without one
 
 
 def default_text() -> bytes:
-    """A few kilobytes of prose, mail, code and data, for a first look."""
+    """Returns a few kilobytes of prose, mail, code and data, for a first impression."""
     return Path(__file__).with_name("text.txt").read_bytes().rstrip(b"\n")
 
 
@@ -46,10 +46,10 @@ def run(
 ) -> SweepReport:
     """Measures every target with every drafter.
 
-    text: what prompts are cut from and what is scored; None: :func:`default_text`. reference: what
-    targets' distributions are compared with; None: the largest of them, which should be the one of
-    the highest precision. ``progress`` is called with what is being counted, how much of it is done
-    and how much there is.
+    text: the text from which prompts are cut and which is scored; None: :func:`default_text`.
+    reference: the target with which the distributions are compared; None: the largest target, which
+    should have the highest precision. ``progress`` is called with a name, the number done and the
+    total.
     """
     if not targets or not drafters:
         raise ArgumentError("a sweep needs at least one target and one drafter")
@@ -62,10 +62,10 @@ def run(
 
 @dataclass
 class _Generations:
-    """What all generations of one target with one drafter came to, in the latest round."""
+    """The totals of all generations of one target with one drafter, in the latest round."""
 
     rounds: int = 0
-    tokens: int = 0  # after the first of each
+    tokens: int = 0  # tokens after the first of each generation
     seconds: float = 0.0
     drafted_at: Counter[int] = field(default_factory=Counter)
     accepted_at: Counter[int] = field(default_factory=Counter)
@@ -180,7 +180,7 @@ class _Run:
                 divergences.append(c.divergence)
                 same.append(c.same_best)
             tick()
-        if reference is None:  # nothing can be closer to it than itself
+        if reference is None:  # there is nothing to compare with
             return Quality(estimate.perplexity, estimate.uncertainty, 0.0, 0.0, 1.0)
         values = np.concatenate(divergences)
         mean = float(values.mean())
@@ -195,7 +195,7 @@ class _Run:
     # ------------------------------------------------------------ generations
 
     def _rates(self) -> dict[Key, list[float]]:
-        """Tokens per second of every target with every drafter and without, round by round."""
+        """Measures tokens per second of every target with every drafter and without, by rounds."""
         cases: dict[Key, Callable[[], float]] = {
             (t.name, None if d is None else d.name): partial(self._generate, t, d)
             for t in self.targets
@@ -276,7 +276,7 @@ def _cell(
 
 
 def _prompts(ids: list[int], count: int, length: int, bos: int) -> list[list[int]]:
-    """Pieces of the text, evenly spaced, BOS in front of each if the model has one."""
+    """Returns evenly spaced pieces of the text, each after BOS if the model has one."""
     body = ids[1:] if bos >= 0 and ids[:1] == [bos] else ids
     if len(body) < count * length:
         raise ArgumentError(

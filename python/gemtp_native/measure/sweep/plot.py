@@ -1,4 +1,4 @@
-"""A report as heat maps. Needs matplotlib: `pip install 'gemtp-native[plot]'`."""
+"""Plots a report as heat maps. Needs matplotlib: `pip install 'gemtp-native[plot]'`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .report import SweepReport, Target
 
 
 def plot(report: SweepReport, path: str | os.PathLike[str]) -> None:
-    """Writes a picture: targets by drafters, as tokens per round, share of first drafts accepted,
-    and speed."""
+    """Writes a plot of targets by drafters: tokens per round, share of first drafts accepted, and
+    speed."""
     check_plot(path)
     from matplotlib.figure import Figure
 
@@ -23,7 +23,8 @@ def plot(report: SweepReport, path: str | os.PathLike[str]) -> None:
     figure.suptitle(f"{depth} drafts a round\n{machine_line(report)}", fontsize=9)
     rates = [c.tokens_per_second for c in report.cells]
     first = [c.cumulative[0] if c.cumulative else 0.0 for c in report.cells]
-    # Colours span what is possible, not what occurred: a difference looks as large as it is.
+    # Colours span the possible range, not the measured one, so that differences are not
+    # exaggerated.
     panels = (
         ("tokens per round", "{:.2f}", [c.tokens_per_round for c in report.cells], 1, depth + 1),
         ("first draft accepted", "{:.1%}", first, 0, 1),

@@ -1,4 +1,4 @@
-"""A report as text for people and as rows for spreadsheets."""
+"""Formats a report as text for people and as rows for spreadsheets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .report import Cell, SweepReport, Target
 
 
 def text(report: SweepReport) -> str:
-    """Tables; what follows from them is left to the reader."""
+    """Returns tables; conclusions are left to the reader."""
     parts = [_header(report)]
     for title, rows in _tables(report):
         parts.append(f"{title}\n{table(rows)}")
@@ -38,7 +38,7 @@ def csv_columns(report: SweepReport) -> list[str]:
 
 
 def csv_rows(report: SweepReport) -> Iterator[dict[str, Any]]:
-    """One row for each pair, with csv_columns() as keys; what is not known is left out."""
+    """Yields one row per pair, with csv_columns() as keys; unknown values are left out."""
     targets = {t.name: t for t in report.targets}
     drafters = {d.name: d for d in report.drafters}
     for cell in report.cells:
@@ -152,13 +152,13 @@ def _conditional(cell: Cell, depth: int) -> tuple[str, ...]:
 
 
 def _shares(shares: Sequence[float | None], depth: int) -> tuple[str, ...]:
-    """Positions that no round reached are empty."""
+    """Formats shares by position; positions that no round reached are empty."""
     known = ["-" if share is None else f"{100 * share:.1f}%" for share in shares]
     return (*known, *("-",) * (depth - len(known)))
 
 
 def _largest_error(report: SweepReport) -> float:
-    """Of the cumulative shares: that of as many independent rounds."""
+    """The largest standard error of the cumulative shares, for independent rounds."""
     errors = (
         math.sqrt(share * (1 - share) / rounds)
         for cell in report.cells

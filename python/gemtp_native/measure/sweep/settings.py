@@ -1,4 +1,4 @@
-"""What to measure."""
+"""The settings of a sweep."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ..perplexity.chunks import SHORTEST
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """Raises ArgumentError for values that no pair could be measured with."""
+    """Raises ArgumentError for values that are invalid for every pair."""
 
-    depth: int = 4  # drafts a round, in all generations
-    prompts: int = 8  # cut from the text, evenly spaced
-    prompt_tokens: int = 64  # of each, BOS not counted
-    tokens: int = 64  # generated after each
+    depth: int = 4  # drafts per round in all generations
+    prompts: int = 8  # number of prompts, evenly spaced in the text
+    prompt_tokens: int = 64  # tokens of each prompt, without BOS
+    tokens: int = 64  # tokens generated after each prompt
     runs: int = 3  # interleaved rounds of generations
-    context: int = 256  # tokens of a chunk of the text, whose second half is scored
-    chunks: int = 8  # of the text to score, at most
+    context: int = 256  # tokens of a chunk, whose second half is scored
+    chunks: int = 8  # most chunks to score
     threads: int | None = None
     kv_type: Literal["f16", "f32"] = "f16"
 
@@ -29,7 +29,7 @@ class SweepSettings:
             ("depth", 1, MAX_DRAFT),
             ("prompts", 1, 10000),
             ("prompt_tokens", 1, MAX_CONTEXT),
-            ("tokens", 2, MAX_CONTEXT),  # the first belongs to the prompt's time
+            ("tokens", 2, MAX_CONTEXT),  # the first one counts as prompt time
             ("runs", 1, 1000),
             ("context", SHORTEST, MAX_CONTEXT),
             ("chunks", 1, MAX_CONTEXT),

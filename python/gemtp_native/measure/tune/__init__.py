@@ -1,4 +1,4 @@
-"""Measures what draft="auto" needs to know about this machine, and saves it.
+"""Measures the costs that draft="auto" needs to know on this machine, and saves them.
 
 from gemtp_native.measure import tune
 

@@ -1,5 +1,5 @@
 """The measurements: passes over 1 to 16 rows, each followed by draft steps as in decoding, and the
-memory bandwidth; interleaved, so that a busy moment of the machine meets them all."""
+memory bandwidth. They are interleaved, so that a busy moment of the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from .report import Draft, TuneReport, Verify, choices
 from .settings import TuneSettings
 
 NEAR, FAR = 64, 4096  # tokens of context
-STEPS = 4  # of a longer drafting; a later step costs what it takes more than a single one
+STEPS = 4  # steps of a longer drafting, from which the cost of later steps follows
 ROUNDS = 9  # at most
 
 PathLike = str | os.PathLike[str]
-Progress = Callable[[float, str], None]  # share done, what comes
+Progress = Callable[[float, str], None]  # share done, next measurement
 _Samples = dict[tuple[str, int, int], list[float]]
 
 
@@ -38,8 +38,8 @@ def run(
     settings: TuneSettings | None = None,
     progress: Progress = lambda share, what: None,
 ) -> TuneReport:
-    """Measures a pair, or a target whose drafts come from nowhere but the text. `progress` is
-    called with what is done, 0 to 1, and what comes next."""
+    """Measures a pair, or a target whose drafts are only looked up in the text. `progress` is
+    called with the share that is done, 0 to 1, and the next measurement."""
     settings = settings or TuneSettings()
     start = time.monotonic()
     files = describe_file(target), None if drafter is None else describe_file(drafter)
@@ -77,7 +77,7 @@ def run(
 
 
 def save(report: TuneReport) -> Path:
-    """As the profile that Model(...) finds. FileError if it cannot be written."""
+    """Saves the profile for Model(...). Raises FileError if it cannot be written."""
     drafter = report.drafter["path"] if report.drafter else None
     profile = Profile(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -93,8 +93,8 @@ def save(report: TuneReport) -> Path:
 
 
 def _contexts(asked: int | None, limit: int) -> list[int]:
-    """Lengths to measure behind. limit 0: the file does not say; a damaged one is Model's to
-    refuse."""
+    """Returns the context lengths to measure. limit 0: not given by the file (Model reports damaged
+    files)."""
     room = limit - MAX_ROWS if limit else FAR
     if room < 1 or (asked or 0) > room:
         raise ContextError(
@@ -115,7 +115,7 @@ class _Pieces:
         self.what, self.done = "", 0
 
     def measure(self) -> tuple[_Samples, Bandwidth]:
-        """Seconds by ("verify", context, rows) and ("draft", context, steps)."""
+        """Returns seconds by ("verify", context, rows) and ("draft", context, steps)."""
         cases: dict[tuple[str, int, int], Callable[[], float]] = {}
         for context in self.contexts:
             for rows in range(1, MAX_ROWS + 1):
@@ -125,7 +125,7 @@ class _Pieces:
         self.start, self.end = time.monotonic(), len(cases) * ROUNDS
         self.progress(0, "warming up")
         for (_, _, rows), case in cases.items():
-            if rows in (0, 1, MAX_ROWS):  # the others need no memory that these do not
+            if rows in (0, 1, MAX_ROWS):  # the others need no more memory than these
                 case()
         self.drafted.clear()
         cases = {key: self._counted(case) for key, case in cases.items()}
@@ -136,8 +136,8 @@ class _Pieces:
         return {**samples, **self.drafted}, bandwidth
 
     def _pass(self, context: int, rows: int) -> Callable[[], float]:
-        """A verify pass, and behind it what a round does next: drafting, with the caches as the
-        pass has left them. So draft steps are timed at the cost of nothing but themselves."""
+        """A verify pass, followed by drafting, as in a round, with the caches as the pass has left
+        them. Thus timing draft steps needs no extra passes."""
         steps = 1 if rows % 2 else STEPS
 
         def sample() -> float:
@@ -152,7 +152,7 @@ class _Pieces:
     def _counted(self, case: Callable[[], float]) -> Callable[[], float]:
         def counted() -> float:
             used = (time.monotonic() - self.start) / self.budget if self.budget else 1.0
-            # It ends with the last round or with the budget.
+            # Measuring ends with the last round or with the budget.
             self.progress(min(1.0, max(used, self.done / self.end)), self.what)
             self.done += 1
             return case()
@@ -196,6 +196,7 @@ def _draft(samples: _Samples) -> list[Draft]:
 
 
 def later_steps(first: float, draftings: Sequence[float]) -> list[float]:
-    """Seconds of one step after the first, from draftings of STEPS steps: what they take beyond the
-    first, or, where a busy moment at the first makes that nothing, their mean."""
+    """Returns seconds of one step after the first, from draftings of STEPS steps: their time beyond
+    the first step, divided by the other steps, or the mean step if a busy moment during the first
+    makes that difference meaningless."""
     return [(s - first) / (STEPS - 1) if s > first else s / STEPS for s in draftings]

@@ -1,4 +1,4 @@
-"""A report as a picture. Needs matplotlib: `pip install 'gemtp-native[plot]'`."""
+"""Plots a report. Needs matplotlib: `pip install 'gemtp-native[plot]'`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FINE = [n / 200 for n in range(200)]  # acceptances
 
 
 def plot(report: TuneReport, path: str | os.PathLike[str]) -> None:
-    """Writes what rows cost, and the best depth and its speed-up over acceptance."""
+    """Writes plots of the cost of rows, and of the best depth and its speed-up by acceptance."""
     check_plot(path)
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""A report as text."""
+"""Formats a report as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .report import ACCEPTANCES, TuneReport
 
 
 def text(report: TuneReport) -> str:
-    """Tables, at most 100 columns wide."""
+    """Returns tables, at most 100 columns wide."""
     n = report.rounds
     parts = [
         _header(report),
@@ -92,8 +92,8 @@ def _columns(
     names: Sequence[str],
     cells: Callable[[int, int], tuple[str, ...]],
 ) -> str:
-    """A line for each of `names`; for each context a group of columns, which `cells` fills from
-    (line, context)."""
+    """Formats a line for each of `names`, with a group of columns for each context; `cells` returns
+    them for (line, context)."""
     lines = [(label, *(head.format(c) for c in report.contexts for head in heads))]
     for line, name in enumerate(names):
         lines.append((name, *(cell for c in report.contexts for cell in cells(line, c))))

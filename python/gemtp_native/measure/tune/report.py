@@ -1,4 +1,4 @@
-"""What was measured, and what follows from it. Times are milliseconds."""
+"""The results and what follows from them. Times are in milliseconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Verify(Timing):
 
     rows: int
     context: int
-    ratio: float  # to one row behind the same context
+    ratio: float  # to a pass over one row at the same context
 
 
 @dataclass
@@ -26,12 +26,12 @@ class Draft(Timing):
 
     step: int  # 0: the first of a round; 1: a later one
     context: int
-    ratio: float  # to a pass over one row behind the same context
+    ratio: float  # to a pass over one row at the same context
 
 
 @dataclass
 class Choice:
-    """What to draft if each draft is the target's own choice with probability `acceptance`."""
+    """The best depth if each draft is the target's choice with probability `acceptance`."""
 
     acceptance: float
     context: int
@@ -42,10 +42,10 @@ class Choice:
 
 @dataclass
 class TuneReport(Setup):
-    token_bytes: int  # of weights, that a token reads
-    draft_bytes: int | None  # that a draft step reads
-    rounds: int  # behind the medians
-    seconds: float  # it took
+    token_bytes: int  # bytes of weights that a token reads
+    draft_bytes: int | None  # bytes of weights that a draft step reads
+    rounds: int  # number of rounds
+    seconds: float  # duration of the measurement
     bandwidth: Bandwidth
     verify: list[Verify]
     draft: list[Draft]  # empty: without a drafter
@@ -54,7 +54,7 @@ class TuneReport(Setup):
 
     @property
     def costs(self) -> Costs:
-        """In seconds, as a profile keeps them."""
+        """The costs in seconds, as stored in profiles."""
         return Costs(
             [(v.rows, v.context, v.ms / 1000) for v in self.verify],
             [(d.step, d.context, d.ms / 1000) for d in self.draft],
@@ -66,7 +66,7 @@ class TuneReport(Setup):
 
 
 def choices(costs: Costs, acceptances: Sequence[float] = ACCEPTANCES) -> list[Choice]:
-    """For every measured context."""
+    """Returns the choices for every measured context."""
     found = []
     for context in costs.contexts:
         plain = expected_speed(costs, 0.0, 0, context)

@@ -1,4 +1,4 @@
-"""What to measure."""
+"""The settings of a measurement."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ...errors import ArgumentError
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """Raises ArgumentError for values that no model could be measured with."""
+    """Raises ArgumentError for values that are invalid for every model."""
 
     context: int | None = None
-    """Tokens to measure behind, besides the first few; 0: nowhere else; None: 4096, or as many as
-    the model can hold."""
+    """A second context length to measure, besides a short one; 0: no second one; None: 4096, or as
+    many tokens as the model can hold."""
     budget: float = 20.0
-    """Seconds after which no further round begins; one is taken in any case."""
+    """Seconds after which no further round begins; at least one round is run."""
     threads: int | None = None
     kv_type: Literal["f16", "f32"] = "f16"
 
