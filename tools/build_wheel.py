@@ -83,7 +83,11 @@ def build(out: Path, glibc: str) -> tuple[Path, Path]:
         environment = _compilers(work, f"{platform.machine()}-linux-gnu.{glibc}")
         # zig's C++ library has debug information, ten times its size. Names of functions are kept.
         strip = _script(work / "strip", "strip --strip-debug --keep-file-symbols")
-        settings = ("install.strip=true", f"cmake.define.CMAKE_STRIP={strip}")
+        settings = (
+            "install.strip=true",
+            f"cmake.define.CMAKE_STRIP={strip}",
+            "cmake.define.GEMTP_EMULATED_GPU=OFF",  # a device for tests
+        )
         # pip takes nothing from the checkout, so the sdist must be complete.
         _python(
             *("-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", work / "built", sdist),

@@ -31,6 +31,11 @@ CPP_FOLDERS = (
     "text",
     "backend",  # the interface; implementations include it
     "backend/cpu",
+    "backend/gpu/kernels",
+    "backend/gpu",
+    "backend/gpu/cuda",
+    "backend/gpu/metal",
+    "backend/gpu/emulated",
     "model",
     "choose",
     "draft",

@@ -73,6 +73,15 @@ class Matrix {
 
 using MatrixPtr = std::unique_ptr<Matrix>;
 
+/// Keys and values of rows as products compute them, [rows, kv_heads, d]; scratch memory afterwards.
+struct NewKv {
+  Device<float> k;
+  Device<float> v;  // undefined if values are the raw keys
+  bool v_is_k = false;
+  Device<const float> k_weight;  // [d], of the keys' norm
+  float eps = 0;
+};
+
 /// Matrices of the experts of a layer, which compute w_down (gelu(w_gate x) * (w_up x)). All
 /// experts have the same shapes.
 struct ExpertMatrices {
@@ -94,7 +103,7 @@ struct RoutingSizes {
 /// The ordered head of a drafter, whose tokens are grouped in clusters.
 struct ClusterMatrices {
   std::vector<MatrixPtr> clusters;  // head rows of each cluster: [tokens of a cluster, hidden]
-  Mirror<int32_t> tokens;           // [clusters][tokens of a cluster]
+  Mirror<int32_t> tokens;           // [clusters][tokens of a cluster], ascending in each
 };
 
 /// K and V of one layer in `capacity` slots; position p is stored in slot p % capacity.
@@ -187,7 +196,9 @@ class Storage {
 
 class Backend : public Storage {
  public:
-  virtual std::string name() const = 0;  // e.g. "cpu/avx2"
+  virtual std::string device() const = 0;  // e.g. "cpu"
+  virtual std::string isa() const = 0;     // of the CPU, which every device has beside it: "avx2"
+  std::string name() const { return device() + "/" + isa(); }
   virtual int threads() const = 0;
 
   /// While a Pass exists, operations follow each other closely, so threads stay awake between them.
@@ -288,19 +299,18 @@ class Backend : public Storage {
                             Device<const float> x, const Mirror<int32_t>& ids,
                             const Mirror<float>& logits) = 0;
 
-  /// Applies to x [m, heads, d] in place: RMS norm of each head (weight w [d], or null), then the
-  /// rotation of row i by the angles first + i (null angles: no rotation).
-  virtual void head_norm_rope(Device<float> x, Device<const float> w, int64_t m, int64_t heads,
-                              int64_t d, float eps, const RopeAngles* angles, int64_t first) = 0;
-
-  // The operations below use the K/V of layer `layer` of each row's own sequence, for the rows
-  // first .. first + m - 1.
-  /// Stores k and v, [m, kv_heads, d], at the positions of the rows.
-  virtual void store_kv(const PassRows& rows, int layer, int64_t first, int64_t m,
-                        Device<const float> k, Device<const float> v) = 0;
+  // The operations below are for the rows first .. first + m - 1 of a pass and use the K/V of layer
+  // `layer` of each row's own sequence.
+  /// Norms and rotates the heads of keys, norms those of values, and stores both at the positions
+  /// of the rows.
+  virtual void store_kv(const PassRows& rows, const RowsOfLayers& of_type, int layer, int64_t first,
+                        int64_t m, const NewKv& kv) = 0;
+  /// Norms (with weight [d]) and rotates each head of q [m, heads, d] in place.
+  virtual void norm_queries(const RowsOfLayers& of_type, int64_t first, int64_t m, int64_t heads,
+                            int64_t d, Device<const float> weight, float eps, Device<float> q) = 0;
   /// out[i][h] = softmax(q[i][h] . K) V over the row's span, without a scale; q and out are [m,
   /// heads, d].
-  virtual void attention(const PassRows& rows, const Mirror<AttentionSpan>& spans, int layer,
+  virtual void attention(const PassRows& rows, const RowsOfLayers& of_type, int layer,
                          int64_t first, int64_t m, Device<const float> q, int64_t heads,
                          Device<float> out) = 0;
 

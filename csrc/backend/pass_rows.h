@@ -17,7 +17,7 @@ class Storage;
 
 /// The range of positions that one query row attends to, both ends inclusive.
 struct AttentionSpan {
-  int64_t first = 0, last = 0;
+  int32_t first = 0, last = 0;
 };
 
 /// Rotation angles of rows: cos and sin, [rows, half] each.
@@ -51,8 +51,27 @@ struct PassRows {
   std::vector<KvLayers> kv;   // one entry per sequence
   Mirror<int32_t> sequence;   // [rows]: index into `kv`
   Mirror<int32_t> ids;        // [rows]
-  Mirror<int64_t> positions;  // [rows]
+  Mirror<int32_t> positions;  // [rows]
   RowsOfLayers full, sliding;
 };
+
+/// K/V of a layer of a row's sequence.
+inline KvLayer& layer_of(const PassRows& rows, int layer, int64_t row) {
+  return *rows.kv[static_cast<size_t>(rows.sequence[row])][static_cast<size_t>(layer)];
+}
+
+/// Calls fn(K/V of the layer, row, rows) for the rows first .. first + m - 1, those of a sequence
+/// that follow each other together.
+template <class Fn>
+void for_each_sequence(const PassRows& pass, int layer, int64_t first, int64_t m, const Fn& fn) {
+  for (int64_t row = first; row < first + m;) {
+    int64_t end = row + 1;
+    while (end < first + m && pass.sequence[end] == pass.sequence[row] &&
+           pass.positions[end] == pass.positions[end - 1] + 1)
+      ++end;
+    fn(layer_of(pass, layer, row), row, end - row);
+    row = end;
+  }
+}
 
 }  // namespace gemtp

@@ -8,6 +8,7 @@
 #include "base/cpu_info.h"
 #include "base/error.h"
 #include "base/hash.h"
+#include "engine/devices.h"
 #include "engine/memory.h"
 
 namespace gemtp {
@@ -60,8 +61,8 @@ class OpenProgress {
 OpenedModel::OpenedModel(ModelFiles files, const EngineOptions& options)
     : files_(std::move(files)),
       options_(options),
-      backend_(
-          make_cpu_backend(options.threads ? options.threads : default_threads(), options.isa)) {
+      backend_(make_backend(options.device, options.threads ? options.threads : default_threads(),
+                            options.isa)) {
   const MemoryEstimate estimate = estimate_memory(files_, options_);
   check_memory(estimate, files_, options_, available_memory());
   OpenProgress progress(options.progress, estimate.sources);

@@ -129,6 +129,10 @@ typedef struct gemtp_model_options {
    * gemtp_model_open() returns GEMTP_ERROR_CANCELLED and frees everything. */
   int (*progress)(double fraction, void* user);
   void* user;
+  /* What computes: "cpu", "emulated" (a GPU imitated on the CPU, for tests; very slow), "auto" for
+   * the fastest that is here. It never changes the text. NULL: environment variable GEMTP_DEVICE,
+   * else "auto". */
+  const char* device;
 } gemtp_model_options;
 
 GEMTP_API gemtp_status gemtp_model_options_init(gemtp_model_options* options, size_t size);

@@ -36,11 +36,13 @@ void Drafter::begin_round(const KvCache& kv, int64_t p, const float* h) {
   PassRows& rows = scratch_.rows;
   rows.kv = {kv.layers()};
   rows.count = 1;
-  rows.positions[0] = p;
-  rows.full.spans[0] = {0, p - 1};
-  rows.sliding.spans[0] = {std::max<int64_t>(0, p - config_.window + 1), p - 1};
-  rope_full_.write_angles(&p, 1, rows.full.angles);
-  rope_sliding_.write_angles(&p, 1, rows.sliding.angles);
+  const auto last = static_cast<int32_t>(p - 1);
+  rows.positions[0] = last + 1;
+  rows.full.spans[0] = {0, last};
+  rows.sliding.spans[0] = {static_cast<int32_t>(std::max<int64_t>(0, p - config_.window + 1)),
+                           last};
+  rope_full_.write_angles(rows.positions.host(), 1, rows.full.angles);
+  rope_sliding_.write_angles(rows.positions.host(), 1, rows.sliding.angles);
   backend_.write(h, config_.backbone, scratch_.input.get() + config_.backbone);
 }
 

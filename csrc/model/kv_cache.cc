@@ -97,27 +97,38 @@ int64_t KvCache::bytes() const {
 }
 
 void KvCache::fill_with_noise(Backend& backend) {
-  // The values are so small that the attention scores of a row stay within a few units of each
-  // other, as in a real text: no weight underflows, and none dominates.
+  // The keys are so small that the attention scores of a row stay within a few units of each other,
+  // as in a real text: no weight underflows, and none dominates.
   constexpr int64_t kRows = 64;
-  PassRows rows(backend, kRows, 0, 0);
+  constexpr float kKeySize = 0.15f;
+  int64_t width = 0, head = 0;  // of the widest layer
+  for (const auto& l : layers_) {
+    width = std::max(width, l->kv_heads * l->head_dim);
+    head = std::max(head, l->head_dim);
+  }
+  std::vector<float> noise(static_cast<size_t>(kRows * width));
+  uint32_t x = 1;
+  for (float& value : noise) {
+    x = x * 1664525u + 1013904223u;  // Numerical Recipes' generator
+    value = static_cast<float>(x >> 8) * 0x1p-23f - 1.0f;
+  }
+  const Buffer k = backend.alloc(kRows * width), v = backend.alloc(kRows * width);
+  const Buffer weight = backend.alloc(head);
+  backend.write(std::vector<float>(static_cast<size_t>(head), kKeySize).data(), head, weight.get());
+  PassRows rows(backend, kRows, head / 2, 0);
+  std::fill_n(rows.full.angles.cos.host(), kRows * (head / 2), 1.0f);  // not rotated
   rows.kv = {layers_};
   for (size_t i = 0; i < layers_.size(); ++i) {
-    const KvLayer& l = *layers_[i];
-    const int64_t n = kRows * l.kv_heads * l.head_dim;
-    std::vector<float> values(static_cast<size_t>(n));
-    uint32_t x = 1;
-    for (float& value : values) {
-      x = x * 1664525u + 1013904223u;  // Numerical Recipes' generator
-      value = (static_cast<float>(x >> 8) * 0x1p-23f - 1.0f) * 0.25f;
-    }
-    const Buffer noise = backend.alloc(n);
-    backend.write(values.data(), n, noise.get());
-    for (int64_t at = 0; at < l.capacity; at += kRows) {
-      rows.count = std::min(kRows, l.capacity - at);
-      for (int64_t row = 0; row < rows.count; ++row) rows.positions[row] = at + row;
+    const int64_t n = kRows * layers_[i]->kv_heads * layers_[i]->head_dim;
+    for (int64_t at = 0; at < layers_[i]->capacity; at += kRows) {
+      rows.count = std::min(kRows, layers_[i]->capacity - at);
+      for (int64_t row = 0; row < rows.count; ++row)
+        rows.positions[row] = static_cast<int32_t>(at + row);
+      backend.write(noise.data(), n, k.get());  // storing changes them
+      backend.write(noise.data(), n, v.get());
       backend.send(rows);
-      backend.store_kv(rows, static_cast<int>(i), 0, rows.count, noise.get(), noise.get());
+      backend.store_kv(rows, rows.full, static_cast<int>(i), 0, rows.count,
+                       {k.get(), v.get(), false, weight.get(), 1e-6f});
       backend.wait();
     }
   }

@@ -52,18 +52,15 @@ void attention_block(const Config& c, const LayerConfig& l, const LayerWeights& 
   b.matmul(jobs);
 
   if (p.owns_kv) {
-    if (!w.v) b.copy(s.k.get(), p.m * l.kv_heads * l.head_dim, s.v.get());
-    b.head_norm_rope(s.k.get(), w.k_norm.get(), p.m, l.kv_heads, l.head_dim, c.eps, &of_type.angles,
-                     p.first);
-    b.head_norm_rope(s.v.get(), {}, p.m, l.kv_heads, l.head_dim, c.eps, nullptr, p.first);
-    b.store_kv(p.rows, p.kv_source, p.first, p.m, s.k.get(), s.v.get());
+    b.store_kv(p.rows, of_type, p.kv_source, p.first, p.m,
+               {s.k.get(), s.v.get(), !w.v, w.k_norm.get(), c.eps});
   }
   if (p.keep == 0) return;
 
   if (c.per_layer) finish_per_layer_input(c, p, s, b);
-  b.head_norm_rope(s.q.get(), w.q_norm.get(), p.keep, l.heads, l.head_dim, c.eps, &of_type.angles,
-                   p.first + skip);
-  b.attention(p.rows, of_type.spans, p.kv_source, p.first + skip, p.keep, s.q.get(), l.heads,
+  b.norm_queries(of_type, p.first + skip, p.keep, l.heads, l.head_dim, w.q_norm.get(), c.eps,
+                 s.q.get());
+  b.attention(p.rows, of_type, p.kv_source, p.first + skip, p.keep, s.q.get(), l.heads,
               s.attended.get());
   b.matmul({job(w.attn_output, s.attended.get(), p.keep, s.branch.get())});
   b.rms_norm_add(s.branch.get(), w.attn_post_norm.get(), p.keep, c.hidden, c.eps, kept, kept);

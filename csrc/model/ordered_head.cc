@@ -127,6 +127,8 @@ std::vector<int32_t> read_token_order(const GgufFile& file, int64_t vocab, int64
   }
   if (!is_permutation_of(order, vocab))
     fail(file, "the ordered head's token_order is not a permutation of the vocabulary");
+  for (auto cluster = order.begin(); cluster != order.end(); cluster += vocab / centroids)
+    std::sort(cluster, cluster + vocab / centroids);
   return {order.begin(), order.end()};
 }
 

@@ -29,8 +29,9 @@ struct Centroids {
 };
 Centroids read_centroids(const GgufFile& file, int64_t values);
 
-/// Reads the token ids cluster by cluster: cluster c owns vocab / centroids entries from c * vocab
-/// / centroids on. Throws Error{kFile} unless they are a permutation of the vocabulary.
+/// Reads the token ids cluster by cluster, ascending in each: cluster c owns vocab / centroids
+/// entries from c * vocab / centroids on. Throws Error{kFile} unless they are a permutation of the
+/// vocabulary.
 std::vector<int32_t> read_token_order(const GgufFile& file, int64_t vocab, int64_t centroids);
 
 /// Names of the tensors of the ordered head; empty if it is stored as metadata, or the head is

@@ -22,7 +22,7 @@ Rope::Rope(double base, int64_t head_dim, const std::vector<float>& factors) {
   }
 }
 
-void Rope::write_angles(const int64_t* positions, int64_t m, const RopeAngles& to) const {
+void Rope::write_angles(const int32_t* positions, int64_t m, const RopeAngles& to) const {
   int64_t at = 0;
   for (int64_t row = 0; row < m; ++row) {
     const double position = static_cast<double>(positions[row]);

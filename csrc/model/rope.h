@@ -20,7 +20,7 @@ class Rope {
 
   /// Writes the cosines and sines for m rows at these positions, computed in double and rounded
   /// once, to the first m rows of `to`.
-  void write_angles(const int64_t* positions, int64_t m, const RopeAngles& to) const;
+  void write_angles(const int32_t* positions, int64_t m, const RopeAngles& to) const;
 
  private:
   std::vector<double> frequency_;  // [d/2] radians per position

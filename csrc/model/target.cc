@@ -92,12 +92,13 @@ void Target::lay_out(std::span<const SequenceRows> sequences) {
 void Target::add_row(const SequenceRows& s, int64_t i, int32_t sequence) {
   PassRows& rows = scratch_.rows;
   GEMTP_ASSERT(rows.count < max_rows_);
-  const int64_t row = rows.count++, p = s.kv->length() + i;
+  const int64_t row = rows.count++;
+  const auto p = static_cast<int32_t>(s.kv->length() + i);
   rows.sequence[row] = sequence;
   rows.ids[row] = s.ids[i];
   rows.positions[row] = p;
   rows.full.spans[row] = {0, p};
-  rows.sliding.spans[row] = {std::max<int64_t>(0, p - config_.window + 1), p};
+  rows.sliding.spans[row] = {static_cast<int32_t>(std::max<int64_t>(0, p - config_.window + 1)), p};
 }
 
 void Target::run_layers() {

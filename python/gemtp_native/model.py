@@ -117,6 +117,9 @@ class Model:
             warning through the logger "gemtp_native". Profiles never change the text.
         progress: called while weights are loaded, with the fraction that is done, from 0 to 1; if
             it returns False, loading ends with CancelledError.
+        device: "cpu", "emulated" (a GPU emulated on the CPU, for testing the GPU kernels; very
+            slow), or "auto" for the fastest available device. It never changes the text. None: the
+            environment variable GEMTP_DEVICE, or "auto" if it is not set.
 
     Raises FileError for a damaged file, ModelError for files that do not fit together, and
     OutOfMemoryError, before loading anything, for a model that does not fit into memory. The
@@ -135,6 +138,7 @@ class Model:
         profile: bool = True,
         kv_budget: int | None = None,
         progress: Callable[[float], bool | None] | None = None,
+        device: str | None = None,
     ):
         found, helper = _files(target, drafter)
         start_early()
@@ -150,6 +154,7 @@ class Model:
             "",
             0 if kv_budget is None else integer("kv_budget", kv_budget, 1, 2**63 - 1),
             callback("progress", progress),
+            _device(device),
         )
         self._target = Path(os.fsdecode(found))
         self._chats: Chats | None = Chats(self._engine, os.fspath(found))
@@ -436,9 +441,14 @@ class Model:
         return self._engine.threads
 
     @property
+    def device(self) -> str:
+        """What computes, e.g. "cpu"."""
+        return self._engine.device
+
+    @property
     def isa(self) -> str:
         """The instruction set in use, e.g. "avx2"."""
-        return self._engine.backend.split("/")[1]
+        return self._engine.isa
 
     def _ids_of(self, prompt: Prompt, special: bool = False, add_bos: bool = True) -> list[int]:
         boolean("special", special)
@@ -472,14 +482,14 @@ def demo_models() -> tuple[Path, Path]:
 
 
 def system_info() -> dict[str, Any]:
-    """Describes the build and the machine: isa (in use), isas (available), threads, backends,
-    version."""
+    """Describes the build and the machine: isa (in use), isas (available), threads, backends (names
+    of devices on which models can be opened), version."""
     return {
         "version": __version__,
         "isa": _core.selected_isa(),
         "isas": _core.isas(),
         "threads": _core.default_threads(),
-        "backends": ["cpu"],
+        "backends": [name for name, _ in _core.devices()],
     }
 
 
@@ -522,12 +532,18 @@ def _files(target: Any, drafter: Any) -> tuple[Any, Any]:
     return found, drafter_path(checked_path("drafter", drafter), found, target)
 
 
+def _device(device: Any) -> str:
+    if device is not None and not (isinstance(device, str) and device):
+        raise ArgumentError(f'device is {shown(device)}; it must be a name as "cpu", or None')
+    return device or ""
+
+
 def _opened(model: Model, target: Any, drafter: Any, kv_type: str, seconds: float) -> str:
     engine = model._engine
     read = engine.target_bytes / 1e6
     with_drafter = f" with {os.fsdecode(drafter)}" if drafter else ", no drafter"
     return (
-        f"opened {os.fsdecode(target)}{with_drafter} in {seconds:.2f} s: {model.isa}, "
-        f"{model.threads} threads, context {model.context}, K/V in {kv_type} (at most "
+        f"opened {os.fsdecode(target)}{with_drafter} in {seconds:.2f} s: {model.device}, "
+        f"{model.isa}, {model.threads} threads, context {model.context}, K/V in {kv_type} (at most "
         f"{engine.kv_budget / 1e6:.0f} MB), {read:.0f} MB of weights a token"
     )

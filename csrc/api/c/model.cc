@@ -42,6 +42,7 @@ EngineOptions engine_options(const gemtp_model_options& o) {
   e.kv_f16 = o.kv_f32 == 0;
   e.mmap = o.no_mmap == 0;
   e.isa = o.isa ? o.isa : "";
+  e.device = o.device ? o.device : "";
   if (o.progress) e.progress = [o](double fraction) { return o.progress(fraction, o.user) == 0; };
   return e;
 }

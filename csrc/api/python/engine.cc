@@ -20,7 +20,8 @@ void bind_class(py::module_& m) {
   Class<Engine, std::shared_ptr<Engine>>(m, "Engine")
       .def(py::init([](const py::object& target, const py::object& drafter, int threads,
                        int64_t context, int64_t prefill_chunk, bool kv_f16, bool mmap,
-                       const std::string& isa, int64_t kv_budget, const py::object& progress) {
+                       const std::string& isa, int64_t kv_budget, const py::object& progress,
+                       const std::string& device) {
              EngineOptions o;
              o.threads = threads;
              o.context = context;
@@ -29,6 +30,7 @@ void bind_class(py::module_& m) {
              o.mmap = mmap;
              o.isa = isa;
              o.kv_budget = kv_budget;
+             o.device = device;
              o.progress = [&progress](double fraction) {
                check_signals();
                return progress.is_none() ||
@@ -43,13 +45,14 @@ void bind_class(py::module_& m) {
            }),
            py::arg("target"), py::arg("drafter"), py::arg("threads"), py::arg("context"),
            py::arg("prefill_chunk"), py::arg("kv_f16"), py::arg("mmap"), py::arg("isa"),
-           py::arg("kv_budget") = 0, py::arg("progress") = py::none())
+           py::arg("kv_budget") = 0, py::arg("progress") = py::none(), py::arg("device") = "")
       .def_property_readonly("has_drafter", [](const Engine& e) { return e.model().has_drafter(); })
       .def_property_readonly("context", [](const Engine& e) { return e.model().context(); })
       .def_property_readonly("vocab_size", [](const Engine& e) { return e.model().config().vocab; })
       .def_property_readonly("threads",
                              [](const Engine& e) { return e.model().backend().threads(); })
-      .def_property_readonly("backend", [](const Engine& e) { return e.model().backend().name(); })
+      .def_property_readonly("device", [](const Engine& e) { return e.model().backend().device(); })
+      .def_property_readonly("isa", [](const Engine& e) { return e.model().backend().isa(); })
       .def_property_readonly("target_bytes",
                              [](const Engine& e) { return e.model().target_bytes(); })
       .def_property_readonly("drafter_bytes",

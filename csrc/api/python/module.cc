@@ -11,6 +11,7 @@
 #include "base/build_info.h"
 #include "base/cpu_info.h"
 #include "base/error.h"
+#include "engine/devices.h"
 #include "engine/engine.h"
 #include "engine/memory.h"
 #include "text/tokenizer.h"
@@ -231,6 +232,11 @@ PYBIND11_MODULE(_core, m) {
   m.def("default_threads", &default_threads);
   m.def("physical_memory", &physical_memory);
   m.def("available_memory", &available_memory);
+  m.def("devices", [] {
+    std::vector<std::pair<std::string, std::string>> out;
+    for (const DeviceInfo& d : devices()) out.emplace_back(d.name, d.description);
+    return out;
+  });
   m.def("isas", [] {
     std::vector<std::string> names;
     for (const gemtp_kernels* k : runnable_kernels()) names.emplace_back(k->name);

@@ -158,7 +158,8 @@ void CpuAttention::add_pieces(const CpuKv& kv, const float* q, int64_t m, int64_
                               const AttentionSpan* spans, float* out) {
   const int64_t d = kv.head_dim, group = heads / kv.kv_heads;
   int64_t longest = 0;
-  for (int64_t i = 0; i < m; ++i) longest = std::max(longest, spans[i].last - spans[i].first + 1);
+  for (int64_t i = 0; i < m; ++i)
+    longest = std::max<int64_t>(longest, spans[i].last - spans[i].first + 1);
   int64_t rows = m * group <= kTogether ? m : std::max<int64_t>(1, kPerPiece / group);
   rows = std::clamp<int64_t>(kMaxWeights / (group * longest), 1, rows);
 
@@ -186,8 +187,8 @@ void CpuAttention::add_pieces(const CpuKv& kv, const float* q, int64_t m, int64_
       a.sums = &sums_[at];
       int64_t first = spans[row].first, last = spans[row].last;
       for (int64_t i = row; i < behind; ++i) {
-        first = std::min(first, spans[i].first);
-        last = std::max(last, spans[i].last);
+        first = std::min<int64_t>(first, spans[i].first);
+        last = std::max<int64_t>(last, spans[i].last);
         for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h, ++at) {
           queries_[at] = q + (i * heads + h) * d;
           results_[at] = out + (i * heads + h) * d;

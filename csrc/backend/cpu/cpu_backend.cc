@@ -43,7 +43,8 @@ class CpuBackend : public Backend {
         matmul_(kernels, pool_),
         attention_(kernels, pool_) {}
 
-  std::string name() const override { return std::string("cpu/") + kernels_.name; }
+  std::string device() const override { return "cpu"; }
+  std::string isa() const override { return kernels_.name; }
   int threads() const override { return pool_.threads(); }
   bool stopped() const override { return pool_.stopped(); }
 
@@ -213,32 +214,30 @@ class CpuBackend : public Backend {
     cluster_order_.sort(w.tokens.host(), each, unordered, ids.host(), logits.host());
   }
 
-  void head_norm_rope(Device<float> x, Device<const float> w, int64_t m, int64_t heads, int64_t d,
-                      float eps, const RopeAngles* angles, int64_t first) override {
-    rows(m, heads * d, [&](int64_t i, int) {
-      for (int64_t h = 0; h < heads; ++h) {
-        float* head = (x + (i * heads + h) * d).address();
-        kernels_.rms_norm(head, w.address(), d, eps, head);
-        if (!angles) continue;
-        const int64_t at = (first + i) * angles->half;
-        kernels_.rope(head, angles->cos.host() + at, angles->sin.host() + at, d);
-      }
+  void store_kv(const PassRows& pass, const RowsOfLayers& of_type, int layer, int64_t first,
+                int64_t m, const NewKv& kv) override {
+    const KvLayer& any = layer_of(pass, layer, first);
+    const int64_t heads = any.kv_heads, d = any.head_dim;
+    if (kv.v_is_k) copy(kv.k, m * heads * d, kv.v);
+    norm_heads(kv.k, kv.k_weight, m, heads, d, kv.eps, &of_type.angles, first);
+    norm_heads(kv.v, {}, m, heads, d, kv.eps, nullptr, first);
+    for_each_sequence(pass, layer, first, m, [&](KvLayer& to, int64_t row, int64_t n) {
+      const int64_t at = (row - first) * heads * d;
+      attention_.store(to, (kv.k + at).address(), (kv.v + at).address(), pass.positions[row], n);
     });
   }
 
-  void store_kv(const PassRows& pass, int layer, int64_t first, int64_t m, Device<const float> k,
-                Device<const float> v) override {
-    for_each_sequence(pass, layer, first, m, [&](KvLayer& kv, int64_t row, int64_t n) {
-      const int64_t at = (row - first) * kv.kv_heads * kv.head_dim;
-      attention_.store(kv, (k + at).address(), (v + at).address(), pass.positions[row], n);
-    });
+  void norm_queries(const RowsOfLayers& of_type, int64_t first, int64_t m, int64_t heads, int64_t d,
+                    Device<const float> weight, float eps, Device<float> q) override {
+    norm_heads(q, weight, m, heads, d, eps, &of_type.angles, first);
   }
 
-  void attention(const PassRows& pass, const Mirror<AttentionSpan>& spans, int layer, int64_t first,
+  void attention(const PassRows& pass, const RowsOfLayers& of_type, int layer, int64_t first,
                  int64_t m, Device<const float> q, int64_t heads, Device<float> out) override {
     for_each_sequence(pass, layer, first, m, [&](const KvLayer& kv, int64_t row, int64_t n) {
       const int64_t at = (row - first) * heads * kv.head_dim;
-      attention_.attend(kv, (q + at).address(), n, heads, spans.host() + row, (out + at).address());
+      attention_.attend(kv, (q + at).address(), n, heads, of_type.spans.host() + row,
+                        (out + at).address());
     });
   }
 
@@ -265,20 +264,19 @@ class CpuBackend : public Backend {
     return {allocate_zeros(static_cast<size_t>(bytes)), free_zeros};
   }
 
-  // Calls fn(K/V of the layer, row, rows) for the rows first .. first + m - 1, those of a sequence
-  // that follow each other together.
-  template <class Fn>
-  static void for_each_sequence(const PassRows& pass, int layer, int64_t first, int64_t m,
-                                const Fn& fn) {
-    for (int64_t row = first; row < first + m;) {
-      const int32_t sequence = pass.sequence[row];
-      int64_t end = row + 1;
-      while (end < first + m && pass.sequence[end] == sequence &&
-             pass.positions[end] == pass.positions[end - 1] + 1)
-        ++end;
-      fn(*pass.kv[static_cast<size_t>(sequence)][static_cast<size_t>(layer)], row, end - row);
-      row = end;
-    }
+  // x [m, heads, d]: the norm of each head (weight w [d], or none), then the rotation of its row,
+  // which has the angles first + i (none: values are not rotated).
+  void norm_heads(Device<float> x, Device<const float> w, int64_t m, int64_t heads, int64_t d,
+                  float eps, const RopeAngles* angles, int64_t first) {
+    rows(m, heads * d, [&](int64_t i, int) {
+      for (int64_t h = 0; h < heads; ++h) {
+        float* head = (x + (i * heads + h) * d).address();
+        kernels_.rms_norm(head, w.address(), d, eps, head);
+        if (!angles) continue;
+        const int64_t at = (first + i) * angles->half;
+        kernels_.rope(head, angles->cos.host() + at, angles->sin.host() + at, d);
+      }
+    });
   }
 
   // Of the rows of `source`, bytes [at, at + n) as far as there are any.

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         ("isa", f"{info['isa']} ({picked}can run: {', '.join(info['isas'])})"),
         ("threads", info["threads"]),
         ("memory", memory_text),
-        ("backends", ", ".join(info["backends"])),
+        ("devices", "; ".join(f"{name} ({about})" for name, about in _core.devices())),
         ("platform", f"{info['platform']}, Python {info['python']}"),
     ):
         print(f"{name:<9} {value}")

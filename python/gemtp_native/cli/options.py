@@ -140,6 +140,12 @@ def add_engine_options(group: argparse._ActionsContainer) -> None:
         "--threads", type=int, metavar="N", help="(default: as many as pay; see gemtp info)"
     )
     group.add_argument(
+        "--device",
+        metavar="NAME",
+        help="what computes, of those that gemtp info lists; never changes the text "
+        "(default: GEMTP_DEVICE, else the fastest)",
+    )
+    group.add_argument(
         "--kv-type", choices=("f16", "f32"), default="f16", help="of the K/V cache (default: f16)"
     )
     group.add_argument(

@@ -316,8 +316,9 @@ def load(
 def use(engine: _core.Engine, target: PathLike, drafter: PathLike | None, kv_type: str) -> bool:
     """Starts the engine's depth control from the saved profile, if there is one; logs a notice
     through the logger "gemtp_native" if it is unusable. Returns whether a profile is used."""
-    isa = engine.backend.split("/")[1]
-    profile, why = load(target, drafter, engine.threads, kv_type, isa)
+    if engine.device != "cpu":
+        return False
+    profile, why = load(target, drafter, engine.threads, kv_type, engine.isa)
     if profile:
         try:
             engine.set_costs(list(profile.costs.verify), list(profile.costs.draft))

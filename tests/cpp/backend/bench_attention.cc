@@ -67,7 +67,7 @@ struct Bench {
     double one = 0;
     for (int64_t rows : {1, 2, 4, 8, 16}) {
       std::vector<AttentionSpan> spans;
-      for (int64_t i = 0; i < rows; ++i) spans.push_back({0, keys + i});
+      for (int64_t i = 0; i < rows; ++i) spans.push_back({0, static_cast<int32_t>(keys + i)});
       const double s =
           fastest([&] { attention.attend(*kv, q.data(), rows, heads, spans.data(), out.data()); });
       if (rows == 1) one = s;
@@ -87,7 +87,9 @@ struct Bench {
     const auto q = noise(rows * heads * d), x = noise(rows * kv_heads * d);
     std::vector<float> out(q.size());
     std::vector<AttentionSpan> spans;
-    for (int64_t i = 0; i < rows; ++i) spans.push_back({first + i - window + 1, first + i});
+    for (int64_t i = 0; i < rows; ++i)
+      spans.push_back(
+          {static_cast<int32_t>(first + i - window + 1), static_cast<int32_t>(first + i)});
     const double s =
         fastest([&] { attention.attend(*kv, q.data(), rows, heads, spans.data(), out.data()); });
     const double store = fastest([&] { attention.store(*kv, x.data(), x.data(), first, rows); });

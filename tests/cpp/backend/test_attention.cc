@@ -85,20 +85,19 @@ TEST_CASE("attention has the same bits on any threads, in whole pieces or in ste
       const auto q = random_floats(c.rows * c.heads * c.d, 3);
       std::vector<AttentionSpan> spans;
       for (int64_t p = c.keys; p < end; ++p)
-        spans.push_back({c.window ? std::max<int64_t>(0, p - c.window + 1) : 0, p});
+        spans.push_back(span(c.window ? std::max<int64_t>(0, p - c.window + 1) : 0, p));
       std::vector<float> expected(q.size());
       const auto reference = make_cpu_backend(1, "");
       OneSequence sequence(*reference, reference->make_kv(c.kv_heads, c.d, capacity, f16));
-      reference->store_kv(sequence.rows(0, end), 0, 0, end, at(k.data()), at(v.data()));
+      sequence.store(k, v, 0, end);
       const PassRows& rows = sequence.rows(c.keys, spans);
       for (int64_t i = 0; i < c.rows; ++i)
-        reference->attention(rows, rows.full.spans, 0, i, 1, at(q.data() + i * c.heads * c.d),
-                             c.heads, at(expected.data() + i * c.heads * c.d));
+        reference->attention(rows, rows.full, 0, i, 1, at(q.data() + i * c.heads * c.d), c.heads,
+                             at(expected.data() + i * c.heads * c.d));
       for (const int threads : {1, 2, 3, 7}) {
         const auto backend = make_cpu_backend(threads, "");
         std::vector<float> out(q.size(), NAN);
-        backend->attention(rows, rows.full.spans, 0, 0, c.rows, at(q.data()), c.heads,
-                           at(out.data()));
+        backend->attention(rows, rows.full, 0, 0, c.rows, at(q.data()), c.heads, at(out.data()));
         CHECK(std::memcmp(out.data(), expected.data(), out.size() * 4) == 0);
       }
     }

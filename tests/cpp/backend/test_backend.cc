@@ -230,18 +230,16 @@ TEST_CASE("attention is softmax over the span, in a ring that has wrapped, alone
         std::vector<float> batched(q.size()), single(q.size());
         for (int64_t first = 0; first < total;) {
           const int64_t m = std::min<int64_t>(1 + first % 13, total - first);
-          backend->store_kv(sequence.rows(first, m), 0, 0, m, at(k.data() + first * kv_heads * d),
-                            at(v.data() + first * kv_heads * d));
+          sequence.store(k, v, first, m);
           std::vector<AttentionSpan> spans;
           for (int64_t p = first; p < first + m; ++p)
-            spans.push_back({std::max<int64_t>(0, p - window + 1), p});
+            spans.push_back(span(std::max<int64_t>(0, p - window + 1), p));
           const PassRows& rows = sequence.rows(first, spans);
-          backend->attention(rows, rows.full.spans, 0, 0, m, at(q.data() + first * heads * d),
-                             heads, at(batched.data() + first * heads * d));
+          backend->attention(rows, rows.full, 0, 0, m, at(q.data() + first * heads * d), heads,
+                             at(batched.data() + first * heads * d));
           for (int64_t i = 0; i < m; ++i)
-            backend->attention(rows, rows.full.spans, 0, i, 1,
-                               at(q.data() + (first + i) * heads * d), heads,
-                               at(single.data() + (first + i) * heads * d));
+            backend->attention(rows, rows.full, 0, i, 1, at(q.data() + (first + i) * heads * d),
+                               heads, at(single.data() + (first + i) * heads * d));
           first += m;
         }
         CHECK(std::memcmp(batched.data(), single.data(), batched.size() * 4) == 0);

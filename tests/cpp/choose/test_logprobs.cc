@@ -116,8 +116,9 @@ TEST_CASE("what a logits processor may not do") {
   CHECK(refused([](const Tokens&, float* logits, int64_t) { logits[5] -= 0.0f * kInfinity; }));
   CHECK(refused(
       [](const Tokens&, float* logits, int64_t n) { std::fill(logits, logits + n, -kInfinity); }));
-  CHECK(refused(
-      [&](const Tokens& tokens, float* logits, int64_t) { trace_logits(engine->model(), tokens, logits); }));
+  CHECK(refused([&](const Tokens& tokens, float* logits, int64_t) {
+    trace_logits(engine->model(), tokens, logits);
+  }));
   CHECK(refused([&](const Tokens&, float*, int64_t) { generate(engine, {}); }));
   CHECK(generate(engine, {}).size() == 24);
 }

@@ -7,12 +7,18 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/cpu/cpu_attention.h"
+#include "base/thread_pool.h"
 
 namespace gemtp {
 
 template <class T>
 Device<T> at(T* address) {
   return Device<T>(address);
+}
+
+inline AttentionSpan span(int64_t first, int64_t last) {
+  return {static_cast<int32_t>(first), static_cast<int32_t>(last)};
 }
 
 /// Makes rows with these ids, without a sequence.
@@ -38,10 +44,21 @@ class OneSequence {
     rows_->kv = {layers_};
     rows_->count = m;
     for (int64_t i = 0; i < m; ++i) {
-      rows_->positions[i] = first + i;
+      rows_->positions[i] = static_cast<int32_t>(first + i);
       if (spans) rows_->full.spans[i] = (*spans)[static_cast<size_t>(i)];
     }
     return *rows_;
+  }
+
+  KvLayers layers() const { return layers_; }
+
+  /// Puts keys and values [m, kv_heads, d] at positions first .. first + m - 1 as they are.
+  void store(const std::vector<float>& k, const std::vector<float>& v, int64_t first, int64_t m) {
+    ThreadPool pool(1);
+    const KvLayer& l = *layers_[0];
+    const int64_t at = first * l.kv_heads * l.head_dim;
+    CpuAttention(gemtp_kernels_scalar, pool)
+        .store(*layers_[0], k.data() + at, v.data() + at, first, m);
   }
 
  private:

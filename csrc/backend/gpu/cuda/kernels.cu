@@ -1,0 +1,3 @@
+#include "backend/gpu/cuda/gpu.h"
+// The words come first.
+#include "backend/gpu/kernels/all.h"

@@ -1,0 +1,119 @@
+// The words that kernels are written in, for Metal. Compiled in safe math mode: one rounding for
+// each operation as it is written.
+#pragma once
+
+#include <metal_stdlib>
+
+#define GPU_INLINE inline
+#define GPU_SHARED threadgroup  // where a reference points: to the block's memory,
+#define GPU_LOCAL thread        // the thread's own,
+#define GPU_CONSTANT constant   // the kernel's arguments
+#define GPU_INT static constexpr constant int
+#define GPU_FLOAT static constexpr constant float
+#define GPU_UNROLL _Pragma("unroll")
+#define GPU_NO_UNROLL _Pragma("unroll 1")
+#define GPU_KERNEL(name, ...)                                                                  \
+  kernel void gemtp_##name(                                                                    \
+      constant __VA_ARGS__::Arguments& arguments [[buffer(0)]],                                \
+      uint3 grid [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]], \
+      uint warp [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) { \
+    GPU_THREADGROUP_VARIABLE __VA_ARGS__::Memory memory;                                       \
+    __VA_ARGS__::run(arguments, memory,                                                        \
+                     Place{int(index), int(warp), int(lane), int(grid.x), int(grid.y)});       \
+  }
+#ifndef GPU_THREADGROUP_VARIABLE  // compilers that only check the sources say it differently
+#define GPU_THREADGROUP_VARIABLE threadgroup
+#endif
+
+namespace gemtp {
+namespace gpu {
+
+using namespace metal;
+
+template <class T>
+using Global = device T*;
+template <class T, int kSize>
+using SharedArray = T[kSize];
+template <class T, class U>
+GPU_INLINE Global<T> as_global(Global<U> p) {
+  return (device T*)p;
+}
+
+struct Place {
+  int index, warp, lane;  // of a thread in its block: warp 32 + lane == index
+  int block, row;         // x and y in the grid
+};
+
+using Words2 = uint2;
+using Words4 = uint4;
+
+GPU_INLINE void barrier() {
+  threadgroup_barrier(mem_flags::mem_threadgroup | mem_flags::mem_device);
+}
+
+GPU_INLINE void warp_barrier() { simdgroup_barrier(mem_flags::mem_threadgroup); }
+
+GPU_INLINE uint32_t bits_of(float x) { return as_type<uint32_t>(x); }
+GPU_INLINE float float_of(uint32_t bits) { return as_type<float>(bits); }
+GPU_INLINE float fused(float a, float b, float c) { return fma(a, b, c); }
+GPU_INLINE float nearest(float x) { return rint(x); }
+GPU_INLINE float root(float x) { return precise::sqrt(x); }
+GPU_INLINE float half_to_float(uint16_t h) { return float(as_type<half>(h)); }
+
+template <class T>
+GPU_INLINE T shuffle(T value, int lane) {
+  return simd_shuffle(value, ushort(lane));
+}
+template <class T>
+GPU_INLINE T shuffle_xor(T value, int, int mask) {
+  return simd_shuffle_xor(value, ushort(mask));
+}
+
+/// The table's values, 4 bytes a word, of 4 + 4 nibbles.
+GPU_INLINE Words2 look_up(uint32_t nibbles, Words4 table) {
+  Words2 out = Words2{0, 0};
+  for (int i = 0; i < 32; i += 8) {
+    const uint32_t low = nibbles >> i & 15, high = nibbles >> (i + 4) & 15;
+    out.x |= (table[low / 4] >> (low % 4 * 8) & 255) << i;
+    out.y |= (table[high / 4] >> (high % 4 * 8) & 255) << i;
+  }
+  return out;
+}
+
+// There are no integer dot products: floats hold all sums of quants exactly, in any order.
+using Quant = float;
+using Quad = float4;
+using Dot = float;
+GPU_INT kManyRows = 16;
+constexpr constant Dot kDotBase = 0;
+GPU_INLINE float float_of_dot(Dot dot) { return dot; }
+GPU_INLINE Quant as_quant(int q) { return float(q); }
+template <int kOffset>
+GPU_INLINE Dot first_dot(int32_t) {
+  return 0;
+}
+/// Bytes become halves by their place in 1024 + n; the subtraction is exact, too.
+template <int kOffset>
+GPU_INLINE Dot dot4(uint32_t codes, Quad q, Dot acc) {
+  const uint32_t unsigned_codes = codes ^ 0x80808080u;
+  const half base = half(1024 + 128 + kOffset);
+  const half2 even = as_type<half2>((unsigned_codes & 0x00ff00ffu) | 0x64006400u) - base;
+  const half2 odd = as_type<half2>((unsigned_codes >> 8 & 0x00ff00ffu) | 0x64006400u) - base;
+  acc = fma(float(even.x), q.x, acc);
+  acc = fma(float(odd.x), q.y, acc);
+  acc = fma(float(even.y), q.z, acc);
+  return fma(float(odd.y), q.w, acc);
+}
+
+/// The quants of a block, four to a place.
+struct Quads {
+  Quad of[8];
+};
+GPU_INLINE Quads load_quads(Global<const Quant> block) {
+  Quads out;
+  for (int i = 0; i < 8; ++i) out.of[i] = as_global<const Quad>(block)[i];
+  return out;
+}
+
+}  // namespace gpu
+}  // namespace gemtp

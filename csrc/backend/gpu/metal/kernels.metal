@@ -1,0 +1,3 @@
+#include "backend/gpu/metal/gpu.h"
+// The words come first.
+#include "backend/gpu/kernels/all.h"

@@ -1,0 +1,61 @@
+#include "engine/devices.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <utility>
+
+#include "backend/cpu/dispatch.h"
+#include "backend/gpu/gpu_backend.h"
+#include "base/error.h"
+
+namespace gemtp {
+namespace {
+
+// Every name that some build of this version knows.
+constexpr const char* kKnown[] = {"auto", "cpu", "cuda", "metal", "emulated"};
+
+std::string names_here() {
+  std::string out;
+  for (const DeviceInfo& d : devices()) out += (out.empty() ? "" : ", ") + d.name;
+  return out;
+}
+
+bool is_known(const std::string& name) {
+  const std::string kind = name.substr(0, name.find(':'));
+  const bool numbered = kind != name;
+  if (numbered && (kind != "cuda" || name.size() == kind.size() + 1 ||
+                   name.find_first_not_of("0123456789", kind.size() + 1) != std::string::npos))
+    return false;
+  return std::find(std::begin(kKnown), std::end(kKnown), kind) != std::end(kKnown);
+}
+
+}  // namespace
+
+std::vector<DeviceInfo> devices() {
+  std::vector<DeviceInfo> out{{"cpu", std::string("instructions: ") + select_kernels("").name}};
+#ifdef GEMTP_HAVE_EMULATED_GPU
+  out.push_back({"emulated", "a GPU imitated on the CPU, to test the GPU's kernels: very slow"});
+#endif
+  return out;
+}
+
+std::unique_ptr<Backend> make_backend(const std::string& device, int threads,
+                                      const std::string& isa) {
+  std::string name = device;
+  if (name.empty())
+    if (const char* value = std::getenv("GEMTP_DEVICE")) name = value;
+  if (!name.empty() && !is_known(name))
+    throw Error(
+        ErrorKind::kArgument,
+        format("the device %s is unknown; it must be auto, cpu, cuda, cuda:N, metal or emulated",
+               quoted(name).c_str()));
+  std::unique_ptr<Backend> cpu = make_cpu_backend(threads, isa);
+  if (name.empty() || name == "auto" || name == "cpu") return cpu;
+#ifdef GEMTP_HAVE_EMULATED_GPU
+  if (name == "emulated") return make_gpu_backend(gpu::make_emulated_device(), std::move(cpu));
+#endif
+  throw Error(ErrorKind::kArgument, format("the device %s is not here; there is: %s",
+                                           quoted(name).c_str(), names_here().c_str()));
+}
+
+}  // namespace gemtp

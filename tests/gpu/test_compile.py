@@ -1,0 +1,141 @@
+"""The GPU kernels as compilers see them: what NVIDIA's makes of them, and clang for the form that
+Apple's GPUs get. Neither needs a GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+KERNELS = ROOT / "csrc" / "backend" / "gpu" / "kernels"
+
+
+def load_tool():
+    spec = importlib.util.spec_from_file_location("gpu_code", ROOT / "tools" / "gpu_code.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["gpu_code"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+gpu_code = load_tool()
+
+
+@pytest.fixture(scope="module")
+def nvidia():
+    try:
+        gpu_code.tool("nvcc")
+        gpu_code.tool("nvdisasm")
+    except gpu_code.MissingTool as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("arch", gpu_code.ARCHITECTURES)
+def test_cuda(nvidia, arch):
+    kernels, warned = gpu_code.compile_for(arch, gpu_code.FORMATS)
+    assert gpu_code.faults(kernels, arch, warned) == []
+    figures = gpu_code.figures(kernels, arch)
+    quantized = [f for f in gpu_code.FORMATS if f not in ("f32", "f16")]
+    assert len(figures) == 6 * len(quantized)
+    # Few rows leave time for the bytes of the weights to arrive, on either kind of device.
+    for rows in (1, 2, 4, 8):
+        assert figures[f"q4_0_{rows}"] <= min(gpu_code.AT_FULL_BANDWIDTH.values())
+
+
+def test_cuda_with_all_formats(nvidia):
+    kernels, warned = gpu_code.compile_for("sm_90", None)
+    assert gpu_code.faults(kernels, "sm_90", warned) == []
+    listed = (KERNELS / "all.h").read_text()
+    assert len(kernels) == sum(
+        {"QUANTIZED": 17, "FLOATS": 10, "KERNEL": 1}[kind]
+        for kind in re.findall(r"^GPU_(QUANTIZED|FLOATS|KERNEL)\(", listed, re.MULTILINE)
+    )
+
+
+def test_the_checks_notice():
+    """Faults are found in what a compiler could have made."""
+    kernel = gpu_code.Kernel("k", ptx=".entry k add.f32 %f1, %f2; mul.rn.f32 %f3; fma.rn.f32 %f4;")
+    kernel.blocks = [["LDG.E", "FFMA.FTZ", "EXIT"]]
+    found = gpu_code.arithmetic_faults(kernel)
+    assert any("add.f32 in the PTX" in f for f in found)
+    assert any("FFMA.FTZ" in f for f in found)
+    kernel = gpu_code.Kernel("k", blocks=[["IMMA.16832", "LDL", "BRA"]])
+    assert gpu_code.faults({"k": kernel}, "sm_90", "") == [
+        "sm_90: k spills registers in a loop that counts"
+    ]
+
+
+# ---- Metal ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clang():
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "clang", "-cc1"]
+    if found := shutil.which("clang"):
+        return [found, "-cc1"]
+    pytest.skip("neither clang nor ziglang is installed; pip install '.[gpu]' brings the latter")
+
+
+def check_as_metal(clang, csrc: Path) -> str:
+    """What clang says of the kernels in their Metal form, as C++ for OpenCL."""
+    done = subprocess.run(
+        [*clang, "-triple", "spir64", "-x", "clcpp", "-cl-std=clc++2021", "-Wall", "-Wextra",
+         "-Werror", "-Wno-unknown-attributes", "-fsyntax-only", f"-I{Path(__file__).parent}/metal",
+         f"-I{csrc}", str(csrc / "backend/gpu/metal/kernels.metal")],
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    return done.stderr if done.returncode else ""
+
+
+def test_metal(clang):
+    assert check_as_metal(clang, ROOT / "csrc") == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        # A block's memory as the kernel's arguments; a row of x as shared; a word that is missing.
+        ("rows.h", "GPU_SHARED Memory& memory, Place at) {\n    const int64_t row", "GPU_CONSTANT "
+         "Memory& memory, Place at) {\n    const int64_t row", "error"),
+        ("rows.h", "GPU_CONSTANT NormOutput& out", "GPU_SHARED NormOutput& out", "error"),
+        ("math.h", "GPU_INLINE float gelu(float x) {", "GPU_INLINE float gelus(float x) {", "gelu"),
+    ],
+)  # fmt: skip
+def test_metal_notices(clang, tmp_path, file, old, new, said):
+    shutil.copytree(ROOT / "csrc" / "backend" / "gpu", tmp_path / "backend" / "gpu")
+    path = tmp_path / "backend" / "gpu" / "kernels" / file
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    assert said in check_as_metal(clang, tmp_path)
+
+
+def unmarked_references(text: str) -> list[str]:
+    """References that do not say which memory they point to, which Metal demands."""
+    code = re.sub(r"//.*|#.*", "", text).replace("(&", " &")
+    while (simpler := re.sub(r"<[^<>();{}]*>", "", code)) != code:
+        code = simpler  # no commas but those between parameters
+    found = []
+    for m in re.finditer(r"\w& ?\w+| &\w+\)|\w&[,)]", code):
+        parameter = re.split(r"[,;(){}]", code[max(0, m.start() - 80) : m.end() - 1])[-1]
+        if "GPU_" not in parameter:
+            found.append(parameter.strip() + code[m.end() - 1])
+    return found
+
+
+def test_references_say_where_they_point():
+    for path in sorted(KERNELS.glob("*.h")):
+        text = path.read_text()
+        assert unmarked_references(text) == [], path.name
+        assert not re.search(r"\[[&=]\]", text), "Metal has no lambdas"
+        assert not re.search(r"\w\* ?\w+[,;)=]", re.sub(r"//.*", "", text)), "a pointer, not Global"
+    assert unmarked_references("void f(int x, Sink& sink) {") == ["Sink& sink"]
+    assert unmarked_references("void f(int x, GPU_LOCAL float (&acc)[4]) {") == []
