@@ -73,7 +73,7 @@ class Matrix {
 
 using MatrixPtr = std::unique_ptr<Matrix>;
 
-/// Keys and values of rows as products compute them, [rows, kv_heads, d]; scratch memory afterwards.
+/// Keys and values of rows as products compute them, [rows, kv_heads, d]; scratch afterwards.
 struct NewKv {
   Device<float> k;
   Device<float> v;  // undefined if values are the raw keys
@@ -197,7 +197,7 @@ class Storage {
 class Backend : public Storage {
  public:
   virtual std::string device() const = 0;  // e.g. "cpu"
-  virtual std::string isa() const = 0;     // of the CPU, which every device has beside it: "avx2"
+  virtual std::string isa() const = 0;     // of the CPU, which every device uses too: "avx2"
   std::string name() const { return device() + "/" + isa(); }
   virtual int threads() const = 0;
 

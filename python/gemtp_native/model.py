@@ -442,7 +442,7 @@ class Model:
 
     @property
     def device(self) -> str:
-        """What computes, e.g. "cpu"."""
+        """The device in use, e.g. "cpu"."""
         return self._engine.device
 
     @property

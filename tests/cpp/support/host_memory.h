@@ -52,7 +52,7 @@ class OneSequence {
 
   KvLayers layers() const { return layers_; }
 
-  /// Puts keys and values [m, kv_heads, d] at positions first .. first + m - 1 as they are.
+  /// Stores keys and values [m, kv_heads, d] unchanged at positions first .. first + m - 1.
   void store(const std::vector<float>& k, const std::vector<float>& v, int64_t first, int64_t m) {
     ThreadPool pool(1);
     const KvLayer& l = *layers_[0];
