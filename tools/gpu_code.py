@@ -156,7 +156,7 @@ def arithmetic_faults(kernel: Kernel) -> list[str]:
     for word in (".ftz", ".approx", ".sat"):
         if re.search(rf"\{word}[\w.]*f32", kernel.ptx):
             faults.append(f"{kernel.name}: {word} in the PTX")
-    if not re.search(r"\b(?:div|sqrt|rcp)\.", kernel.ptx):  # their expansions contain such operations
+    if not re.search(r"\b(?:div|sqrt|rcp)\.", kernel.ptx):  # their expansions have these
         for op in kernel.opcodes():
             if ".FTZ" in op or op.startswith("MUFU"):
                 faults.append(f"{kernel.name}: {op}")
