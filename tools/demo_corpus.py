@@ -165,7 +165,7 @@ def load_corpus(path: Path) -> list[Document]:
 
 
 def corpus_digest(documents: list[Document]) -> str:
-    """Short fingerprint that tells whether two runs saw the same sources."""
+    """Short fingerprint that shows whether two runs used the same sources."""
     digest = hashlib.sha256()
     for document in documents:
         digest.update(document.name.encode() + b"\0" + document.text.encode() + b"\0")

@@ -34,13 +34,13 @@ RATCHET = ROOT / "tests" / "gpu" / "instructions.json"
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_120")
 FLAGS = ("-std=c++17", "-fmad=false", "-prec-div=true", "-prec-sqrt=true", "-ftz=false")
 
-# Formats that between them have all kinds of quants and scales.
+# Formats that together have all kinds of quants and scales.
 FORMATS = ("q8_0", "q4_0", "q5_k", "q6_k", "t4_gm", "f32", "f16")
 
 # Lane-operations for a block of Q4_0, 18 bytes, while its bytes arrive, by device.
 AT_FULL_BANDWIDTH = {"256 GB/s laptop card": 432, "H200": 111}
 
-# What was reckoned with for a panel of so many rows before any kernel was there.
+# Budget by rows of a panel, estimated before any kernel was written.
 BUDGET = {1: 33, 4: 84, 8: 64, 16: 92}
 
 
@@ -49,7 +49,7 @@ class MissingTool(Exception):
 
 
 def tool(name: str) -> str:
-    """On the path, or in a package from PyPI."""
+    """Returns a tool on the path, or in a package from PyPI."""
     found = shutil.which(name)
     if found:
         return found
@@ -70,7 +70,7 @@ class Kernel:
 
 
 def write_list(folder: Path, formats: tuple[str, ...] | None) -> None:
-    """kernels/all.h, with the formats asked for alone."""
+    """Writes kernels/all.h with only the requested formats."""
     lines = (ROOT / "csrc" / KERNELS).read_text().splitlines()
     kept = [
         line
@@ -85,7 +85,7 @@ def write_list(folder: Path, formats: tuple[str, ...] | None) -> None:
 
 
 def compile_for(arch: str, formats: tuple[str, ...] | None) -> tuple[dict[str, Kernel], str]:
-    """The kernels, and what the compiler warned of."""
+    """Returns the kernels, and the compiler's warnings."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_list(folder, formats)
@@ -148,15 +148,15 @@ def read_sass(text: str, kernels: dict[str, Kernel]) -> None:
 
 
 def arithmetic_faults(kernel: Kernel) -> list[str]:
-    """Where the arithmetic is not that of the source."""
+    """Returns places where the arithmetic differs from the source."""
     faults = []
-    # Without .rn a product and a sum may become one operation.
+    # Without .rn a product and a sum may be fused into one operation.
     for loose in re.findall(r"\b(?:(?:add|sub|mul|fma|mad)\.(?!rn\b)[\w.]*f32)\b", kernel.ptx):
         faults.append(f"{kernel.name}: {loose} in the PTX")
     for word in (".ftz", ".approx", ".sat"):
         if re.search(rf"\{word}[\w.]*f32", kernel.ptx):
             faults.append(f"{kernel.name}: {word} in the PTX")
-    if not re.search(r"\b(?:div|sqrt|rcp)\.", kernel.ptx):  # whose sequences have their own
+    if not re.search(r"\b(?:div|sqrt|rcp)\.", kernel.ptx):  # their expansions have these
         for op in kernel.opcodes():
             if ".FTZ" in op or op.startswith("MUFU"):
                 faults.append(f"{kernel.name}: {op}")
@@ -172,7 +172,7 @@ def is_dot(op: str) -> bool:
 
 
 def hot_blocks(kernel: Kernel) -> list[list[str]]:
-    """Those with the products of many things."""
+    """Returns the blocks with most products."""
     return [
         block
         for block in kernel.blocks
@@ -186,14 +186,14 @@ def rows_of(name: str) -> int | None:
 
 
 def instructions_per_block(kernel: Kernel, arch: str) -> float | None:
-    """Of a plain product with a quantized matrix."""
+    """Returns instructions per block of a plain product with a quantized matrix."""
     rows = rows_of(kernel.name)
     format_ = re.sub(r"gemtp_matmul_(\w+)_\w+$", r"\1", kernel.name)
     loops = [b for b in kernel.blocks if any(map(is_dot, b))]
     if rows is None or not loops:
         return None
     best = max(loops, key=lambda b: (sum(map(is_dot, b)), -len(b)))
-    if rows >= 8:  # two tiles, 8 rows an instruction
+    if rows >= 8:  # two tiles, 8 rows per instruction
         of_block = 2 * (rows // 8) * (4 if arch == "sm_75" else 1)
         if arch != "sm_75" and any("16816" in op for op in best):
             of_block *= 2

@@ -55,13 +55,13 @@ struct PassRows {
   RowsOfLayers full, sliding;
 };
 
-/// K/V of a layer of a row's sequence.
+/// The K/V of one layer of the row's sequence.
 inline KvLayer& layer_of(const PassRows& rows, int layer, int64_t row) {
   return *rows.kv[static_cast<size_t>(rows.sequence[row])][static_cast<size_t>(layer)];
 }
 
-/// Calls fn(K/V of the layer, row, rows) for the rows first .. first + m - 1, those of a sequence
-/// that follow each other together.
+/// Calls fn(K/V of the layer, row, rows) for the rows first .. first + m - 1, once per run of
+/// consecutive rows of the same sequence.
 template <class Fn>
 void for_each_sequence(const PassRows& pass, int layer, int64_t first, int64_t m, const Fn& fn) {
   for (int64_t row = first; row < first + m;) {

@@ -11,7 +11,7 @@
 namespace gemtp {
 namespace {
 
-// Every name that some build of this version knows.
+// Every device name of any build of this version.
 constexpr const char* kKnown[] = {"auto", "cpu", "cuda", "metal", "emulated"};
 
 std::string names_here() {

@@ -1,4 +1,4 @@
-// What a model can be run on: the CPU, and GPUs.
+// The devices on which a model can run: the CPU, and GPUs.
 #pragma once
 
 #include <memory>
@@ -10,16 +10,17 @@
 namespace gemtp {
 
 struct DeviceInfo {
-  std::string name;         // as EngineOptions::device takes it
+  std::string name;         // value for EngineOptions::device
   std::string description;  // one line for people
 };
 
-/// Those of this build that run on this machine; the CPU is the first.
+/// The devices of this build that this machine can run; the CPU is the first.
 std::vector<DeviceInfo> devices();
 
-/// The backend of a device. `device`: "cpu", "emulated", "auto" for the fastest; "" takes the
-/// environment variable GEMTP_DEVICE, and without it "auto". threads and isa: those of the CPU,
-/// which every device has beside it. Error{kArgument} for a device that is unknown, or not here.
+/// Makes the backend of a device. device: "cpu", "emulated", or "auto" for the fastest; "" means
+/// the environment variable GEMTP_DEVICE or, if it is not set, "auto". threads and isa: of the CPU,
+/// which every device uses too. Throws Error{kArgument} for a device that is unknown or not
+/// available.
 std::unique_ptr<Backend> make_backend(const std::string& device, int threads,
                                       const std::string& isa);
 

@@ -129,8 +129,8 @@ typedef struct gemtp_model_options {
    * gemtp_model_open() returns GEMTP_ERROR_CANCELLED and frees everything. */
   int (*progress)(double fraction, void* user);
   void* user;
-  /* What computes: "cpu", "emulated" (a GPU imitated on the CPU, for tests; very slow), "auto" for
-   * the fastest that is here. It never changes the text. NULL: environment variable GEMTP_DEVICE,
+  /* The device: "cpu", "emulated" (a GPU emulated on the CPU, for tests; very slow), or "auto" for
+   * the fastest available one. It never changes the text. NULL: environment variable GEMTP_DEVICE,
    * else "auto". */
   const char* device;
 } gemtp_model_options;

@@ -101,7 +101,7 @@ void KvCache::fill_with_noise(Backend& backend) {
   // as in a real text: no weight underflows, and none dominates.
   constexpr int64_t kRows = 64;
   constexpr float kKeySize = 0.15f;
-  int64_t width = 0, head = 0;  // of the widest layer
+  int64_t width = 0, head = 0;  // width of the widest layer, and of the widest head
   for (const auto& l : layers_) {
     width = std::max(width, l->kv_heads * l->head_dim);
     head = std::max(head, l->head_dim);

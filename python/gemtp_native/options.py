@@ -111,7 +111,7 @@ class ChatOptions(TokenOptions, total=False):
     stop: str | bytes | Sequence[str | bytes] | None
     """Strings that end the answer, but not thoughts or calls."""
     on_prompt: OnPrompt | None
-    """As in :meth:`Model.generate`."""
+    """Like that of :meth:`Model.generate`."""
 
 
 class Option(NamedTuple):

@@ -176,9 +176,9 @@ _AUDIO = {
 def build_target(shape: Shape, wrapper: str = "text") -> nn.Module:
     """Builds a target with fresh weights of the wrong scale (see `randomise`).
 
-    wrapper: "causal" = the ...ForCausalLM class, "untied" = the same with a head of its own,
-    "text" = ...ForConditionalGeneration without towers, "towers" = the same with a small vision and
-    audio part, which the converter leaves out.
+    wrapper: "causal" = the ...ForCausalLM class, "untied" = the same with its own head, "text" =
+    ...ForConditionalGeneration without towers, "towers" = the same with a small vision and audio
+    part, which the converter leaves out.
     """
     text = _text_config(shape)
     if wrapper in ("causal", "untied"):

@@ -1,4 +1,4 @@
-"""How figures are written."""
+"""Formats figures."""
 
 from __future__ import annotations
 

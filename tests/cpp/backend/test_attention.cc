@@ -17,13 +17,7 @@ using namespace gemtp;
 
 namespace {
 
-std::vector<float> random_floats(int64_t n, uint32_t seed) {
-  std::mt19937 rng(seed);
-  std::normal_distribution<float> normal(0.0f, 0.3f);
-  std::vector<float> v(static_cast<size_t>(n));
-  for (float& x : v) x = normal(rng);
-  return v;
-}
+constexpr float kSize = 0.3f;  // of keys, values and queries
 
 struct Case {
   int64_t kv_heads, heads, d, keys, rows, window;
@@ -38,7 +32,8 @@ TEST_CASE("storing rows together or one by one leaves the same keys and values")
       for (const int64_t d : {2, 24, 64}) {
         CpuAttention attention(*kernels, pool);
         const int64_t kv_heads = 3, capacity = 96, total = 500;
-        const auto k = random_floats(total * kv_heads * d, 1), v = random_floats(k.size(), 2);
+        const auto k = random_floats(total * kv_heads * d, 1, kSize),
+                   v = random_floats(k.size(), 2, kSize);
         const auto together = attention.make_kv(kv_heads, d, capacity, f16);
         const auto alone = attention.make_kv(kv_heads, d, capacity, f16);
         const auto same = [&] {
@@ -81,8 +76,9 @@ TEST_CASE("attention has the same bits on any threads, in whole pieces or in ste
   for (const Case& c : cases)
     for (const bool f16 : {true, false}) {
       const int64_t end = c.keys + c.rows, capacity = (end + 15) / 16 * 16;
-      const auto k = random_floats(end * c.kv_heads * c.d, 1), v = random_floats(k.size(), 2);
-      const auto q = random_floats(c.rows * c.heads * c.d, 3);
+      const auto k = random_floats(end * c.kv_heads * c.d, 1, kSize),
+                 v = random_floats(k.size(), 2, kSize);
+      const auto q = random_floats(c.rows * c.heads * c.d, 3, kSize);
       std::vector<AttentionSpan> spans;
       for (int64_t p = c.keys; p < end; ++p)
         spans.push_back(span(c.window ? std::max<int64_t>(0, p - c.window + 1) : 0, p));

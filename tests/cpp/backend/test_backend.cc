@@ -99,14 +99,6 @@ Weight make_weight(DType type, int64_t rows, int64_t cols, uint32_t seed) {
   return w;
 }
 
-std::vector<float> random_floats(int64_t n, uint32_t seed) {
-  std::mt19937 rng(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> v(static_cast<size_t>(n));
-  for (float& x : v) x = normal(rng);
-  return v;
-}
-
 // All that dtype_supported() names.
 std::vector<DType> all_types() {
   std::vector<DType> types;

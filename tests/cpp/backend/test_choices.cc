@@ -17,14 +17,6 @@ using namespace gemtp;
 
 namespace {
 
-std::vector<float> random_floats(int64_t n, uint32_t seed) {
-  std::mt19937 rng(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> v(static_cast<size_t>(n));
-  for (float& x : v) x = normal(rng);
-  return v;
-}
-
 MatrixPtr matrix_of(Backend& backend, const std::vector<float>& w, int64_t rows, int64_t cols) {
   return backend.load_matrix({DType::kF32, rows, cols, reinterpret_cast<const uint8_t*>(w.data())});
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <random>
 #include <vector>
 
 #include "backend/backend.h"
@@ -15,6 +16,15 @@ namespace gemtp {
 template <class T>
 Device<T> at(T* address) {
   return Device<T>(address);
+}
+
+/// Draws n numbers of standard deviation `size`.
+inline std::vector<float> random_floats(int64_t n, uint32_t seed, float size = 1.0f) {
+  std::mt19937 rng(seed);
+  std::normal_distribution<float> normal(0.0f, size);
+  std::vector<float> v(static_cast<size_t>(n));
+  for (float& x : v) x = normal(rng);
+  return v;
 }
 
 inline AttentionSpan span(int64_t first, int64_t last) {
@@ -52,7 +62,7 @@ class OneSequence {
 
   KvLayers layers() const { return layers_; }
 
-  /// Puts keys and values [m, kv_heads, d] at positions first .. first + m - 1 as they are.
+  /// Stores keys and values [m, kv_heads, d] unchanged at positions first .. first + m - 1.
   void store(const std::vector<float>& k, const std::vector<float>& v, int64_t first, int64_t m) {
     ThreadPool pool(1);
     const KvLayer& l = *layers_[0];
