@@ -73,10 +73,10 @@ class Matrix {
 
 using MatrixPtr = std::unique_ptr<Matrix>;
 
-/// Keys and values of rows as products compute them, [rows, kv_heads, d]; scratch afterwards.
+/// Keys and values of rows as products give them, [rows, kv_heads, d]. Storing overwrites them.
 struct NewKv {
   Device<float> k;
-  Device<float> v;  // undefined if values are the raw keys
+  Device<float> v;  // not yet computed if the values are the raw keys
   bool v_is_k = false;
   Device<const float> k_weight;  // [d], of the keys' norm
   float eps = 0;
@@ -299,13 +299,13 @@ class Backend : public Storage {
                             Device<const float> x, const Mirror<int32_t>& ids,
                             const Mirror<float>& logits) = 0;
 
-  // The operations below are for the rows first .. first + m - 1 of a pass and use the K/V of layer
-  // `layer` of each row's own sequence.
-  /// Norms and rotates the heads of keys, norms those of values, and stores both at the positions
-  /// of the rows.
+  // The operations below are for the rows first .. first + m - 1 of a pass. Those on K/V use the
+  // K/V of layer `layer` of each row's own sequence.
+  /// Norms and rotates the heads of the keys, norms those of the values, and stores both at the
+  /// positions of the rows.
   virtual void store_kv(const PassRows& rows, const RowsOfLayers& of_type, int layer, int64_t first,
                         int64_t m, const NewKv& kv) = 0;
-  /// Norms (with weight [d]) and rotates each head of q [m, heads, d] in place.
+  /// Norms (weight [d]) and rotates each head of q [m, heads, d], in place.
   virtual void norm_queries(const RowsOfLayers& of_type, int64_t first, int64_t m, int64_t heads,
                             int64_t d, Device<const float> weight, float eps, Device<float> q) = 0;
   /// out[i][h] = softmax(q[i][h] . K) V over the row's span, without a scale; q and out are [m,

@@ -117,9 +117,9 @@ class Model:
             warning through the logger "gemtp_native". Profiles never change the text.
         progress: called while weights are loaded, with the fraction that is done, from 0 to 1; if
             it returns False, loading ends with CancelledError.
-        device: "cpu", "emulated" (a GPU emulated on the CPU, for testing the GPU kernels; very
-            slow), or "auto" for the fastest available device. It never changes the text. None: the
-            environment variable GEMTP_DEVICE, or "auto" if it is not set.
+        device: "cpu", "emulated" (a GPU that is imitated on the CPU to test the GPU kernels; very
+            slow) or "auto", the fastest device available. It never changes the text. None: the
+            environment variable GEMTP_DEVICE, or "auto" if that is not set.
 
     Raises FileError for a damaged file, ModelError for files that do not fit together, and
     OutOfMemoryError, before loading anything, for a model that does not fit into memory. The
@@ -482,8 +482,8 @@ def demo_models() -> tuple[Path, Path]:
 
 
 def system_info() -> dict[str, Any]:
-    """Describes the build and the machine: isa (in use), isas (available), threads, backends (names
-    of devices on which models can be opened), version."""
+    """Describes the build and the machine: isa (in use), isas (available), threads, backends (the
+    devices that models can be opened on), version."""
     return {
         "version": __version__,
         "isa": _core.selected_isa(),

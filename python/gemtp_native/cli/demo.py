@@ -183,7 +183,7 @@ def _show_completion(model: Model, prompt: str | bytes, **options: Any) -> None:
 
 
 def _pooled(runs: Runs) -> Stats:
-    """Pools the statistics of runs; all accept the same drafts, so counts are those of the last."""
+    """Returns the statistics of the last run, which represents all: they accept the same drafts."""
     return runs.outputs[-1].stats
 
 
