@@ -38,7 +38,7 @@ struct LayerPass {
   int64_t m = 0;      // number of rows
   int64_t keep = 0;   // trailing rows that continue past K/V; the others only store K/V
   // Per-layer inputs; the weights' table is empty without PLE.
-  Device<const float> embedded;  // [m, hidden] scaled embeddings
+  Device<const float> embedded = {};  // [m, hidden] scaled embeddings
   const Weights* weights = nullptr;
   int index = 0;         // index of the layer
   int kv_source = 0;     // layer of the sequences' caches whose K/V this layer reads

@@ -16,37 +16,41 @@ namespace py = pybind11;
 namespace gemtp {
 namespace {
 
-void bind_class(py::module_& m) {
-  Class<Engine, std::shared_ptr<Engine>>(m, "Engine")
-      .def(py::init([](const py::object& target, const py::object& drafter, int threads,
-                       int64_t context, int64_t prefill_chunk, bool kv_f16, bool mmap,
-                       const std::string& isa, int64_t kv_budget, const py::object& progress,
-                       const std::string& device) {
-             EngineOptions o;
-             o.threads = threads;
-             o.context = context;
-             o.prefill_chunk = prefill_chunk;
-             o.kv_f16 = kv_f16;
-             o.mmap = mmap;
-             o.isa = isa;
-             o.kv_budget = kv_budget;
-             o.device = device;
-             o.progress = [&progress](double fraction) {
-               check_signals();
-               return progress.is_none() ||
-                      call_python([&] { return !call(progress, fraction).is(py::bool_(false)); });
-             };
-             const std::string target_path = path_of(target);
-             const std::string drafter_path = drafter.is_none() ? "" : path_of(drafter);
-             if (!drafter.is_none() && drafter_path.empty())
-               throw Error(ErrorKind::kArgument, "the path of the drafter is empty");
-             const ReleasedGil release;
-             return Engine::open(target_path, drafter_path, o);
-           }),
-           py::arg("target"), py::arg("drafter"), py::arg("threads"), py::arg("context"),
-           py::arg("prefill_chunk"), py::arg("kv_f16"), py::arg("mmap"), py::arg("isa"),
-           py::arg("kv_budget") = 0, py::arg("progress") = py::none(), py::arg("device") = "")
-      .def_property_readonly("has_drafter", [](const Engine& e) { return e.model().has_drafter(); })
+using EngineClass = Class<Engine, std::shared_ptr<Engine>>;
+
+void bind_opening(EngineClass& c) {
+  c.def(
+      py::init([](const py::object& target, const py::object& drafter, int threads, int64_t context,
+                  int64_t prefill_chunk, bool kv_f16, bool mmap, const std::string& isa,
+                  int64_t kv_budget, const py::object& progress, const std::string& device) {
+        EngineOptions o;
+        o.threads = threads;
+        o.context = context;
+        o.prefill_chunk = prefill_chunk;
+        o.kv_f16 = kv_f16;
+        o.mmap = mmap;
+        o.isa = isa;
+        o.kv_budget = kv_budget;
+        o.device = device;
+        o.progress = [&progress](double fraction) {
+          check_signals();
+          return progress.is_none() ||
+                 call_python([&] { return !call(progress, fraction).is(py::bool_(false)); });
+        };
+        const std::string target_path = path_of(target);
+        const std::string drafter_path = drafter.is_none() ? "" : path_of(drafter);
+        if (!drafter.is_none() && drafter_path.empty())
+          throw Error(ErrorKind::kArgument, "the path of the drafter is empty");
+        const ReleasedGil release;
+        return Engine::open(target_path, drafter_path, o);
+      }),
+      py::arg("target"), py::arg("drafter"), py::arg("threads"), py::arg("context"),
+      py::arg("prefill_chunk"), py::arg("kv_f16"), py::arg("mmap"), py::arg("isa"),
+      py::arg("kv_budget") = 0, py::arg("progress") = py::none(), py::arg("device") = "");
+}
+
+void bind_properties(EngineClass& c) {
+  c.def_property_readonly("has_drafter", [](const Engine& e) { return e.model().has_drafter(); })
       .def_property_readonly("context", [](const Engine& e) { return e.model().context(); })
       .def_property_readonly("vocab_size", [](const Engine& e) { return e.model().config().vocab; })
       .def_property_readonly("threads",
@@ -72,17 +76,20 @@ void bind_class(py::module_& m) {
       .def(
           "clear_cache", [](Engine& e) { e.sequences().clear(); }, NoGil())
       .def_property_readonly("has_tokenizer",
-                             [](const Engine& e) { return e.model().tokenizer() != nullptr; })
-      .def("logits",
-           [](Engine& e, const std::vector<int32_t>& ids) {
-             e.model().check_ids(ids, 0);
-             FloatArray out({static_cast<py::ssize_t>(ids.size()),
-                             static_cast<py::ssize_t>(e.model().config().vocab)});
-             float* data = out.mutable_data();
-             const ReleasedGil release;
-             trace_logits(e.model(), ids, data);
-             return out;
-           })
+                             [](const Engine& e) { return e.model().tokenizer() != nullptr; });
+}
+
+void bind_evaluations(EngineClass& c) {
+  c.def("logits",
+        [](Engine& e, const std::vector<int32_t>& ids) {
+          e.model().check_ids(ids, 0);
+          FloatArray out({static_cast<py::ssize_t>(ids.size()),
+                          static_cast<py::ssize_t>(e.model().config().vocab)});
+          float* data = out.mutable_data();
+          const ReleasedGil release;
+          trace_logits(e.model(), ids, data);
+          return out;
+        })
       .def("score",
            [](Engine& e, const std::vector<int32_t>& ids, int64_t first) {
              std::vector<double> scores;
@@ -193,7 +200,10 @@ void bind_estimate(py::module_& m) {
 }  // namespace
 
 void bind_engine(py::module_& m) {
-  bind_class(m);
+  EngineClass c(m, "Engine");
+  bind_opening(c);
+  bind_properties(c);
+  bind_evaluations(c);
   bind_bench(m);
   bind_estimate(m);
 }
