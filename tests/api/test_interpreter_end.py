@@ -105,7 +105,13 @@ def test_an_exit_code() -> None:
 
 
 def test_ctrl_c() -> None:
-    done = run(daemons(WORK["stream"], "import _thread; _thread.interrupt_main(); time.sleep(5)"))
+    interrupt = """
+import _thread, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
+_thread.interrupt_main()
+time.sleep(5)
+"""
+    done = run(daemons(WORK["stream"], interrupt))
     assert done.stdout == "end\n"
     assert done.stderr.rstrip().endswith("KeyboardInterrupt")
     assert done.stderr.count("Traceback") == 1

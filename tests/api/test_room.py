@@ -104,6 +104,7 @@ WAITING = """
 import signal, threading, time
 import gemtp_native as gemtp
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
 target, _ = gemtp.demo_models()
 one = gemtp.memory_estimate(target, context=256)["kv"]
 model = gemtp.Model(target, context=256, kv_budget=one)
