@@ -695,7 +695,7 @@ TEST_CASE("an option is set by its name, as exactly as it is kept") {
     CHECK(message.find(std::string(name) + " is " + said + " but must be ") == 0);
   };
   refused("temperature", 1e39, "1e+39, beyond single precision,");
-  refused("repetition_penalty", 5e-324, "5e-324, beyond single precision,");
+  refused("repetition_penalty", 1e-50, "1e-50, beyond single precision,");
   refused("top_p", 1.0000001, "1.0000001");
   refused("min_p", 0.99999999, "0.99999999");  // 1 as a float
   refused("top_k", 2.5, "2.5");
