@@ -117,6 +117,9 @@ SequencePool::SequencePool(OpenedModel& model, int64_t budget)
                        static_cast<long long>(each_)));
 }
 
+// Idle sequences keep the state that they lie in, so it does not drop them by itself.
+SequencePool::~SequencePool() { drop_idle(); }
+
 int64_t SequencePool::used() const {
   const std::lock_guard<std::mutex> lock(state_->mutex);
   return state_->used;
@@ -269,6 +272,10 @@ void SequencePool::give_back(std::unique_ptr<Sequence> sequence) noexcept {
 void SequencePool::clear() {
   const ForkWatch::Use use(model_.watch());
   if (!use) throw_lost_by_fork();
+  drop_idle();
+}
+
+void SequencePool::drop_idle() {
   std::vector<std::unique_ptr<Sequence>> idle;  // destroyed outside the lock
   const std::lock_guard<std::mutex> lock(state_->mutex);
   idle.swap(state_->idle);

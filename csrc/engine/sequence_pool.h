@@ -20,6 +20,7 @@ class SequencePool {
   /// budget: bytes that the K/V of all sequences may take; 0: half of the free memory, but at most
   /// 16 full caches. Throws Error{kArgument} if not even one sequence fits.
   SequencePool(OpenedModel& model, int64_t budget);
+  ~SequencePool();  // drops all idle sequences
 
   int64_t budget() const { return budget_; }
   /// Bytes of the budget that are taken, both by sequences in use and by idle ones.
@@ -65,7 +66,8 @@ class SequencePool {
  private:
   std::unique_ptr<Sequence> try_take(const std::vector<int32_t>& prompt);
   std::unique_ptr<Sequence> try_make();  // null if the budget does not suffice
-  Sequence::Lease reserve();             // null if the budget does not suffice
+  void drop_idle();
+  Sequence::Lease reserve();  // null if the budget does not suffice
   void refuse_to_overtake() const;
   [[noreturn]] void throw_no_room() const;
 

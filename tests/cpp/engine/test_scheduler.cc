@@ -18,6 +18,11 @@
 #if defined(__SANITIZE_THREAD__)
 #define GEMTP_NO_FORK  // the thread sanitizer ends a child that starts threads
 #endif
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kForksBesideOthers = false;  // GCC's leaves its allocator locked in the child
+#else
+constexpr bool kForksBesideOthers = true;
+#endif
 
 using namespace gemtp;
 
@@ -200,6 +205,8 @@ TEST_CASE("a child that was forked while others generate is told, and does not w
   const std::vector<Job> all = jobs(*engine, 4);
   const std::vector<int32_t> expected = run(engine, all[0]);
   CHECK(fork_and_run(engine, all[0], expected) == 0);
+  CHECK(fork_and_run(idle, all[0], expected) == 0);
+  if (!kForksBesideOthers) return;
   std::atomic<bool> stop{false};
   std::vector<std::thread> callers;
   for (size_t i = 1; i < all.size(); ++i)
