@@ -182,7 +182,7 @@ std::unique_ptr<Sequence> SequencePool::Guest::take(const std::vector<int32_t>& 
       }
       if (state.changes == seen && !state.someone_is_at_work()) pool_.throw_no_room();
     }
-    const auto changed = [&] { return state.changes != seen || cancelled_; };
+    const auto changed = [&] { return state.changes != seen; };
     if (!poll)
       state.changed.wait(lock, changed);
     else if (!state.changed.wait_for(lock, kPollInterval, changed))

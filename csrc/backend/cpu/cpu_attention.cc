@@ -30,32 +30,24 @@ constexpr int64_t kSerialFloats = 16384;
 
 }  // namespace
 
-int64_t CpuKv::block_bytes() const {
-  return kv_heads * (head_dim + columns() * 16) * 16 * element();
-}
-
-template <class Fn>
-void CpuKv::for_each_part(int64_t b, const Fn& fn) const {
-  const int64_t slot = b * 16 % capacity;
-  for (int64_t head = 0; head < kv_heads; ++head) {
-    fn(keys_of(head) + slot * head_dim * element(), 16 * head_dim * element());
-    for (int64_t c = 0; c < columns(); ++c)
-      fn(values_of(head) + (c * capacity + slot) * 16 * element(), 16 * 16 * element());
-  }
-}
-
 void CpuKv::get_block(int64_t b, uint8_t* to) const {
-  for_each_part(b, [&to](const uint8_t* part, int64_t bytes) {
-    std::memcpy(to, part, static_cast<size_t>(bytes));
-    to += bytes;
-  });
+  const auto get = [&to](const Bytes& from) {
+    return [&to, base = from.get()](int64_t at, int64_t n) {
+      std::memcpy(to, base + at, static_cast<size_t>(n));
+      to += n;
+    };
+  };
+  for_each_part(b, get(keys), get(values));
 }
 
 void CpuKv::put_block(int64_t b, const uint8_t* from) {
-  for_each_part(b, [&from](uint8_t* part, int64_t bytes) {
-    std::memcpy(part, from, static_cast<size_t>(bytes));
-    from += bytes;
-  });
+  const auto put = [&from](const Bytes& to) {
+    return [&from, base = to.get()](int64_t at, int64_t n) {
+      std::memcpy(base + at, from, static_cast<size_t>(n));
+      from += n;
+    };
+  };
+  for_each_part(b, put(keys), put(values));
 }
 
 std::unique_ptr<KvLayer> CpuAttention::make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,

@@ -8,30 +8,19 @@
 #include "backend/backend.h"
 #include "backend/cpu/cpu_memory.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/tiled_kv.h"
 #include "base/thread_pool.h"
 
 namespace gemtp {
 
-/// K and V in the layout of kernels.h, one K/V head after another.
-class CpuKv : public KvLayer {
+class CpuKv : public TiledKv {
  public:
-  bool f16 = true;
   Bytes keys, values;
-  int64_t element() const { return f16 ? 2 : 4; }
-  int64_t columns() const { return (head_dim + 15) / 16; }  // of 16 head dims, in `values`
   uint8_t* keys_of(int64_t head) const { return keys.get() + head * key_bytes(); }
   uint8_t* values_of(int64_t head) const { return values.get() + head * value_bytes(); }
-  int64_t key_bytes() const { return capacity * head_dim * element(); }
-  int64_t value_bytes() const { return capacity * columns() * 16 * element(); }
 
-  int64_t block_bytes() const override;
   void get_block(int64_t b, uint8_t* to) const override;
   void put_block(int64_t b, const uint8_t* from) override;
-
- private:
-  // Calls fn(part of the cache, its bytes) for all parts of a block, in a fixed order.
-  template <class Fn>
-  void for_each_part(int64_t b, const Fn& fn) const;
 };
 
 class CpuAttention {

@@ -8,16 +8,13 @@
 
 #include "backend/cpu/cpu_matmul.h"
 #include "backend/cpu/packed_form.h"
+#include "backend/gpu/format_names.h"
 #include "backend/gpu/gpu_objects.h"
 
 namespace gemtp {
 namespace {
 
 using namespace gpu;
-
-constexpr const char* kFormatNames[GEMTP_FORMATS] = {
-    "f32",  "f16",  "bf16", "q8_0",   "q4_0",  "q4_1",   "q5_0", "q5_1",
-    "q4_k", "q5_k", "q6_k", "iq4_nl", "mxfp4", "iq4_xs", "t4_g", "t4_gm"};
 
 // Scores that a launch of attention keeps at most (32 MB): longer passes go in parts.
 constexpr int64_t kMostScores = 8 << 20;
@@ -61,7 +58,8 @@ class GpuBackend : public Backend {
 
   std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                    bool f16) override {
-    auto kv = std::make_unique<GpuKv>(device_, f16);
+    auto kv = std::make_unique<GpuKv>(device_);
+    kv->f16 = f16;
     kv->kv_heads = kv_heads;
     kv->head_dim = head_dim;
     kv->capacity = capacity;

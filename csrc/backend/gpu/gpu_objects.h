@@ -8,6 +8,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/tiled_kv.h"
 #include "backend/gpu/address.h"
 #include "backend/gpu/gpu_device.h"
 #include "backend/gpu/kernels/arguments.h"
@@ -49,62 +50,46 @@ class GpuMatrix : public Matrix {
 
 inline const GpuMatrix& of(const Matrix* m) { return static_cast<const GpuMatrix&>(*m); }
 
-/// K/V of a layer in the layout of backend/cpu/kernels.h.
-class GpuKv : public KvLayer {
+class GpuKv : public TiledKv {
  public:
-  GpuKv(std::shared_ptr<GpuDevice> device, bool f16) : device_(std::move(device)), f16_(f16) {}
+  explicit GpuKv(std::shared_ptr<GpuDevice> device) : device_(std::move(device)) {}
 
   void allocate() {
-    const int64_t element = f16_ ? 2 : 4;
-    key_bytes_ = capacity * head_dim * element;
-    value_bytes_ = capacity * columns() * 16 * element;
-    bytes = kv_heads * (key_bytes_ + value_bytes_);
-    keys_ = reserve(device_, kv_heads * key_bytes_);
-    values_ = reserve(device_, kv_heads * value_bytes_);
+    bytes = kv_heads * (key_bytes() + value_bytes());
+    keys_ = reserve(device_, kv_heads * key_bytes());
+    values_ = reserve(device_, kv_heads * value_bytes());
   }
-  const char* type() const { return f16_ ? "f16" : "f32"; }
+  const char* type() const { return f16 ? "f16" : "f32"; }
   KvPlace place() const {
-    return {Global<uint8_t>(address(keys_)), Global<uint8_t>(address(values_)), key_bytes_,
-            value_bytes_, narrow(capacity)};
+    return {Global<uint8_t>(address(keys_)), Global<uint8_t>(address(values_)), key_bytes(),
+            value_bytes(), narrow(capacity)};
   }
 
-  int64_t block_bytes() const override {
-    return kv_heads * (head_dim + columns() * 16) * 16 * (f16_ ? 2 : 4);
-  }
   void get_block(int64_t b, uint8_t* to) const override {
-    for_each_part(b, [&](uint64_t at, int64_t n) {
-      device_->read(at, to, n);
-      to += n;
-    });
+    const auto get = [this, &to](uint64_t base) {
+      return [this, &to, base](int64_t at, int64_t n) {
+        device_->read(base + static_cast<uint64_t>(at), to, n);
+        to += n;
+      };
+    };
+    for_each_part(b, get(address(keys_)), get(address(values_)));
   }
   void put_block(int64_t b, const uint8_t* from) override {
-    for_each_part(b, [&](uint64_t at, int64_t n) {
-      device_->write(at, from, n);
-      from += n;
-    });
+    const auto put = [this, &from](uint64_t base) {
+      return [this, &from, base](int64_t at, int64_t n) {
+        device_->write(base + static_cast<uint64_t>(at), from, n);
+        from += n;
+      };
+    };
+    for_each_part(b, put(address(keys_)), put(address(values_)));
   }
 
  private:
   static uint64_t address(const std::shared_ptr<void>& memory) {
     return reinterpret_cast<uint64_t>(memory.get());
   }
-  int64_t columns() const { return parts_of(head_dim, 16); }
-  template <class Fn>
-  void for_each_part(int64_t b, const Fn& fn) const {
-    const int64_t element = f16_ ? 2 : 4, slot = b * 16 % capacity;
-    for (int64_t head = 0; head < kv_heads; ++head) {
-      const auto key = static_cast<uint64_t>(head * key_bytes_ + slot * head_dim * element);
-      fn(address(keys_) + key, 16 * head_dim * element);
-      for (int64_t c = 0; c < columns(); ++c) {
-        const int64_t value = head * value_bytes_ + (c * capacity + slot) * 16 * element;
-        fn(address(values_) + static_cast<uint64_t>(value), 16 * 16 * element);
-      }
-    }
-  }
 
   const std::shared_ptr<GpuDevice> device_;
-  const bool f16_;
-  int64_t key_bytes_ = 0, value_bytes_ = 0;
   std::shared_ptr<void> keys_, values_;
 };
 

@@ -10,6 +10,7 @@
 
 #include "backend/gpu/address.h"
 #include "backend/gpu/emulated/kernels.h"
+#include "backend/gpu/format_names.h"
 #include "backend/gpu/kernels/arguments.h"
 #include "kernel_testing.h"
 
@@ -183,10 +184,6 @@ inline KvPlace upload(TestDevice& device, const HostKv& kv) {
   return {device.upload(kv.keys), device.upload(kv.values), kv.key_bytes(), kv.value_bytes(),
           static_cast<int32_t>(kv.capacity)};
 }
-
-constexpr const char* kFormatNames[] = {"f32",   "f16",    "bf16", "q8_0", "q4_0", "q4_1",
-                                        "q5_0",  "q5_1",   "q4_k", "q5_k", "q6_k", "iq4_nl",
-                                        "mxfp4", "iq4_xs", "t4_g", "t4_gm"};
 
 /// Those whose kernels are compiled: all, but for programs with mutants.
 inline std::vector<gemtp_format> formats() {

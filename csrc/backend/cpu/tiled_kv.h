@@ -1,0 +1,36 @@
+// K/V of one layer in the layout of kernels.h, one K/V head after another, in whatever memory.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/backend.h"
+
+namespace gemtp {
+
+class TiledKv : public KvLayer {
+ public:
+  bool f16 = true;
+  int64_t element() const { return f16 ? 2 : 4; }
+  int64_t columns() const { return (head_dim + 15) / 16; }  // of 16 head dims, in the values
+  /// Bytes of the keys of one head, and of its values.
+  int64_t key_bytes() const { return capacity * head_dim * element(); }
+  int64_t value_bytes() const { return capacity * columns() * 16 * element(); }
+
+  int64_t block_bytes() const override {
+    return kv_heads * (head_dim + columns() * 16) * 16 * element();
+  }
+
+ protected:
+  /// Calls keys(offset, bytes) or values(offset, bytes) for each part of block b, in a fixed order.
+  template <class Keys, class Values>
+  void for_each_part(int64_t b, const Keys& keys, const Values& values) const {
+    const int64_t slot = b * 16 % capacity;
+    for (int64_t head = 0; head < kv_heads; ++head) {
+      keys(head * key_bytes() + slot * head_dim * element(), 16 * head_dim * element());
+      for (int64_t c = 0; c < columns(); ++c)
+        values(head * value_bytes() + (c * capacity + slot) * 16 * element(), 16 * 16 * element());
+    }
+  }
+};
+
+}  // namespace gemtp
