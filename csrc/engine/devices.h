@@ -14,13 +14,16 @@ struct DeviceInfo {
   std::string description;  // one line for people
 };
 
-/// The devices of this build that this machine can run; the CPU is the first.
-std::vector<DeviceInfo> devices();
+/// The devices of this build that this machine can run; the CPU is the first. GPUs are looked for,
+/// and their driver is loaded, only if that is asked for; what is wrong with it stands in their
+/// place, as a description without a name.
+std::vector<DeviceInfo> devices(bool look_for_gpus = false);
 
-/// Makes the backend of a device. device: "cpu", "emulated", or "auto" for the fastest; "" means
-/// the environment variable GEMTP_DEVICE or, if it is not set, "auto". threads and isa: of the CPU,
+/// Makes the backend of a device. device: "cpu", "cuda" (the first GPU), "cuda:N", "emulated", or
+/// "auto", which is the CPU as long as no GPU has proved that it gives its bytes; "" means the
+/// environment variable GEMTP_DEVICE or, if it is not set, "auto". threads and isa: of the CPU,
 /// which every device uses too. Throws Error{kArgument} for a device that is unknown or not
-/// available.
+/// available, and Error{kDevice, kMemory} for a GPU that cannot be used.
 std::unique_ptr<Backend> make_backend(const std::string& device, int threads,
                                       const std::string& isa);
 
