@@ -4,9 +4,10 @@
 
 CMake calls this when it finds nvcc (GEMTP_CUDA). It needs no GPU. The kernels of a format, and
 those that are of none, are a module each, which a program loads when it first needs it. nvcc makes
-PTX of it, for GPUs without (compute_75) and with (compute_80) the larger matrix instruction. For
-the usual formats ptxas makes machine code of that. The others are there as PTX alone, of which the
-driver makes machine code in a second or two, once: all of them for every GPU would be 7 MB.
+PTX of it, for GPUs without (compute_75) and with (compute_80) the larger matrix instruction. Of the
+usual formats ptxas makes machine code for some generations, and PTX is there for others. The other
+formats are there as PTX alone, of which the driver makes machine code in a second or two, once:
+machine code of all formats for six generations would be 7 MB.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ KERNELS = Path("backend/gpu/kernels/all.h")
 
 # By capability, 10 major + minor: the PTX from which machine code is made. That for 8.0 runs on
 # 8.6, 8.7 and 8.9, too; drivers of 9.0 and 10.x compile the PTX.
-CODE = {75: 75, 80: 80, 120: 80}
+CODE = {75: 75, 80: 80, 120: 120}
 # What gpu_code.py looks at.
-CAPABILITIES = {75: 75, 80: 80, 86: 80, 89: 80, 90: 80, 120: 80}
+CAPABILITIES = {75: 75, 80: 80, 86: 80, 89: 80, 90: 80, 120: 120}
 FLAGS = ("-std=c++17", "-fmad=false", "-prec-div=true", "-prec-sqrt=true", "-ftz=false")
-# The PTX of CUDA 12.3. Its compressed form is known by drivers from CUDA 12.4 on.
-PTX_VERSION = "8.3"
+# PTX that drivers compile is that of CUDA 12.3, which ptxas checks. Its compressed form is known by drivers from CUDA 12.4 on.
+SHIPPED_PTX, PTX_VERSION = (75, 80), "8.3"
 
 COMMON = "common"  # the module of kernels that are of no format
 USUAL = (COMMON, "f32", "f16", "q4_0", "q8_0", "q4_k", "q6_k")
@@ -104,9 +105,9 @@ def make_ptx(module: str, capability: int, folder: Path) -> Path:
         *("-ptx", "-o", made, CSRC / "backend" / "gpu" / "cuda" / "kernels.cu"),
     )
     ptx.with_suffix(".ptx.log").write_text(said)
-    # Without comments, which are half of it.
-    text = re.sub(r"^\.version .*$", f".version {PTX_VERSION}", made.read_text(), flags=re.M)
-    text = re.sub(r"//.*", "", text)
+    text = re.sub(r"//.*", "", made.read_text())  # half of it
+    if capability in SHIPPED_PTX:
+        text = re.sub(r"^\.version .*$", f".version {PTX_VERSION}", text, flags=re.M)
     made.write_text(re.sub(r"\n\s*\n+", "\n", text))
     return made.rename(ptx)
 
@@ -222,7 +223,8 @@ def build(out: Path, jobs: int) -> None:
                 code = compress(make_cubin(ptx, capability), capability)
                 images[number, "code", capability] = code
 
-    work = [(i, m, v) for i, m in enumerate(modules()) for v in ((75, 80) if m in USUAL else (75,))]
+    virtuals = sorted(set(CODE.values()))
+    work = [(i, m, v) for i, m in enumerate(modules()) for v in (virtuals if m in USUAL else (75,))]
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(make, work))
     write_source(images, kernels, out / "kernels.cc")
