@@ -32,9 +32,9 @@ int64_t cache_bytes(const OpenedModel& model) {
   return storage.kv();
 }
 
-int64_t budget_or_default(int64_t given, int64_t each) {
+int64_t budget_or_default(int64_t given, int64_t each, const Backend& backend) {
   if (given) return given;
-  const auto half = static_cast<int64_t>(available_memory() / 2);  // 0: unknown
+  const auto half = static_cast<int64_t>(backend.available() / 2);  // 0: unknown
   return std::max(each, half ? std::min(kFullCaches * each, half) : kFullCaches * each);
 }
 
@@ -107,7 +107,7 @@ struct SequencePool::State {
 SequencePool::SequencePool(OpenedModel& model, int64_t budget)
     : model_(model),
       each_(cache_bytes(model)),
-      budget_(budget_or_default(budget, each_)),
+      budget_(budget_or_default(budget, each_, model.backend())),
       state_(std::make_shared<State>()) {
   if (budget_ < each_)
     throw Error(ErrorKind::kArgument,

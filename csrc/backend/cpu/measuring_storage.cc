@@ -33,6 +33,7 @@ Buffer MeasuringStorage::alloc(int64_t n) {
 
 MirroredBytes MeasuringStorage::mirrored(int64_t bytes) {
   add(&buffers_, static_cast<double>(bytes));
+  add(&mirrored_, static_cast<double>(bytes));
   return {};
 }
 

@@ -10,7 +10,8 @@ namespace gemtp {
 class MeasuringStorage : public Storage {
  public:
   // Bytes asked for so far, at most the largest int64.
-  int64_t buffers() const { return buffers_; }
+  int64_t buffers() const { return buffers_; }  // with what is mirrored
+  int64_t mirrored() const { return mirrored_; }
   int64_t matrices() const { return matrices_; }
   int64_t kv() const { return kv_; }
   /// Of the widest matrix.
@@ -31,7 +32,7 @@ class MeasuringStorage : public Storage {
   void write_bytes(const void*, void*, int64_t) override {}
   void read_bytes(const void*, void*, int64_t) override {}
 
-  int64_t buffers_ = 0, matrices_ = 0, kv_ = 0, max_cols_ = 0;
+  int64_t buffers_ = 0, mirrored_ = 0, matrices_ = 0, kv_ = 0, max_cols_ = 0;
 };
 
 }  // namespace gemtp
