@@ -91,6 +91,18 @@ def is_f16(kv_type: str) -> bool:
     return kv_type == "f16"
 
 
+def thread_count(threads: int | None) -> int:
+    """Returns the number as the core takes it: 0 for None."""
+    return 0 if threads is None else integer("threads", threads, 1, 1024)
+
+
+def device_name(device: Any) -> str:
+    """Returns the name as the core takes it: "" for None."""
+    if device is not None and not (isinstance(device, str) and device):
+        raise ArgumentError(f'device is {shown(device)}; it must be a name such as "cpu", or None')
+    return device or ""
+
+
 def id_list(ids: Iterable[int]) -> list[int]:
     if isinstance(ids, (str, bytes, bytearray, memoryview)):
         raise ArgumentError("token ids must be a list of numbers, not text; tokenize it first")

@@ -17,6 +17,7 @@ from .arguments import (
     boolean,
     callback,
     checked_path,
+    device_name,
     generation_params,
     id_list,
     integer,
@@ -24,6 +25,7 @@ from .arguments import (
     load_numpy,
     shown,
     stop_strings,
+    thread_count,
     utf8_text,
 )
 from .base.log import logger
@@ -146,7 +148,7 @@ class Model:
         self._open_engine: _core.Engine | None = _core.Engine(
             found,
             helper,
-            0 if threads is None else integer("threads", threads, 1, 1024),
+            thread_count(threads),
             integer("context", context),
             integer("prefill_chunk", prefill_chunk),
             is_f16(kv_type),
@@ -154,7 +156,7 @@ class Model:
             "",
             0 if kv_budget is None else integer("kv_budget", kv_budget, 1, 2**63 - 1),
             callback("progress", progress),
-            _device(device),
+            device_name(device),
         )
         self._target = Path(os.fsdecode(found))
         self._chats: Chats | None = Chats(self._engine, os.fspath(found))
@@ -482,13 +484,14 @@ def demo_models() -> tuple[Path, Path]:
 
 
 def system_info() -> dict[str, Any]:
-    """Describes the build and the machine: isa (in use), isas (available), threads, backends (the
-    devices that models can be opened on), version."""
+    """Describes the build and the machine: isa (in use), isas (available), threads, device (on
+    which models open by default), backends (the available devices), version."""
     return {
         "version": __version__,
         "isa": _core.selected_isa(),
         "isas": _core.isas(),
         "threads": _core.default_threads(),
+        "device": _core.select_device(),
         "backends": [name for name, _ in _core.devices()],
     }
 
@@ -530,12 +533,6 @@ def _files(target: Any, drafter: Any) -> tuple[Any, Any]:
     if drafter is None:
         return found, None
     return found, drafter_path(checked_path("drafter", drafter), found, target)
-
-
-def _device(device: Any) -> str:
-    if device is not None and not (isinstance(device, str) and device):
-        raise ArgumentError(f'device is {shown(device)}; it must be a name as "cpu", or None')
-    return device or ""
 
 
 def _opened(model: Model, target: Any, drafter: Any, kv_type: str, seconds: float) -> str:

@@ -326,6 +326,46 @@ def test_unknown_instruction_set(call, pair, monkeypatch):
         assert is_one_error(err)
 
 
+TEXT = Path(__file__)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("generate", "TARGET", "a"),
+        ("chat", "TARGET"),
+        ("serve", "TARGET", "--port", 0),
+        ("imatrix", "TARGET", TEXT, "-o", "made"),
+        ("cluster", "DRAFTER", "-o", "made", "--target", "TARGET", "--text", TEXT, "--replace"),
+        ("bench", "TARGET"),
+        ("tune", "TARGET", "--no-save"),
+        ("perplexity", "TARGET", TEXT),
+        ("sweep", "TARGET", "DRAFTER", "--scratch", "."),
+        ("demo",),
+    ],
+    ids=lambda args: args[0],
+)
+@pytest.mark.parametrize(
+    ("device", "sentence"),
+    [
+        ("cuda:12", "the device 'cuda:12' is not here; there is: cpu"),
+        ("gpu", "the device 'gpu' is unknown; it must be auto, cpu, cuda, cuda:N, metal or"),
+        ("", "device is ''; it must be a name"),
+    ],
+)
+def test_wrong_devices(call, tmp_path, monkeypatch, args, device, sentence):
+    """Every command that opens a model takes a device, and checks it before it makes anything."""
+    monkeypatch.chdir(tmp_path)
+    files = dict(zip(("TARGET", "DRAFTER"), gemtp.demo_models(), strict=True))
+    before = dict(os.environ)
+    code, out, err = call(*(files.get(arg, arg) for arg in args), "--device", device)
+    assert (code, out) == (1, "")
+    assert is_one_error(err)
+    assert err.startswith(f"gemtp: error: {sentence}")
+    assert list(tmp_path.iterdir()) == []
+    assert os.environ == before
+
+
 def test_unexpected_errors_are_one_line(call, monkeypatch):
     def broken() -> None:
         raise RuntimeError("first line\nsecond line")
@@ -422,6 +462,7 @@ def test_info(call):
     assert code == 0
     assert info["isa"] in info["isas"]
     assert {"version", "threads", "backends", "memory_bytes", "platform"} <= set(info)
+    assert info["device"] in info["backends"]
     code, out, _ = call("info")
     assert code == 0
     assert info["isa"] in out
