@@ -133,26 +133,28 @@ void SequencePool::throw_no_room() const {
              static_cast<long long>(budget_ / 1000000), static_cast<long long>(each_ / 1000000)));
 }
 
-void SequencePool::refuse_to_overtake() const {
+// Returns what try_it() returns; throws if that is null or if guests wait, whom it must not
+// overtake.
+template <class Try>
+std::unique_ptr<Sequence> SequencePool::without_waiting(const Try& try_it) {
+  const ForkWatch::Use use(model_.watch());
+  if (!use) throw_lost_by_fork();
+  if (std::unique_ptr<Sequence> sequence = guests_wait() ? nullptr : try_it()) return sequence;
+  throw_no_room();
+}
+
+bool SequencePool::guests_wait() const {
   const std::lock_guard<std::mutex> lock(state_->mutex);
-  for (const State::Place& p : state_->places)
-    if (p.asleep != std::thread::id()) throw_no_room();
+  return std::any_of(state_->places.begin(), state_->places.end(),
+                     [](const State::Place& p) { return p.asleep != std::thread::id(); });
 }
 
 std::unique_ptr<Sequence> SequencePool::take(const std::vector<int32_t>& prompt) {
-  const ForkWatch::Use use(model_.watch());
-  if (!use) throw_lost_by_fork();
-  refuse_to_overtake();
-  if (std::unique_ptr<Sequence> sequence = try_take(prompt)) return sequence;
-  throw_no_room();
+  return without_waiting([&] { return try_take(prompt); });
 }
 
 std::unique_ptr<Sequence> SequencePool::make() {
-  const ForkWatch::Use use(model_.watch());
-  if (!use) throw_lost_by_fork();
-  refuse_to_overtake();
-  if (std::unique_ptr<Sequence> sequence = try_make()) return sequence;
-  throw_no_room();
+  return without_waiting([this] { return try_make(); });
 }
 
 std::unique_ptr<Sequence> SequencePool::Guest::take(const std::vector<int32_t>& prompt,

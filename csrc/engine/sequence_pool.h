@@ -68,7 +68,9 @@ class SequencePool {
   std::unique_ptr<Sequence> try_make();  // null if the budget does not suffice
   void drop_idle();
   Sequence::Lease reserve();  // null if the budget does not suffice
-  void refuse_to_overtake() const;
+  template <class Try>
+  std::unique_ptr<Sequence> without_waiting(const Try& try_it);
+  bool guests_wait() const;
   [[noreturn]] void throw_no_room() const;
 
   OpenedModel& model_;
