@@ -124,8 +124,18 @@ class Option(NamedTuple):
     most: float
     above_least: bool
     below_most: bool
+    domain: str
+    """In words, to follow "must be"."""
     help: str
     key: str | None
+
+    def contains(self, value: float) -> bool:
+        """Whether the value is in the domain; the core also wants it to fit single precision."""
+        return (
+            self.least <= value <= self.most
+            and not (self.above_least and value == self.least)
+            and not (self.below_most and value == self.most)
+        )
 
 
 OPTIONS = {option.name: option for option in (Option(**row) for row in _core.options())}

@@ -21,22 +21,29 @@ CONTEXT = 4096  # default
 _SAMPLING = tuple(OPTIONS[name] for name in (*NUMBERS, "seed"))
 
 
-def add_number_option(group: argparse._ActionsContainer, option: Option, **more: Any) -> None:
+def add_number_option(
+    group: argparse._ActionsContainer, option: Option, said: str = "", **more: Any
+) -> None:
+    """Adds a flag for a row of the table. said: the default in words, if it
+    is not that of the table."""
     group.add_argument(
         f"--{option.name.replace('_', '-')}",
         type=int if option.whole else float,
         metavar="N" if option.whole else "X",
-        help=f"{option.help} (default: {option.default:g})",
+        help=f"{option.help} (default: {said or f'{option.default:g}'})",
         **more,
     )
 
 
-def add_sampling_options(parser: argparse.ArgumentParser, recommended: bool = False) -> None:
-    """Adds sampling options. recommended: the command's defaults are those of the model."""
+def add_sampling_options(
+    parser: argparse.ArgumentParser, recommended: bool = False, seed: str = ""
+) -> None:
+    """Adds sampling options. recommended: the command's defaults are those of the model. seed: the
+    default seed, unless it is that of the table."""
     note = "Defaults are what the model's file recommends (gemtp inspect shows it), else these."
     group = parser.add_argument_group("sampling", note if recommended else None)
     for option in _SAMPLING:
-        add_number_option(group, option)
+        add_number_option(group, option, seed if option.name == "seed" else "")
     group.add_argument(
         "--logit-bias",
         type=_bias,
