@@ -23,7 +23,9 @@ from .options import (
 
 Prompt = str | bytes | Sequence[int]
 
-MAX_CONTEXT = 1 << 24  # largest context that an engine accepts
+MAX_CONTEXT = 1 << 24
+# The smallest and the largest value that an engine takes.
+CONTEXTS, PREFILL_CHUNKS, KV_BUDGETS = (2, MAX_CONTEXT), (1, 65536), (1, 2**50)
 LEAST_SEED, MOST_SEED = -(2**63), 2**64 - 1
 MOST_EXACT = 2**53  # integers up to here are exact as doubles
 
@@ -92,7 +94,7 @@ def out_of_domain(option: Option, value: Any) -> ArgumentError:
 
 
 def boolean(name: str, value: Any) -> bool:
-    if value is not True and value is not False:
+    if not _is_bool(value):
         raise ArgumentError(f"{name} is {shown(value)}; it must be True or False")
     return bool(value)
 

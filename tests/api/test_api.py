@@ -390,6 +390,35 @@ def test_wrong_option(model, name, value):
     assert isinstance(error.value, ValueError)
 
 
+FLAGS = {
+    "Model": ("mmap", "profile"),
+    "generate": ("special", "ignore_eos", "wait"),
+    "chat": ("thinking", "continue_final_message", "add_generation_prompt", "ignore_eos", "wait"),
+    "tokenize": ("add_bos", "special"),
+    "detokenize": ("special",),
+}
+
+
+ASK = [{"role": "user", "content": "x"}]
+
+
+@pytest.mark.parametrize("value", [0, 1, "yes", "off", [], np.int64(1)], ids=repr)
+def test_flags_are_true_or_false(model, pair, value):
+    calls = {
+        "Model": lambda **flags: gemtp.Model(pair.target, **flags),
+        "generate": lambda **flags: model.generate(PROMPT, max_tokens=1, **flags),
+        "chat": lambda **flags: model.chat(ASK, template="{{ messages[0].content }}", **flags),
+        "tokenize": lambda **flags: model.tokenize("x", **flags),
+        "detokenize": lambda **flags: model.detokenize([1], **flags),
+    }
+    for function, names in FLAGS.items():
+        for name in names:
+            with pytest.raises(gemtp.ArgumentError) as error:
+                calls[function](**{name: value})
+            assert one_sentence(error) == f"{name} is {value!r}; it must be True or False"
+    assert model.tokenize("x", add_bos=np.bool_(True)) == model.tokenize("x")
+
+
 def test_a_wrong_number_is_shown_as_it_was_given(model):
     for name, value, shown in (
         ("temperature", 1e39, "1e+39, beyond single precision,"),

@@ -366,6 +366,31 @@ def test_wrong_devices(call, tmp_path, monkeypatch, args, device, sentence):
     assert os.environ == before
 
 
+@pytest.mark.parametrize("name", ["chat", "serve"])
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (("--top-k", -7), "top_k is -7 but must be"),
+        (("--temperature", "nan"), "temperature is nan but must be"),
+        (("--seed", 2**64), f"seed is {2**64} but must be"),
+        (("--logit-bias", "99999=1"), "logit_bias names token 99999"),
+        (("--suppress", 99999), "suppress_tokens names token 99999"),
+        (("--draft", 3), "draft is 3 but no drafter is loaded"),
+        (("--context", 2**40), f"context is {2**40}; it must be between 2 and 16777216"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_wrong_defaults_of_a_conversation_or_a_server(call, monkeypatch, name, args, sentence):
+    """They are found at the start, not by every question or request."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    code, out, err = call(
+        name, gemtp.demo_models()[0], *args, *(("--port", 0, "--quiet") if name == "serve" else ())
+    )
+    assert (code, out) == (1, "")
+    assert is_one_error(err)
+    assert err.startswith(f"gemtp: error: {sentence}")
+
+
 def test_unexpected_errors_are_one_line(call, monkeypatch):
     def broken() -> None:
         raise RuntimeError("first line\nsecond line")

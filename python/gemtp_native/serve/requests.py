@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import LEAST_SEED, MOST_SEED
-from ..options import MAX_DRAFT, MAX_LOGPROBS, NONE, NUMBERS, OPTIONS
+from ..options import MAX_DRAFT, MAX_LOGPROBS, NONE, NUMBERS, OPTIONS, later_seed
 from .errors import RequestError
 from .fields import Fields, shown
 from .job import Job, OnPrompt, Prompt
@@ -178,7 +178,7 @@ def _work(
     sequences = [
         Job(
             i,
-            (seed % 2**64 + i % n) % (2**64 - 1),  # never NONE
+            later_seed(seed, i % n),
             prompts[i // n],
             leader=i // n * n if n > 1 else None,
             copies=min(n, settings.parallel) - 1,
