@@ -32,6 +32,11 @@ int64_t cache_bytes(const OpenedModel& model) {
   return storage.kv();
 }
 
+std::string megabytes(int64_t bytes) {
+  const double mb = static_cast<double>(bytes) * 1e-6;
+  return format(mb < 10 ? "%.2f MB" : "%.0f MB", mb);
+}
+
 int64_t budget_or_default(int64_t given, int64_t each) {
   if (given) return given;
   const auto half = static_cast<int64_t>(available_memory() / 2);  // 0: unknown
@@ -128,9 +133,9 @@ int64_t SequencePool::used() const {
 void SequencePool::throw_no_room() const {
   throw Error(
       ErrorKind::kMemory,
-      format("the K/V caches of the sequences in use fill the budget of %lld MB, %lld MB each; "
-             "close one, or open the model with a smaller context or a larger kv_budget",
-             static_cast<long long>(budget_ / 1000000), static_cast<long long>(each_ / 1000000)));
+      format("the K/V caches of the sequences in use fill the budget of %s, %s each; close one, or "
+             "open the model with a smaller context or a larger kv_budget",
+             megabytes(budget_).c_str(), megabytes(each_).c_str()));
 }
 
 // Returns what try_it() returns; throws if that is null or if guests wait, whom it must not

@@ -35,7 +35,9 @@ class SequencePool {
 
   /// A caller that waits if there is no memory, in order of arrival. It waits only for other guests
   /// to give back their sequences. Becoming a guest is therefore a promise to finish without
-  /// outside help, like a generation that runs to its end.
+  /// outside help, like a generation that runs to its end. Pools do not know of each other: two
+  /// threads that each have a sequence of one pool and wait in the other's wait for ever, as with
+  /// two locks that are taken in different orders.
   class Guest {
    public:
     /// Must be constructed on the thread that does the guest's work: other guests that wait on this

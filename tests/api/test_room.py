@@ -94,7 +94,8 @@ def test_who_does_not_want_to_wait_is_told_at_once(narrow):
     with narrow.stream(PROMPT, wait=True) as first, narrow.stream(PROMPT, wait=True) as second:
         next(first)
         next(second)
-        with pytest.raises(gemtp.OutOfMemoryError, match="close one"):
+        sizes = r"fill the budget of 0\.\d\d MB, 0\.\d\d MB each; close one"
+        with pytest.raises(gemtp.OutOfMemoryError, match=sizes):
             narrow.generate(PROMPT, wait=False)
     with pytest.raises(gemtp.ArgumentError, match="wait"):
         narrow.generate(PROMPT, wait=1)
