@@ -11,10 +11,9 @@ namespace gemtp {
 DrafterScratch::DrafterScratch(const Config& config, Storage& storage)
     : rows(make_rows(config, storage, 1)),
       layer(config, storage, 1),
-      input(storage.alloc(2 * config.backbone)),
+      input(storage.mirror<float>(2 * config.backbone)),
       x(storage.alloc(config.hidden)),
       normed(storage.mirror<float>(config.hidden)),
-      next_hidden(storage.mirror<float>(config.backbone)),
       centroid_scores(storage.alloc(config.centroids)),
       logits(storage.mirror<float>(config.candidates())) {
   if (config.centroids) candidates = storage.mirror<int32_t>(config.candidates());
@@ -29,13 +28,16 @@ Drafter::Drafter(const Config& config, const Weights& weights, const Config& tar
       backend_(backend),
       rope_full_(make_rope(config, weights, false)),
       rope_sliding_(make_rope(config, weights, true)),
-      scratch_(config, backend) {}
+      scratch_(config, backend),
+      recordings_(backend.make_recordings()) {}
 
 void Drafter::begin_round(const KvCache& kv, int64_t p, const float* h) {
   GEMTP_ASSERT(p >= 1 && kv.length() >= p);
   PassRows& rows = scratch_.rows;
+  rows.clear();
   rows.kv = {kv.layers()};
-  rows.count = 1;
+  rows.begin_run(0);
+  rows.add_row();
   const auto last = static_cast<int32_t>(p - 1);
   rows.positions[0] = last + 1;
   rows.full.spans[0] = {0, last};
@@ -43,15 +45,18 @@ void Drafter::begin_round(const KvCache& kv, int64_t p, const float* h) {
                            last};
   rope_full_.write_angles(rows.positions.host(), 1, rows.full.angles);
   rope_sliding_.write_angles(rows.positions.host(), 1, rows.sliding.angles);
-  backend_.write(h, config_.backbone, scratch_.input.get() + config_.backbone);
+  std::copy_n(h, config_.backbone, scratch_.input.host() + config_.backbone);
 }
 
 void Drafter::step(int32_t token) {
   PassRows& rows = scratch_.rows;
   GEMTP_ASSERT(rows.count == 1);
   rows.ids[0] = token;
-  backend_.send(rows);
-  backend_.run({}, [this] {
+  backend_.embed(target_weights_.token_embedding, rows, 0, 1, 0, config_.backbone,
+                 std::sqrt(static_cast<float>(config_.backbone)), scratch_.input.host());
+  backend_.run(*recordings_, rows, {}, [this] {
+    backend_.send(scratch_.rows);
+    backend_.send(scratch_.input, 0, 2 * config_.backbone);
     run_layers();
     give_outputs();
   });
@@ -60,23 +65,27 @@ void Drafter::step(int32_t token) {
 
 void Drafter::run_layers() {
   const Config& c = config_;
-  const Device<float> input = scratch_.input.get(), x = scratch_.x.get();
-  backend_.embed(target_weights_.token_embedding, scratch_.rows, 0, 1, 0, c.backbone,
-                 std::sqrt(static_cast<float>(c.backbone)), input);
-  backend_.matmul({{weights_.pre_projection.get(), input, 2 * c.backbone, 1, x, c.hidden}});
+  const Device<float> x = scratch_.x.get();
+  backend_.matmul(
+      {{weights_.pre_projection.get(), scratch_.input.device(), 2 * c.backbone, 1, x, c.hidden}});
+  backend_.norm(x, 1, c.hidden, c.eps,
+                {{{weights_.layers[0].attn_norm.get(), scratch_.layer.normed.get()}}});
   for (int i = 0; i < c.n_layers(); ++i) {
+    const auto at = static_cast<size_t>(i);
     LayerPass pass{scratch_.rows, 0, 1, 1};
-    pass.weights = &weights_;
     pass.index = i;
-    pass.kv_source = target_.last_kv_layer(c.layers[static_cast<size_t>(i)].sliding);
-    layer_forward(c, weights_.layers[static_cast<size_t>(i)], pass, scratch_.layer, backend_, x);
+    pass.kv_source = target_.last_kv_layer(c.layers[at].sliding);
+    if (i + 1 < c.n_layers())
+      pass.next = {weights_.layers[at + 1].attn_norm.get(), scratch_.layer.normed.get()};
+    else
+      pass.next = {weights_.output_norm.get(), scratch_.normed.device()};
+    layer_forward(c, weights_.layers[at], pass, scratch_.layer, backend_, x);
   }
 }
 
 void Drafter::give_outputs() {
   const Config& c = config_;
-  const Device<float> normed = scratch_.normed.device(), h = scratch_.input.get() + c.backbone;
-  backend_.rms_norm(scratch_.x.get(), weights_.output_norm.get(), 1, c.hidden, c.eps, normed);
+  const Device<float> normed = scratch_.normed.device(), h = scratch_.input.device() + c.backbone;
   std::vector<MatmulJob> jobs{{weights_.post_projection.get(), normed, c.hidden, 1, h, c.backbone}};
   if (c.centroids)
     jobs.push_back({weights_.centroids.get(), normed, c.hidden, 1, scratch_.centroid_scores.get(),
@@ -84,8 +93,7 @@ void Drafter::give_outputs() {
   else
     jobs.push_back({weights_.head.get(), normed, c.hidden, 1, scratch_.logits.device(), c.vocab});
   backend_.matmul(jobs);
-  backend_.copy(h, c.backbone, scratch_.next_hidden.device());
-  backend_.fetch(scratch_.next_hidden, 0, c.backbone);
+  backend_.fetch(scratch_.input, c.backbone, c.backbone);
   backend_.fetch(scratch_.normed, 0, c.hidden);
   const Mirror<float>& logits = scratch_.logits;
   if (c.centroids) {
@@ -93,8 +101,7 @@ void Drafter::give_outputs() {
                           normed, scratch_.candidates, logits);
     backend_.fetch(scratch_.candidates, 0, candidate_count());
   }
-  if (c.softcap > 0)
-    backend_.softcap(logits.device(), 1, candidate_count(), c.softcap, logits.device());
+  if (c.softcap > 0) backend_.softcap(logits.device(), candidate_count(), c.softcap);
   backend_.fetch(logits, 0, candidate_count());
 }
 

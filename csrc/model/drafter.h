@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "backend/backend.h"
@@ -20,10 +21,9 @@ struct DrafterScratch {
 
   PassRows rows;  // one row
   LayerScratch layer;
-  Buffer input;                // [2 * backbone]: the token's embedding and h
+  Mirror<float> input;         // [2 * backbone]: the token's embedding and h
   Buffer x;                    // [hidden]
   Mirror<float> normed;        // [hidden]
-  Mirror<float> next_hidden;   // [backbone]
   Buffer centroid_scores;      // [centroids]
   Mirror<float> logits;        // [candidates]
   Mirror<int32_t> candidates;  // [candidates]; empty with a plain head
@@ -44,7 +44,7 @@ class Drafter {
   void step(int32_t token);
 
   /// [backbone]: the h of the next step.
-  const float* hidden() const { return scratch_.next_hidden.host(); }
+  const float* hidden() const { return scratch_.input.host() + config_.backbone; }
 
   /// [candidate_count()] logits of the step.
   const float* logits() const { return scratch_.logits.host(); }
@@ -67,6 +67,7 @@ class Drafter {
   Backend& backend_;
   Rope rope_full_, rope_sliding_;
   DrafterScratch scratch_;
+  std::unique_ptr<Recordings> recordings_;
 };
 
 }  // namespace gemtp

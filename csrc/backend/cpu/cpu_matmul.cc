@@ -171,27 +171,34 @@ void CpuMatmul::gated(const std::vector<GatedJob>& jobs) {
   int64_t bytes = 0;
   inputs_.clear();
   for (const GatedJob& job : jobs) {
-    GEMTP_ASSERT(job.up->rows == job.gate->rows && job.up->cols == job.gate->cols);
+    GEMTP_ASSERT(!job.up || (job.up->rows == job.gate->rows && job.up->cols == job.gate->cols));
     gate_input.push_back(add_input(*job.gate, job.x.address(), job.x_stride, job.m));
-    up_input.push_back(add_input(*job.up, job.x.address(), job.x_stride, job.m));
+    up_input.push_back(job.up ? add_input(*job.up, job.x.address(), job.x_stride, job.m) : 0);
     first_tile.push_back(first_tile.back() + cpu(*job.gate).tiles());
-    bytes += (job.gate->bytes + job.up->bytes) * job.m;
+    bytes += (job.gate->bytes + (job.up ? job.up->bytes : 0)) * job.m;
   }
   quantize_inputs();
   for_each_piece(first_tile, bytes, [&](size_t j, int64_t begin, int64_t end, int thread) {
     const GatedJob& job = jobs[j];
-    const CpuMatrix &gate = cpu(*job.gate), &up = cpu(*job.up);
-    const int64_t group = tiles_per_group(gate.tile_bytes + up.tile_bytes, job.m);
+    const CpuMatrix& gate = cpu(*job.gate);
+    const CpuMatrix* up = job.up ? &cpu(*job.up) : nullptr;
+    const int64_t group = tiles_per_group(gate.tile_bytes + (up ? up->tile_bytes : 0), job.m);
     for (; begin < end; begin += group) {
       const int64_t stop = std::min(end, begin + group), first = begin * GEMTP_TILE;
       const int64_t n = std::min(stop * GEMTP_TILE, gate.rows) - first;
-      float* ups = results_[static_cast<size_t>(thread)].ensure(job.m * n);
+      const float* factor = up ? nullptr : (job.factor + first).address();
+      int64_t factor_stride = job.factor_stride;
       run(gate,
           call(gate, inputs_[gate_input[j]], begin, stop, (job.y + first).address(), job.y_stride));
-      run(up, call(up, inputs_[up_input[j]], begin, stop, ups, n));
+      if (up) {
+        float* ups = results_[static_cast<size_t>(thread)].ensure(job.m * n);
+        run(*up, call(*up, inputs_[up_input[j]], begin, stop, ups, n));
+        factor = ups;
+        factor_stride = n;
+      }
       for (int64_t i = 0; i < job.m; ++i) {
         float* y = (job.y + i * job.y_stride + first).address();
-        kernels_.gelu_mul(y, ups + i * n, n, y);
+        kernels_.gelu_mul(y, factor + i * factor_stride, n, y);
       }
     }
   });

@@ -67,8 +67,9 @@ void CpuRouting::make_jobs(const ExpertMatrices& w, Device<const float> x) {
   gated_jobs_.clear();
   out_jobs_.clear();
   copied_rows_.clear();
-  for (size_t e = 0; e < static_cast<size_t>(sizes_.experts); ++e) {
-    const int64_t place = first_place_[e], n = first_place_[e + 1] - place;
+  for (int64_t e = 0; e < sizes_.experts; ++e) {
+    const int32_t* first = first_place_.data() + e;
+    const int64_t place = first[0], n = first[1] - place;
     if (n == 0) continue;
     const int32_t* row = row_.data() + place;
     Device<const float> in = x + *row * h;  // where a single row can stay
@@ -77,8 +78,8 @@ void CpuRouting::make_jobs(const ExpertMatrices& w, Device<const float> x) {
       copied_rows_.insert(copied_rows_.end(), row, row + n);
     }
     const Device<float> gated = gated_.get() + place * f;
-    gated_jobs_.push_back({w.gate[e].get(), w.up[e].get(), in, h, n, gated, f});
-    out_jobs_.push_back({w.down[e].get(), gated, f, n, out_.get() + place * h, h});
+    gated_jobs_.push_back({&(*w.gate)[e], &(*w.up)[e], in, h, n, gated, f});
+    out_jobs_.push_back({&(*w.down)[e], gated, f, n, out_.get() + place * h, h});
   }
 }
 

@@ -163,7 +163,10 @@ TEST_CASE("gpu heads: norms, rotation, keys and values stored") {
       a.cos = device.upload(cos);
       a.sin = device.upload(sin);
       a.positions = device.upload(positions);
-      a.kv = upload(device, before);
+      // Of two sequences; the rows are the second one's.
+      const KvPlace place = upload(device, before);
+      a.kv = device.upload(std::vector<KvPlace>{{}, place});
+      a.sequence = device.upload(std::vector<int32_t>(static_cast<size_t>(m), 1));
       a.heads = static_cast<int32_t>(heads);
       a.kv_heads = static_cast<int32_t>(kv_heads);
       a.d = static_cast<int32_t>(d);
@@ -172,8 +175,8 @@ TEST_CASE("gpu heads: norms, rotation, keys and values stored") {
       device.launch(f16 ? "heads_f16" : "heads_f32", heads + (own ? 2 * kv_heads : 0), m, a);
       CAPTURE(i);
       CHECK(same(device.download(a.q, (m - skip) * heads * d), expected_q));
-      CHECK(device.download(a.kv.keys, static_cast<int64_t>(kv.keys.size())) == kv.keys);
-      CHECK(device.download(a.kv.values, static_cast<int64_t>(kv.values.size())) == kv.values);
+      CHECK(device.download(place.keys, static_cast<int64_t>(kv.keys.size())) == kv.keys);
+      CHECK(device.download(place.values, static_cast<int64_t>(kv.values.size())) == kv.values);
     }
   }
 }

@@ -243,12 +243,14 @@ uint64_t EmulatedDevice::allocate(int64_t bytes) {
   for (uint8_t& b : a->bytes) b = static_cast<uint8_t>(next_random(random_) >> 32);
   if (find_races_) a->shadow.resize(a->bytes.size());
   allocations_.push_back(std::move(a));
+  allocated_ += bytes;
   return (allocations_.size() - 1) << kOffsetBits;
 }
 
 void EmulatedDevice::release(uint64_t address) {
   const uint64_t number = address >> kOffsetBits;
-  allocations_.at(number) = std::make_unique<Allocation>();
+  allocated_ -= static_cast<int64_t>(allocations_.at(number)->bytes.size());
+  allocations_[number] = std::make_unique<Allocation>();
   allocations_[number]->released = true;
 }
 
