@@ -1,6 +1,7 @@
 #include "engine/sequence_pool.h"
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <list>
 #include <new>
@@ -32,6 +33,16 @@ int64_t cache_bytes(const OpenedModel& model) {
   return storage.kv();
 }
 
+constexpr uint64_t kNoThread = 0;
+
+// A number for each thread of the process. (A std::thread::id is given again once its thread has
+// ended, and a guest may outlive the thread that began it.)
+uint64_t this_thread_number() {
+  static std::atomic<uint64_t> latest{kNoThread};
+  static thread_local const uint64_t number = ++latest;
+  return number;
+}
+
 std::string megabytes(int64_t bytes) {
   const double mb = static_cast<double>(bytes) * 1e-6;
   return format(mb < 10 ? "%.2f MB" : "%.0f MB", mb);
@@ -52,12 +63,12 @@ struct SequencePool::State {
   int64_t used = 0;                             // bytes of K/V in use
   std::vector<std::unique_ptr<Sequence>> idle;  // latest last
 
-  /// A guest that waits, on any thread, or has a sequence.
+  /// A guest that waits, on any thread, or has a sequence. Threads are this_thread_number()s.
   struct Place {
     const Guest* guest;
-    std::thread::id thread;  // the guest's; `guest` may be gone once it has a sequence
-    std::thread::id asleep;  // the thread that waits; none: the guest has a sequence
-    bool lost = false;       // its thread does not exist in this process
+    uint64_t thread;    // the guest's; `guest` may be gone once it has a sequence
+    uint64_t asleep;    // the thread that waits; kNoThread: the guest has a sequence
+    bool lost = false;  // its thread does not exist in this process
   };
   std::list<Place> places;  // in order of arrival
   uint32_t forks = fork_count();
@@ -69,18 +80,18 @@ struct SequencePool::State {
 
   bool is_first(const Guest& guest) const {
     const auto first = std::find_if(places.begin(), places.end(),
-                                    [](const Place& p) { return p.asleep != std::thread::id(); });
+                                    [](const Place& p) { return p.asleep != kNoThread; });
     return first->guest == &guest;
   }
 
   /// Whether some guest has a sequence and its thread does not wait here, so that it will finish.
   bool someone_is_at_work() const {
-    const auto sleeps = [this](std::thread::id thread) {
+    const auto sleeps = [this](uint64_t thread) {
       return std::any_of(places.begin(), places.end(),
                          [&](const Place& p) { return p.asleep == thread; });
     };
     return std::any_of(places.begin(), places.end(), [&](const Place& p) {
-      return p.asleep == std::thread::id() && !p.lost && !sleeps(p.thread);
+      return p.asleep == kNoThread && !p.lost && !sleeps(p.thread);
     });
   }
 
@@ -89,7 +100,7 @@ struct SequencePool::State {
   void begin_in_child() {
     if (forks == fork_count()) return;
     forks = fork_count();
-    for (Place& p : places) p.lost = p.thread != std::this_thread::get_id();
+    for (Place& p : places) p.lost = p.thread != this_thread_number();
   }
 
   /// Adds a place at the end of the queue, which lasts until the last copy of the lease is
@@ -98,7 +109,7 @@ struct SequencePool::State {
                                std::list<Place>::iterator* at) {
     const std::lock_guard<std::mutex> lock(state->mutex);
     state->begin_in_child();
-    state->places.push_back({&guest, guest.thread_, std::this_thread::get_id()});
+    state->places.push_back({&guest, guest.thread_, this_thread_number()});
     *at = std::prev(state->places.end());
     state->change();  // the first guest may have relied on this thread
     return Sequence::Lease(state.get(), [state, place = *at](void*) {
@@ -151,7 +162,7 @@ std::unique_ptr<Sequence> SequencePool::without_waiting(const Try& try_it) {
 bool SequencePool::guests_wait() const {
   const std::lock_guard<std::mutex> lock(state_->mutex);
   return std::any_of(state_->places.begin(), state_->places.end(),
-                     [](const State::Place& p) { return p.asleep != std::thread::id(); });
+                     [](const State::Place& p) { return p.asleep != kNoThread; });
 }
 
 std::unique_ptr<Sequence> SequencePool::take(const std::vector<int32_t>& prompt) {
@@ -161,6 +172,8 @@ std::unique_ptr<Sequence> SequencePool::take(const std::vector<int32_t>& prompt)
 std::unique_ptr<Sequence> SequencePool::make() {
   return without_waiting([this] { return try_make(); });
 }
+
+SequencePool::Guest::Guest(SequencePool& pool) : pool_(pool), thread_(this_thread_number()) {}
 
 std::unique_ptr<Sequence> SequencePool::Guest::take(const std::vector<int32_t>& prompt,
                                                     const std::function<void()>& poll) {
@@ -182,7 +195,7 @@ std::unique_ptr<Sequence> SequencePool::Guest::take(const std::vector<int32_t>& 
       std::unique_ptr<Sequence> sequence;
       without_lock([&] { sequence = pool_.try_take(prompt); });
       if (sequence) {
-        place->asleep = std::thread::id();
+        place->asleep = kNoThread;
         state.change();
         sequence->guest = std::move(lease);
         return sequence;

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <thread>
 #include <vector>
 
 #include "engine/opened_model.h"
@@ -42,7 +41,7 @@ class SequencePool {
    public:
     /// Must be constructed on the thread that does the guest's work: other guests that wait on this
     /// thread do not wait for this one.
-    explicit Guest(SequencePool& pool) : pool_(pool), thread_(std::this_thread::get_id()) {}
+    explicit Guest(SequencePool& pool);
     Guest(const Guest&) = delete;
 
     /// Works like SequencePool::take(), but waits. `poll` (optional) is called now and then while
@@ -56,7 +55,7 @@ class SequencePool {
    private:
     friend struct State;
     SequencePool& pool_;
-    const std::thread::id thread_;
+    const uint64_t thread_;
     bool cancelled_ = false;  // guarded by the pool's mutex
   };
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -88,6 +89,27 @@ def test_streams_wait_where_they_are_told_to(narrow, expected):
 
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(read, range(12))) == expected
+
+
+def test_a_stream_is_waited_for_although_its_thread_has_ended(narrow):
+    """The system may give a new thread the ended one's id."""
+    streams = []
+
+    def begin() -> None:
+        streams.append(narrow.stream(PROMPT, wait=True, max_tokens=4))
+        next(streams[-1])
+
+    for _ in range(2):
+        thread = threading.Thread(target=begin)
+        thread.start()
+        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(narrow.generate, PROMPT, max_tokens=2)
+        time.sleep(0.2)
+        assert not waiting.done()
+        streams[0].close()
+        assert waiting.result().tokens
+    streams[1].close()
 
 
 def test_who_does_not_want_to_wait_is_told_at_once(narrow):
