@@ -34,7 +34,8 @@ CODE = {75: 75, 80: 80, 120: 120}
 # What gpu_code.py looks at.
 CAPABILITIES = {75: 75, 80: 80, 86: 80, 89: 80, 90: 80, 120: 120}
 FLAGS = ("-std=c++17", "-fmad=false", "-prec-div=true", "-prec-sqrt=true", "-ftz=false")
-# PTX that drivers compile is that of CUDA 12.3, which ptxas checks. Its compressed form is known by drivers from CUDA 12.4 on.
+# PTX that drivers compile is that of CUDA 12.3, which ptxas checks. Drivers from CUDA 12.4 on know
+# its compressed form.
 SHIPPED_PTX, PTX_VERSION = (75, 80), "8.3"
 
 COMMON = "common"  # the module of kernels that are of no format

@@ -241,6 +241,10 @@ class Backend : public Storage {
   virtual std::string device() const = 0;  // e.g. "cpu"
   virtual std::string isa() const = 0;     // of the CPU, which every device uses too: "avx2"
   std::string name() const { return device() + "/" + isa(); }
+  /// Whether the memory is not the host's. Mirrored values then take as much of the host's, too.
+  virtual bool own_memory() const { return false; }
+  /// Bytes that may still be allocated; 0: unknown.
+  virtual uint64_t available() const = 0;
   virtual int threads() const = 0;
 
   /// While a Pass exists, operations follow each other closely, so threads stay awake between them.
@@ -341,8 +345,14 @@ class Backend : public Storage {
   /// first wins. scores: [clusters], x: [hidden]; ids and logits: [top * tokens of a cluster] each,
   /// ascending by id.
   virtual void cluster_head(const ClusterMatrices& w, Device<const float> scores, int64_t top,
-                            Device<const float> x, const Mirror<int32_t>& ids,
-                            const Mirror<float>& logits) = 0;
+                            Device<const float> x, Device<int32_t> ids, Device<float> logits) = 0;
+
+  /// Whether embed_best() can take rows of this matrix.
+  virtual bool embeds_best(const Matrix&) const { return false; }
+  /// Sets *id to the token of the largest of n logits, the first if several are equal: ids[i] of
+  /// logit i, or i without ids. y = its row of the table * scale, as embed() gives it.
+  virtual void embed_best(const Matrix& table, float scale, Device<const float> logits, int64_t n,
+                          Device<const int32_t> ids, Device<int32_t> id, Device<float> y);
 
   // The operations below are for the rows first .. first + m - 1 of a pass. Those on K/V use the
   // K/V of layer `layer` of each row's own sequence.

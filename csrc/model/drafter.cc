@@ -7,16 +7,28 @@
 #include "model/target.h"
 
 namespace gemtp {
+namespace {
 
-DrafterScratch::DrafterScratch(const Config& config, Storage& storage)
+// Steps of one pass, where the backend can choose tokens itself.
+constexpr int64_t kMostSteps = 8;
+
+int64_t steps_of_pass(const Backend& backend, const Weights& target) {
+  const bool tied = target.head && target.head->source.name == target.token_embedding.name;
+  return tied && backend.embeds_best(*target.head) ? kMostSteps : 1;
+}
+
+}  // namespace
+
+DrafterScratch::DrafterScratch(const Config& config, Storage& storage, int64_t steps)
     : rows(make_rows(config, storage, 1)),
       layer(config, storage, 1),
-      input(storage.mirror<float>(2 * config.backbone)),
       x(storage.alloc(config.hidden)),
-      normed(storage.mirror<float>(config.hidden)),
+      inputs(storage.mirror<float>((steps + 1) * 2 * config.backbone)),
+      tokens(storage.mirror<int32_t>(steps + 1)),
+      normed(storage.mirror<float>(steps * config.hidden)),
       centroid_scores(storage.alloc(config.centroids)),
-      logits(storage.mirror<float>(config.candidates())) {
-  if (config.centroids) candidates = storage.mirror<int32_t>(config.candidates());
+      logits(storage.mirror<float>(steps * config.candidates())) {
+  if (config.centroids) candidates = storage.mirror<int32_t>(steps * config.candidates());
 }
 
 Drafter::Drafter(const Config& config, const Weights& weights, const Config& target,
@@ -28,10 +40,11 @@ Drafter::Drafter(const Config& config, const Weights& weights, const Config& tar
       backend_(backend),
       rope_full_(make_rope(config, weights, false)),
       rope_sliding_(make_rope(config, weights, true)),
-      scratch_(config, backend),
+      most_steps_(steps_of_pass(backend, target_weights)),
+      scratch_(config, backend, most_steps_),
       recordings_(backend.make_recordings()) {}
 
-void Drafter::begin_round(const KvCache& kv, int64_t p, const float* h) {
+void Drafter::begin_round(const KvCache& kv, int64_t p, const float* h, int64_t expected) {
   GEMTP_ASSERT(p >= 1 && kv.length() >= p);
   PassRows& rows = scratch_.rows;
   rows.clear();
@@ -45,29 +58,49 @@ void Drafter::begin_round(const KvCache& kv, int64_t p, const float* h) {
                            last};
   rope_full_.write_angles(rows.positions.host(), 1, rows.full.angles);
   rope_sliding_.write_angles(rows.positions.host(), 1, rows.sliding.angles);
-  std::copy_n(h, config_.backbone, scratch_.input.host() + config_.backbone);
+  std::copy_n(h, config_.backbone, scratch_.inputs.host() + config_.backbone);
+  expected_ = expected;
+  run_ = step_ = 0;
 }
 
 void Drafter::step(int32_t token) {
-  PassRows& rows = scratch_.rows;
-  GEMTP_ASSERT(rows.count == 1);
-  rows.ids[0] = token;
-  backend_.embed(target_weights_.token_embedding, rows, 0, 1, 0, config_.backbone,
-                 std::sqrt(static_cast<float>(config_.backbone)), scratch_.input.host());
-  backend_.run(*recordings_, rows, {}, [this] {
-    backend_.send(scratch_.rows);
-    backend_.send(scratch_.input, 0, 2 * config_.backbone);
-    run_layers();
-    give_outputs();
-  });
+  if (step_ + 1 < run_ && token == scratch_.tokens[step_ + 1]) {
+    ++step_;
+    return;
+  }
+  const int64_t backbone = config_.backbone, steps = std::clamp<int64_t>(expected_, 1, most_steps_);
+  if (run_ > 0) std::copy_n(hidden(), backbone, scratch_.inputs.host() + backbone);
+  expected_ -= steps;
+  scratch_.rows.ids[0] = token;
+  backend_.embed(target_weights_.token_embedding, scratch_.rows, 0, 1, 0, backbone,
+                 embedding_scale(), scratch_.inputs.host());
+  run_ = step_ = 0;
+  backend_.run(*recordings_, scratch_.rows, {&steps, 1}, [&] { run_steps(steps); });
   backend_.wait();
+  run_ = steps;
 }
 
-void Drafter::run_layers() {
+void Drafter::run_steps(int64_t steps) {
+  const int64_t width = 2 * config_.backbone;
+  backend_.send(scratch_.rows);
+  backend_.send(scratch_.inputs, 0, width);
+  for (int64_t i = 0; i < steps; ++i) {
+    run_layers(i);
+    give_outputs(i);
+    if (i + 1 < steps) continue_with_best(i);
+  }
+  backend_.fetch(scratch_.inputs, width, steps * width);
+  backend_.fetch(scratch_.normed, 0, steps * config_.hidden);
+  backend_.fetch(scratch_.logits, 0, steps * candidate_count());
+  if (config_.centroids) backend_.fetch(scratch_.candidates, 0, steps * candidate_count());
+  if (steps > 1) backend_.fetch(scratch_.tokens, 1, steps - 1);
+}
+
+void Drafter::run_layers(int64_t step) {
   const Config& c = config_;
-  const Device<float> x = scratch_.x.get();
-  backend_.matmul(
-      {{weights_.pre_projection.get(), scratch_.input.device(), 2 * c.backbone, 1, x, c.hidden}});
+  const Device<float> x = scratch_.x.get(),
+                      input = scratch_.inputs.device() + step * 2 * c.backbone;
+  backend_.matmul({{weights_.pre_projection.get(), input, 2 * c.backbone, 1, x, c.hidden}});
   backend_.norm(x, 1, c.hidden, c.eps,
                 {{{weights_.layers[0].attn_norm.get(), scratch_.layer.normed.get()}}});
   for (int i = 0; i < c.n_layers(); ++i) {
@@ -78,31 +111,40 @@ void Drafter::run_layers() {
     if (i + 1 < c.n_layers())
       pass.next = {weights_.layers[at + 1].attn_norm.get(), scratch_.layer.normed.get()};
     else
-      pass.next = {weights_.output_norm.get(), scratch_.normed.device()};
+      pass.next = {weights_.output_norm.get(), scratch_.normed.device() + step * c.hidden};
     layer_forward(c, weights_.layers[at], pass, scratch_.layer, backend_, x);
   }
 }
 
-void Drafter::give_outputs() {
+void Drafter::give_outputs(int64_t step) {
   const Config& c = config_;
-  const Device<float> normed = scratch_.normed.device(), h = scratch_.input.device() + c.backbone;
+  const int64_t n = candidate_count();
+  const Device<float> normed = scratch_.normed.device() + step * c.hidden;
+  const Device<float> h = scratch_.inputs.device() + (2 * step + 3) * c.backbone;
+  const Device<float> logits = scratch_.logits.device() + step * n;
   std::vector<MatmulJob> jobs{{weights_.post_projection.get(), normed, c.hidden, 1, h, c.backbone}};
   if (c.centroids)
     jobs.push_back({weights_.centroids.get(), normed, c.hidden, 1, scratch_.centroid_scores.get(),
                     c.centroids});
   else
-    jobs.push_back({weights_.head.get(), normed, c.hidden, 1, scratch_.logits.device(), c.vocab});
+    jobs.push_back({weights_.head.get(), normed, c.hidden, 1, logits, c.vocab});
   backend_.matmul(jobs);
-  backend_.fetch(scratch_.input, c.backbone, c.backbone);
-  backend_.fetch(scratch_.normed, 0, c.hidden);
-  const Mirror<float>& logits = scratch_.logits;
-  if (c.centroids) {
+  if (c.centroids)
     backend_.cluster_head(weights_.clusters, scratch_.centroid_scores.get(), c.centroid_top_k,
-                          normed, scratch_.candidates, logits);
-    backend_.fetch(scratch_.candidates, 0, candidate_count());
-  }
-  if (c.softcap > 0) backend_.softcap(logits.device(), candidate_count(), c.softcap);
-  backend_.fetch(logits, 0, candidate_count());
+                          normed, scratch_.candidates.device() + step * n, logits);
+  if (c.softcap > 0) backend_.softcap(logits, n, c.softcap);
 }
+
+// Makes the input of the next step.
+void Drafter::continue_with_best(int64_t step) {
+  const int64_t n = candidate_count(), next = step + 1;
+  const Device<const int32_t> ids =
+      config_.centroids ? scratch_.candidates.device() + step * n : Device<int32_t>();
+  backend_.embed_best(*target_weights_.head, embedding_scale(), scratch_.logits.device() + step * n,
+                      n, ids, scratch_.tokens.device() + next,
+                      scratch_.inputs.device() + next * 2 * config_.backbone);
+}
+
+float Drafter::embedding_scale() const { return std::sqrt(static_cast<float>(config_.backbone)); }
 
 }  // namespace gemtp

@@ -245,6 +245,7 @@ PYBIND11_MODULE(_core, m) {
       },
       py::arg("look_for_gpus") = false);
   m.def("has_cuda_kernels", &gpu::cuda_is_built);
+  m.def("select_device", &select_device, py::arg("device") = "");
   m.def("isas", [] {
     std::vector<std::string> names;
     for (const gemtp_kernels* k : runnable_kernels()) names.emplace_back(k->name);

@@ -16,6 +16,7 @@
 #include "backend/cpu/pack.h"
 #include "backend/cpu/packed_form.h"
 #include "base/aligned_memory.h"
+#include "base/cpu_info.h"
 #include "base/error.h"
 #include "base/thread_pool.h"
 
@@ -45,6 +46,7 @@ class CpuBackend : public Backend {
 
   std::string device() const override { return "cpu"; }
   std::string isa() const override { return kernels_.name; }
+  uint64_t available() const override { return available_memory(); }
   int threads() const override { return pool_.threads(); }
   bool stopped() const override { return pool_.stopped(); }
 
@@ -184,8 +186,7 @@ class CpuBackend : public Backend {
   }
 
   void cluster_head(const ClusterMatrices& w, Device<const float> scores, int64_t top,
-                    Device<const float> x, const Mirror<int32_t>& ids,
-                    const Mirror<float>& logits) override {
+                    Device<const float> x, Device<int32_t> ids, Device<float> logits) override {
     cluster_order_.choose(scores.address(), w.clusters->size(), top);
     const int64_t each = (*w.clusters)[0].rows;
     float* unordered = cluster_logits_.ensure(top * each);
@@ -195,7 +196,7 @@ class CpuBackend : public Backend {
       jobs.push_back({&cluster, x, cluster.cols, 1, Device<float>(unordered + i * each), each});
     }
     matmul(jobs);
-    cluster_order_.sort(w.tokens.host(), each, unordered, ids.host(), logits.host());
+    cluster_order_.sort(w.tokens.host(), each, unordered, ids.address(), logits.address());
   }
 
   void finish_heads(const PassRows& pass, const RowsOfLayers& of_type, int layer, int64_t first,

@@ -13,18 +13,18 @@ namespace {
 // Pieces per thread: enough that a thread which was descheduled does not hold up the others.
 constexpr int64_t kPiecesPerThread = 4;
 
-// Bytes of weights times rows below which waking other threads costs more than it saves.
+// Product of weight bytes and rows below which waking other threads costs more than it saves.
 constexpr int64_t kSerialBytes = 128 << 10;
 
-// Likewise for activations to quantize, in floats.
+// The same limit for the quantization of activations, in floats.
 constexpr int64_t kSerialFloats = 16384;
 
-// Weights of a group of tiles: half of a usual second-level cache.
+// Bytes of the weights of a group of tiles: half of a usual second-level cache.
 constexpr int64_t kGroupBytes = 256 << 10;
 
 const CpuMatrix& cpu(const Matrix& m) { return static_cast<const CpuMatrix&>(m); }
 
-// The best of n logits, of which x[0] has index `first`.
+// Returns the best of n logits; x[0] has the index `first`.
 BestLogit best_of(const float* x, int64_t n, int64_t first) {
   const Largest top = largest(x, n);
   const float* at =
@@ -32,7 +32,7 @@ BestLogit best_of(const float* x, int64_t n, int64_t first) {
   return {static_cast<int32_t>(first + (at - x)), *at};
 }
 
-// The best of a and b, where all of a's indices are below all of b's.
+// Returns the better of a and b; all indices behind a are smaller than those behind b.
 BestLogit better(const BestLogit& a, const BestLogit& b) {
   if (damaged_logit(a.logit)) return a;
   return damaged_logit(b.logit) || b.logit > a.logit ? b : a;
@@ -91,8 +91,9 @@ void CpuMatmul::quantize_inputs() {
   });
 }
 
-// Cuts the tiles of all jobs, first_tile[j] .. first_tile[j + 1] of job j, into pieces; calls
-// fn(job, first tile, end, thread) with tiles counted from the job's own first.
+// Cuts the tiles of all jobs into pieces; job j has the tiles from first_tile[j] to
+// first_tile[j + 1]. Calls fn(job, first tile, end, thread), with tiles counted from the job's
+// first.
 template <class Fn>
 void CpuMatmul::for_each_piece(const std::vector<int64_t>& first_tile, int64_t bytes,
                                const Fn& fn) {
@@ -110,7 +111,7 @@ void CpuMatmul::for_each_piece(const std::vector<int64_t>& first_tile, int64_t b
   });
 }
 
-// The product with tiles begin .. end - 1, whose first output row goes to y.
+// Multiplies by the tiles from begin to end - 1; their first output row goes to y.
 gemtp_matmul CpuMatmul::call(const CpuMatrix& w, const Input& input, int64_t begin, int64_t end,
                              float* y, int64_t y_stride) const {
   gemtp_matmul c{};
@@ -157,8 +158,8 @@ void CpuMatmul::products(const std::vector<MatmulJob>& jobs) {
   });
 }
 
-// Tiles whose weights and results stay in the cache until they have been worked on; a multiple of
-// the few that kernels read side by side.
+// Returns how many tiles make a group whose weights and results stay in the cache until they have
+// been processed: a multiple of the number that kernels read side by side.
 int64_t CpuMatmul::tiles_per_group(int64_t tile_bytes, int64_t m) const {
   const int64_t per_tile = tile_bytes + m * GEMTP_TILE * static_cast<int64_t>(sizeof(float));
   return std::max<int64_t>(8, kGroupBytes / per_tile / 8 * 8);

@@ -26,11 +26,13 @@ constexpr int64_t kMostRecorded = 32;
 
 class GpuBackend : public Backend {
  public:
-  GpuBackend(std::unique_ptr<GpuDevice> device, std::unique_ptr<Backend> host)
+  GpuBackend(std::shared_ptr<GpuDevice> device, std::unique_ptr<Backend> host)
       : device_(std::move(device)), host_(std::move(host)), forms_(device_) {}
 
   std::string device() const override { return device_->name(); }
   std::string isa() const override { return host_->isa(); }
+  bool own_memory() const override { return true; }
+  uint64_t available() const override { return static_cast<uint64_t>(device_->memory().free); }
   int threads() const override { return host_->threads(); }
   // A recording is made as a whole.
   bool stopped() const override { return stop_ && *stop_ && !recording_; }
@@ -147,20 +149,12 @@ class GpuBackend : public Backend {
 
   void head(const Matrix& w, Device<const float> x, int64_t m, float cap,
             std::span<const Device<float>> logits, Device<BestLogit> best) override {
-    const int64_t n = w.rows, parts = std::clamp<int64_t>(n / 4096, 1, 64);
+    const int64_t n = w.rows;
     const Global<float> all = scratch<float>(logits_, m * n);
     const Device<float> y(reinterpret_cast<float*>(all.address));
     matmul({{&w, x, w.cols, m, y, n}});
-    HeadArguments a{};
-    a.logits = all;
-    a.n = narrow(n);
-    a.parts = narrow(parts);
-    a.cap = cap;
-    a.part_best = scratch<Best>(best_, m * parts);
     static_assert(sizeof(Best) == sizeof(BestLogit));
-    a.best = Global<Best>(number(best));
-    launch("head_softcap", parts, m, a);
-    launch("best_of_parts", 1, m, a);
+    best_of(all, m, n, cap, Global<Best>(number(best)));
     for (int64_t i = 0; i < m; ++i)
       if (const Device<float> to = logits[static_cast<size_t>(i)])
         elements("copy", {all + i * n, {}, 0, 0, written(to, n), {}, 0}, n);
@@ -232,8 +226,7 @@ class GpuBackend : public Backend {
   }
 
   void cluster_head(const ClusterMatrices& w, Device<const float> scores, int64_t top,
-                    Device<const float> x, const Mirror<int32_t>& ids,
-                    const Mirror<float>& logits) override {
+                    Device<const float> x, Device<int32_t> ids, Device<float> logits) override {
     const GpuMatrix& any = of(w.clusters->matrices[0].get());
     const int64_t each = any.rows;
     TopArguments t{global(scores), narrow(w.clusters->size()), narrow(top),
@@ -252,9 +245,28 @@ class GpuBackend : public Backend {
                           narrow(top),
                           narrow(each),
                           0,
-                          Global<int32_t>(number(ids.device())),
-                          written(logits.device(), top * each)};
+                          Global<int32_t>(number(ids)),
+                          written(logits, top * each)};
     launch("sort_candidates", parts_of(top * each, 256), 1, c);
+  }
+
+  // Not those that embed() does not flush before it scales them.
+  bool embeds_best(const Matrix& table) const override {
+    const gemtp_format format = of(&table).format;
+    return of(&table).quantized() && format != GEMTP_MXFP4 && table.scale == 1.0f;
+  }
+  void embed_best(const Matrix& table, float scale, Device<const float> logits, int64_t n,
+                  Device<const int32_t> ids, Device<int32_t> id, Device<float> y) override {
+    const GpuMatrix& matrix = of(&table);
+    EmbedArguments a{};
+    a.matrix = packed(matrix);
+    a.k = narrow(matrix.cols);
+    a.ids = global(ids);
+    a.scale = scale;
+    a.y = written(y, matrix.cols);
+    a.best = best_of(Global<float>(number(logits)), 1, n, 0, scratch<Best>(chosen_best_, 1));
+    a.id = Global<int32_t>(number(id));
+    launch(std::string("embed_") + kFormatNames[matrix.format], parts_of(a.k, 256), 1, a);
   }
 
   void finish_heads(const PassRows& rows, const RowsOfLayers& of_type, int layer, int64_t first,
@@ -361,6 +373,21 @@ class GpuBackend : public Backend {
     }
   }
 
+  // The best of each of m rows of n logits, which are capped in place if cap is not 0.
+  Global<Best> best_of(Global<float> logits, int64_t m, int64_t n, float cap, Global<Best> best) {
+    const int64_t parts = std::clamp<int64_t>(n / 4096, 1, 64);
+    HeadArguments a{};
+    a.logits = logits;
+    a.n = narrow(n);
+    a.parts = narrow(parts);
+    a.cap = cap;
+    a.part_best = scratch<Best>(best_, m * parts);
+    a.best = best;
+    launch("head_softcap", parts, m, a);
+    launch("best_of_parts", 1, m, a);
+    return best;
+  }
+
   // ---- passes ----
 
   // Where the K/V of the rows lie, and how far their spans reach.
@@ -449,7 +476,8 @@ class GpuBackend : public Backend {
       entry.recording = device_->end_recording();
       entry.memory = std::move(outgrown_);
       forms_.append_to(entry.memory);
-      for (const GpuScratch* s : {&ups_, &logits_, &best_, &scores_, &maxima_, &chosen_})
+      for (const GpuScratch* s :
+           {&ups_, &logits_, &best_, &scores_, &maxima_, &chosen_, &chosen_best_})
         entry.memory.push_back(s->memory());
     }
     device_->repeat(*entry.recording);
@@ -707,13 +735,19 @@ class GpuBackend : public Backend {
   const std::atomic<bool>* stop_ = nullptr;
   bool recording_ = false;
   QuantizedForms forms_;
-  GpuScratch ups_, logits_, best_, scores_, maxima_, chosen_;
+  GpuScratch ups_, logits_, best_, scores_, maxima_, chosen_, chosen_best_;
   GpuScratch::Outgrown outgrown_;  // since the pass began
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> make_gpu_backend(std::unique_ptr<GpuDevice> device,
+int64_t gpu_scratch_bytes(int64_t rows, int64_t cols, int64_t wanted, int64_t vocab) {
+  const int64_t form = (rows + QuantizedForms::kRoom) * (cols / 32) * QuantizedForms::kMostBytes;
+  const int64_t scores = kMostScores * 4 + kMostScores * 4 / 128;
+  return QuantizedForms::kForms * form + scores + (rows * cols + wanted * vocab) * 4;
+}
+
+std::unique_ptr<Backend> make_gpu_backend(std::shared_ptr<GpuDevice> device,
                                           std::unique_ptr<Backend> host) {
   return std::make_unique<GpuBackend>(std::move(device), std::move(host));
 }

@@ -17,6 +17,10 @@ class QuantizedForms {
  public:
   /// Rows behind the last one that a panel of a product may read.
   static constexpr int64_t kRoom = 32;
+  /// An operation reads one form and makes at most three.
+  static constexpr int64_t kForms = 4;
+  /// Bytes of a block of 32, at most: on devices whose quants are floats.
+  static constexpr int64_t kMostBytes = 16 + 32 * 4;
 
   explicit QuantizedForms(std::shared_ptr<GpuDevice> device) : device_(std::move(device)) {}
 
@@ -79,8 +83,7 @@ class QuantizedForms {
   }
 
   const std::shared_ptr<GpuDevice> device_;
-  // An operation reads one and writes at most three.
-  std::array<Form, 4> forms_;
+  std::array<Form, kForms> forms_;
   uint64_t clock_ = 0;
 };
 

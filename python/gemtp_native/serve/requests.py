@@ -6,7 +6,8 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..options import INT32_MAX, MAX_DRAFT, MAX_LOGPROBS, NONE, NUMBERS, OPTIONS, Option
+from ..arguments import LEAST_SEED, MOST_SEED
+from ..options import MAX_DRAFT, MAX_LOGPROBS, NONE, NUMBERS, OPTIONS, later_seed
 from .errors import RequestError
 from .fields import Fields, shown
 from .job import Job, OnPrompt, Prompt
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ..chat.reply import ReplyStream
     from ..model import Model, TextStream
 
-MOST = 100  # largest magnitude of a non-integer option
+MAX_BIAS = 100  # as OpenAI has it
 COMPLETION_TOKENS = 16  # default of OpenAI's /v1/completions
 MAX_TEXT = 1 << 16  # characters of a grammar or pattern
 MAX_STOP = 1024  # characters
@@ -55,7 +56,9 @@ def chat_work(data: dict[str, Any], settings: ServerSettings) -> Work:
     check_messages(f)
     options = _sampling(f, settings)
     options |= _constraint(f)
-    limits = [_limit(f, name) for name in ("max_completion_tokens", "max_tokens")]
+    limits = [
+        f.option(OPTIONS["max_tokens"], name) for name in ("max_completion_tokens", "max_tokens")
+    ]
     max_tokens = _capped(next((n for n in limits if n is not None), NONE), settings)
     wanted = f.boolean("logprobs")
     top = f.integer("top_logprobs", 0, MAX_LOGPROBS)
@@ -85,12 +88,12 @@ def completion_work(data: dict[str, Any], settings: ServerSettings) -> Work:
     options |= _constraint(f)
     if "response_format" in options:
         options["json_schema"] = _schema(options.pop("response_format"))
-    max_tokens = _limit(f, "max_tokens")
+    max_tokens = f.option(OPTIONS["max_tokens"])
     options["max_tokens"] = _capped(
         COMPLETION_TOKENS if max_tokens is None else max_tokens, settings
     )
-    off = f.take("logprobs") is False
-    logprobs = None if off else f.integer("logprobs", 0, MAX_LOGPROBS)
+    logprobs = None if f.take("logprobs") is False else f.integer("logprobs", NONE, MAX_LOGPROBS)
+    logprobs = None if logprobs == NONE else logprobs
     f.only("echo", [False], "it is not supported; put the prompt before the answer yourself")
     f.only("best_of", [1], "it is not supported; ask for n, and choose by logprobs")
     f.only("suffix", [""], "it is not supported: the models continue texts, they do not fill gaps")
@@ -175,7 +178,7 @@ def _work(
     sequences = [
         Job(
             i,
-            (seed % 2**64 + i % n) % (2**64 - 1),  # never NONE
+            later_seed(seed, i % n),
             prompts[i // n],
             leader=i // n * n if n > 1 else None,
             copies=min(n, settings.parallel) - 1,
@@ -190,7 +193,7 @@ def _work(
 def _sampling(f: Fields, settings: ServerSettings) -> dict[str, Any]:
     """The keywords of Model.stream, except the seed, that both kinds of requests have."""
     given = {
-        **{name: _number(f, OPTIONS[name]) for name in NUMBERS},
+        **{name: f.option(OPTIONS[name]) for name in NUMBERS},
         "logit_bias": _biases(f),
         "stop": _stops(f, settings),
         "draft": _draft(f),
@@ -204,22 +207,11 @@ def _sampling(f: Fields, settings: ServerSettings) -> dict[str, Any]:
     }
 
 
-def _number(f: Fields, option: Option) -> float | None:
-    if option.whole:
-        return f.integer(option.name, int(option.least), int(option.most))
-    low, high = max(option.least, -MOST), min(option.most, MOST)
-    return f.number(option.name, low, high, option.above_least, option.below_most)
-
-
 def _seed(f: Fields, settings: ServerSettings) -> int:
-    given = f.integer("seed", -(2**63), 2**64 - 1)
+    given = f.integer("seed", LEAST_SEED, MOST_SEED)
     if given is None:
         given = settings.sampling.get("seed")
     return secrets.randbits(32) if given is None or (given - NONE) % 2**64 == 0 else given
-
-
-def _limit(f: Fields, name: str) -> int | None:
-    return f.integer(name, NONE, INT32_MAX)
 
 
 def _capped(tokens: int, settings: ServerSettings) -> int:
@@ -267,7 +259,7 @@ def _biases(f: Fields) -> dict[int, float] | None:
                 "logit_bias",
                 "invalid_value",
             )
-        value = biases.number(name, -MOST, MOST)
+        value = biases.number(name, -MAX_BIAS, MAX_BIAS)
         if value is not None:
             out[int(name)] = value
     return out

@@ -22,10 +22,14 @@ class CountingDevice : public gpu::GpuDevice {
       : device_(gpu::make_emulated_device(options)) {}
 
   int launches = 0, recordings = 0, repeats = 0;
+  int64_t allocations = 0, fail_at = 0;  // the allocation that fails: 0, none
 
   std::string name() const override { return device_->name(); }
   Memory memory() const override { return device_->memory(); }
-  uint64_t allocate(int64_t bytes) override { return device_->allocate(bytes); }
+  uint64_t allocate(int64_t bytes) override {
+    if (++allocations == fail_at) throw Error(ErrorKind::kMemory, "no more memory");
+    return device_->allocate(bytes);
+  }
   void release(uint64_t address) override { device_->release(address); }
   void* allocate_host(int64_t bytes) override { return device_->allocate_host(bytes); }
   void release_host(void* host) override { device_->release_host(host); }
@@ -313,6 +317,56 @@ int launches(const Config& config) {
 
 TEST_CASE("gpu passes: the CPU's bytes, recorded or not") {
   for (const Config& config : {dense_config(), expert_config()}) check(config);
+}
+
+TEST_CASE("gpu passes: memory that is used up ends a pass, and nothing else") {
+  const Config config = expert_config();
+  const std::vector<Pass> passes = {
+      {{0, 40, 0}}, {{0, 1, 1}}, {{0, 1, 1}}, {{0, 1, 1}}, {{0, 4, 4}, {1, 3, 1}}};
+  Model expected(config, make_cpu_backend(1, "scalar"));
+  std::vector<std::vector<float>> outputs;
+  for (const Pass& pass : passes) outputs.push_back(expected.run(pass));
+  // A pass of each kind fails somewhere, and so does the making of a model.
+  std::vector<int> failed(passes.size() + 1);
+  for (int64_t n = 0, allocations = 0; n <= allocations; ++n) {  // at first none fails
+    CAPTURE(n);
+    const auto device = std::make_shared<CountingDevice>(gpu::EmulatedOptions{});
+    const int64_t free = device->memory().free;
+    device->fail_at = n;
+    try {
+      Model model(config, make_gpu_backend(device, make_cpu_backend(1, "scalar")));
+      for (size_t i = 0; i < passes.size(); ++i) {
+        std::vector<float> out;
+        try {
+          out = model.run(passes[i]);
+        } catch (const Error& e) {
+          REQUIRE(e.kind() == ErrorKind::kMemory);
+          ++failed[i];
+          out = model.run(passes[i]);
+        }
+        CHECK(kernel_testing::same(out, outputs[i]));
+      }
+      CHECK(device->memory().free < free);
+    } catch (const Error& e) {
+      REQUIRE(e.kind() == ErrorKind::kMemory);
+      ++failed.back();
+    }
+    CHECK(device->memory().free == free);  // nothing is left
+    allocations = std::max(allocations, device->allocations);
+  }
+  CHECK(failed.back() > 100);
+  CHECK(failed[0] > 3);
+  CHECK(failed[1] > 0);
+}
+
+TEST_CASE("gpu passes: what belongs to another device is noticed") {
+  const Config config = dense_config();
+  const auto one = make_gpu_backend(gpu::make_emulated_device(), make_cpu_backend(1, "scalar"));
+  const auto other = make_gpu_backend(gpu::make_emulated_device(), make_cpu_backend(1, "scalar"));
+  const Buffer x = one->alloc(64), w = one->alloc(64), theirs = other->alloc(64);
+  one->norm(x.get(), 1, 64, 1e-6f, {{w.get(), x.get()}});
+  CHECK_THROWS_AS(one->norm(theirs.get(), 1, 64, 1e-6f, {{w.get(), x.get()}}), Error);
+  CHECK_THROWS_AS(one->norm(x.get(), 1, 64, 1e-6f, {{w.get(), theirs.get()}}), Error);
 }
 
 TEST_CASE("gpu passes: at most 12 launches a layer, 17 with experts") {

@@ -320,6 +320,20 @@ TEST_CASE("gpu embed: rows of packed matrices are those of the file") {
       device.launch(kernel, 2, 4, a);
       CAPTURE(number);
       CHECK(same(device.download(a.y, 4 * k), expected));
+
+      // The row of a best logit, by its number and through a list.
+      a.best = device.upload(std::vector<Best>{{2, 1.0f}});
+      a.id = device.allocate<int32_t>(1);
+      for (const bool listed : {true, false}) {
+        if (!listed) a.ids = {};
+        device.launch(kernel, 2, 1, a);
+        const int32_t id = listed ? ids[2] : 2;
+        CHECK(device.download(a.id, 1) == std::vector<int32_t>{id});
+        std::vector<float> row(static_cast<size_t>(k));
+        dequantize(source, id, 0, k, buffer, row.data());
+        scalar.scale(row.data(), 1.5f, k, row.data());
+        CHECK(same(device.download(a.y, k), row));
+      }
     }
   }
 }

@@ -61,6 +61,28 @@ Found find_gpu(int number) {
   return out;
 }
 
+// Throws for a GPU that is not here, or too old.
+Found find_usable(int number) {
+  if (!cuda_is_built())
+    throw Error(ErrorKind::kArgument,
+                "this build of gemtp has no kernels for CUDA, because nvcc was not there; use a "
+                "wheel that has them, build with nvcc, or use the device cpu");
+  const int count = count_gpus();
+  if (number >= count)
+    throw Error(ErrorKind::kArgument,
+                format("the device 'cuda:%d' is not here; NVIDIA's driver finds %d GPU%s, from "
+                       "cuda:0 on",
+                       number, count, count == 1 ? "" : "s"));
+  Found gpu = find_gpu(number);
+  if (gpu.capability < kOldestCapability)
+    throw Error(ErrorKind::kDevice,
+                format("cuda:%d (%s) has %s, and %d.%d is the oldest that gemtp has kernels for; "
+                       "use another GPU, or the device cpu",
+                       number, gpu.name.c_str(), gpu.capability_text().c_str(),
+                       kOldestCapability / 10, kOldestCapability % 10));
+  return gpu;
+}
+
 const KernelEntry& entry_of(const std::string& name) {
   const auto all = kernel_entries();
   const auto at = std::lower_bound(all.begin(), all.end(), name,
@@ -475,25 +497,10 @@ std::vector<CudaGpu> cuda_gpus() {
   return out;
 }
 
+void check_cuda_gpu(int number) { static_cast<void>(find_usable(number)); }
+
 std::unique_ptr<GpuDevice> make_cuda_device(int number) {
-  if (!cuda_is_built())
-    throw Error(ErrorKind::kArgument,
-                "this build of gemtp has no kernels for CUDA, because nvcc was not there; use a "
-                "wheel that has them, build with nvcc, or use the device cpu");
-  const int count = count_gpus();
-  if (number >= count)
-    throw Error(ErrorKind::kArgument,
-                format("the device 'cuda:%d' is not here; NVIDIA's driver finds %d GPU%s, from "
-                       "cuda:0 on",
-                       number, count, count == 1 ? "" : "s"));
-  Found gpu = find_gpu(number);
-  if (gpu.capability < kOldestCapability)
-    throw Error(ErrorKind::kDevice,
-                format("cuda:%d (%s) has %s, and %d.%d is the oldest that gemtp has kernels for; "
-                       "use another GPU, or the device cpu",
-                       number, gpu.name.c_str(), gpu.capability_text().c_str(),
-                       kOldestCapability / 10, kOldestCapability % 10));
-  return std::make_unique<CudaDevice>(number, std::move(gpu));
+  return std::make_unique<CudaDevice>(number, find_usable(number));
 }
 
 }  // namespace gemtp::gpu

@@ -20,10 +20,12 @@ bool cuda_is_built();
 /// The GPUs that the driver finds. Loads the driver; throws as make_cuda_device().
 std::vector<CudaGpu> cuda_gpus();
 
-/// Opens the GPU of this number. Throws Error{kArgument} if it, a driver or the kernels are not
-/// here, Error{kDevice} for a driver or GPU that is too old or fails, and Error{kMemory}.
-/// The device may be used by several threads at a time, but launches, send(), fetch() and
-/// recordings by one.
+/// Throws Error{kArgument} if the GPU of this number, a driver or the kernels are not here, and
+/// Error{kDevice} for a driver or GPU that is too old or fails. Opens nothing.
+void check_cuda_gpu(int number);
+
+/// Opens a GPU. Throws as check_cuda_gpu(), and Error{kMemory}. The device may be used by several
+/// threads at a time, but launches, send(), fetch() and recordings by one.
 std::unique_ptr<GpuDevice> make_cuda_device(int number);
 
 }  // namespace gemtp::gpu

@@ -58,9 +58,11 @@ class EmulatedDevice {
   struct Allocation;
   struct Threads;
   Allocation& holding(uint64_t address, int64_t bytes) const;
+  uint64_t number_of(uint64_t address) const;
 
   std::vector<std::unique_ptr<Allocation>> allocations_;  // the first one is for the null address
   std::unique_ptr<Threads> threads_;
+  uint64_t base_;  // of all addresses
   int64_t allocated_ = 0;
   uint64_t random_;
   bool find_races_;

@@ -148,13 +148,22 @@ struct AttentionArguments {
 
 // ---- rows of tables, elements -------------------------------------------------------------------
 
-/// Grid: (blocks of 256 columns, m). y[i] = row ids[i] of a packed matrix, times scale.
+/// The largest of a row of logits, the first of equal ones; or the first that is NaN or +infinity.
+struct Best {
+  int32_t index;
+  float logit;
+};
+
+/// Grid: (blocks of 256 columns, m). y[i] = row ids[i] of a packed matrix, times scale. With `best`
+/// there is one row, and ids may be none: that of best->index, or of ids[best->index].
 struct EmbedArguments {
   PackedMatrix matrix;
   int32_t k;
   Global<const int32_t> ids;
   float scale;
-  Global<float> y;  // [m, k]
+  Global<float> y;          // [m, k]
+  Global<const Best> best;  // or none
+  Global<int32_t> id;       // of the row of `best`
 };
 
 /// Grid: (blocks of 256 columns, m). y[i] = x[rows[i]], [m, n]; quantized rows where x is none.
@@ -186,12 +195,6 @@ struct WeightedSumArguments {
 };
 
 // ---- choices ------------------------------------------------------------------------------------
-
-/// The largest of a row of logits, the first of equal ones; or the first that is NaN or +infinity.
-struct Best {
-  int32_t index;
-  float logit;
-};
 
 /// Grids: head_softcap (parts, m), best_of_parts (1, m). Logits become cap * tanh(logit / cap), in
 /// place, where cap is not 0.
