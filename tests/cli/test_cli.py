@@ -351,7 +351,7 @@ TEXT = Path(__file__)
         ("metal", "the device 'metal' is not here; there is: cpu"),
         (
             "cuda:12",
-            ("the device 'cuda:12' is not", "no driver for CUDA", "this build of gemtp ha"),
+            ("the device 'cuda:12' is not", "no driver for CUDA", "this build of gemtp"),
         ),
         ("gpu", "the device 'gpu' is unknown; it must be auto, cpu, cuda, cuda:N, metal or"),
         ("", "device is ''; it must be a name"),

@@ -285,7 +285,7 @@ def run(*args: object, **settings: int | str) -> subprocess.CompletedProcess[str
         ("cuda:7", {}, "the device 'cuda:7' is not here; NVIDIA's driver finds 1 GPU, from cuda:0"),
         ("cuda:3", {"gpus": 2}, "the device 'cuda:3' is not here; NVIDIA's driver finds 2 GPUs, "),
         ("cuda", {"memory": 1000}, "cuda:0 (Stand-in) has too little memory for cuDevicePrimaryC"),
-        ("cuda", {"memory": 2000000}, "GB of memory and there are 0.002 GB free on cuda:0: weights"),
+        ("cuda", {"memory": 2000000}, "GB of memory and there are 0.002 GB free on cuda:0: weig"),
         ("cuda", {"capability": 61}, "cuda:0 (Stand-in) has compute capability 6.1, and 7.5 is t"),
         ("cuda", {"taken": 1}, "cuda:0 (Stand-in) is taken by another process, which has it alon"),
     ],
