@@ -199,9 +199,12 @@ class CallReader {
       std::string key;
       ChatValue v;
       if (!this->key(&key) || !take(':') || !value(&v)) return false;
-      for (const auto& member : members)
-        if (member.first == key) return false;
-      members.emplace_back(std::move(key), std::move(v));
+      const auto same = std::find_if(members.begin(), members.end(),
+                                     [&](const auto& member) { return member.first == key; });
+      if (same != members.end())
+        same->second = std::move(v);  // the last one counts, as in JSON and Python
+      else
+        members.emplace_back(std::move(key), std::move(v));
       return true;
     });
     if (read) *out = ChatValue(std::move(members));

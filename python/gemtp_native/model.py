@@ -30,7 +30,7 @@ from .base.log import logger
 from .chat.messages import prepared_tools
 from .chat.prompt import Chats, start_early
 from .chat.reply import Reply, ReplyStream
-from .chat.tool_choice import required_functions
+from .chat.tool_choice import CallRules, required_functions
 from .errors import ArgumentError
 from .find import drafter_path, model_path
 from .grammar import Grammars, schema_of, source_of
@@ -299,13 +299,10 @@ class Model:
             given["seed"] = options["seed"]
         all_options = cast(GenerationOptions, {**self.sampling, **given, "max_tokens": max_tokens})
         params = self._params_of(all_options, schema_of(response_format))
-        if functions is not None:
-            params.constraint = _core.call_constraint(tokenizer, ids, functions, thinking)
-        elif params.constraint is not None:
-            params.constraint = _core.reply_constraint(
-                tokenizer, ids, params.constraint, thinking, bool(declared)
-            )
-        return ReplyStream(self._stream(ids, params, on_prompt), parser, tokenizer)
+        rules = CallRules(self._engine, self._grammars, declared, functions)
+        params.constraint = rules.constraint(ids, params.constraint, thinking)
+        stream = self._stream(ids, params, on_prompt)
+        return ReplyStream(stream, parser, tokenizer, rules.follows)
 
     @takes_options_of(chat_stream)
     def chat(self, messages: Iterable[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> Reply:

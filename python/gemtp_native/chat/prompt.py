@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _core, chat
 from ..base.log import logger
 from ..errors import ArgumentError, ModelError
-from .messages import content_text, prepared, prepared_tools
+from .messages import content_text, prepared, prepared_tools, without_strict
 
 if TYPE_CHECKING:
     from .template import ChatTemplate, Rendered, Renderer
@@ -76,7 +76,7 @@ class Chats:
         if template is not None and not isinstance(template, str):
             raise ArgumentError(f"the template is a {type(template).__name__}; it must be text")
         given = prepared(messages)
-        declared = prepared_tools(tools)
+        declared = [without_strict(tool) for tool in prepared_tools(tools)]
         if continue_final_message and add_generation_prompt:
             raise ArgumentError(
                 "continue_final_message and add_generation_prompt exclude each other; a message "

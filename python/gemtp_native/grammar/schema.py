@@ -60,7 +60,7 @@ def without_unknown_formats(schema: Any) -> Any:
 def is_endless(schema: Any) -> bool:
     """Whether every text that follows it would have to hold another one of itself."""
     names = _references(schema)
-    targets = {name: _target(schema, name) for name in names}
+    targets = {name: resolved(schema, name) for name in names}
     ends: set[str] = {name for name, part in targets.items() if part is None}
     # Those that are found last are most likely to end, and let the others end.
     left = [name for name in reversed(names) if name not in ends]
@@ -83,13 +83,13 @@ def _references(schema: Any) -> list[str]:
             name = part.get("$ref") if isinstance(part, Mapping) else None
             if isinstance(name, str) and name not in out:
                 out[name] = None
-                below.append(_target(schema, name))
+                below.append(resolved(schema, name))
         level = below
     return list(out)
 
 
-def _target(schema: Any, name: str) -> Any:
-    """None: it is not in this schema, which others will say."""
+def resolved(schema: Any, name: str) -> Any:
+    """What a reference names; None: it is not in this schema."""
     if not name.startswith("#"):
         return None
     found = schema

@@ -112,9 +112,8 @@ def _declaration(tool: Fields) -> dict[str, Any]:
         "description": function.text("description"),
         "parameters": function.schema("parameters"),
         "response": function.schema("response"),
+        "strict": function.boolean("strict"),
     }
-    if function.boolean("strict"):
-        function.note("strict", "calls of tools are not held to their parameters")
     function.finish(_OF_OTHERS)
     if not flat:
         tool.finish(_OF_OTHERS)
