@@ -30,6 +30,16 @@ def in_q8_0() -> tuple[Path, Path]:
     return _pair("q8_0", lambda source, path: quantize(wide[source], path, "q8_0", progress=False))
 
 
+@cache
+def without_template() -> tuple[Path, Path]:
+    """Returns target and drafter without a chat template: chats have Gemma 4's format, with tools."""
+
+    def write(source: str | Path, path: Path) -> None:
+        path.write_bytes(Path(source).read_bytes().replace(b".chat_template", b".xhat_template"))
+
+    return _pair("plain", write)
+
+
 def _pair(name: str, make) -> tuple[Path, Path]:
     folder = Path(tempfile.mkdtemp(prefix=f"shipped-{name}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
