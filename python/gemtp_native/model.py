@@ -141,7 +141,7 @@ class Model:
         device: str | None = None,
     ):
         found, helper = _files(target, drafter)
-        start_early()
+        start_early(found)
         start = time.monotonic()
         self._open_engine: _core.Engine | None = _core.Engine(
             found,
