@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..options import INT32_MAX, MAX_DRAFT, MAX_LOGPROBS, NONE, NUMBERS, OPTIONS, Option
+from .echo import echoed
 from .errors import RequestError
 from .fields import Fields, shown
 from .job import Job, OnPrompt, Prompt
@@ -16,6 +18,7 @@ from .settings import ServerSettings
 if TYPE_CHECKING:
     from ..chat.reply import ReplyStream
     from ..model import Model, TextStream
+    from ..results import Token
 
 MOST = 100  # largest magnitude of a non-integer option
 COMPLETION_TOKENS = 16  # default of OpenAI's /v1/completions
@@ -91,13 +94,13 @@ def completion_work(data: dict[str, Any], settings: ServerSettings) -> Work:
     )
     off = f.take("logprobs") is False
     logprobs = None if off else f.integer("logprobs", 0, MAX_LOGPROBS)
-    f.only("echo", [False], "it is not supported; put the prompt before the answer yourself")
     f.only("best_of", [1], "it is not supported; ask for n, and choose by logprobs")
     f.only("suffix", [""], "it is not supported: the models continue texts, they do not fill gaps")
 
     options["logprobs"] = logprobs
     special = f.boolean("special") or False
-    prompts: list[Prompt] = [_Text(text, special, options) for text in texts]
+    echo = f.boolean("echo") or False
+    prompts: list[Prompt] = [_Text(text, special, echo, options) for text in texts]
     return _work(f, settings, prompts, logprobs, chat=False)
 
 
@@ -114,6 +117,9 @@ class _Chat:
     def ids(self, model: Model) -> list[int]:
         return model.chat_prompt(**self.conversation)[1]
 
+    def shown(self, model: Model, cancelled: Callable[[], bool]) -> list[Token]:
+        return []
+
     def start(self, model: Model, seed: int, on_prompt: OnPrompt | None) -> ReplyStream:
         return model.chat_stream(
             **self.conversation, seed=seed, on_prompt=on_prompt, wait=True, **self.options
@@ -129,6 +135,7 @@ def _is_users(message: Any) -> bool:
 class _Text:
     text: str | list[int]
     special: bool
+    echo: bool
     options: dict[str, Any]
 
     @property
@@ -137,6 +144,11 @@ class _Text:
 
     def ids(self, model: Model) -> list[int]:
         return model._ids_of(self.text, self.special)
+
+    def shown(self, model: Model, cancelled: Callable[[], bool]) -> list[Token]:
+        if not self.echo:
+            return []
+        return echoed(model, self.text, self.special, self.options["logprobs"], cancelled)
 
     def start(self, model: Model, seed: int, on_prompt: OnPrompt | None) -> TextStream:
         return model.stream(
