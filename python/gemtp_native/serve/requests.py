@@ -28,12 +28,50 @@ _PROMPT = "it must be a text, a list of token ids, or a list of either"
 
 # Members of OpenAI's protocol, and of other servers and clients, that have no effect here.
 IGNORED = (
+    # OpenAI, LiteLLM, OpenRouter, Open WebUI
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
     "prompt_cache_options", "prompt_cache_retention", "prediction", "verbosity", "moderation",
-    "cache_prompt", "id_slot", "timings_per_token", "return_progress", "keep_alive", "request_id",
-    "session_id", "chat_id", "conversation_id", "priority", "provider", "route", "usage",
-    "litellm_metadata", "litellm_session_id",
+    "keep_alive", "request_id", "session_id", "chat_id", "conversation_id", "thread_id", "priority",
+    "provider", "route", "models", "transforms", "usage", "include_reasoning", "litellm_metadata",
+    "litellm_session_id", "ttl",
+    # llama.cpp's server and page: how it works, how it answers, and numbers of the samplers in OFF
+    "cache_prompt", "id_slot", "slot_id", "timings_per_token", "return_progress", "n_keep",
+    "n_indent", "t_max_predict_ms", "reasoning_format", "backend_sampling", "samplers",
+    "dynatemp_exponent", "xtc_threshold", "dry_base", "dry_allowed_length", "dry_penalty_last_n",
+    "dry_sequence_breakers", "mirostat_tau", "mirostat_eta", "penalize_nl", "response_fields",
+    # vLLM, SillyTavern, text-generation-webui
+    "skip_special_tokens", "spaces_between_special_tokens", "add_special_tokens", "add_bos_token",
+    "truncation_length", "do_sample", "smoothing_curve", "sampler_order", "sampler_priority",
+    "chat_completion_source",
 )  # fmt: skip
+
+# Samplers and other features of llama.cpp, vLLM and text-generation-webui that are missing here;
+# clients send the value that turns them off.
+OFF: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(
+        ("typical_p", "typ_p", "typical", "tfs_z", "tfs", "guidance_scale", "length_penalty",
+         "encoder_repetition_penalty", "num_beams", "n_cmpl"), (1,)
+    ),
+    **dict.fromkeys(
+        ("top_a", "mirostat", "mirostat_mode", "dry_multiplier", "xtc_probability", "n_probs",
+         "dynatemp_range", "nsigma", "smoothing_factor", "epsilon_cutoff", "eta_cutoff", "min_keep",
+         "penalty_alpha", "no_repeat_ngram_size", "min_tokens", "min_length"), (0,)
+    ),
+    "top_n_sigma": (0, -1),
+    **dict.fromkeys(
+        ("use_beam_search", "early_stopping", "ban_eos_token", "include_stop_str_in_output",
+         "post_sampling_probs", "return_token_ids", "return_tokens_as_token_ids",
+         "dynamic_temperature"), (False,)
+    ),
+    **dict.fromkeys(
+        ("stop_token_ids", "bad_words", "lora", "image_data", "plugins", "custom_token_bans",
+         "negative_prompt", "documents"), ([], "")
+    ),
+}  # fmt: skip
+
+# Other servers' names of options.
+_LIMITS = ("max_tokens", "n_predict", "max_new_tokens")
+_SAME = {"repeat_penalty": "repetition_penalty", "repeat_last_n": "penalty_last_n"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +96,7 @@ def chat_work(data: dict[str, Any], settings: ServerSettings) -> Work:
     check_messages(f)
     options = _sampling(f, settings)
     options |= _constraint(f)
-    limits = [_limit(f, name) for name in ("max_completion_tokens", "max_tokens")]
+    limits = [_limit(f, name) for name in ("max_completion_tokens", *_LIMITS)]
     max_tokens = _capped(next((n for n in limits if n is not None), NONE), settings)
     wanted = f.boolean("logprobs")
     top = f.integer("top_logprobs", 0, MAX_LOGPROBS)
@@ -88,7 +126,8 @@ def completion_work(data: dict[str, Any], settings: ServerSettings) -> Work:
     options |= _constraint(f)
     if "response_format" in options:
         options["json_schema"] = _schema(options.pop("response_format"))
-    max_tokens = _limit(f, "max_tokens")
+    limits = [_limit(f, name) for name in _LIMITS]
+    max_tokens = next((n for n in limits if n is not None), None)
     options["max_tokens"] = _capped(
         COMPLETION_TOKENS if max_tokens is None else max_tokens, settings
     )
@@ -183,6 +222,8 @@ def _work(
         stream_options.finish(["include_obfuscation"])
     return_tokens = f.boolean("return_tokens") or False
     f.text("model")
+    for name, values in OFF.items():
+        f.only(name, values, "it is not supported here; leave it out")
     f.finish(IGNORED)
     sequences = [
         Job(
@@ -201,8 +242,11 @@ def _work(
 
 def _sampling(f: Fields, settings: ServerSettings) -> dict[str, Any]:
     """The keywords of Model.stream, except the seed, that both kinds of requests have."""
+    same = {ours: _number(f, OPTIONS[ours], theirs) for theirs, ours in _SAME.items()}
+    numbers = {name: _number(f, OPTIONS[name], name) for name in NUMBERS}
     given = {
-        **{name: _number(f, OPTIONS[name]) for name in NUMBERS},
+        **same,
+        **{name: value for name, value in numbers.items() if value is not None},
         "logit_bias": _biases(f),
         "stop": _stops(f, settings),
         "draft": _draft(f),
@@ -216,11 +260,11 @@ def _sampling(f: Fields, settings: ServerSettings) -> dict[str, Any]:
     }
 
 
-def _number(f: Fields, option: Option) -> float | None:
+def _number(f: Fields, option: Option, name: str) -> float | None:
     if option.whole:
-        return f.integer(option.name, int(option.least), int(option.most))
+        return f.integer(name, int(option.least), int(option.most))
     low, high = max(option.least, -MOST), min(option.most, MOST)
-    return f.number(option.name, low, high, option.above_least, option.below_most)
+    return f.number(name, low, high, option.above_least, option.below_most)
 
 
 def _seed(f: Fields, settings: ServerSettings) -> int:
@@ -247,7 +291,8 @@ def _draft(f: Fields) -> Any:
 
 
 def _stops(f: Fields, settings: ServerSettings) -> list[str] | None:
-    value = f.take("stop")
+    value, other = f.take("stop"), f.take("stopping_strings")  # text-generation-webui's name
+    value = other if value is None else value
     if value is None:
         return None
     stops = [value] if isinstance(value, str) else value
