@@ -293,13 +293,13 @@ class Model:
         tokenizer = self._engine.tokenizer
         stops = [utf8_text(s) for s in stop_strings(stop)]
         names = [declaration["function"]["name"] for declaration in declared]
-        parser = _core.ReplyParser(tokenizer, ids, stops, names)
         given = {name: value for name, value in options.items() if value is not None}
         if "seed" in options:  # None is a value of its own
             given["seed"] = options["seed"]
         all_options = cast(GenerationOptions, {**self.sampling, **given, "max_tokens": max_tokens})
         params = self._params_of(all_options, schema_of(response_format))
         rules = CallRules(self._engine, self._grammars, declared, functions)
+        parser = _core.ReplyParser(tokenizer, ids, stops, names, rules.masked)
         params.constraint = rules.constraint(ids, params.constraint, thinking)
         stream = self._stream(ids, params, on_prompt)
         return ReplyStream(stream, parser, tokenizer, rules.follows)

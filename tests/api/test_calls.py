@@ -76,7 +76,7 @@ def test_arguments_follow_their_schema_and_are_the_same_with_drafts(model, name,
 def read_call(model: gemtp.Model, tokens: list[int]) -> Any:
     """Arguments of a call, given from behind its first mark."""
     tokenizer = model._engine.tokenizer
-    parser = _core.ReplyParser(tokenizer, [], [])
+    parser = _core.ReplyParser(tokenizer, [], [], masked=True)
     events = [e for t in [tokenizer.find("<|tool_call>"), *tokens] for e in parser.push(t)]
     assert [event[0] for event in events] == ["tool_call"], events
     return events[0][3]

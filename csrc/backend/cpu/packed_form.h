@@ -18,7 +18,7 @@ struct PackedForm {
 
 /// The common types have a format of their own. The rare ones have at most 16 different values
 /// within a scale, so that they become nibbles of the table formats, with the scales of their
-/// groups of 16 as integers.
+/// groups of 16 as integers. NVFP4, whose groups differ too much for that, becomes floats.
 const PackedForm& packed_form(DType type);
 
 inline bool quantized(DType type) { return packed_form(type).format >= GEMTP_Q8_0; }

@@ -73,6 +73,11 @@ class CallRules:
             return
         self._matcher = grammars.matcher(engine, Source(CALLS, self._calls.text()))
 
+    @property
+    def masked(self) -> bool:
+        """Whether calls follow a grammar."""
+        return self._matcher is not None
+
     def constraint(
         self, prompt: list[int], answer: _core.Constraint | None, thinking: bool
     ) -> _core.Constraint | None:
