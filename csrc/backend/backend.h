@@ -73,20 +73,35 @@ class Matrix {
 
 using MatrixPtr = std::unique_ptr<Matrix>;
 
-/// Keys and values of rows as products give them, [rows, kv_heads, d]. Storing overwrites them.
-struct NewKv {
-  Device<float> k;
-  Device<float> v;  // not yet computed if the values are the raw keys
+/// Matrices of one type and shape, among which an operation chooses by number. A backend may keep
+/// a table of them in its memory.
+class MatrixSet {
+ public:
+  explicit MatrixSet(std::vector<MatrixPtr> all) : matrices(std::move(all)) {}
+  virtual ~MatrixSet() = default;
+
+  int64_t size() const { return static_cast<int64_t>(matrices.size()); }
+  const Matrix& operator[](int64_t i) const { return *matrices[static_cast<size_t>(i)]; }
+
+  const std::vector<MatrixPtr> matrices;
+};
+
+/// Queries, keys and values of rows as products give them, [rows, heads, d] each. Overwritten.
+struct NewHeads {
+  int64_t heads = 0, d = 0;      // of the queries
+  Device<float> q;               // of the last `keep` rows
+  Device<const float> q_weight;  // [d], of the queries' norm
+  Device<float> k;               // none if the layer reads the K/V of another one
+  Device<float> v;               // not yet computed if the values are the raw keys
   bool v_is_k = false;
   Device<const float> k_weight;  // [d], of the keys' norm
   float eps = 0;
 };
 
-/// Matrices of the experts of a layer, which compute w_down (gelu(w_gate x) * (w_up x)). All
-/// experts have the same shapes.
+/// The experts of a layer, which compute w_down (gelu(w_gate x) * (w_up x)).
 struct ExpertMatrices {
-  std::vector<MatrixPtr> gate, up;  // each [ffn, hidden]
-  std::vector<MatrixPtr> down;      // each [hidden, ffn]
+  std::unique_ptr<MatrixSet> gate, up;  // each [ffn, hidden]
+  std::unique_ptr<MatrixSet> down;      // each [hidden, ffn]
 };
 
 /// The experts that Backend::route() has chosen for each row, and scratch memory for their outputs.
@@ -102,8 +117,8 @@ struct RoutingSizes {
 
 /// The ordered head of a drafter, whose tokens are grouped in clusters.
 struct ClusterMatrices {
-  std::vector<MatrixPtr> clusters;  // head rows of each cluster: [tokens of a cluster, hidden]
-  Mirror<int32_t> tokens;           // [clusters][tokens of a cluster], ascending in each
+  std::unique_ptr<MatrixSet> clusters;  // head rows of each cluster: [tokens of a cluster, hidden]
+  Mirror<int32_t> tokens;               // [clusters][tokens of a cluster], ascending in each
 };
 
 /// K and V of one layer in `capacity` slots; position p is stored in slot p % capacity.
@@ -131,7 +146,7 @@ struct MatmulJob {
 };
 
 /// y = gelu(x G^T) * (x U^T), elementwise: the gated half of a feed-forward. G and U have the same
-/// shape.
+/// shape. Without U, y = gelu(x G^T) * factor.
 struct GatedJob {
   const Matrix* gate = nullptr;
   const Matrix* up = nullptr;
@@ -140,6 +155,22 @@ struct GatedJob {
   int64_t m = 0;
   Device<float> y;  // [m] rows of gate->rows floats
   int64_t y_stride = 0;
+  Device<const float> factor = {};  // [m] rows of gate->rows floats
+  int64_t factor_stride = 0;
+};
+
+/// y = rms(x) * weight * scale, of rows x; y and weight are as wide as x.
+struct NormResult {
+  Device<const float> weight;
+  Device<float> y;
+  float scale = 1.0f;
+};
+
+/// What a branch adds to rows x: x becomes (x + rms(y * before) * weight) * after.
+struct Branch {
+  Device<float> y;             // [m, n]; overwritten
+  Device<const float> weight;  // [n]
+  float before = 1.0f, after = 1.0f;
 };
 
 /// The largest of a row of logits, the first if several are equal. If any logit is NaN or
@@ -147,6 +178,13 @@ struct GatedJob {
 struct BestLogit {
   int32_t index = 0;
   float logit = 0;
+};
+
+/// Passes that a backend has recorded, by their shapes. They belong to the object whose memory they
+/// use, and go with it.
+class Recordings {
+ public:
+  virtual ~Recordings() = default;
 };
 
 /// Called before a product with the matrix loaded from `source`; x is m rows of w.cols floats,
@@ -187,6 +225,10 @@ class Storage {
   virtual std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                            bool f16) = 0;
   virtual std::unique_ptr<Routing> make_routing(const RoutingSizes& sizes) = 0;
+  virtual std::unique_ptr<MatrixSet> make_set(std::vector<MatrixPtr> matrices) {
+    return std::make_unique<MatrixSet>(std::move(matrices));
+  }
+  virtual std::unique_ptr<Recordings> make_recordings() { return std::make_unique<Recordings>(); }
 
  private:
   virtual MirroredBytes mirrored(int64_t bytes) = 0;
@@ -199,6 +241,10 @@ class Backend : public Storage {
   virtual std::string device() const = 0;  // e.g. "cpu"
   virtual std::string isa() const = 0;     // of the CPU, which every device uses too: "avx2"
   std::string name() const { return device() + "/" + isa(); }
+  /// Whether the memory is not the host's. Mirrored values then take as much of the host's, too.
+  virtual bool own_memory() const { return false; }
+  /// Bytes that may still be allocated; 0: unknown.
+  virtual uint64_t available() const = 0;
   virtual int threads() const = 0;
 
   /// While a Pass exists, operations follow each other closely, so threads stay awake between them.
@@ -220,17 +266,26 @@ class Backend : public Storage {
   /// Whether the pass has been stopped.
   virtual bool stopped() const = 0;
 
+  /// y[i] = table[rows.ids[first + i]][col .. col + n) * scale, on the host and at once; y is [m,
+  /// n]. Tables are not read when they are loaded, so damage is detected here: throws Error{kFile}
+  /// for a NaN or infinite value, and for a file that has changed since it was opened.
+  virtual void embed(const WeightSource& table, const PassRows& rows, int64_t first, int64_t m,
+                     int64_t col, int64_t n, float scale, float* y) = 0;
+
   /// From now on `observer` is called for each product, except those with matrices of listed rows.
   void observe(Observer observer) { observer_ = std::move(observer); }
 
   // All operations below are enqueued. They are executed in order and are complete, with any error
-  // thrown, by the time wait() returns. Arguments in the host's memory may change as soon as the
-  // operation has been enqueued.
+  // thrown, by the time wait() returns. Mirrored values that are sent must not change until then.
 
-  /// Runs `body`, which enqueues operations. A backend that has recorded a body of the same shape
-  /// may repeat the recording instead. Everything that can differ between two such bodies must
-  /// therefore be part of the shape or lie in the backend's memory.
-  virtual void run(std::span<const int64_t> shape, const std::function<void()>& body) {
+  /// Runs `body`, which enqueues the operations of a pass of `rows` and sends these itself. A
+  /// backend that has recorded a body of the same shape may repeat the recording instead.
+  /// Everything that can differ between two such bodies must therefore be part of the shape, or be
+  /// sent.
+  virtual void run(Recordings& recordings, PassRows& rows, std::span<const int64_t> shape,
+                   const std::function<void()>& body) {
+    static_cast<void>(recordings);
+    static_cast<void>(rows);
     static_cast<void>(shape);
     body();
   }
@@ -245,16 +300,9 @@ class Backend : public Storage {
   void fetch(const Mirror<T>& mirror, int64_t at, int64_t n) {
     fetch_bytes((mirror.device() + at).address(), mirror.host() + at, n * bytes_of<T>());
   }
-  /// Sends all of the rows, including the table rows of their ids.
-  virtual void send(const PassRows& rows) = 0;
-  /// Copies n floats within the backend's memory.
-  virtual void copy(Device<const float> from, int64_t n, Device<float> to) = 0;
+  /// Sends all of the rows.
+  virtual void send(PassRows& rows) = 0;
 
-  /// y[i] = table[rows.ids[first + i]][col .. col + n) * scale; y is [m, n]. Tables are not read
-  /// when they are loaded, so damage is detected here: throws Error{kFile} for a NaN or infinite
-  /// value, and for a file that has changed since it was opened.
-  virtual void embed(const WeightSource& table, const PassRows& rows, int64_t first, int64_t m,
-                     int64_t col, int64_t n, float scale, Device<float> y) = 0;
   /// Computes all products at once; jobs with the same x share its quantization.
   void matmul(const std::vector<MatmulJob>& jobs) {
     if (observer_)
@@ -264,7 +312,8 @@ class Backend : public Storage {
   void gated_matmul(const std::vector<GatedJob>& jobs) {
     if (observer_)
       for (const GatedJob& job : jobs)
-        for (const Matrix* w : {job.gate, job.up}) observe_product(*w, job.x, job.x_stride, job.m);
+        for (const Matrix* w : {job.gate, job.up})
+          if (w) observe_product(*w, job.x, job.x_stride, job.m);
     multiply_gated(jobs);
   }
   /// logits = cap * tanh(x W^T / cap), or x W^T if cap is 0; x is [m, W.cols]. The logits of row i
@@ -273,15 +322,15 @@ class Backend : public Storage {
   virtual void head(const Matrix& w, Device<const float> x, int64_t m, float cap,
                     std::span<const Device<float>> logits, Device<BestLogit> best) = 0;
 
-  // Element-wise and row-wise operations on [m, n]; see kernels.h for the exact arithmetic.
-  virtual void rms_norm(Device<const float> x, Device<const float> w, int64_t m, int64_t n,
-                        float eps, Device<float> y) = 0;
-  virtual void rms_norm_add(Device<const float> x, Device<const float> w, int64_t m, int64_t n,
-                            float eps, Device<const float> r, Device<float> y) = 0;
-  virtual void gelu_mul(Device<const float> gate, Device<const float> up, int64_t m, int64_t n,
-                        Device<float> y) = 0;
-  virtual void scale(Device<const float> x, float s, int64_t m, int64_t n, Device<float> y) = 0;
-  virtual void softcap(Device<const float> x, int64_t m, int64_t n, float cap, Device<float> y) = 0;
+  // Row-wise operations on [m, n]; see kernels.h for the exact arithmetic.
+  /// Up to 3 norms of the same rows. y may be x if there is one.
+  virtual void norm(Device<const float> x, int64_t m, int64_t n, float eps,
+                    const std::vector<NormResult>& results) = 0;
+  /// Adds the branch to x, in place. Then, as norm(): norms of the new x.
+  virtual void add_branch(const Branch& branch, int64_t m, int64_t n, float eps, Device<float> x,
+                          const std::vector<NormResult>& results) = 0;
+  /// x = cap * tanh(x / cap), n values in place.
+  virtual void softcap(Device<float> x, int64_t n, float cap) = 0;
   /// Assigns each of m rows to the experts with its largest scores, best first; of equal scores the
   /// first wins. The weights are softmax over all scores [m, experts], renormalised over the chosen
   /// experts, times the expert's scale [experts]; computed in floats, with the kernels' exp.
@@ -296,23 +345,31 @@ class Backend : public Storage {
   /// first wins. scores: [clusters], x: [hidden]; ids and logits: [top * tokens of a cluster] each,
   /// ascending by id.
   virtual void cluster_head(const ClusterMatrices& w, Device<const float> scores, int64_t top,
-                            Device<const float> x, const Mirror<int32_t>& ids,
-                            const Mirror<float>& logits) = 0;
+                            Device<const float> x, Device<int32_t> ids, Device<float> logits) = 0;
+
+  /// Whether embed_best() can take rows of this matrix.
+  virtual bool embeds_best(const Matrix&) const { return false; }
+  /// Sets *id to the token of the largest of n logits, the first if several are equal: ids[i] of
+  /// logit i, or i without ids. y = its row of the table * scale, as embed() gives it.
+  virtual void embed_best(const Matrix& table, float scale, Device<const float> logits, int64_t n,
+                          Device<const int32_t> ids, Device<int32_t> id, Device<float> y);
 
   // The operations below are for the rows first .. first + m - 1 of a pass. Those on K/V use the
   // K/V of layer `layer` of each row's own sequence.
-  /// Norms and rotates the heads of the keys, norms those of the values, and stores both at the
-  /// positions of the rows.
-  virtual void store_kv(const PassRows& rows, const RowsOfLayers& of_type, int layer, int64_t first,
-                        int64_t m, const NewKv& kv) = 0;
-  /// Norms (weight [d]) and rotates each head of q [m, heads, d], in place.
-  virtual void norm_queries(const RowsOfLayers& of_type, int64_t first, int64_t m, int64_t heads,
-                            int64_t d, Device<const float> weight, float eps, Device<float> q) = 0;
+  /// Norms and rotates the heads of queries and keys, norms those of the values, and stores keys
+  /// and values at the positions of the rows. The rows have new keys and values, if the layer has
+  /// any, and the last `keep` of them have queries.
+  virtual void finish_heads(const PassRows& rows, const RowsOfLayers& of_type, int layer,
+                            int64_t first, int64_t m, int64_t keep, const NewHeads& heads) = 0;
   /// out[i][h] = softmax(q[i][h] . K) V over the row's span, without a scale; q and out are [m,
   /// heads, d].
   virtual void attention(const PassRows& rows, const RowsOfLayers& of_type, int layer,
                          int64_t first, int64_t m, Device<const float> q, int64_t heads,
                          Device<float> out) = 0;
+
+ protected:
+  bool observed() const { return static_cast<bool>(observer_); }
+  void observe_product(const Matrix& w, Device<const float> x, int64_t stride, int64_t m);
 
  private:
   template <class T>
@@ -325,7 +382,6 @@ class Backend : public Storage {
   virtual void fetch_bytes(const void* device, void* host, int64_t bytes) = 0;
   virtual void multiply(const std::vector<MatmulJob>& jobs) = 0;
   virtual void multiply_gated(const std::vector<GatedJob>& jobs) = 0;
-  void observe_product(const Matrix& w, Device<const float> x, int64_t stride, int64_t m);
 
   Observer observer_;
 };

@@ -6,6 +6,7 @@
 #include <memory>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace gemtp {
 
@@ -72,6 +73,12 @@ class Mirror {
   T& operator[](int64_t i) const { return host()[i]; }
   Device<T> device() const { return Device<T>(static_cast<T*>(bytes_.device)); }
   explicit operator bool() const { return size_ > 0; }
+
+  /// Appends what tells these values from all others to the shape of a pass that uses them.
+  void append_to(std::vector<int64_t>& shape) const {
+    for (const void* address : {bytes_.host, bytes_.device})
+      shape.push_back(static_cast<int64_t>(reinterpret_cast<intptr_t>(address)));
+  }
 
  private:
   MirroredBytes bytes_;

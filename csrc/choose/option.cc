@@ -1,5 +1,6 @@
 #include "choose/option.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -11,12 +12,20 @@ constexpr double kMostExact = 0x1p53;  // integers up to here are exact doubles 
 
 template <class T>
 std::string shortest(T value) {
-  char text[40];
-  for (int digits = 1; digits <= std::numeric_limits<T>::max_digits10; ++digits) {
-    std::snprintf(text, sizeof text, "%.*g", digits, static_cast<double>(value));
-    if (static_cast<T>(std::strtod(text, nullptr)) == value) break;
-  }
-  return text;
+  const auto wide = static_cast<double>(value);
+  const auto with_digits = [wide](int digits) {
+    char text[40];
+    std::snprintf(text, sizeof text, "%.*g", digits, wide);
+    return std::string(text);
+  };
+  int digits = 1;
+  while (digits < std::numeric_limits<T>::max_digits10 &&
+         static_cast<T>(std::strtod(with_digits(digits).c_str(), nullptr)) != value)
+    ++digits;
+  // 20 has one significant digit, but is not to be shown as 2e+01.
+  const double size = std::abs(wide);
+  const int whole = size >= 1 && size < 1e15 ? static_cast<int>(std::log10(size)) + 1 : 0;
+  return with_digits(std::max(digits, whole));
 }
 
 }  // namespace

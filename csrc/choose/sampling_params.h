@@ -42,7 +42,7 @@ template <class Params, class Fn>
 void for_each_option(Params& p, const Fn& fn) {
   fn(p.temperature,
      {"temperature", 0, kMostReal, "0 (greedy) or a finite number above 0", "0 is greedy", "temp"});
-  fn(p.top_k, {"top_k", -1, kMostWhole, "0 or -1 (off) or above",
+  fn(p.top_k, {"top_k", -1, kMostWhole, "0 or -1 (off), or up to 2147483647",
                "keep the N likeliest tokens; 0 or -1: all", "top_k"});
   fn(p.top_p, {"top_p", 0, 1, "at least 0 (the likeliest token alone) and at most 1 (off)",
                "keep the likeliest tokens that sum to X; 1: all", "top_p"});
@@ -56,8 +56,9 @@ void for_each_option(Params& p, const Fn& fn) {
                           "subtract it from logits of tokens that were there; 0: off"});
   fn(p.frequency_penalty, {"frequency_penalty", -kMostReal, kMostReal, "finite (0: off)",
                            "subtract it for each time that a token was there; 0: off"});
-  fn(p.penalty_last_n, {"penalty_last_n", -1, kMostWhole, "-1 (all tokens), 0 (none) or above",
-                        "look N tokens back for penalties; -1: all", "penalty_last_n"});
+  fn(p.penalty_last_n,
+     {"penalty_last_n", -1, kMostWhole, "-1 (all tokens), 0 (none), or up to 2147483647",
+      "look N tokens back for penalties; -1: all", "penalty_last_n"});
   fn(p.seed, {"seed", 0, 0x1p64, "a whole number of 64 bits",
               "with a temperature, the text is a function of it; -1: a new one"});
 }

@@ -14,9 +14,9 @@ namespace {
 // Every device name of any build of this version.
 constexpr const char* kKnown[] = {"auto", "cpu", "cuda", "metal", "emulated"};
 
-std::string names_here() {
+std::string names_of(const std::vector<DeviceInfo>& devices) {
   std::string out;
-  for (const DeviceInfo& d : devices()) out += (out.empty() ? "" : ", ") + d.name;
+  for (const DeviceInfo& d : devices) out += (out.empty() ? "" : ", ") + d.name;
   return out;
 }
 
@@ -32,30 +32,40 @@ bool is_known(const std::string& name) {
 }  // namespace
 
 std::vector<DeviceInfo> devices() {
-  std::vector<DeviceInfo> out{{"cpu", std::string("instructions: ") + select_kernels("").name}};
+  std::vector<DeviceInfo> out{{"cpu", "the processor"}};
 #ifdef GEMTP_HAVE_EMULATED_GPU
   out.push_back({"emulated", "a GPU imitated on the CPU, to test the GPU's kernels: very slow"});
 #endif
   return out;
 }
 
+std::string select_device(const std::string& device) {
+  std::string name = device, origin = "device";
+  if (name.empty())
+    if (const char* value = std::getenv("GEMTP_DEVICE")) {
+      name = value;
+      origin = "device of GEMTP_DEVICE";
+    }
+  const std::vector<DeviceInfo> here = devices();
+  if (name.empty() || name == "auto") return here.front().name;
+  for (const DeviceInfo& d : here)
+    if (name == d.name) return name;
+  if (is_known(name))
+    throw Error(ErrorKind::kArgument, format("the %s %s is not here; there is: %s", origin.c_str(),
+                                             quoted(name).c_str(), names_of(here).c_str()));
+  throw Error(ErrorKind::kArgument,
+              format("the %s %s is unknown; it must be auto, cpu, cuda, cuda:N, metal or emulated",
+                     origin.c_str(), quoted(name).c_str()));
+}
+
 std::unique_ptr<Backend> make_backend(const std::string& device, int threads,
                                       const std::string& isa) {
-  std::string name = device;
-  if (name.empty())
-    if (const char* value = std::getenv("GEMTP_DEVICE")) name = value;
-  if (!name.empty() && !is_known(name))
-    throw Error(
-        ErrorKind::kArgument,
-        format("the device %s is unknown; it must be auto, cpu, cuda, cuda:N, metal or emulated",
-               quoted(name).c_str()));
+  const std::string name = select_device(device);
   std::unique_ptr<Backend> cpu = make_cpu_backend(threads, isa);
-  if (name.empty() || name == "auto" || name == "cpu") return cpu;
 #ifdef GEMTP_HAVE_EMULATED_GPU
   if (name == "emulated") return make_gpu_backend(gpu::make_emulated_device(), std::move(cpu));
 #endif
-  throw Error(ErrorKind::kArgument, format("the device %s is not here; there is: %s",
-                                           quoted(name).c_str(), names_here().c_str()));
+  return cpu;
 }
 
 }  // namespace gemtp

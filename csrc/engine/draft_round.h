@@ -12,10 +12,11 @@ namespace gemtp {
 class DraftRound {
  public:
   /// Begins like Drafter::begin_round(). p: position of the first token; hidden: the target's
-  /// hidden state of position p - 1.
-  DraftRound(Drafter& drafter, const KvCache& kv, int64_t p, const float* hidden)
+  /// hidden state of position p - 1; expected: steps that are expected.
+  DraftRound(Drafter& drafter, const KvCache& kv, int64_t p, const float* hidden,
+             int64_t expected = 1)
       : drafter_(drafter), position_(p) {
-    drafter.begin_round(kv, p, hidden);
+    drafter.begin_round(kv, p, hidden, expected);
   }
 
   /// Runs the drafter on the next token of the round.

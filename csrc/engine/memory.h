@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "engine/model_files.h"
 #include "engine/options.h"
@@ -14,10 +15,14 @@ struct MemoryEstimate {
   int64_t tables = 0;   // tables whose rows are read from the file
   int64_t kv = 0;       // K/V cache of one sequence of `context` tokens
   int64_t scratch = 0;  // buffers of the longest pass, including logits
+  // On a device with memory of its own:
+  int64_t mirrored = 0;        // the part of the scratch that the host has, too
+  int64_t device_scratch = 0;  // instead of `scratch`
   int64_t context = 0;
   int64_t sources = 0;  // bytes of the files that are read for the matrices
 
-  /// Bytes that must be resident; tables count only if they are read into memory.
+  /// Bytes of the host's memory that a model on the CPU takes; tables count only if they are read
+  /// into memory.
   int64_t needed(bool tables_in_file) const;
 };
 
@@ -26,9 +31,15 @@ struct MemoryEstimate {
 /// throws Error{kFile}, and Error{kModel} for a drafter that does not fit.
 MemoryEstimate estimate_memory(const ModelFiles& files, const EngineOptions& options);
 
-/// Throws Error{kMemory}, with the figures, if the model needs more than `available` bytes (0:
-/// unknown).
+/// Memory in which a model is to lie.
+struct MemoryLimits {
+  uint64_t host = 0;       // bytes that this process may use; 0: unknown
+  std::string device;      // a device with memory of its own; none: the CPU
+  uint64_t on_device = 0;  // its free bytes; 0: unknown
+};
+
+/// Throws Error{kMemory}, with the figures, if the model needs more.
 void check_memory(const MemoryEstimate& estimate, const ModelFiles& files,
-                  const EngineOptions& options, uint64_t available);
+                  const EngineOptions& options, const MemoryLimits& limits);
 
 }  // namespace gemtp

@@ -64,7 +64,12 @@ OpenedModel::OpenedModel(ModelFiles files, const EngineOptions& options)
       backend_(make_backend(options.device, options.threads ? options.threads : default_threads(),
                             options.isa)) {
   const MemoryEstimate estimate = estimate_memory(files_, options_);
-  check_memory(estimate, files_, options_, available_memory());
+  MemoryLimits limits{available_memory(), {}, 0};
+  if (backend_->own_memory()) {
+    limits.device = backend_->device();
+    limits.on_device = backend_->available();
+  }
+  check_memory(estimate, files_, options_, limits);
   OpenProgress progress(options.progress, estimate.sources);
   options_.progress = nullptr;  // releases what the callback refers to
   progress.tell(0);

@@ -1,6 +1,7 @@
 #include "engine/sequence_pool.h"
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <list>
 #include <new>
@@ -32,9 +33,24 @@ int64_t cache_bytes(const OpenedModel& model) {
   return storage.kv();
 }
 
-int64_t budget_or_default(int64_t given, int64_t each) {
+constexpr uint64_t kNoThread = 0;
+
+// A number for each thread of the process. (A std::thread::id is given again once its thread has
+// ended, and a guest may outlive the thread that began it.)
+uint64_t this_thread_number() {
+  static std::atomic<uint64_t> latest{kNoThread};
+  static thread_local const uint64_t number = ++latest;
+  return number;
+}
+
+std::string megabytes(int64_t bytes) {
+  const double mb = static_cast<double>(bytes) * 1e-6;
+  return format(mb < 10 ? "%.2f MB" : "%.0f MB", mb);
+}
+
+int64_t budget_or_default(int64_t given, int64_t each, const Backend& backend) {
   if (given) return given;
-  const auto half = static_cast<int64_t>(available_memory() / 2);  // 0: unknown
+  const auto half = static_cast<int64_t>(backend.available() / 2);  // 0: unknown
   return std::max(each, half ? std::min(kFullCaches * each, half) : kFullCaches * each);
 }
 
@@ -47,12 +63,12 @@ struct SequencePool::State {
   int64_t used = 0;                             // bytes of K/V in use
   std::vector<std::unique_ptr<Sequence>> idle;  // latest last
 
-  /// A guest that waits, on any thread, or has a sequence.
+  /// A guest that waits, on any thread, or has a sequence. Threads are this_thread_number()s.
   struct Place {
     const Guest* guest;
-    std::thread::id thread;  // the guest's; `guest` may be gone once it has a sequence
-    std::thread::id asleep;  // the thread that waits; none: the guest has a sequence
-    bool lost = false;       // its thread does not exist in this process
+    uint64_t thread;    // the guest's; `guest` may be gone once it has a sequence
+    uint64_t asleep;    // the thread that waits; kNoThread: the guest has a sequence
+    bool lost = false;  // its thread does not exist in this process
   };
   std::list<Place> places;  // in order of arrival
   uint32_t forks = fork_count();
@@ -64,18 +80,18 @@ struct SequencePool::State {
 
   bool is_first(const Guest& guest) const {
     const auto first = std::find_if(places.begin(), places.end(),
-                                    [](const Place& p) { return p.asleep != std::thread::id(); });
+                                    [](const Place& p) { return p.asleep != kNoThread; });
     return first->guest == &guest;
   }
 
   /// Whether some guest has a sequence and its thread does not wait here, so that it will finish.
   bool someone_is_at_work() const {
-    const auto sleeps = [this](std::thread::id thread) {
+    const auto sleeps = [this](uint64_t thread) {
       return std::any_of(places.begin(), places.end(),
                          [&](const Place& p) { return p.asleep == thread; });
     };
     return std::any_of(places.begin(), places.end(), [&](const Place& p) {
-      return p.asleep == std::thread::id() && !p.lost && !sleeps(p.thread);
+      return p.asleep == kNoThread && !p.lost && !sleeps(p.thread);
     });
   }
 
@@ -84,7 +100,7 @@ struct SequencePool::State {
   void begin_in_child() {
     if (forks == fork_count()) return;
     forks = fork_count();
-    for (Place& p : places) p.lost = p.thread != std::this_thread::get_id();
+    for (Place& p : places) p.lost = p.thread != this_thread_number();
   }
 
   /// Adds a place at the end of the queue, which lasts until the last copy of the lease is
@@ -93,7 +109,7 @@ struct SequencePool::State {
                                std::list<Place>::iterator* at) {
     const std::lock_guard<std::mutex> lock(state->mutex);
     state->begin_in_child();
-    state->places.push_back({&guest, guest.thread_, std::this_thread::get_id()});
+    state->places.push_back({&guest, guest.thread_, this_thread_number()});
     *at = std::prev(state->places.end());
     state->change();  // the first guest may have relied on this thread
     return Sequence::Lease(state.get(), [state, place = *at](void*) {
@@ -107,7 +123,7 @@ struct SequencePool::State {
 SequencePool::SequencePool(OpenedModel& model, int64_t budget)
     : model_(model),
       each_(cache_bytes(model)),
-      budget_(budget_or_default(budget, each_)),
+      budget_(budget_or_default(budget, each_, model.backend())),
       state_(std::make_shared<State>()) {
   if (budget_ < each_)
     throw Error(ErrorKind::kArgument,
@@ -128,32 +144,36 @@ int64_t SequencePool::used() const {
 void SequencePool::throw_no_room() const {
   throw Error(
       ErrorKind::kMemory,
-      format("the K/V caches of the sequences in use fill the budget of %lld MB, %lld MB each; "
-             "close one, or open the model with a smaller context or a larger kv_budget",
-             static_cast<long long>(budget_ / 1000000), static_cast<long long>(each_ / 1000000)));
+      format("the K/V caches of the sequences in use fill the budget of %s, %s each; close one, or "
+             "open the model with a smaller context or a larger kv_budget",
+             megabytes(budget_).c_str(), megabytes(each_).c_str()));
 }
 
-void SequencePool::refuse_to_overtake() const {
+// Returns what try_it() returns; throws if that is null or if guests wait, whom it must not
+// overtake.
+template <class Try>
+std::unique_ptr<Sequence> SequencePool::without_waiting(const Try& try_it) {
+  const ForkWatch::Use use(model_.watch());
+  if (!use) throw_lost_by_fork();
+  if (std::unique_ptr<Sequence> sequence = guests_wait() ? nullptr : try_it()) return sequence;
+  throw_no_room();
+}
+
+bool SequencePool::guests_wait() const {
   const std::lock_guard<std::mutex> lock(state_->mutex);
-  for (const State::Place& p : state_->places)
-    if (p.asleep != std::thread::id()) throw_no_room();
+  return std::any_of(state_->places.begin(), state_->places.end(),
+                     [](const State::Place& p) { return p.asleep != kNoThread; });
 }
 
 std::unique_ptr<Sequence> SequencePool::take(const std::vector<int32_t>& prompt) {
-  const ForkWatch::Use use(model_.watch());
-  if (!use) throw_lost_by_fork();
-  refuse_to_overtake();
-  if (std::unique_ptr<Sequence> sequence = try_take(prompt)) return sequence;
-  throw_no_room();
+  return without_waiting([&] { return try_take(prompt); });
 }
 
 std::unique_ptr<Sequence> SequencePool::make() {
-  const ForkWatch::Use use(model_.watch());
-  if (!use) throw_lost_by_fork();
-  refuse_to_overtake();
-  if (std::unique_ptr<Sequence> sequence = try_make()) return sequence;
-  throw_no_room();
+  return without_waiting([this] { return try_make(); });
 }
+
+SequencePool::Guest::Guest(SequencePool& pool) : pool_(pool), thread_(this_thread_number()) {}
 
 std::unique_ptr<Sequence> SequencePool::Guest::take(const std::vector<int32_t>& prompt,
                                                     const std::function<void()>& poll) {
@@ -175,7 +195,7 @@ std::unique_ptr<Sequence> SequencePool::Guest::take(const std::vector<int32_t>& 
       std::unique_ptr<Sequence> sequence;
       without_lock([&] { sequence = pool_.try_take(prompt); });
       if (sequence) {
-        place->asleep = std::thread::id();
+        place->asleep = kNoThread;
         state.change();
         sequence->guest = std::move(lease);
         return sequence;

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <thread>
 #include <vector>
 
 #include "engine/opened_model.h"
@@ -35,12 +34,14 @@ class SequencePool {
 
   /// A caller that waits if there is no memory, in order of arrival. It waits only for other guests
   /// to give back their sequences. Becoming a guest is therefore a promise to finish without
-  /// outside help, like a generation that runs to its end.
+  /// outside help, like a generation that runs to its end. Pools do not know of each other: two
+  /// threads that each have a sequence of one pool and wait in the other's wait for ever, as with
+  /// two locks that are taken in different orders.
   class Guest {
    public:
     /// Must be constructed on the thread that does the guest's work: other guests that wait on this
     /// thread do not wait for this one.
-    explicit Guest(SequencePool& pool) : pool_(pool), thread_(std::this_thread::get_id()) {}
+    explicit Guest(SequencePool& pool);
     Guest(const Guest&) = delete;
 
     /// Works like SequencePool::take(), but waits. `poll` (optional) is called now and then while
@@ -54,7 +55,7 @@ class SequencePool {
    private:
     friend struct State;
     SequencePool& pool_;
-    const std::thread::id thread_;
+    const uint64_t thread_;
     bool cancelled_ = false;  // guarded by the pool's mutex
   };
 
@@ -68,7 +69,9 @@ class SequencePool {
   std::unique_ptr<Sequence> try_make();  // null if the budget does not suffice
   void drop_idle();
   Sequence::Lease reserve();  // null if the budget does not suffice
-  void refuse_to_overtake() const;
+  template <class Try>
+  std::unique_ptr<Sequence> without_waiting(const Try& try_it);
+  bool guests_wait() const;
   [[noreturn]] void throw_no_room() const;
 
   OpenedModel& model_;

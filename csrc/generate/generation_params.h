@@ -33,7 +33,7 @@ template <class Params, class Fn>
   requires std::same_as<std::remove_const_t<Params>, GenerationParams>
 void for_each_option(Params& p, const Fn& fn) {
   static_assert(kMaxDraft == 15 && kMaxTopLogprobs == 20);  // as the sentences have it
-  fn(p.max_tokens, {"max_tokens", -1, 0x1p63, "0 or more, or -1 for what the context holds",
+  fn(p.max_tokens, {"max_tokens", -1, 0x1p63, "-1 (what the context holds), or from 0 to 2^63",
                     "-1: what the context holds"});
   for_each_option(p.sampling, fn);
   fn(p.draft, {"draft", kAutoDraft, kMaxDraft, "\"auto\" or a number from 0 to 15",

@@ -30,6 +30,9 @@ void Speculation::draft(DecodeState& state, int limit, const std::vector<int32_t
   const auto full = [&] { return static_cast<int>(rows.size()) > limit; };
   std::optional<DraftRound> round;  // begun when the drafter is first needed
   size_t given = 0;                 // number of rows the drafter has run
+  // As many steps as in the last round, if the tokens between them are known to be the largest.
+  const bool largest = !text && state.chooser.takes_largest();
+  const int expected = largest ? std::min(limit, drafted_) : 1;
   for (bool first = true; !full(); first = false) {
     if (text) {
       for (const int32_t token : first ? forced : text->forced()) {
@@ -42,7 +45,7 @@ void Speculation::draft(DecodeState& state, int limit, const std::vector<int32_t
     if (!policy_->more()) break;
     if (!round)
       round.emplace(engine_.model().drafter(), state.sequence->kv(), state.sequence->length(),
-                    state.hidden.data());
+                    state.hidden.data(), expected);
     while (given < rows.size()) round->step(rows[given++]);
     int32_t token;
     try {
@@ -56,6 +59,7 @@ void Speculation::draft(DecodeState& state, int limit, const std::vector<int32_t
     if (state.is_end(token)) break;
   }
   for (size_t i = 0; i < proposal->sources.size(); ++i) state.history.pop();
+  if (!proposal->sources.empty()) drafted_ = static_cast<int>(proposal->sources.size());
 }
 
 Proposal Speculation::propose(DecodeState& state, int most, const Others& others) {

@@ -80,6 +80,7 @@ class Speculation {
   Engine& engine_;
   const std::unique_ptr<DepthPolicy> policy_;
   double idle_since_;
+  int drafted_ = 1;  // tokens by the last round in which there were any
 };
 
 }  // namespace gemtp

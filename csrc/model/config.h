@@ -45,6 +45,9 @@ struct Config {
   int64_t centroid_top_k = 0;
 
   int n_layers() const { return static_cast<int>(layers.size()); }
+  /// The first layers, which all rows of a pass run through; of the last layer that owns K/V rows
+  /// without outputs need only the K/V, and of those behind it nothing.
+  int early_layers() const { return kv_layers > 0 ? kv_layers - 1 : 0; }
   /// The last layer of the given type that owns K/V, or -1.
   int last_kv_layer(bool sliding) const;
   /// Number of logits that one draft step computes.

@@ -117,18 +117,24 @@ void KvCache::fill_with_noise(Backend& backend) {
   backend.write(std::vector<float>(static_cast<size_t>(head), kKeySize).data(), head, weight.get());
   PassRows rows(backend, kRows, head / 2, 0);
   std::fill_n(rows.full.angles.cos.host(), kRows * (head / 2), 1.0f);  // not rotated
-  rows.kv = {layers_};
   for (size_t i = 0; i < layers_.size(); ++i) {
     const int64_t n = kRows * layers_[i]->kv_heads * layers_[i]->head_dim;
     for (int64_t at = 0; at < layers_[i]->capacity; at += kRows) {
-      rows.count = std::min(kRows, layers_[i]->capacity - at);
-      for (int64_t row = 0; row < rows.count; ++row)
-        rows.positions[row] = static_cast<int32_t>(at + row);
+      rows.clear();
+      rows.kv = {layers_};
+      rows.begin_run(0);
+      for (int64_t t = at; t < std::min(at + kRows, layers_[i]->capacity); ++t)
+        rows.positions[rows.add_row()] = static_cast<int32_t>(t);
       backend.write(noise.data(), n, k.get());  // storing changes them
       backend.write(noise.data(), n, v.get());
       backend.send(rows);
-      backend.store_kv(rows, rows.full, static_cast<int>(i), 0, rows.count,
-                       {k.get(), v.get(), false, weight.get(), 1e-6f});
+      NewHeads heads;
+      heads.d = layers_[i]->head_dim;
+      heads.k = k.get();
+      heads.v = v.get();
+      heads.k_weight = weight.get();
+      heads.eps = 1e-6f;
+      backend.finish_heads(rows, rows.full, static_cast<int>(i), 0, rows.count, 0, heads);
       backend.wait();
     }
   }

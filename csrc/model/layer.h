@@ -8,6 +8,7 @@
 #include "backend/backend.h"
 #include "model/config.h"
 #include "model/kv_cache.h"
+#include "model/per_layer_inputs.h"
 #include "model/weights.h"
 
 namespace gemtp {
@@ -17,16 +18,16 @@ class LayerScratch {
  public:
   LayerScratch(const Config& config, Storage& storage, int64_t rows);
 
-  Buffer normed;     // [rows, hidden]
+  Buffer normed;     // [rows, hidden]: the input of the next products
   Buffer q;          // [rows, heads * head_dim]
   Buffer k, v;       // [rows, kv_heads * head_dim]
   Buffer attended;   // [rows, heads * head_dim]
   Buffer branch;     // [rows, hidden]: output of a branch, added to the residual
-  Buffer gated;      // [rows, ffn]: gelu(gate) * up
-  Buffer ple_input;  // [rows, P]
-  Buffer ple_gate;   // [rows, P]
+  Buffer gated;      // [rows, ffn]: gelu(gate) * up; at least PerLayerInputs::scratch_width() wide
+  Buffer ple_gated;  // [rows, P]
   // MoE only.
-  Buffer router_scores;  // [rows, experts]
+  Buffer router_input, expert_input;  // [rows, hidden]
+  Buffer router_scores;               // [rows, experts]
   std::unique_ptr<Routing> routing;
   Buffer dense_out;  // [rows, hidden]
 };
@@ -37,15 +38,15 @@ struct LayerPass {
   int64_t first = 0;  // first row, within the rows of the pass
   int64_t m = 0;      // number of rows
   int64_t keep = 0;   // trailing rows that continue past K/V; the others only store K/V
-  // Per-layer inputs; the weights' table is empty without PLE.
-  Device<const float> embedded = {};  // [m, hidden] scaled embeddings
-  const Weights* weights = nullptr;
-  int index = 0;         // index of the layer
+  PerLayerInputs::Slice per_layer = {};  // of the kept rows; unused without PLE
+  NormResult next = {};                  // the norm that follows the layer, of the kept rows
+  int index = 0;                         // index of the layer
   int kv_source = 0;     // layer of the sequences' caches whose K/V this layer reads
   bool owns_kv = false;  // this layer also writes K/V
 };
 
 /// Runs the layer on x, [m, hidden], in place; only the last `keep` rows are meaningful afterwards.
+/// s.normed holds the layer's attn_norm of x.
 void layer_forward(const Config& config, const LayerWeights& w, const LayerPass& pass,
                    LayerScratch& s, Backend& backend, Device<float> x);
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "model/config.h"
 #include "model/kv_cache.h"
 #include "model/layer.h"
+#include "model/per_layer_inputs.h"
 #include "model/rope.h"
 #include "model/weights.h"
 
@@ -38,9 +40,9 @@ struct TargetScratch {
   TargetScratch(const Config& config, Storage& storage, int64_t rows);
 
   PassRows rows;
+  PerLayerInputs per_layer;
   LayerScratch layer;
-  Buffer embedded;  // [rows, hidden] scaled embeddings, kept for the per-layer inputs
-  Buffer x;         // [rows, hidden] residual stream
+  Mirror<float> x;  // [rows, hidden]: scaled embeddings, then the residual stream
 };
 
 class Target {
@@ -65,9 +67,10 @@ class Target {
   int64_t max_rows() const { return max_rows_; }
 
  private:
-  void lay_out(std::span<const SequenceRows> sequences);
-  void add_row(const SequenceRows& s, int64_t i, int32_t sequence);
-  void run_layers();
+  void lay_out(std::span<const SequenceRows> sequences, const TargetOutputs& outputs);
+  void add_row(const SequenceRows& s, int64_t i);
+  void embed();
+  void run_layers(const TargetOutputs& outputs);
   void give_outputs(std::span<const SequenceRows> sequences, const TargetOutputs& outputs);
 
   const Config& config_;
@@ -79,6 +82,7 @@ class Target {
   // sequences. Rows that skip the remaining layers are thus always the leading ones.
   TargetScratch scratch_;
   int64_t wanted_ = 0;
+  std::unique_ptr<Recordings> recordings_;
   std::vector<int64_t> shape_;         // shape of the pass
   std::vector<Device<float>> logits_;  // [wanted]
 };

@@ -97,18 +97,19 @@ class Loader {
 
   /// Loads matrices of `each` of the listed rows at a time. The rows are scattered over the source,
   /// which is kept in memory meanwhile.
-  std::vector<MatrixPtr> gather(WeightSource source, const std::vector<int32_t>& rows,
-                                int64_t each) {
+  std::unique_ptr<MatrixSet> gather(WeightSource source, const std::vector<int32_t>& rows,
+                                    int64_t each, float scale) {
     const AlignedBytes bytes = storage_.read(source);
     source.data = bytes.get();
     std::vector<MatrixPtr> out;
     for (auto from = rows.begin(); from != rows.end(); from += each) {
       const std::vector<int32_t> some(from, from + each);
       out.push_back(storage_.load_matrix(source, &some));
+      out.back()->scale = scale;
       weights_.matrix_bytes += out.back()->bytes;
       tell(each * source.row_bytes());
     }
-    return out;
+    return storage_.make_set(std::move(out));
   }
 
   /// Loads a matrix of rows of a tensor, with the tensor's scale.
@@ -172,8 +173,8 @@ class Loader {
 
   /// Loads the experts of a 3-D tensor [experts, rows, cols], one matrix each, of rows [first,
   /// first + count). own_scales: apply the tensor's scales here.
-  std::vector<MatrixPtr> experts(const std::string& name, int64_t n, int64_t rows, int64_t cols,
-                                 int64_t first, int64_t count, bool own_scales = true) {
+  std::unique_ptr<MatrixSet> experts(const std::string& name, int64_t n, int64_t rows, int64_t cols,
+                                     int64_t first, int64_t count, bool own_scales = true) {
     return attempt([&] {
       const Tensor& t = demand(name, {cols, rows, n});
       const WeightSource all = source_of(t, rows * n, cols);
@@ -184,7 +185,7 @@ class Loader {
         out.push_back(layout(all.slice(e * rows + first, count)));
         out.back()->scale = scale[static_cast<size_t>(e)];
       }
-      return out;
+      return storage_.make_set(std::move(out));
     });
   }
 
@@ -353,10 +354,8 @@ void load_ordered_head(Loader& load, const GgufFile& file, const Config& c, Weig
   const std::vector<int32_t> order = read_token_order(file, c.vocab, c.centroids);
   w.clusters.tokens = load.ids(order);
   const std::string name = load.has("output.weight") ? "output.weight" : "token_embd.weight";
-  w.clusters.clusters =
-      load.gather(load.source(name, c.vocab, c.hidden), order, c.vocab / c.centroids);
-  const float scale = load.scales(name, 1)[0];
-  for (const MatrixPtr& cluster : w.clusters.clusters) cluster->scale = scale;
+  w.clusters.clusters = load.gather(load.source(name, c.vocab, c.hidden), order,
+                                    c.vocab / c.centroids, load.scales(name, 1)[0]);
 }
 
 }  // namespace
@@ -364,11 +363,11 @@ void load_ordered_head(Loader& load, const GgufFile& file, const Config& c, Weig
 int64_t bytes_per_pass(const Weights& weights, const Config& config, int rows) {
   double unread = 0;
   // Adds `times` times `used` of the matrices, which all have the same size.
-  const auto add = [&unread](const std::vector<MatrixPtr>& matrices, int64_t used, int times) {
-    if (matrices.empty()) return;
+  const auto add = [&unread](const std::unique_ptr<MatrixSet>& set, int64_t used, int times) {
+    if (!set) return;
     double all = 0;
-    for (const MatrixPtr& m : matrices) all += static_cast<double>(m->bytes);
-    const double n = static_cast<double>(matrices.size());
+    for (const MatrixPtr& m : set->matrices) all += static_cast<double>(m->bytes);
+    const double n = static_cast<double>(set->size());
     unread += all * std::pow(1 - static_cast<double>(used) / n, times);
   };
   for (const LayerWeights& l : weights.layers)
@@ -414,9 +413,9 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, const Config& c, Stor
     if (!c.per_layer) return;
     const std::string name = "per_layer_model_proj.weight";
     const WeightSource all = load.source(name, c.per_layer * c.n_layers(), c.hidden);
-    for (int i = 0; i < c.n_layers(); ++i)
-      w.layers[static_cast<size_t>(i)].ple_model_proj =
-          load.layout(all.slice(i * c.per_layer, c.per_layer));
+    const int64_t early = c.early_layers() * c.per_layer;
+    if (early) w.ple_early_projection = load.layout(all.slice(0, early));
+    w.ple_late_projection = load.layout(all.slice(early, all.rows - early));
   });
 
   if (c.drafter) {
@@ -425,7 +424,7 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, const Config& c, Stor
     for (const std::string& name : ordered_head_tensors(*file)) load.know(name);
     if (c.centroids) load.attempt([&] { load_ordered_head(load, *file, c, w); });
   }
-  if (w.clusters.clusters.empty()) {
+  if (!w.clusters.clusters) {
     const bool untied = load.has("output.weight");
     w.head =
         untied ? load.matrix("output.weight", c.vocab, c.hidden) : load.layout(w.token_embedding);

@@ -36,10 +36,9 @@ struct LayerWeights {
   MatrixPtr ffn_down;                  // [hidden, ffn]
   std::unique_ptr<ExpertWeights> moe;  // null: dense
   // Per-layer input embedding (PLE), with P = Config::per_layer.
-  MatrixPtr ple_model_proj;  // this layer's rows of per_layer_model_proj: [P, hidden]
-  MatrixPtr ple_gate;        // [P, hidden]
-  MatrixPtr ple_proj;        // [hidden, P]
-  Buffer ple_post_norm;      // [hidden]
+  MatrixPtr ple_gate;    // [P, hidden]
+  MatrixPtr ple_proj;    // [hidden, P]
+  Buffer ple_post_norm;  // [hidden]
   float output_scale = 1.0f;
 };
 
@@ -48,7 +47,10 @@ struct Weights {
   WeightSource token_embedding;          // [vocab, hidden], read by row; targets only
   WeightSource per_layer_embedding;      // [vocab, layers * P], read by row
   std::vector<AlignedBytes> tables;      // memory of the tables, if they are not read from the file
-  Buffer ple_norm;                       // [P]
+  // Rows of per_layer_model_proj, [layers * P, hidden], of the early layers (null if there are
+  // none) and of the others: model/per_layer_inputs.h.
+  MatrixPtr ple_early_projection, ple_late_projection;
+  Buffer ple_norm;  // [P]
   std::vector<LayerWeights> layers;
   Buffer output_norm;               // [hidden]
   MatrixPtr head;                   // [vocab, hidden]; null with an ordered head

@@ -14,16 +14,20 @@ from .options import (
     FLOAT_MAX,
     INT32_MAX,
     MAX_DRAFT,
-    MAX_LOGPROBS,
     NONE,
     NUMBERS,
     OPTIONS,
     GenerationOptions,
+    Option,
 )
 
 Prompt = str | bytes | Sequence[int]
 
-MAX_CONTEXT = 1 << 24  # largest context that an engine accepts
+MAX_CONTEXT = 1 << 24
+# The smallest and the largest value that an engine takes.
+CONTEXTS, PREFILL_CHUNKS, KV_BUDGETS = (2, MAX_CONTEXT), (1, 65536), (1, 2**50)
+LEAST_SEED, MOST_SEED = -(2**63), 2**64 - 1
+MOST_EXACT = 2**53  # integers up to here are exact as doubles
 
 
 def generation_params(options: GenerationOptions) -> _core.GenerationParams:
@@ -36,14 +40,12 @@ def generation_params(options: GenerationOptions) -> _core.GenerationParams:
         if name in given and given[name] is None:
             o[name] = NONE
     out = _core.GenerationParams()
-    for name in NUMBERS:
-        checked = integer if OPTIONS[name].whole else number
-        out.set(name, checked(name, o[name]))
-    out.seed = integer("seed", o["seed"], low=None) % 2**64
-    out.set("max_tokens", integer("max_tokens", o["max_tokens"]))
+    for name in ("max_tokens", *NUMBERS):
+        out.set(name, _number_of(OPTIONS[name], o[name]))
+    out.seed = _seed(o["seed"])
     out.set("draft", _draft(o["draft"]))
     if o["logprobs"] is not None and o["logprobs"] is not False:
-        out.set("logprobs", integer("logprobs", o["logprobs"], NONE, MAX_LOGPROBS))
+        out.set("logprobs", _number_of(OPTIONS["logprobs"], o["logprobs"]))
     out.logit_bias = biases(o["logit_bias"])
     suppressed = o["suppress_tokens"]  # a set has no order, and needs none
     out.suppress_tokens = id_list([*suppressed] if isinstance(suppressed, Set) else suppressed)
@@ -56,19 +58,43 @@ def generation_params(options: GenerationOptions) -> _core.GenerationParams:
     return out
 
 
+def _number_of(option: Option, value: Any) -> float:
+    """Checks the value of an option; of numbers that are not whole the core checks the domain."""
+    if not option.whole:
+        return number(option.name, value)
+    whole = integer(option.name, value, low=None)
+    if not option.contains(whole):
+        raise out_of_domain(option, whole)
+    return min(whole, MOST_EXACT)
+
+
+def _seed(value: Any) -> int:
+    """Returns the 64 bits of a number with or without sign."""
+    seed = integer("seed", value, low=None)
+    if not LEAST_SEED <= seed <= MOST_SEED:
+        raise out_of_domain(OPTIONS["seed"], seed)
+    return seed % 2**64
+
+
 def _draft(draft: Any) -> int:
     """Returns the number of drafts; -1 for "auto"."""
     if draft == "auto":
         return int(OPTIONS["draft"].default)
-    if isinstance(draft, str) or integer("draft", draft) < 0:
-        raise ArgumentError(
-            f'draft is {shown(draft)}; it must be "auto" or a number from 0 to {MAX_DRAFT}'
-        )
-    return int(draft)
+    if isinstance(draft, str):
+        raise out_of_domain(OPTIONS["draft"], draft)
+    drafts = integer("draft", draft, low=None)
+    if not 0 <= drafts <= MAX_DRAFT:
+        raise out_of_domain(OPTIONS["draft"], drafts)
+    return drafts
+
+
+def out_of_domain(option: Option, value: Any) -> ArgumentError:
+    """The error that the core raises, too."""
+    return ArgumentError(f"{option.name} is {shown(value)} but must be {option.domain}")
 
 
 def boolean(name: str, value: Any) -> bool:
-    if value is not True and value is not False:
+    if not _is_bool(value):
         raise ArgumentError(f"{name} is {shown(value)}; it must be True or False")
     return bool(value)
 
@@ -89,6 +115,18 @@ def is_f16(kv_type: str) -> bool:
     if kv_type not in ("f16", "f32"):
         raise ArgumentError(f'kv_type is {shown(kv_type)}; it must be "f16" or "f32"')
     return kv_type == "f16"
+
+
+def thread_count(threads: int | None) -> int:
+    """Returns the number as the core takes it: 0 for None."""
+    return 0 if threads is None else integer("threads", threads, 1, 1024)
+
+
+def device_name(device: Any) -> str:
+    """Returns the name as the core takes it: "" for None."""
+    if device is not None and not (isinstance(device, str) and device):
+        raise ArgumentError(f'device is {shown(device)}; it must be a name such as "cpu", or None')
+    return device or ""
 
 
 def id_list(ids: Iterable[int]) -> list[int]:

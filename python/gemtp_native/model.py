@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from . import __version__, _core
 from .arguments import (
+    CONTEXTS,
+    KV_BUDGETS,
+    PREFILL_CHUNKS,
     Prompt,
     boolean,
     callback,
     checked_path,
+    device_name,
     generation_params,
     id_list,
     integer,
@@ -24,6 +28,7 @@ from .arguments import (
     load_numpy,
     shown,
     stop_strings,
+    thread_count,
     utf8_text,
 )
 from .base.log import logger
@@ -46,7 +51,7 @@ from .profile import use as use_profile
 from .results import DepthReport, Output, Stats, Token
 from .session import Session
 from .stream import TextStream
-from .tokenizer import Tokenizer
+from .tokenizer import Tokenizer, decoded, encoded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -146,15 +151,15 @@ class Model:
         self._open_engine: _core.Engine | None = _core.Engine(
             found,
             helper,
-            0 if threads is None else integer("threads", threads, 1, 1024),
-            integer("context", context),
-            integer("prefill_chunk", prefill_chunk),
+            thread_count(threads),
+            integer("context", context, *CONTEXTS),
+            integer("prefill_chunk", prefill_chunk, *PREFILL_CHUNKS),
             is_f16(kv_type),
-            bool(mmap),
+            boolean("mmap", mmap),
             "",
-            0 if kv_budget is None else integer("kv_budget", kv_budget, 1, 2**63 - 1),
+            0 if kv_budget is None else integer("kv_budget", kv_budget, *KV_BUDGETS),
             callback("progress", progress),
-            _device(device),
+            device_name(device),
         )
         self._target = Path(os.fsdecode(found))
         self._chats: Chats | None = Chats(self._engine, os.fspath(found))
@@ -162,7 +167,7 @@ class Model:
         self._warned = False  # about control tokens in a prompt
         self._streams: weakref.WeakSet[TextStream | Session] = weakref.WeakSet()
         _log.info("%s", _opened(self, found, helper, kv_type, time.monotonic() - start))
-        if profile and use_profile(self._engine, found, helper, kv_type):
+        if boolean("profile", profile) and use_profile(self._engine, found, helper, kv_type):
             _log.info("depth control starts from a saved profile")
 
     @property
@@ -243,6 +248,12 @@ class Model:
         )
         return params
 
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        """Raises ArgumentError for options with which this model generates nothing."""
+        params = self._params_of(cast(GenerationOptions, options))
+        params.set("max_tokens", 0)  # so that nothing is run
+        _core.Generation(self._engine, [0], params)
+
     def _stream(self, ids: list[int], params: _Params, on_prompt: OnPrompt | None) -> TextStream:
         callback("on_prompt", on_prompt)
         return self._keep(TextStream(_core.Generation(self._engine, ids, params), on_prompt))
@@ -268,7 +279,7 @@ class Model:
         *,
         tools: Iterable[Mapping[str, Any]] | None = None,
         tool_choice: str | Mapping[str, Any] | None = None,
-        thinking: bool = False,
+        thinking: bool | None = False,
         response_format: Mapping[str, Any] | None = None,
         template: str | None = None,
         continue_final_message: bool | None = None,
@@ -300,7 +311,7 @@ class Model:
         params = self._params_of(all_options, schema_of(response_format))
         rules = CallRules(self._engine, self._grammars, declared, functions)
         parser = _core.ReplyParser(tokenizer, ids, stops, names, rules.masked)
-        params.constraint = rules.constraint(ids, params.constraint, thinking)
+        params.constraint = rules.constraint(ids, params.constraint, bool(thinking))
         stream = self._stream(ids, params, on_prompt)
         return ReplyStream(stream, parser, tokenizer, rules.follows)
 
@@ -349,7 +360,7 @@ class Model:
         messages: Iterable[Mapping[str, Any]],
         *,
         tools: Iterable[Mapping[str, Any]] | None = None,
-        thinking: bool = False,
+        thinking: bool | None = False,
         template: str | None = None,
         continue_final_message: bool | None = None,
         add_generation_prompt: bool | None = None,
@@ -363,11 +374,11 @@ class Model:
 
     def tokenize(self, text: str | bytes, add_bos: bool = True, special: bool = False) -> list[int]:
         """Returns the ids of ``text``; see :meth:`Tokenizer.encode`."""
-        return self._engine.tokenizer.encode(text, add_bos, special)
+        return encoded(self._engine.tokenizer, text, add_bos, special)
 
     def detokenize(self, ids: Iterable[int], special: bool = False) -> str:
         """Returns the text of ``ids``; see :meth:`Tokenizer.decode`."""
-        return self._engine.tokenizer.decode(id_list(ids), special)
+        return decoded(self._engine.tokenizer, ids, special)
 
     def logits(self, ids: Iterable[int]) -> np.ndarray:
         """Returns the target's logits after each of ``ids``: float32 [len(ids), vocab]."""
@@ -448,7 +459,7 @@ class Model:
         return self._engine.isa
 
     def _ids_of(self, prompt: Prompt, special: bool = False, add_bos: bool = True) -> list[int]:
-        boolean("special", special)
+        boolean("special", special)  # of ids, too
         if isinstance(prompt, (str, bytes)):
             ids = self.tokenize(prompt, add_bos, special)
             if not special:
@@ -479,13 +490,14 @@ def demo_models() -> tuple[Path, Path]:
 
 
 def system_info() -> dict[str, Any]:
-    """Describes the build and the machine: isa (in use), isas (available), threads, backends (the
-    devices that models can be opened on), version."""
+    """Describes the build and the machine: isa (in use), isas (available), threads, device (on
+    which models open by default), backends (the available devices), version."""
     return {
         "version": __version__,
         "isa": _core.selected_isa(),
         "isas": _core.isas(),
         "threads": _core.default_threads(),
+        "device": _core.select_device(),
         "backends": [name for name, _ in _core.devices()],
     }
 
@@ -507,8 +519,8 @@ def memory_estimate(
     return _core.memory_estimate(
         found,
         helper,
-        integer("context", context),
-        integer("prefill_chunk", prefill_chunk),
+        integer("context", context, *CONTEXTS),
+        integer("prefill_chunk", prefill_chunk, *PREFILL_CHUNKS),
         is_f16(kv_type),
     )
 
@@ -527,12 +539,6 @@ def _files(target: Any, drafter: Any) -> tuple[Any, Any]:
     if drafter is None:
         return found, None
     return found, drafter_path(checked_path("drafter", drafter), found, target)
-
-
-def _device(device: Any) -> str:
-    if device is not None and not (isinstance(device, str) and device):
-        raise ArgumentError(f'device is {shown(device)}; it must be a name as "cpu", or None')
-    return device or ""
 
 
 def _opened(model: Model, target: Any, drafter: Any, kv_type: str, seconds: float) -> str:

@@ -94,7 +94,7 @@ class ChatOptions(TokenOptions, total=False):
     """Like OpenAI's: "auto" (the model decides), "none" (it is shown no tools), "required" (it must
     call one) or {"type": "function", "function": {"name": ...}} (it must call this one). A required
     call replaces the answer, and its arguments follow the schema."""
-    thinking: bool
+    thinking: bool | None
     """Let the model think first."""
     response_format: Mapping[str, Any] | None
     """Format of the answer, like OpenAI's: {"type": "json_schema", "json_schema": {"name": ...,
@@ -125,8 +125,18 @@ class Option(NamedTuple):
     most: float
     above_least: bool
     below_most: bool
+    domain: str
+    """In words, to follow "must be"."""
     help: str
     key: str | None
+
+    def contains(self, value: float) -> bool:
+        """Whether the value is in the domain; the core also wants it to fit single precision."""
+        return (
+            self.least <= value <= self.most
+            and not (self.above_least and value == self.least)
+            and not (self.below_most and value == self.most)
+        )
 
 
 OPTIONS = {option.name: option for option in (Option(**row) for row in _core.options())}
@@ -156,6 +166,11 @@ NUMBERS = tuple(n for n in OPTIONS if n not in ("max_tokens", "seed", "draft", "
 NONE = -1
 """The value that other engines use for no limit (max_tokens, top_k, penalty_last_n), a random seed,
 and no log-probabilities; the core treats it the same way."""
+
+
+def later_seed(seed: int, n: int) -> int:
+    """Returns the nth seed after `seed`; it is never NONE."""
+    return (seed % 2**64 + n) % (2**64 - 1)
 
 
 def takes_options(function: F) -> F:

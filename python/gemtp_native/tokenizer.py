@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 
 from . import _core
-from .arguments import checked_path, id_list
+from .arguments import boolean, checked_path, id_list
 from .find import model_path
 
 
@@ -19,11 +19,11 @@ class Tokenizer:
     def encode(self, text: str | bytes, add_bos: bool = False, special: bool = False) -> list[int]:
         """Returns the ids of ``text``. With ``special``, text that spells a control token becomes
         that token; do not use it for text that a user or a tool wrote."""
-        return self._core.encode(text, add_bos, special)
+        return encoded(self._core, text, add_bos, special)
 
     def decode(self, ids: Iterable[int], special: bool = False) -> str:
         """Returns the text of ``ids``; control tokens are written out only with ``special``."""
-        return self._core.decode(id_list(ids), special)
+        return decoded(self._core, ids, special)
 
     @property
     def vocab_size(self) -> int:
@@ -38,3 +38,13 @@ class Tokenizer:
     def end_tokens(self) -> list[int]:
         """Ids that end a generation."""
         return self._core.end_tokens
+
+
+def encoded(
+    tokenizer: _core.Tokenizer, text: str | bytes, add_bos: bool, special: bool
+) -> list[int]:
+    return tokenizer.encode(text, boolean("add_bos", add_bos), boolean("special", special))
+
+
+def decoded(tokenizer: _core.Tokenizer, ids: Iterable[int], special: bool) -> str:
+    return tokenizer.decode(id_list(ids), boolean("special", special))

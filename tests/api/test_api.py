@@ -13,6 +13,7 @@ import pytest
 
 import checkpoints
 import gemtp_native as gemtp
+from gemtp_native.options import OPTIONS
 
 PROMPT = "the in\nthe"
 EOS = 1
@@ -389,6 +390,35 @@ def test_wrong_option(model, name, value):
     assert isinstance(error.value, ValueError)
 
 
+FLAGS = {
+    "Model": ("mmap", "profile"),
+    "generate": ("special", "ignore_eos", "wait"),
+    "chat": ("thinking", "continue_final_message", "add_generation_prompt", "ignore_eos", "wait"),
+    "tokenize": ("add_bos", "special"),
+    "detokenize": ("special",),
+}
+
+
+ASK = [{"role": "user", "content": "x"}]
+
+
+@pytest.mark.parametrize("value", [0, 1, "yes", "off", [], np.int64(1)], ids=repr)
+def test_flags_are_true_or_false(model, pair, value):
+    calls = {
+        "Model": lambda **flags: gemtp.Model(pair.target, **flags),
+        "generate": lambda **flags: model.generate(PROMPT, max_tokens=1, **flags),
+        "chat": lambda **flags: model.chat(ASK, template="{{ messages[0].content }}", **flags),
+        "tokenize": lambda **flags: model.tokenize("x", **flags),
+        "detokenize": lambda **flags: model.detokenize([1], **flags),
+    }
+    for function, names in FLAGS.items():
+        for name in names:
+            with pytest.raises(gemtp.ArgumentError) as error:
+                calls[function](**{name: value})
+            assert one_sentence(error) == f"{name} is {value!r}; it must be True or False"
+    assert model.tokenize("x", add_bos=np.bool_(True)) == model.tokenize("x")
+
+
 def test_a_wrong_number_is_shown_as_it_was_given(model):
     for name, value, shown in (
         ("temperature", 1e39, "1e+39, beyond single precision,"),
@@ -397,11 +427,38 @@ def test_a_wrong_number_is_shown_as_it_was_given(model):
         ("top_p", -0.1, "-0.1"),
         ("min_p", 1.1, "1.1"),
         ("temperature", -1, "-1"),
+        ("top_p", 20, "20"),
+        ("top_p", 1e5, "100000"),
+        ("min_p", 100.5, "100.5"),
+        ("temperature", -(2**60), "-1.152921504606847e+18"),
         ("top_k", -7, "-7"),
+        ("top_k", 2**31, "2147483648"),
+        ("penalty_last_n", -(10**30), f"{-(10**30)}"),
+        ("max_tokens", 2**63 + 1, f"{2**63 + 1}"),
+        ("max_tokens", -2, "-2"),
+        ("draft", 20, "20"),
+        ("draft", -1, "-1"),
+        ("draft", "1", "'1'"),
+        ("logprobs", 21, "21"),
+        ("seed", 2**64, f"{2**64}"),
+        ("seed", -(2**63) - 1, f"{-(2**63) - 1}"),
     ):
         with pytest.raises(gemtp.ArgumentError) as error:
             model.generate(PROMPT, **{name: value})
-        assert one_sentence(error).startswith(f"{name} is {shown} but must be ")
+        assert one_sentence(error) == f"{name} is {shown} but must be {OPTIONS[name].domain}"
+
+
+def test_numbers_at_the_ends_of_their_domains_are_taken(model):
+    expected = model.generate(PROMPT, max_tokens=2).tokens
+    for options in (
+        {"top_k": 2**31 - 1, "penalty_last_n": 2**31 - 1, "top_p": 0, "min_p": 0.999},
+        {"seed": 2**64 - 1},
+        {"seed": -(2**63)},
+        {"draft": 0, "logprobs": 20},
+    ):
+        assert model.generate(PROMPT, **{"max_tokens": 2, **options}).tokens == expected
+    rest = model.generate(PROMPT, max_tokens=-1).tokens
+    assert model.generate(PROMPT, max_tokens=2**62).tokens == rest
 
 
 # What other engines write for "none", beside how it is written here.

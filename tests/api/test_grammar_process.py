@@ -81,7 +81,7 @@ def test_it_ends_with_its_model():
 def test_a_late_one_is_refused(model, monkeypatch):
     monkeypatch.setattr(helper, "_PATIENCE", 0.0)
     with pytest.raises(gemtp.ArgumentError, match="or it takes too long; make it simpler"):
-        compiles(model, Grammars(), "a")
+        compiles(model, Grammars(), "(a|b)c?" * 100_000)  # takes longer than to end the process
 
 
 def test_one_that_does_not_start_is_not_done_without(model, monkeypatch, tmp_path):

@@ -114,3 +114,10 @@ def test_the_converter_writes_what_the_core_reads():
         assert option.least <= low <= high <= option.most
         assert not (option.above_least and low == option.least)
         assert not (option.below_most and high == option.most)
+
+
+def test_later_seeds():
+    for seed in (0, 7, 2**64 - 3, -5, -(2**63)):
+        assert options.later_seed(seed, 1) == (seed + 1) % 2**64
+    for seed, n in ((-2, 1), (2**64 - 2, 1), (2**64 - 9, 8)):
+        assert options.later_seed(seed, n) == 0  # -1 would be a random one

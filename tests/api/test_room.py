@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -90,11 +91,33 @@ def test_streams_wait_where_they_are_told_to(narrow, expected):
         assert list(pool.map(read, range(12))) == expected
 
 
+def test_a_stream_is_waited_for_although_its_thread_has_ended(narrow):
+    """The system may give a new thread the ended one's id."""
+    streams = []
+
+    def begin() -> None:
+        streams.append(narrow.stream(PROMPT, wait=True, max_tokens=4))
+        next(streams[-1])
+
+    for _ in range(2):
+        thread = threading.Thread(target=begin)
+        thread.start()
+        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(narrow.generate, PROMPT, max_tokens=2)
+        time.sleep(0.2)
+        assert not waiting.done()
+        streams[0].close()
+        assert waiting.result().tokens
+    streams[1].close()
+
+
 def test_who_does_not_want_to_wait_is_told_at_once(narrow):
     with narrow.stream(PROMPT, wait=True) as first, narrow.stream(PROMPT, wait=True) as second:
         next(first)
         next(second)
-        with pytest.raises(gemtp.OutOfMemoryError, match="close one"):
+        sizes = r"fill the budget of 0\.\d\d MB, 0\.\d\d MB each; close one"
+        with pytest.raises(gemtp.OutOfMemoryError, match=sizes):
             narrow.generate(PROMPT, wait=False)
     with pytest.raises(gemtp.ArgumentError, match="wait"):
         narrow.generate(PROMPT, wait=1)

@@ -347,6 +347,71 @@ def test_unknown_instruction_set(call, pair, monkeypatch):
         assert is_one_error(err)
 
 
+TEXT = Path(__file__)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("generate", "TARGET", "a"),
+        ("chat", "TARGET"),
+        ("serve", "TARGET", "--port", 0),
+        ("imatrix", "TARGET", TEXT, "-o", "made"),
+        ("cluster", "DRAFTER", "-o", "made", "--target", "TARGET", "--text", TEXT, "--replace"),
+        ("bench", "TARGET"),
+        ("tune", "TARGET", "--no-save"),
+        ("perplexity", "TARGET", TEXT),
+        ("sweep", "TARGET", "DRAFTER", "--scratch", "."),
+        ("demo",),
+    ],
+    ids=lambda args: args[0],
+)
+@pytest.mark.parametrize(
+    ("device", "sentence"),
+    [
+        ("cuda:12", "the device 'cuda:12' is not here; there is: cpu"),
+        ("gpu", "the device 'gpu' is unknown; it must be auto, cpu, cuda, cuda:N, metal or"),
+        ("", "device is ''; it must be a name"),
+    ],
+)
+def test_wrong_devices(call, tmp_path, monkeypatch, args, device, sentence):
+    """Every command that opens a model takes a device, and checks it before it makes anything."""
+    monkeypatch.chdir(tmp_path)
+    files = dict(zip(("TARGET", "DRAFTER"), gemtp.demo_models(), strict=True))
+    before = dict(os.environ)
+    code, out, err = call(*(files.get(arg, arg) for arg in args), "--device", device)
+    assert (code, out) == (1, "")
+    assert is_one_error(err)
+    assert err.startswith(f"gemtp: error: {sentence}")
+    assert list(tmp_path.iterdir()) == []
+    assert os.environ == before
+
+
+@pytest.mark.parametrize("name", ["chat", "serve"])
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (("--top-k", -7), "top_k is -7 but must be"),
+        (("--temperature", "nan"), "temperature is nan but must be"),
+        (("--seed", 2**64), f"seed is {2**64} but must be"),
+        (("--logit-bias", "99999=1"), "logit_bias names token 99999"),
+        (("--suppress", 99999), "suppress_tokens names token 99999"),
+        (("--draft", 3), "draft is 3 but no drafter is loaded"),
+        (("--context", 2**40), f"context is {2**40}; it must be between 2 and 16777216"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_wrong_defaults_of_a_conversation_or_a_server(call, monkeypatch, name, args, sentence):
+    """They are found at the start, not by every question or request."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    code, out, err = call(
+        name, gemtp.demo_models()[0], *args, *(("--port", 0, "--quiet") if name == "serve" else ())
+    )
+    assert (code, out) == (1, "")
+    assert is_one_error(err)
+    assert err.startswith(f"gemtp: error: {sentence}")
+
+
 def test_unexpected_errors_are_one_line(call, monkeypatch):
     def broken() -> None:
         raise RuntimeError("first line\nsecond line")
@@ -443,6 +508,7 @@ def test_info(call):
     assert code == 0
     assert info["isa"] in info["isas"]
     assert {"version", "threads", "backends", "memory_bytes", "platform"} <= set(info)
+    assert info["device"] in info["backends"]
     code, out, _ = call("info")
     assert code == 0
     assert info["isa"] in out

@@ -357,7 +357,7 @@ def test_refusals(call, originals, tmp_path):
     refused("is a folder", source, tmp_path, "q4_0")
     refused("does not exist", source, tmp_path / "none" / "out.gguf", "q4_0")
     refused("none.gguf cannot be read", tmp_path / "none.gguf", out, "q4_0")
-    refused("must be at least 1", source, out, "q4_0", "--threads", 0)
+    refused("must be between 1 and 1024", source, out, "q4_0", "--threads", 0)
     refused("no tensor has a name", source, out, "q4_0", "--tensor-type", "attn_w=f16")
     refused("NAME=TYPE", source, out, "q4_0", "--tensor-type", "attn_v", status=2)
     refused("the type of a tensor", source, out, "q4_0", "--tensor-type", "v=q9", status=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -239,9 +240,27 @@ def test_the_longest_that_fits_by_default():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"context": 1.5}, {"context": True}, {"context": 1 << 40}, {"budget": "5"}, {"budget": True}],
+    [
+        {"context": 1.5},
+        {"context": True},
+        {"context": 1 << 40},
+        {"budget": "5"},
+        {"budget": True},
+        {"threads": 0},
+        {"kv_type": "f8"},
+        {"device": "gpu"},
+    ],
     ids=str,
 )
 def test_settings(settings):
     with pytest.raises(gemtp.ArgumentError):
         tune.TuneSettings(**settings)
+
+
+def test_costs_of_other_devices_are_not_saved(report):
+    """A profile says what the CPU takes, and would mislead the depth control there."""
+    assert report.device == "cpu"
+    other = replace(report, device="cuda")
+    with pytest.raises(gemtp.ArgumentError, match="device cuda are not saved: profiles are for"):
+        tune.save(other)
+    assert tune.text(other).endswith("no profile was saved: profiles are for the CPU")

@@ -13,6 +13,7 @@ import pytest
 
 import checkpoints
 import gemtp_native as gemtp
+from gemtp_native import _core
 
 pytestmark = pytest.mark.skipif(
     "emulated" not in gemtp.system_info()["backends"], reason="this build has no emulated GPU"
@@ -154,6 +155,36 @@ def test_devices_that_are_not_there(name, sentence: str) -> None:
     with pytest.raises(gemtp.ArgumentError) as error:
         gemtp.Model(target, device=name)
     assert str(error.value).startswith(sentence)
+
+
+def test_the_environment_names_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    target, _ = gemtp.demo_models()
+    for name, device in (("emulated", "emulated"), ("auto", "cpu"), ("cpu", "cpu"), ("", "cpu")):
+        monkeypatch.setenv("GEMTP_DEVICE", name)
+        assert gemtp.system_info()["device"] == device
+        assert gemtp.Model(target, context=16).device == device
+    for name, sentence in (("gpu", "is unknown; it must be auto, cpu"), ("metal", "is not here")):
+        monkeypatch.setenv("GEMTP_DEVICE", name)
+        for act in (gemtp.system_info, lambda: gemtp.Model(target)):
+            with pytest.raises(gemtp.ArgumentError) as error:
+                act()
+            assert str(error.value).startswith(f"the device of GEMTP_DEVICE '{name}' {sentence}")
+        assert gemtp.Model(target, context=16, device="cpu").device == "cpu"
+
+
+def test_importance_does_not_depend_on_the_device() -> None:
+    target, _ = gemtp.demo_models()
+    ids = gemtp.Tokenizer(target).encode("def mean(values):\n", add_bos=True)
+    found = []
+    for device in ("cpu", "emulated"):
+        sums = _core.ActivationSums(target, 1, 64, device)
+        sums.add(ids)
+        found.append(sums.entries())
+    assert len(found[0]) == len(found[1]) > 0
+    for one, other in zip(*found, strict=True):
+        assert one[0] == other[0]
+        assert np.array_equal(one[1], other[1])
+        assert np.array_equal(one[2], other[2])
 
 
 def test_the_command_line_lists_and_takes_devices() -> None:

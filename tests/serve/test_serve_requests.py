@@ -86,8 +86,8 @@ def test_large_bodies(demo_server: Server):
 HUGE = 10**400
 
 WRONG = [("prompt", v) for v in (None, 3, True, {}, [], [1, "x"], [[]], [[1], 2], [1.5], [[True]])]
-WRONG += [("max_tokens", v) for v in ("5", 1.0, -2, True, [], HUGE, 2**31)]
-WRONG += [("temperature", v) for v in ("1", -0.1, True, [], 101, HUGE)]
+WRONG += [("max_tokens", v) for v in ("5", 1.0, -2, True, [], HUGE, 2**63 + 1025)]
+WRONG += [("temperature", v) for v in ("1", -0.1, True, [], 1e39, HUGE)]
 WRONG += [("top_p", v) for v in (-0.1, 1.1, "x")]
 WRONG += [("min_p", v) for v in (-1, 1)]
 WRONG += [("top_k", v) for v in (-2, 0.5, HUGE)]
@@ -102,7 +102,7 @@ WRONG += [
 WRONG += [("n", v) for v in (0, -1, 65, "2", HUGE)]
 WRONG += [("stream", v) for v in (1, "yes")]
 WRONG += [("stream_options", v) for v in ({}, 3)]
-WRONG += [("logprobs", v) for v in (True, 21, -1, "2")]
+WRONG += [("logprobs", v) for v in (True, 21, -2, "2")]
 WRONG += [("draft", v) for v in ("many", 16, -1, 1.5, True)]
 WRONG += [("echo", 1), ("best_of", 2), ("suffix", "end"), ("model", 3), ("ignore_eos", 1)]
 WRONG += [("special", v) for v in (1, "yes", [])]
@@ -186,7 +186,14 @@ NEUTRAL = [(name, None) for name in (
 NEUTRAL += [("top_k", 0), ("top_k", -1), ("top_p", 1), ("min_p", 0), ("penalty_last_n", -1)]
 NEUTRAL += [("repetition_penalty", 1), ("presence_penalty", 0), ("frequency_penalty", 0.0)]
 NEUTRAL += [("logit_bias", {}), ("logit_bias", []), ("stop", ""), ("stop", []), ("stop", [""])]
-NEUTRAL += [("n", 1), ("best_of", 1), ("echo", False), ("suffix", ""), ("logprobs", False)]
+NEUTRAL += [
+    ("n", 1),
+    ("best_of", 1),
+    ("echo", False),
+    ("suffix", ""),
+    ("logprobs", False),
+    ("logprobs", -1),
+]
 
 
 @pytest.mark.parametrize("case", NEUTRAL, ids=_name)

@@ -31,7 +31,7 @@ py::list options() {
     out.append(py::dict("name"_a = o.name, "whole"_a = std::is_integral_v<decltype(value)>,
                         "default"_a = value, "least"_a = o.least, "most"_a = o.most,
                         "above_least"_a = o.above_least, "below_most"_a = o.below_most,
-                        "help"_a = o.help, "key"_a = o.key));
+                        "domain"_a = o.domain, "help"_a = o.help, "key"_a = o.key));
   });
   return out;
 }

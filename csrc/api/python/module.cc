@@ -232,6 +232,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("default_threads", &default_threads);
   m.def("physical_memory", &physical_memory);
   m.def("available_memory", &available_memory);
+  m.def("select_device", &select_device, py::arg("device") = "");
   m.def("devices", [] {
     std::vector<std::pair<std::string, std::string>> out;
     for (const DeviceInfo& d : devices()) out.emplace_back(d.name, d.description);

@@ -79,12 +79,13 @@ void bind_quantize(py::module_& m) {
       },
       py::arg("type"), py::arg("data"));
   Class<ActivationSums, std::shared_ptr<ActivationSums>>(m, "ActivationSums")
-      .def(py::init([](const py::object& target, int threads, int64_t context) {
+      .def(py::init([](const py::object& target, int threads, int64_t context,
+                       const std::string& device) {
              const std::string path = path_of(target);
              const ReleasedGil release;
-             return std::make_shared<ActivationSums>(path, threads, context);
+             return std::make_shared<ActivationSums>(path, threads, context, device);
            }),
-           py::arg("target"), py::arg("threads"), py::arg("context"))
+           py::arg("target"), py::arg("threads"), py::arg("context"), py::arg("device") = "")
       .def("add", &ActivationSums::add, py::arg("ids"), NoGil())
       .def_property_readonly("tokenizer",
                              [](const std::shared_ptr<ActivationSums>& sums) -> py::object {

@@ -21,8 +21,8 @@ inline __m256i broadcast4(const int8_t* p) {
   return _mm256_set1_epi32(four);
 }
 
-// Stops the compiler from moving what makes v before, or what uses it after, its neighbours, and
-// from regrouping a sum into a tree whose leaves do not fit the registers.
+// Keeps the computation and the uses of v where they are written. Otherwise the compiler moves them
+// past their neighbours, or regroups a sum into a tree whose leaves do not fit the registers.
 inline void keep(__m256i& v) {
 #if defined(__GNUC__)
   asm("" : "+x"(v));
@@ -31,8 +31,8 @@ inline void keep(__m256i& v) {
 #endif
 }
 
-// p, of whose contents the compiler knows nothing any more: it would keep them in registers that
-// the sums need.
+// Returns p and hides its contents from the compiler, which would otherwise keep them in registers
+// that the sums need.
 inline const uint8_t* in_memory(const uint8_t* p) {
 #if defined(__GNUC__)
   asm("" : "+r"(p) : : "memory");
@@ -40,7 +40,8 @@ inline const uint8_t* in_memory(const uint8_t* p) {
   return p;
 }
 
-// The sums of a few rows with 16 output rows, of bytes u < 32 that stand for u - kOffset.
+// Dot products of a few activation rows with 16 output rows, whose quants are bytes u < 32 that
+// stand for u - kOffset.
 #ifdef GEMTP_AVX_VNNI
 template <int kOffset>
 GEMTP_INLINE __m256i dot_begin(int32_t bias, bool) {
@@ -55,8 +56,8 @@ GEMTP_INLINE __m256i dot_end(__m256i acc, int32_t, bool) {
   return acc;
 }
 #else
-// In int16, of which each adds up 16 products: of nibbles they fit; of fives they do after 16 times
-// their quants have been taken off, 16 * 127 * 16 at most.
+// Sums in int16: each adds up 16 products. Products of nibbles fit; those of fives fit once 16
+// times the activations has been subtracted (at most 16 * 127 * 16).
 template <int kOffset>
 GEMTP_INLINE __m256i dot_begin(int32_t bias, bool fives) {
   const __m256i eight = _mm256_set1_epi32(bias);
@@ -104,7 +105,7 @@ struct Dots {
   }
 };
 
-// Those of unpacked bytes.
+// The same for unpacked bytes.
 template <int kRows, int kOffset, bool kFives>
 GEMTP_INLINE void dots_of_bytes(const uint8_t* u, const ActivationBlock& x, F32x16* dot) {
   Dots<kRows, kOffset, kFives> sum(x.bias);
@@ -115,7 +116,7 @@ GEMTP_INLINE void dots_of_bytes(const uint8_t* u, const ActivationBlock& x, F32x
   sum.end(x.bias, dot);
 }
 
-// Group g of 8 of a block's quants, those of output rows 8 * side and on, a byte each.
+// Quants of group g (of 8) for the 8 output rows from 8 * side on, one byte each.
 GEMTP_INLINE __m256i nibbles_at(const uint8_t* w, int g, int side) {
   const __m256i both = load_bytes(w + g % 4 * 64 + side * 32);
   return _mm256_and_si256(g < 4 ? both : _mm256_srli_epi16(both, 4), _mm256_set1_epi8(15));
@@ -139,7 +140,7 @@ GEMTP_INLINE __m256i bytes_at(const uint8_t* u, int g, int side) {
   return load_bytes(u + g * 64 + side * 32);
 }
 
-// A byte each of all groups, [8 groups of four k][16 output rows][4].
+// Unpacks all groups to bytes, [8 groups of four k][16 output rows][4].
 template <class At>
 GEMTP_INLINE const uint8_t* unpack_by(At at, uint8_t* u) {
   GEMTP_UNROLL
@@ -150,7 +151,7 @@ GEMTP_INLINE const uint8_t* unpack_by(At at, uint8_t* u) {
   return u;
 }
 
-// An int16 twice for each of 8 output rows: the scale of one of their groups.
+// Scales of one group of 8 output rows: each an int16, twice in a row.
 GEMTP_INLINE __m256i group_scales(const uint8_t* groups, int half, int side) {
   const __m128i v =
       _mm_loadl_epi64(reinterpret_cast<const __m128i*>(groups + half * 16 + side * 8));
@@ -210,13 +211,13 @@ struct Fives {
   }
 };
 
-// An int16 adds up the 8 products of its two k in a group of 16, less 32 times the quants that they
-// are with: at most 8 * 127 * 32 in size. Then come the groups' scales.
+// Each int16 adds up the 8 products of its two k in a group of 16, minus 32 times the activations:
+// at most 8 * 127 * 32 in size. The groups' scales are applied to these sums.
 struct Sixes {
   static constexpr int kBlockBytes = 384, kUnpackedBytes = 512;
   static constexpr int kDirectRows = 2, kGroup = 4;
 
-  // at(g, side): a byte each of a group of four k.
+  // at(g, side) returns the bytes of a group of four k.
   template <int kRows, class At>
   static GEMTP_INLINE void dots_of(At at, const PackedBlock& w, const ActivationBlock& x,
                                    F32x16* dot) {
@@ -267,7 +268,7 @@ struct Sixes {
   }
 };
 
-// Quants with a sign.
+// Signed quants.
 #ifdef GEMTP_AVX_VNNI
 struct Signed {
   __m256i u;  // w + 128
@@ -324,7 +325,7 @@ GEMTP_INLINE void dots_of_signed(const uint8_t* w, const ActivationBlock& x, F32
 }
 
 struct Bytes {
-  static constexpr int kBlockBytes = 512, kUnpackedBytes = 64;  // used as it is
+  static constexpr int kBlockBytes = 512, kUnpackedBytes = 64;  // used in place
   static constexpr int kDirectRows = 4, kGroup = 4;
 
   template <int kRows>

@@ -108,7 +108,7 @@ inline float max_of(F32x16 v) {
   return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
 }
 
-// Sums of the even and of the odd pairs of 16 quants, an int16 each.
+// Sums of the even and of the odd pairs of 16 quants, as int16.
 inline int32_t pairs_of(__m128i q) {
   __m128i s = _mm_maddubs_epi16(_mm_set1_epi8(1), q);
   s = _mm_add_epi16(s, _mm_shuffle_epi32(s, _MM_SHUFFLE(1, 0, 3, 2)));
@@ -138,7 +138,7 @@ struct Four {  // consecutive quants
   int8_t byte[4];
 };
 
-// The same pointer, in a register: what is read from it is addressed by constant offsets.
+// Keeps the pointer in a register, so that loads through it use constant offsets.
 inline const Four* fours(const int8_t* q) {
 #if defined(__GNUC__)
   asm("" : "+r"(q));
@@ -152,14 +152,15 @@ inline __m512i broadcast(const Four& x) {
   return _mm512_set1_epi32(four);
 }
 
-// The dots are of bytes u >= 0 with weight = u - offset, so they begin with what the offset adds.
+// Dot products run over bytes u >= 0 that stand for u - offset, so their sums begin with the
+// offset's contribution.
 #ifdef GEMTP_AVX512_VNNI
-inline __m512i dot_begin(int32_t bias) {  // of nibbles: offset 8
+inline __m512i dot_begin(int32_t bias) {  // for nibbles: offset 8
   return _mm512_madd_epi16(_mm512_set1_epi32(bias), _mm512_set1_epi16(1));
 }
 inline __m512i dot_add(__m512i acc, __m512i u, const Four& x) {
 #if defined(__GNUC__) && !defined(__clang__) && !defined(GEMTP_EMULATE_AVX512)
-  // GCC loads and broadcasts in an instruction of its own, and there are four of them a cycle.
+  // GCC makes one instruction of load and broadcast, of which four run per cycle.
   asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(u), "m"(x));
   return acc;
 #else
@@ -168,8 +169,8 @@ inline __m512i dot_add(__m512i acc, __m512i u, const Four& x) {
 }
 inline __m512i dot_end(__m512i acc) { return acc; }
 #else
-// Sums in int16: a lane adds up 16 products of nibbles with what the offset adds to them, which
-// together are (u - 8) times its own quants: at most 8 * 16 * 127 in size. Without an offset: 15.
+// Sums in int16: a lane adds up 16 products of nibbles and the offset's contribution, together
+// (u - 8) times an activation: at most 8 * 16 * 127 in size (15 * 16 * 127 without an offset).
 inline __m512i dot_begin(int32_t bias) { return _mm512_set1_epi32(bias); }
 inline __m512i dot_add(__m512i acc, __m512i u, const Four& x) {
   return _mm512_add_epi16(acc, _mm512_maddubs_epi16(u, broadcast(x)));
@@ -179,10 +180,11 @@ inline __m512i dot_end(__m512i acc) { return _mm512_madd_epi16(acc, _mm512_set1_
 
 // ---- quants -------------------------------------------------------------------------------------
 
-// unpack(w, u): a byte >= 0 each, [8 groups of four k][16 output rows][4]; kMost: the largest. A
-// block's weights stay in eight registers while the rows pass.
+// unpack(w, u) unpacks a block to bytes >= 0, [8 groups of four k][16 output rows][4]; kMost is the
+// largest of them. A block's weights stay in eight registers while the rows pass.
 
-// `shift` to the left, or to the right where negative; bits move between the bytes of a pair.
+// Shifts to the left, or to the right if `shift` is negative; bits move between the bytes of a
+// pair.
 template <int kShift>
 GEMTP_INLINE __m512i shift_pairs(__m512i v) {
   if constexpr (kShift < 0) return _mm512_srli_epi16(v, -kShift);
@@ -202,7 +204,7 @@ struct NibbleBytes {
   }
 };
 
-// u + the bits of `mask` in v.
+// Returns u plus the bits of `mask` in v.
 GEMTP_INLINE __m512i with_bits(__m512i u, __m512i v, int mask) {
   return _mm512_or_si512(u, _mm512_and_si512(v, _mm512_set1_epi8(static_cast<char>(mask))));
 }
@@ -260,7 +262,8 @@ struct SignedBytes {  // + 128
 
 // ---- dots ---------------------------------------------------------------------------------------
 
-// sum + the dots of kGroups groups of bytes u <= kMost with one activation row, in int32.
+// Adds the dot products of kGroups groups of bytes u <= kMost with one activation row to `sum`, in
+// int32.
 #ifdef GEMTP_AVX512_VNNI
 template <int kMost, int kGroups>
 GEMTP_INLINE __m512i add_dots(__m512i sum, const __m512i* u, const Four* x) {
@@ -273,7 +276,7 @@ template <int kMost, int kGroups>
 GEMTP_INLINE __m512i add_dots(__m512i sum, const __m512i* u, const Four* x) {
   const __m512i one = _mm512_set1_epi16(1);
   if constexpr (kMost < 64) {
-    // An int16 lane holds two products of every group: so many groups fit it.
+    // An int16 lane holds two products of each group; this many groups fit.
     constexpr int kFit = 32767 / (2 * 127 * kMost),
                   kChain = kFit < kGroups ? kFit / 2 * 2 : kGroups;
     GEMTP_UNROLL
@@ -301,12 +304,12 @@ GEMTP_INLINE __m512i add_dots(__m512i sum, const __m512i* u, const Four* x) {
 }
 #endif
 
-// Blocks with one scale; the quants are byte - kOffset, so a sum begins with what the offset adds.
+// Blocks with one scale. Quants are byte - kOffset, so a sum begins with the offset's contribution.
 template <class Quants, int kOffset>
 struct Whole {
   static constexpr int kBlockBytes = Quants::kBlockBytes, kDirectRows = GEMTP_PANEL;
 
-  // -kOffset * (sum of the quants): bias holds -8 times it in two parts.
+  // -kOffset * (sum of the activations); bias holds -8 times that sum in two parts.
   static GEMTP_INLINE __m512i start(int32_t bias) {
     if constexpr (kOffset == 0) return _mm512_setzero_si512();
     return _mm512_madd_epi16(_mm512_set1_epi32(bias), _mm512_set1_epi16(kOffset / 8));
@@ -326,7 +329,7 @@ struct Whole {
 };
 
 // Blocks of two groups with scales of their own. Sums and products are integers below 2^24, which
-// floats hold as they are.
+// floats represent exactly.
 template <class Quants, int kOffset>
 struct Grouped {
   static constexpr int kBlockBytes = Quants::kBlockBytes, kDirectRows = GEMTP_PANEL;
@@ -350,7 +353,7 @@ struct Grouped {
   }
 };
 
-// Nibbles, whose sums fit int16 with what the offset adds.
+// Nibbles: their sums, with the offset's contribution, fit int16.
 template <int kOffset>
 struct Nibbles {
   static_assert(kOffset == 0 || kOffset == 8);

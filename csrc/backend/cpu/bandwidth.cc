@@ -23,7 +23,7 @@ namespace gemtp {
 namespace {
 
 constexpr std::align_val_t kHugePage{size_t{2} << 20};
-constexpr int64_t kPiece = int64_t{4} << 20;  // what a thread takes at a time
+constexpr int64_t kPiece = int64_t{4} << 20;  // read by a thread at a time
 constexpr int64_t kLine = 64;
 
 int64_t last_level_cache() {
@@ -41,8 +41,8 @@ int64_t default_bytes() {
   return std::max(memory ? std::min(wanted, memory / 8) : wanted, 4 * kPiece);
 }
 
-// The instructions every machine of the architecture has: a core that waits for memory does not
-// wait for wider loads (16-byte and 32-byte loads measure the same).
+// These loads exist on every machine of the architecture. Wider ones would not help a core that
+// waits for memory: 16-byte and 32-byte loads measure the same.
 #if defined(__x86_64__) || defined(_M_X64)
 using Lane = __m128i;
 inline Lane zero() { return _mm_setzero_si128(); }
@@ -75,8 +75,8 @@ inline uint64_t low(Lane a) { return a.a ^ a.b; }
 inline void prefetch(const uint8_t*) {}
 #endif
 
-// Reads one piece as kStreams interleaved streams, each prefetching kAhead bytes (0: not at all).
-// The last lines' prefetches leave the piece, at worst the buffer: harmless, a hint never faults.
+// Reads one piece as kStreams interleaved streams, each of which prefetches kAhead bytes ahead (0:
+// nothing). The last prefetches may leave the buffer, which is harmless: a hint never faults.
 template <int kStreams, int64_t kAhead>
 uint64_t read_piece(const uint8_t* piece) {
   constexpr int64_t kStride = kPiece / kStreams;
@@ -112,7 +112,7 @@ ReadBandwidth::ReadBandwidth(int threads, int64_t bytes) : bytes_(0), pool_(thre
   buffer_.reset(static_cast<uint8_t*>(::operator new[](static_cast<size_t>(bytes_), kHugePage)));
   uint8_t* data = buffer_.get();
 #if defined(__linux__)
-  madvise(data, static_cast<size_t>(bytes_), MADV_HUGEPAGE);  // page walks are not what we measure
+  madvise(data, static_cast<size_t>(bytes_), MADV_HUGEPAGE);  // page walks are not to be measured
 #endif
   pool_.parallel_for(bytes_ / kPiece, 1, [data](int64_t begin, int64_t end, int) {
     std::memset(data + begin * kPiece, 1, static_cast<size_t>((end - begin) * kPiece));
@@ -124,7 +124,7 @@ ReadBandwidth::~ReadBandwidth() = default;
 double ReadBandwidth::fastest(bool prefetch) {
   const uint8_t* data = buffer_.get();
   const ThreadPool::Pass pass(pool_);
-  std::atomic<uint64_t> sum{0};  // what was read is used, so that it is read
+  std::atomic<uint64_t> sum{0};  // the sum is used, so that the compiler keeps the loads
   double best = 0;
   for (const Reader read : prefetch ? kPrefetched : kPlain) {
     const double start = monotonic_seconds();

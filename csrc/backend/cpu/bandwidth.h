@@ -1,5 +1,5 @@
-// How fast this machine reads memory. A decoded token reads every weight once, so this is what
-// decoding is measured against.
+// Measures how fast this machine reads memory. A decoded token reads every weight once, so decoding
+// is compared with this bandwidth.
 #pragma once
 
 #include <cstdint>
@@ -11,16 +11,16 @@ namespace gemtp {
 
 class ReadBandwidth {
  public:
-  /// Reads with `threads` threads from a buffer of `bytes`; 0: large enough that no cache holds
-  /// what the next pass will read (four times the last-level cache, within 512 MB and 1 GB, but no
-  /// more than an eighth of the machine's memory). Error{kArgument} for fewer than 16 MB.
+  /// threads: number of reading threads. bytes: size of the buffer; 0: so large that no cache holds
+  /// it (four times the last-level cache, from 512 MB to 1 GB, but at most an eighth of the
+  /// machine's memory). Throws Error{kArgument} for fewer than 16 MB.
   ReadBandwidth(int threads, int64_t bytes);
   ~ReadBandwidth();
 
   int64_t bytes() const { return bytes_; }
 
-  /// Bytes per second of one pass over the buffer in the way (of several) that is fastest here:
-  /// plain loads, or loads with software prefetch some lines ahead.
+  /// Returns the bytes per second of one pass over the buffer, with the number of streams that is
+  /// fastest here: with plain loads, or with software prefetch some lines ahead.
   double plain() { return fastest(false); }
   double prefetched() { return fastest(true); }
 

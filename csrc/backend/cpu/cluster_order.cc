@@ -17,8 +17,8 @@ void ClusterOrder::choose(const float* scores, int64_t n, int64_t top) {
                     });
 }
 
-// The ids are a small set of small integers: a bitmap of them, which the nearest cache holds, says
-// how many are below each.
+// The ids are a small set of small integers, so a bitmap of them fits the first-level cache and
+// yields the number of smaller ids for each.
 void ClusterOrder::sort(const int32_t* tokens, int64_t each, const float* logits, int32_t* ids,
                         float* sorted) {
   const auto words = (order_.size() * static_cast<size_t>(each) + 63) / 64;

@@ -17,15 +17,16 @@ constexpr int64_t kPiecesPerThread = 4;
 constexpr int64_t kTogether = 128;
 constexpr int64_t kPerPiece = 64;
 
-// But no more than have this many weights (8 MiB), beyond which pieces are single rows.
+// Largest number of weights of a piece (8 MiB); if several rows have more, each is a piece.
 constexpr int64_t kMaxWeights = 2 << 20;
 
-// Products (queries times positions times head dims) below which waking other threads costs more
-// than it saves, and below which three sections cost more than their better balance saves.
+// Limits in products (queries times positions times head dims): below the first, waking other
+// threads costs more than it saves; below the second, three sections cost more than their balance
+// saves.
 constexpr int64_t kSerialProducts = 1 << 17;
 constexpr int64_t kStepProducts = 1 << 19;
 
-// Values stored by one thread sooner than by several.
+// Up to this many values one thread stores faster than several.
 constexpr int64_t kSerialFloats = 16384;
 
 }  // namespace
@@ -80,7 +81,7 @@ void CpuAttention::store(KvLayer& layer, const float* k, const float* v, int64_t
   });
 }
 
-// Positions from..to-1, which share a block; k begins with that of position `first`.
+// Stores the keys of positions from..to-1, which lie in one block; k begins at position `first`.
 void CpuAttention::store_keys(const CpuKv& kv, int64_t head, const float* k, int64_t first,
                               int64_t from, int64_t to) const {
   const int64_t d = kv.head_dim, stride = kv.kv_heads * d;
@@ -139,7 +140,7 @@ void CpuAttention::attend(const KvLayer& layer, const float* q, int64_t m, int64
   const int64_t products = positions * heads * kv.head_dim;
   const auto pieces = static_cast<int64_t>(pieces_.size());
   const int64_t threads = pool_.threads(), rounds = (pieces + threads - 1) / threads;
-  // Whole pieces, unless that would leave a quarter of the threads' time unused.
+  // Threads take whole pieces, unless that would leave a quarter of their time unused.
   if (threads > 1 && products >= kStepProducts && pieces * 4 < rounds * threads * 3)
     attend_in_steps();
   else
@@ -189,14 +190,14 @@ void CpuAttention::add_pieces(const CpuKv& kv, const float* q, int64_t m, int64_
       }
       a.base = first / 16 * 16;
       const int64_t blocks = (last - a.base) / 16 + 1;
-      // One more than needed: rows a power of two apart would share a few lines of the caches.
+      // One block more than needed: rows a power of two apart would compete for few cache lines.
       a.p_stride = (blocks + 1) * 16;
       piece_floats_ = std::max(piece_floats_, a.n_q * a.p_stride);
       pieces_.push_back({a, blocks});
     }
 }
 
-// Each piece on one thread.
+// Computes each piece on one thread.
 void CpuAttention::attend_whole(int64_t grain) {
   float* weights = weights_.ensure(piece_floats_ * pool_.threads());
   pool_.parallel_for(static_cast<int64_t>(pieces_.size()), grain,
@@ -211,7 +212,7 @@ void CpuAttention::attend_whole(int64_t grain) {
                      });
 }
 
-// Each piece on all threads, step by step: K and V are still read once.
+// Computes each piece on all threads, step by step; K and V are still read once.
 void CpuAttention::attend_in_steps() {
   const auto pieces = static_cast<int64_t>(pieces_.size());
   float* weights = weights_.ensure(piece_floats_ * pieces);
@@ -223,7 +224,7 @@ void CpuAttention::attend_in_steps() {
     queries = std::max(queries, piece.args.n_q);
   }
   const int64_t parts = pool_.threads() * kPiecesPerThread;
-  // Cuts n units of every piece into about `parts` parts in all.
+  // Cuts the n units of every piece so that there are about `parts` parts in all.
   const auto run = [&](int64_t n, int64_t least, const auto& step) {
     const int64_t size = std::max(least, (n * pieces + parts - 1) / parts);
     const int64_t per_piece = (n + size - 1) / size;

@@ -1,4 +1,4 @@
-// K/V of one layer on the CPU, and attention over it: what is split over the pool, and how.
+// K/V of one layer on the CPU, and attention over it, split over the thread pool.
 #pragma once
 
 #include <cstdint>
@@ -27,17 +27,17 @@ class CpuAttention {
  public:
   CpuAttention(const gemtp_kernels& kernels, ThreadPool& pool) : kernels_(kernels), pool_(pool) {}
 
-  // As Backend's make_kv, store_kv and attention.
+  // These work like make_kv(), store_kv() and attention() of Backend.
   std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity, bool f16);
   void store(KvLayer& kv, const float* k, const float* v, int64_t first, int64_t m);
   void attend(const KvLayer& kv, const float* q, int64_t m, int64_t heads,
               const AttentionSpan* spans, float* out);
 
  private:
-  // Some rows' queries of one K/V head.
+  // Queries of some rows for one K/V head.
   struct Piece {
     gemtp_attention args;
-    int64_t blocks;  // of positions, from args.base on
+    int64_t blocks;  // number of blocks of positions, from args.base on
   };
 
   void store_keys(const CpuKv& kv, int64_t head, const float* k, int64_t first, int64_t from,
@@ -52,12 +52,12 @@ class CpuAttention {
   const gemtp_kernels& kernels_;
   ThreadPool& pool_;
   std::vector<Piece> pieces_;
-  // Of all queries, piece by piece.
+  // For all queries, piece by piece.
   std::vector<const float*> queries_;
   std::vector<float*> results_;
   std::vector<gemtp_span> spans_;
   std::vector<float> sums_;
-  int64_t piece_floats_ = 0;  // of the largest piece's weights
+  int64_t piece_floats_ = 0;  // number of weights of the largest piece
   Scratch<float> weights_;
 };
 

@@ -16,6 +16,7 @@
 #include "backend/cpu/pack.h"
 #include "backend/cpu/packed_form.h"
 #include "base/aligned_memory.h"
+#include "base/cpu_info.h"
 #include "base/error.h"
 #include "base/thread_pool.h"
 
@@ -45,6 +46,7 @@ class CpuBackend : public Backend {
 
   std::string device() const override { return "cpu"; }
   std::string isa() const override { return kernels_.name; }
+  uint64_t available() const override { return available_memory(); }
   int threads() const override { return pool_.threads(); }
   bool stopped() const override { return pool_.stopped(); }
 
@@ -110,18 +112,14 @@ class CpuBackend : public Backend {
   }
 
   void wait() override {}
-  void send(const PassRows&) override {}
-
-  void copy(Device<const float> from, int64_t n, Device<float> to) override {
-    std::memcpy(to.address(), from.address(), static_cast<size_t>(n) * sizeof(float));
-  }
+  void send(PassRows&) override {}
 
   void embed(const WeightSource& table, const PassRows& pass, int64_t first, int64_t m, int64_t col,
-             int64_t n, float scale, Device<float> y) override {
+             int64_t n, float scale, float* y) override {
     const int32_t* ids = pass.ids.host() + first;
     std::atomic<int64_t> bad{-1};
     rows(m, n, [&](int64_t i, int thread) {
-      float* to = y.address() + i * n;
+      float* to = y + i * n;
       dequantize(table, ids[i], col, n, buffers_[static_cast<size_t>(thread)], to);
       kernels_.scale(to, scale, n, to);
       for (int64_t j = 0; j < n; ++j)
@@ -141,37 +139,25 @@ class CpuBackend : public Backend {
     matmul_.head(w, x.address(), m, cap, logits, best.address());
   }
 
-  void rms_norm(Device<const float> x, Device<const float> w, int64_t m, int64_t n, float eps,
-                Device<float> y) override {
+  void norm(Device<const float> x, int64_t m, int64_t n, float eps,
+            const std::vector<NormResult>& results) override {
+    rows(m, n, [&](int64_t i, int) { norm_row((x + i * n).address(), i, n, eps, results); });
+  }
+
+  void add_branch(const Branch& branch, int64_t m, int64_t n, float eps, Device<float> x,
+                  const std::vector<NormResult>& results) override {
     rows(m, n, [&](int64_t i, int) {
-      kernels_.rms_norm((x + i * n).address(), w.address(), n, eps, (y + i * n).address());
+      float *row = (x + i * n).address(), *y = (branch.y + i * n).address();
+      if (branch.before != 1.0f) kernels_.scale(y, branch.before, n, y);
+      kernels_.rms_norm_add(y, branch.weight.address(), n, eps, row, row);
+      if (branch.after != 1.0f) kernels_.scale(row, branch.after, n, row);
+      norm_row(row, i, n, eps, results);
     });
   }
 
-  void rms_norm_add(Device<const float> x, Device<const float> w, int64_t m, int64_t n, float eps,
-                    Device<const float> r, Device<float> y) override {
-    rows(m, n, [&](int64_t i, int) {
-      kernels_.rms_norm_add((x + i * n).address(), w.address(), n, eps, (r + i * n).address(),
-                            (y + i * n).address());
-    });
-  }
-
-  void gelu_mul(Device<const float> gate, Device<const float> up, int64_t m, int64_t n,
-                Device<float> y) override {
-    elements(m * n, [&](int64_t at, int64_t count) {
-      kernels_.gelu_mul((gate + at).address(), (up + at).address(), count, (y + at).address());
-    });
-  }
-
-  void scale(Device<const float> x, float s, int64_t m, int64_t n, Device<float> y) override {
-    elements(m * n, [&](int64_t at, int64_t count) {
-      kernels_.scale((x + at).address(), s, count, (y + at).address());
-    });
-  }
-
-  void softcap(Device<const float> x, int64_t m, int64_t n, float cap, Device<float> y) override {
-    elements(m * n, [&](int64_t at, int64_t count) {
-      kernels_.softcap((x + at).address(), count, cap, (y + at).address());
+  void softcap(Device<float> x, int64_t n, float cap) override {
+    elements(n, [&](int64_t at, int64_t count) {
+      kernels_.softcap((x + at).address(), count, cap, (x + at).address());
     });
   }
 
@@ -200,43 +186,32 @@ class CpuBackend : public Backend {
   }
 
   void cluster_head(const ClusterMatrices& w, Device<const float> scores, int64_t top,
-                    Device<const float> x, const Mirror<int32_t>& ids,
-                    const Mirror<float>& logits) override {
-    cluster_order_.choose(scores.address(), static_cast<int64_t>(w.clusters.size()), top);
-    const int64_t each = w.clusters.front()->rows;
+                    Device<const float> x, Device<int32_t> ids, Device<float> logits) override {
+    cluster_order_.choose(scores.address(), w.clusters->size(), top);
+    const int64_t each = (*w.clusters)[0].rows;
     float* unordered = cluster_logits_.ensure(top * each);
     std::vector<MatmulJob> jobs;
     for (int64_t i = 0; i < top; ++i) {
-      const Matrix& cluster = *w.clusters[static_cast<size_t>(cluster_order_[i])];
+      const Matrix& cluster = (*w.clusters)[cluster_order_[i]];
       jobs.push_back({&cluster, x, cluster.cols, 1, Device<float>(unordered + i * each), each});
     }
     matmul(jobs);
-    cluster_order_.sort(w.tokens.host(), each, unordered, ids.host(), logits.host());
+    cluster_order_.sort(w.tokens.host(), each, unordered, ids.address(), logits.address());
   }
 
-  void store_kv(const PassRows& pass, const RowsOfLayers& of_type, int layer, int64_t first,
-                int64_t m, const NewKv& kv) override {
-    const KvLayer& any = layer_of(pass, layer, first);
-    const int64_t heads = any.kv_heads, d = any.head_dim;
-    if (kv.v_is_k) copy(kv.k, m * heads * d, kv.v);
-    norm_heads(kv.k, kv.k_weight, m, heads, d, kv.eps, &of_type.angles, first);
-    norm_heads(kv.v, {}, m, heads, d, kv.eps, nullptr, first);
-    for_each_sequence(pass, layer, first, m, [&](KvLayer& to, int64_t row, int64_t n) {
-      const int64_t at = (row - first) * heads * d;
-      attention_.store(to, (kv.k + at).address(), (kv.v + at).address(), pass.positions[row], n);
-    });
-  }
-
-  void norm_queries(const RowsOfLayers& of_type, int64_t first, int64_t m, int64_t heads, int64_t d,
-                    Device<const float> weight, float eps, Device<float> q) override {
-    norm_heads(q, weight, m, heads, d, eps, &of_type.angles, first);
+  void finish_heads(const PassRows& pass, const RowsOfLayers& of_type, int layer, int64_t first,
+                    int64_t m, int64_t keep, const NewHeads& h) override {
+    if (h.k) store_kv(pass, of_type, layer, first, m, h);
+    if (keep)
+      norm_heads(h.q, h.q_weight, keep, h.heads, h.d, h.eps, &of_type.angles, first + m - keep);
   }
 
   void attention(const PassRows& pass, const RowsOfLayers& of_type, int layer, int64_t first,
                  int64_t m, Device<const float> q, int64_t heads, Device<float> out) override {
-    for_each_sequence(pass, layer, first, m, [&](const KvLayer& kv, int64_t row, int64_t n) {
-      const int64_t at = (row - first) * heads * kv.head_dim;
-      attention_.attend(kv, (q + at).address(), n, heads, of_type.spans.host() + row,
+    for_each_run(pass, first, m, [&](const RowRun& run) {
+      const KvLayer& kv = layer_of(pass, layer, run);
+      const int64_t at = (run.first - first) * heads * kv.head_dim;
+      attention_.attend(kv, (q + at).address(), run.count, heads, of_type.spans.host() + run.first,
                         (out + at).address());
     });
   }
@@ -262,6 +237,33 @@ class CpuBackend : public Backend {
 
   static std::shared_ptr<void> zeros(int64_t bytes) {
     return {allocate_zeros(static_cast<size_t>(bytes)), free_zeros};
+  }
+
+  static void copy(Device<const float> from, int64_t n, Device<float> to) {
+    std::memcpy(to.address(), from.address(), static_cast<size_t>(n) * sizeof(float));
+  }
+
+  // The norms of row i of x.
+  void norm_row(const float* x, int64_t i, int64_t n, float eps,
+                const std::vector<NormResult>& results) {
+    for (const NormResult& r : results) {
+      float* y = (r.y + i * n).address();
+      kernels_.rms_norm(x, r.weight.address(), n, eps, y);
+      if (r.scale != 1.0f) kernels_.scale(y, r.scale, n, y);
+    }
+  }
+
+  void store_kv(const PassRows& pass, const RowsOfLayers& of_type, int layer, int64_t first,
+                int64_t m, const NewHeads& h) {
+    const int64_t heads = layer_of(pass, layer, pass.runs[0]).kv_heads;
+    if (h.v_is_k) copy(h.k, m * heads * h.d, h.v);
+    norm_heads(h.k, h.k_weight, m, heads, h.d, h.eps, &of_type.angles, first);
+    norm_heads(h.v, {}, m, heads, h.d, h.eps, nullptr, first);
+    for_each_run(pass, first, m, [&](const RowRun& run) {
+      const int64_t at = (run.first - first) * heads * h.d;
+      attention_.store(layer_of(pass, layer, run), (h.k + at).address(), (h.v + at).address(),
+                       pass.positions[run.first], run.count);
+    });
   }
 
   // x [m, heads, d]: the norm of each head (weight w [d], or none), then the rotation of its row,

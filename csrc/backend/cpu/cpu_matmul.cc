@@ -13,18 +13,18 @@ namespace {
 // Pieces per thread: enough that a thread which was descheduled does not hold up the others.
 constexpr int64_t kPiecesPerThread = 4;
 
-// Bytes of weights times rows below which waking other threads costs more than it saves.
+// Product of weight bytes and rows below which waking other threads costs more than it saves.
 constexpr int64_t kSerialBytes = 128 << 10;
 
-// Likewise for activations to quantize, in floats.
+// The same limit for the quantization of activations, in floats.
 constexpr int64_t kSerialFloats = 16384;
 
-// Weights of a group of tiles: half of a usual second-level cache.
+// Bytes of the weights of a group of tiles: half of a usual second-level cache.
 constexpr int64_t kGroupBytes = 256 << 10;
 
 const CpuMatrix& cpu(const Matrix& m) { return static_cast<const CpuMatrix&>(m); }
 
-// The best of n logits, of which x[0] has index `first`.
+// Returns the best of n logits; x[0] has the index `first`.
 BestLogit best_of(const float* x, int64_t n, int64_t first) {
   const Largest top = largest(x, n);
   const float* at =
@@ -32,7 +32,7 @@ BestLogit best_of(const float* x, int64_t n, int64_t first) {
   return {static_cast<int32_t>(first + (at - x)), *at};
 }
 
-// The best of a and b, where all of a's indices are below all of b's.
+// Returns the better of a and b; all indices behind a are smaller than those behind b.
 BestLogit better(const BestLogit& a, const BestLogit& b) {
   if (damaged_logit(a.logit)) return a;
   return damaged_logit(b.logit) || b.logit > a.logit ? b : a;
@@ -91,8 +91,9 @@ void CpuMatmul::quantize_inputs() {
   });
 }
 
-// Cuts the tiles of all jobs, first_tile[j] .. first_tile[j + 1] of job j, into pieces; calls
-// fn(job, first tile, end, thread) with tiles counted from the job's own first.
+// Cuts the tiles of all jobs into pieces; job j has the tiles from first_tile[j] to
+// first_tile[j + 1]. Calls fn(job, first tile, end, thread), with tiles counted from the job's
+// first.
 template <class Fn>
 void CpuMatmul::for_each_piece(const std::vector<int64_t>& first_tile, int64_t bytes,
                                const Fn& fn) {
@@ -110,7 +111,7 @@ void CpuMatmul::for_each_piece(const std::vector<int64_t>& first_tile, int64_t b
   });
 }
 
-// The product with tiles begin .. end - 1, whose first output row goes to y.
+// Multiplies by the tiles from begin to end - 1; their first output row goes to y.
 gemtp_matmul CpuMatmul::call(const CpuMatrix& w, const Input& input, int64_t begin, int64_t end,
                              float* y, int64_t y_stride) const {
   gemtp_matmul c{};
@@ -157,8 +158,8 @@ void CpuMatmul::products(const std::vector<MatmulJob>& jobs) {
   });
 }
 
-// Tiles whose weights and results stay in the cache until they have been worked on; a multiple of
-// the few that kernels read side by side.
+// Returns how many tiles make a group whose weights and results stay in the cache until they have
+// been processed: a multiple of the number that kernels read side by side.
 int64_t CpuMatmul::tiles_per_group(int64_t tile_bytes, int64_t m) const {
   const int64_t per_tile = tile_bytes + m * GEMTP_TILE * static_cast<int64_t>(sizeof(float));
   return std::max<int64_t>(8, kGroupBytes / per_tile / 8 * 8);
@@ -170,27 +171,34 @@ void CpuMatmul::gated(const std::vector<GatedJob>& jobs) {
   int64_t bytes = 0;
   inputs_.clear();
   for (const GatedJob& job : jobs) {
-    GEMTP_ASSERT(job.up->rows == job.gate->rows && job.up->cols == job.gate->cols);
+    GEMTP_ASSERT(!job.up || (job.up->rows == job.gate->rows && job.up->cols == job.gate->cols));
     gate_input.push_back(add_input(*job.gate, job.x.address(), job.x_stride, job.m));
-    up_input.push_back(add_input(*job.up, job.x.address(), job.x_stride, job.m));
+    up_input.push_back(job.up ? add_input(*job.up, job.x.address(), job.x_stride, job.m) : 0);
     first_tile.push_back(first_tile.back() + cpu(*job.gate).tiles());
-    bytes += (job.gate->bytes + job.up->bytes) * job.m;
+    bytes += (job.gate->bytes + (job.up ? job.up->bytes : 0)) * job.m;
   }
   quantize_inputs();
   for_each_piece(first_tile, bytes, [&](size_t j, int64_t begin, int64_t end, int thread) {
     const GatedJob& job = jobs[j];
-    const CpuMatrix &gate = cpu(*job.gate), &up = cpu(*job.up);
-    const int64_t group = tiles_per_group(gate.tile_bytes + up.tile_bytes, job.m);
+    const CpuMatrix& gate = cpu(*job.gate);
+    const CpuMatrix* up = job.up ? &cpu(*job.up) : nullptr;
+    const int64_t group = tiles_per_group(gate.tile_bytes + (up ? up->tile_bytes : 0), job.m);
     for (; begin < end; begin += group) {
       const int64_t stop = std::min(end, begin + group), first = begin * GEMTP_TILE;
       const int64_t n = std::min(stop * GEMTP_TILE, gate.rows) - first;
-      float* ups = results_[static_cast<size_t>(thread)].ensure(job.m * n);
+      const float* factor = up ? nullptr : (job.factor + first).address();
+      int64_t factor_stride = job.factor_stride;
       run(gate,
           call(gate, inputs_[gate_input[j]], begin, stop, (job.y + first).address(), job.y_stride));
-      run(up, call(up, inputs_[up_input[j]], begin, stop, ups, n));
+      if (up) {
+        float* ups = results_[static_cast<size_t>(thread)].ensure(job.m * n);
+        run(*up, call(*up, inputs_[up_input[j]], begin, stop, ups, n));
+        factor = ups;
+        factor_stride = n;
+      }
       for (int64_t i = 0; i < job.m; ++i) {
         float* y = (job.y + i * job.y_stride + first).address();
-        kernels_.gelu_mul(y, ups + i * n, n, y);
+        kernels_.gelu_mul(y, factor + i * factor_stride, n, y);
       }
     }
   });

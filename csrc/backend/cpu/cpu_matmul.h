@@ -27,14 +27,14 @@ class CpuMatmul {
  public:
   CpuMatmul(const gemtp_kernels& kernels, ThreadPool& pool);
 
-  // As Backend's matmul, gated_matmul and head.
+  // These work like matmul(), gated_matmul() and head() of Backend.
   void products(const std::vector<MatmulJob>& jobs);
   void gated(const std::vector<GatedJob>& jobs);
   void head(const Matrix& w, const float* x, int64_t m, float cap,
             std::span<const Device<float>> logits, BestLogit* best);
 
  private:
-  // Activation rows of one or more jobs, ready for the kernels.
+  // Activation rows of one or more jobs in the form that the kernels read.
   struct Input {
     const float* x;
     int64_t x_stride, m, k;
@@ -42,7 +42,7 @@ class CpuMatmul {
     gemtp_q8_rows q;
   };
 
-  // The number in inputs_ of what w is to multiply; equal ones are one.
+  // Returns the index in inputs_ of the rows that w multiplies; jobs with equal rows share them.
   size_t add_input(const Matrix& w, const float* x, int64_t x_stride, int64_t m);
   void quantize_inputs();
   template <class Fn>
@@ -59,7 +59,7 @@ class CpuMatmul {
   Scratch<float> scales_;
   Scratch<int32_t> biases_, pairs_;
   Scratch<float> sums_;
-  std::vector<Scratch<float>> results_;  // of a group of tiles, one per thread
+  std::vector<Scratch<float>> results_;  // per thread: results of a group of tiles
   std::vector<BestLogit> best_;          // [groups of tiles][m]
 };
 

@@ -1,4 +1,4 @@
-// Host memory of the CPU backend: 64-byte aligned, as the kernels demand it.
+// Host memory of the CPU backend, aligned to 64 bytes as the kernels require.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@ using Bytes = AlignedBytes;
 
 inline Bytes allocate(int64_t n) { return allocate_aligned(static_cast<size_t>(n)); }
 
-/// Room for n values of T; grows, never shrinks.
+/// A buffer of n values of T that grows and never shrinks.
 template <class T>
 class Scratch {
  public:

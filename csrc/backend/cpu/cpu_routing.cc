@@ -26,7 +26,7 @@ void CpuRouting::route(const float* scores, const float* scale, int64_t m) {
   group(m);
 }
 
-// Of one row.
+// Chooses the experts of one row.
 void CpuRouting::choose(const float* scores, const float* scale, int32_t* chosen,
                         float* weight) const {
   int64_t n = 0;
@@ -36,8 +36,7 @@ void CpuRouting::choose(const float* scores, const float* scale, int32_t* chosen
     for (; at > 0 && scores[e] > scores[chosen[at - 1]]; --at) chosen[at] = chosen[at - 1];
     chosen[at] = e;
   }
-  // The softmax's own denominator cancels in the renormalisation. Odds are added in the order of
-  // rank.
+  // The softmax's denominator cancels out in the renormalisation. Odds are added in order of rank.
   float total = 0;
   for (int64_t i = 0; i < n; ++i) {
     weight[i] = gemtp_exp(scores[chosen[i]] - scores[chosen[0]]);
@@ -58,7 +57,7 @@ void CpuRouting::group(int64_t m) {
     place_[slot] = place;
     row_[static_cast<size_t>(place)] = static_cast<int32_t>(i / sizes_.used);
   }
-  // Every entry has moved on to the next expert's place.
+  // Each entry is now the first place of the next expert.
   std::rotate(first_place_.begin(), first_place_.end() - 1, first_place_.end());
   first_place_[0] = 0;
 }
@@ -68,8 +67,9 @@ void CpuRouting::make_jobs(const ExpertMatrices& w, Device<const float> x) {
   gated_jobs_.clear();
   out_jobs_.clear();
   copied_rows_.clear();
-  for (size_t e = 0; e < static_cast<size_t>(sizes_.experts); ++e) {
-    const int64_t place = first_place_[e], n = first_place_[e + 1] - place;
+  for (int64_t e = 0; e < sizes_.experts; ++e) {
+    const int32_t* first = first_place_.data() + e;
+    const int64_t place = first[0], n = first[1] - place;
     if (n == 0) continue;
     const int32_t* row = row_.data() + place;
     Device<const float> in = x + *row * h;  // where a single row can stay
@@ -78,8 +78,8 @@ void CpuRouting::make_jobs(const ExpertMatrices& w, Device<const float> x) {
       copied_rows_.insert(copied_rows_.end(), row, row + n);
     }
     const Device<float> gated = gated_.get() + place * f;
-    gated_jobs_.push_back({w.gate[e].get(), w.up[e].get(), in, h, n, gated, f});
-    out_jobs_.push_back({w.down[e].get(), gated, f, n, out_.get() + place * h, h});
+    gated_jobs_.push_back({&(*w.gate)[e], &(*w.up)[e], in, h, n, gated, f});
+    out_jobs_.push_back({&(*w.down)[e], gated, f, n, out_.get() + place * h, h});
   }
 }
 

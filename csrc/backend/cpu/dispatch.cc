@@ -56,7 +56,7 @@ Cpuid cpuid(uint32_t leaf, uint32_t subleaf = 0) {
   return r;
 }
 
-// XCR0: the register state that the operating system saves between threads.
+// Returns XCR0: the register state that the operating system saves between threads.
 uint64_t saved_state() {
 #if defined(_MSC_VER)
   return _xgetbv(0);
@@ -121,7 +121,7 @@ CpuFeatures detect() { return {}; }
 CpuFeatures detect() { return {}; }
 #endif
 
-// Every name that some build of this version knows, best first within an architecture.
+// The names of the tables of all builds of this version, best first within an architecture.
 constexpr const char* kKnownNames[] = {"avx512vnni", "avx512",       "avxvnni", "avx2",
                                        "neon_i8mm",  "neon_dotprod", "neon",    "scalar"};
 

@@ -1,4 +1,4 @@
-// Which kernel table runs on this machine.
+// Selects the kernel table for this machine.
 #pragma once
 
 #include <string>
@@ -8,12 +8,12 @@
 
 namespace gemtp {
 
-/// Tables compiled in and runnable here, best first; "scalar" is always last.
+/// Returns the compiled tables that run here, best first; "scalar" is always last.
 std::vector<const gemtp_kernels*> runnable_kernels();
 
-/// The table named `isa`. "" takes the environment variable GEMTP_ISA, and without it the best
-/// runnable table. Error{kArgument} for a name that is unknown (lists the known ones) or cannot run
-/// on this machine (lists the runnable ones).
+/// Returns the table named `isa`; for "" the one named by the environment variable GEMTP_ISA or, if
+/// that is not set, the best. Throws Error{kArgument} for an unknown name (and lists the known
+/// ones) and for one that cannot run on this machine (and lists those that can).
 const gemtp_kernels& select_kernels(const std::string& isa = "");
 
 }  // namespace gemtp

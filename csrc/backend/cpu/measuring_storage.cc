@@ -9,7 +9,7 @@
 namespace gemtp {
 namespace {
 
-// A hostile file may claim sizes whose sum no integer holds.
+// Saturates, because a hostile file may claim sizes whose sum exceeds every integer.
 int64_t saturate(double bytes) {
   constexpr auto kMost = std::numeric_limits<int64_t>::max();
   return bytes < static_cast<double>(kMost) ? static_cast<int64_t>(bytes) : kMost;
@@ -33,6 +33,7 @@ Buffer MeasuringStorage::alloc(int64_t n) {
 
 MirroredBytes MeasuringStorage::mirrored(int64_t bytes) {
   add(&buffers_, static_cast<double>(bytes));
+  add(&mirrored_, static_cast<double>(bytes));
   return {};
 }
 

@@ -1,4 +1,4 @@
-// Storage that stores nothing: objects made on it tell what they would take of a real one.
+// A storage that stores nothing and counts the memory that objects made on it would take.
 #pragma once
 
 #include <cstdint>
@@ -9,18 +9,19 @@ namespace gemtp {
 
 class MeasuringStorage : public Storage {
  public:
-  // Bytes asked for so far, at most the largest int64.
-  int64_t buffers() const { return buffers_; }
+  // Bytes requested so far, at most the largest int64.
+  int64_t buffers() const { return buffers_; }  // including what is mirrored
+  int64_t mirrored() const { return mirrored_; }
   int64_t matrices() const { return matrices_; }
   int64_t kv() const { return kv_; }
-  /// Of the widest matrix.
+  /// Columns of the widest matrix.
   int64_t max_cols() const { return max_cols_; }
 
-  /// Of nothing.
+  /// Returns an empty buffer.
   Buffer alloc(int64_t n) override;
   std::unique_ptr<Matrix> load_matrix(const WeightSource& source, const std::vector<int32_t>* rows,
                                       const LoadProgress& progress) override;
-  /// Null.
+  /// Returns null.
   AlignedBytes read(const WeightSource& source) override;
   std::unique_ptr<KvLayer> make_kv(int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                    bool f16) override;
@@ -31,7 +32,7 @@ class MeasuringStorage : public Storage {
   void write_bytes(const void*, void*, int64_t) override {}
   void read_bytes(const void*, void*, int64_t) override {}
 
-  int64_t buffers_ = 0, matrices_ = 0, kv_ = 0, max_cols_ = 0;
+  int64_t buffers_ = 0, mirrored_ = 0, matrices_ = 0, kv_ = 0, max_cols_ = 0;
 };
 
 }  // namespace gemtp

@@ -4,7 +4,7 @@
 
 namespace {
 
-// The quants of a group of four k, four times over.
+// Repeats the quants of a group of four k four times.
 inline int8x16_t broadcast4(const int8_t* q) {
   int32_t four;
   memcpy(&four, q, 4);
@@ -13,7 +13,7 @@ inline int8x16_t broadcast4(const int8_t* q) {
 
 // Products of four output rows with one activation row, [row][4] in int16.
 struct Products {
-  int16x8_t first, second;  // of rows 0, 1 and of rows 2, 3
+  int16x8_t first, second;  // rows 0 and 1, rows 2 and 3
 
   static GEMTP_INLINE Products of(int8x16_t w, int8x16_t x) {
     return {vmull_s8(vget_low_s8(w), vget_low_s8(x)), vmull_high_s8(w, x)};
@@ -24,7 +24,8 @@ struct Products {
   }
 };
 
-// The dots of w, kGroups groups of four output rows, with one activation row, begun with `start`.
+// Returns `start` plus the dot products of w, kGroups groups of four output rows, with one
+// activation row.
 template <int kMost, int kGroups>
 GEMTP_INLINE int32x4_t dots_of_groups(const int8x16_t* w, const int8_t* x, int32x4_t start) {
   constexpr int kFit = 32767 / (127 * kMost);  // products that an int16 holds

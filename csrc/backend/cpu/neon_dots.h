@@ -1,12 +1,13 @@
-// Dots by SDOT, which adds four products of int8 to an int32 lane: of a group of four k of four
-// output rows with that group of one activation row, named by its lane.
+// Dot products with SDOT, which adds four products of int8 to an int32 lane. It multiplies a group
+// of four k of four output rows by the same group of one activation row, which is selected by its
+// lane.
 #pragma once
 
 #include "backend/cpu/neon_quants.h"
 
 namespace {
 
-// A half of a block, 16 k, of kRows activation rows.
+// Half a block (16 k) of kRows activation rows.
 template <int kRows>
 struct HalfBlock {
   int8x16_t x[kRows];
@@ -16,7 +17,7 @@ struct HalfBlock {
     for (int i = 0; i < kRows; ++i) x[i] = vld1q_s8(q + i * kBlock);
   }
 
-  // sum[i] += the dots of w, four groups of four output rows.
+  // Adds the dot products of w, four groups of four output rows, to sum[i].
   GEMTP_INLINE void add_dots(const int8x16_t* w, int32x4_t* sum) const {
     add_group<0>(w[0], sum);
     add_group<1>(w[1], sum);

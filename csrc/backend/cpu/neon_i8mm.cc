@@ -1,5 +1,6 @@
-// NEON with the 8-bit matrix products of ARMv8.6 (SMMLA): eight k of two activation rows by those
-// of two output rows, one sum of products in each of four int32 lanes. Few rows go by SDOT.
+// NEON with the 8-bit matrix products of ARMv8.6. SMMLA multiplies eight k of two activation rows
+// by those of two output rows and puts a sum of products into each of four int32 lanes. For few
+// rows SDOT is used.
 #include "backend/cpu/neon_dots.h"
 #include "backend/cpu/vector_attention.h"
 
@@ -15,7 +16,7 @@ inline int8x16_t upper_halves(int8x16_t a, int8x16_t b) {
 // Unpacked blocks: [4 quarters of the output rows][4 eights of k][4 rows][8 k].
 constexpr int kQuarter = 128, kEight = 32;
 
-// Two groups of four k of four output rows, [row][4] each, as [row][8 k] at u.
+// Stores two groups of four k of four output rows, [row][4] each, as [row][8 k] at u.
 inline void store_eight(int8x16_t group, int8x16_t next, uint8_t* u) {
   const uint32x4_t a = vreinterpretq_u32_s8(group), b = vreinterpretq_u32_s8(next);
   vst1q_u8(u, vreinterpretq_u8_u32(vzip1q_u32(a, b)));
@@ -36,17 +37,17 @@ struct QuantPair {
   }
 };
 
-// The sums of two activation rows with four output rows: [activation row][output row] of output
-// rows 0, 1 and of 2, 3.
+// Sums of two activation rows with four output rows: [activation row][output row] for output rows 0
+// and 1, and for 2 and 3.
 struct Products {
   int32x4_t first, second;
 
-  // Eight k of the output rows, at u.
+  // Adds the products with eight k of the output rows, at u.
   GEMTP_INLINE void add(const uint8_t* u, int8x16_t x) {
     first = vmmlaq_s32(first, x, vreinterpretq_s8_u8(vld1q_u8(u)));
     second = vmmlaq_s32(second, x, vreinterpretq_s8_u8(vld1q_u8(u + 16)));
   }
-  // Of the four output rows with one activation row.
+  // Returns the sums of the four output rows with one activation row.
   GEMTP_INLINE int32x4_t row0() const {
     return vreinterpretq_s32_s64(
         vzip1q_s64(vreinterpretq_s64_s32(first), vreinterpretq_s64_s32(second)));
@@ -73,7 +74,7 @@ struct ByPairs : ByRows<Sdot, Quants, kGrouped> {
     return u;
   }
 
-  // A single row goes with itself: that costs no more than SDOT would.
+  // A single row is paired with itself, which costs no more than SDOT would.
   template <int kRows>
   static GEMTP_INLINE void unpacked_dots(const uint8_t* u, const PackedBlock& w,
                                          const ActivationBlock& x, F32x16* dot) {

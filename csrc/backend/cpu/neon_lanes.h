@@ -1,5 +1,5 @@
-// Sixteen float lanes as four NEON registers: what vector_kernels.h asks of an instruction set, in
-// the instructions that every 64-bit ARM processor has.
+// Sixteen float lanes in four NEON registers: what vector_kernels.h requires of an instruction set,
+// in the instructions of every 64-bit ARM processor.
 #pragma once
 
 #include <arm_neon.h>
@@ -113,7 +113,7 @@ inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) {
 inline F32x16 fnma(F32x16 a, F32x16 b, F32x16 c) {
   return quarters([&](int i) { return vfmsq_f32(c.v[i], a.v[i], b.v[i]); });
 }
-// Not FMAX, FMIN: those give a NaN where one operand is.
+// FMAX and FMIN would return NaN if one operand is NaN.
 inline float32x4_t max(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 inline float32x4_t min(float32x4_t a, float32x4_t b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
 inline F32x16 max(F32x16 a, F32x16 b) {
@@ -169,7 +169,7 @@ inline float max_of(F32x16 v) {
 inline int8x8_t to_q8(float32x4_t a, float32x4_t b) {
   return vmovn_s16(vcombine_s16(vmovn_s32(vcvtnq_s32_f32(a)), vmovn_s32(vcvtnq_s32_f32(b))));
 }
-// Sums of the even and of the odd pairs of 16 quants, an int16 each.
+// Sums of the even and of the odd pairs of 16 quants, as int16.
 inline int32_t pairs_of(int8x16_t q) {
   const int16x8_t pairs = vpaddlq_s8(q);
   const int16x4_t s = vadd_s16(vget_low_s16(pairs), vget_high_s16(pairs));

@@ -1,6 +1,6 @@
-// The quants of packed blocks as int8: rows(w, r, q) gives output rows 4r .. 4r + 3, in q[g] group
-// g of four k, [4 rows][4 k]. kMost: the largest in size. kOffset: what is still to be taken from
-// them.
+// Unpacks quants to int8. rows(w, r, q) unpacks output rows 4r .. 4r + 3; q[g] gets group g of four
+// k, [4 rows][4 k]. kMost is the largest absolute value, kOffset the offset that is still to be
+// subtracted.
 #pragma once
 
 #include "backend/cpu/neon_lanes.h"
@@ -40,7 +40,7 @@ struct TableQuants {
   }
 };
 
-// The lower nibbles of `low` under the upper ones of `high`.
+// Combines the lower nibbles of `low` with the upper nibbles of `high`.
 inline int8x16_t join_nibbles(uint8x16_t high, int8x16_t low) {
   return vreinterpretq_s8_u8(vbslq_u8(vdupq_n_u8(15), vreinterpretq_u8_s8(low), high));
 }
@@ -73,7 +73,7 @@ struct FiveQuants {
   }
 };
 
-// Minus 32: the upper two bits with the top one inverted are a number with a sign, of sixteens.
+// Subtracts 32: the upper two bits, with the top one inverted, are a signed number of sixteens.
 struct SixQuants {
   static constexpr int kBlockBytes = 384, kMost = 32, kOffset = 0;
 
@@ -96,8 +96,8 @@ struct SixQuants {
   }
 };
 
-// What sums begin with where the quants' offset is still in: -kOffset * (sum of the block's
-// activations), in every lane; bias holds -8 times that sum in two parts.
+// Initial value of sums whose quants still contain their offset: -kOffset * (sum of the block's
+// activations) in every lane; bias holds -8 times that sum in two parts.
 template <int kOffset>
 inline int32x4_t start_of(int32_t bias) {
   static_assert(kOffset == 0 || kOffset == 8);
@@ -105,16 +105,16 @@ inline int32x4_t start_of(int32_t bias) {
   return vpaddlq_s16(vreinterpretq_s16_s32(vdupq_n_s32(bias)));
 }
 
-// dot0 * scale0 + dot1 * scale1 of four output rows. All are integers below 2^24, which floats hold
-// as they are.
+// Returns dot0 * scale0 + dot1 * scale1 for four output rows. All are integers below 2^24, which
+// floats represent exactly.
 inline float32x4_t scaled(int32x4_t dot0, float32x4_t scale0, int32x4_t dot1, float32x4_t scale1) {
   return vfmaq_f32(vmulq_f32(vcvtq_f32_s32(dot0), scale0), vcvtq_f32_s32(dot1), scale1);
 }
 
-// The dots of quants that Source gives and that are of the kind `Quants`, four output rows after
-// the other. Arithmetic has two functions: whole<kMost, n>(q, x, sum) adds the dots of q's eight
-// groups with n activation rows from x on to sum; halves<kMost, n>(q, x, first, second) sets the
-// dots of the first and of the last four groups.
+// Dot products of quants of the kind `Quants`, unpacked by Source, four output rows at a time.
+// Arithmetic has two functions: whole<kMost, n>(q, x, sum) adds the dot products of q's eight
+// groups with n activation rows from x on to sum; halves<kMost, n>(q, x, first, second) sets those
+// of the first and of the last four groups.
 template <class Arithmetic, class Source, class Quants, bool kGrouped, int kRows>
 GEMTP_INLINE void dots_by_rows(const PackedBlock& w, const ActivationBlock& x, F32x16* dot) {
   F32x16 scale[2];
@@ -143,7 +143,7 @@ GEMTP_INLINE void dots_by_rows(const PackedBlock& w, const ActivationBlock& x, F
   }
 }
 
-// A kind of quants as vector_kernels.h asks for it. Unpacked blocks: [8 groups][16 rows][4] int8.
+// A kind of quants as vector_kernels.h requires it. Unpacked blocks: [8 groups][16 rows][4] int8.
 template <class Arithmetic, class Quants, bool kGrouped>
 struct ByRows {
   static constexpr int kBlockBytes = Quants::kBlockBytes;
@@ -156,7 +156,7 @@ struct ByRows {
   }
 
   static GEMTP_INLINE const uint8_t* unpack(const PackedBlock& w, uint8_t* u) {
-    if constexpr (Quants::kBlockBytes == 512) return w.quants;  // as it is
+    if constexpr (Quants::kBlockBytes == 512) return w.quants;  // in place
     GEMTP_UNROLL
     for (int r = 0; r < 4; ++r) {
       int8x16_t q[8];

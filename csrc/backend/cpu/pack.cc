@@ -30,8 +30,8 @@ T load_as(const uint8_t* p) {
   return v;
 }
 
-// The bits of a float: those of infinity, and of the smallest that does not count as zero
-// (GEMTP_TINY; no f16 is smaller).
+// Bits of a float: of infinity, and of the smallest number that does not count as zero (GEMTP_TINY;
+// no f16 is smaller).
 struct F32Bits {
   using Bits = uint32_t;
   static constexpr Bits kInfinity = 0x7f800000u, kLeast = 0x2b800000u;
@@ -50,13 +50,13 @@ bool finite(typename Float::Bits v) {
   return (v & Float::kInfinity) != Float::kInfinity;
 }
 
-// The rows of one tile, walked side by side: as many sequential streams of reads, and writes
-// that never go back.
+// The rows of one tile, which are walked side by side: each is a sequential stream of reads, and
+// writes never go back.
 struct TileRows {
   const uint8_t* row[kTile];
 };
 
-// Turns 4 rows of 4 words into 4 columns: word j of row i goes to dst[j * 16 + i].
+// Transposes 4 rows of 4 words: word j of row i goes to dst[j * 16 + i].
 inline void transpose_words(const uint8_t* r0, const uint8_t* r1, const uint8_t* r2,
                             const uint8_t* r3, uint8_t* dst) {
 #if defined(__x86_64__) || defined(_M_X64)
@@ -86,7 +86,7 @@ inline void transpose_words(const uint8_t* r0, const uint8_t* r1, const uint8_t*
 #endif
 }
 
-// 16 words of which the lower half-words go to dst and the upper ones behind them.
+// Stores the lower half-words of 16 words at dst and the upper ones after them.
 inline void split_half_words(const uint8_t* words, uint8_t* dst) {
   uint16_t low[kTile], high[kTile];
   for (int64_t i = 0; i < kTile; ++i) {
@@ -120,7 +120,7 @@ int64_t count_bad(const TileRows& from, int64_t begin, int64_t end) {
   return bad;
 }
 
-// Makes zeros of those of n floats that count as such.
+// Replaces those of n floats that count as zero by zero.
 template <class Float>
 void flush(uint8_t* floats, int64_t n) {
   using Bits = typename Float::Bits;
@@ -132,7 +132,7 @@ void flush(uint8_t* floats, int64_t n) {
   }
 }
 
-// 16 rows of cols elements -> [cols][16], flushed. Returns how many are not finite.
+// Packs 16 rows of cols elements as [cols][16], flushed. Returns how many are not finite.
 template <class Float>
 int64_t pack_floats(const TileRows& from, int64_t cols, uint8_t* dst) {
   constexpr int64_t kSize = sizeof(typename Float::Bits), kLine = 64 / kSize;  // of a row
@@ -158,7 +158,7 @@ int64_t pack_floats(const TileRows& from, int64_t cols, uint8_t* dst) {
   return bad;
 }
 
-// Quants go to `dst` group by group (4 bytes of a row at a time), the scales behind all quants.
+// Quants go to `dst` group by group (4 bytes of a row at a time), the scales after all quants.
 template <int64_t kQuantBytes>
 int64_t pack_blocks(const TileRows& from, int64_t blocks, uint8_t* dst) {
   constexpr int64_t kBytes = 2 + kQuantBytes;
@@ -175,7 +175,8 @@ int64_t pack_blocks(const TileRows& from, int64_t blocks, uint8_t* dst) {
   return bad;
 }
 
-// ---- any quantized type, by way of its integers -------------------------------------------------
+// ---- any quantized type, decoded to its integers
+// -------------------------------------------------
 
 inline uint32_t word_at(const uint8_t* p) { return load_as<uint32_t>(p); }
 inline void put_word(uint8_t* p, uint32_t word) { std::memcpy(p, &word, 4); }
@@ -203,8 +204,8 @@ inline void put_sixes(const uint8_t* codes, uint8_t* dst) {
   }
 }
 
-// Of a block of a file's type, `blocks` blocks of 32 elements from number `first` of a row on, the
-// scales of one lane; s: where the tile's scales begin.
+// Stores the scales of one lane for a block of the file's type, which has `blocks` blocks of 32
+// elements, from block `first` of the row on. s: beginning of the tile's scales.
 void put_scales(gemtp_format format, const DecodedBlock& from, int64_t first, int64_t blocks,
                 int64_t lane, uint8_t* s) {
   const auto put = [lane](uint8_t* array, auto value) {
@@ -258,14 +259,14 @@ void put_scales(gemtp_format format, const DecodedBlock& from, int64_t first, in
   }
 }
 
-// The code of every quant, which is an index into a table or quant + offset.
+// Returns the code of each quant: an index into a table, or quant + offset.
 struct Codes {
   uint8_t of[256];
 
   Codes(const PackedForm& form) {
     const int offset = form.format == GEMTP_Q5_0 ? 16 : form.format == GEMTP_Q6_K ? 32 : 0;
     for (int q = 0; q < 256; ++q) of[q] = static_cast<uint8_t>(q + offset);
-    for (int i = 15; form.table && i >= 0; --i)  // of equal values the first
+    for (int i = 15; form.table && i >= 0; --i)  // the first of equal values wins
       of[static_cast<uint8_t>(form.table[i])] = static_cast<uint8_t>(i);
   }
 };
@@ -313,7 +314,7 @@ void pack_as_bf16(const TileRows& from, DType type, int64_t cols, uint8_t* dst) 
 
 int64_t pack_tile(DType type, int64_t cols, const uint8_t* const (&rows)[GEMTP_TILE],
                   uint8_t* dst) {
-  std::vector<uint8_t> zero;  // stands in for the rows that the last tile lacks
+  std::vector<uint8_t> zero;  // used for the rows that the last tile lacks
   TileRows from;
   for (int64_t lane = 0; lane < kTile; ++lane) {
     if (!rows[lane]) zero.resize(static_cast<size_t>(WeightSource{type, 1, cols}.row_bytes()));

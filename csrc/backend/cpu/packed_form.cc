@@ -6,7 +6,7 @@
 namespace gemtp {
 namespace {
 
-// Values of the rare types, as decode_block() gives them; unused places repeat one.
+// Values of the rare types as decode_block() returns them; unused entries repeat one.
 constexpr int8_t kThreeBits[16] = {-4, -3, -2, -1, 0, 1, 2, 3};
 constexpr int8_t kTwoBits[16] = {0, 1, 2, 3};
 constexpr int8_t kIq3Xxs[16] = {-62, -52, -44, -36, -28, -20, -12, -4,
@@ -91,7 +91,7 @@ const PackedForm& packed_form(DType type) {
 
 int64_t tile_bytes(DType type, int64_t cols) {
   const PackedForm& form = packed_form(type);
-  // Floats need no whole block, and blocks of 32 no whole 256.
+  // Floats need no whole blocks, and types with blocks of 32 no multiples of 256.
   const int64_t bytes = GEMTP_TILE * (form.block_bytes * cols / 32 + form.scale_bytes * cols / 256);
   return (bytes + 63) / 64 * 64;
 }

@@ -1,4 +1,4 @@
-// Which of the packed formats of kernels.h holds a file's type without any change of its elements.
+// Selects the packed format of kernels.h that represents a file's type exactly.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +16,9 @@ struct PackedForm {
   const int8_t* table;  // of 16 values, or null
 };
 
-/// The common types have a format of their own. The rare ones have at most 16 different values
-/// within a scale, so that they become nibbles of the table formats, with the scales of their
-/// groups of 16 as integers. NVFP4, whose groups differ too much for that, becomes floats.
+/// Common types have a format of their own. Rare ones have at most 16 different values within a
+/// scale, so they become nibbles of a table format, with the scales of their groups of 16 as
+/// integers. NVFP4, whose groups differ too much for that, becomes floats.
 const PackedForm& packed_form(DType type);
 
 inline bool quantized(DType type) { return packed_form(type).format >= GEMTP_Q8_0; }

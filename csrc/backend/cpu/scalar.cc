@@ -37,7 +37,7 @@ void quantize_q8(const float* x, int64_t k, int64_t n, gemtp_q8_rows to) {
   }
 }
 
-// Calls fn(tile's weights, first row, number of rows that exist) for every tile asked for.
+// Calls fn(tile's weights, first row, number of rows that exist) for each requested tile.
 template <class Fn>
 void for_each_tile(const gemtp_matmul& a, Fn fn) {
   for (int64_t t = 0; t < a.tiles; ++t) {
@@ -74,7 +74,8 @@ float from_bf16(uint16_t v) { return gemtp_bf16_to_f32(v); }
 
 // ---- quantized matmuls: the two halves of a format ----------------------------------------------
 
-// Quants: kBytes of a block of 16 rows, and element k of row r, 0 <= k < 32.
+// Quants: kBytes is the size of a block of 16 rows; an object returns element k of row r, 0 <= k
+// < 32.
 
 int nibble(const uint8_t* block, int64_t r, int k) {
   const int byte = block[(k % 16 / 4 * kTile + r) * 4 + k % 4];
@@ -120,7 +121,7 @@ struct Table {
   }
 };
 
-// Scales: of block b and row r, from where a tile's scales begin.
+// Scales of block b and row r, read from the tile's scales.
 
 template <class T>
 T load_as(const uint8_t* p) {
@@ -288,7 +289,7 @@ float kv_element(const gemtp_attention& a, const void* array, int64_t at) {
                   : static_cast<const float*>(array)[at];
 }
 
-// Calls fn(from, to) for what `span` has of each chunk, positions from..to-1, in order.
+// Calls fn(from, to) for the positions from..to-1 of `span` in each chunk, in order.
 template <class Fn>
 void for_each_chunk(gemtp_span span, Fn fn) {
   for (int64_t chunk = span.first / kChunk * kChunk; chunk <= span.last; chunk += kChunk)

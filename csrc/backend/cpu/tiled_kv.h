@@ -1,4 +1,4 @@
-// K/V of one layer in the layout of kernels.h, one K/V head after another, in whatever memory.
+// K/V of one layer in the layout of kernels.h, one K/V head after another, in any memory.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@ class TiledKv : public KvLayer {
  public:
   bool f16 = true;
   int64_t element() const { return f16 ? 2 : 4; }
-  int64_t columns() const { return (head_dim + 15) / 16; }  // of 16 head dims, in the values
+  int64_t columns() const { return (head_dim + 15) / 16; }  // columns of 16 head dims in the values
   /// Bytes of the keys of one head, and of its values.
   int64_t key_bytes() const { return capacity * head_dim * element(); }
   int64_t value_bytes() const { return capacity * columns() * 16 * element(); }

@@ -8,18 +8,19 @@
 
 namespace {
 
-// Vectors of K or V in a tile of `queries` queries: the more, the fewer the queries are, so that
-// there are always enough sums to keep the FMA units busy.
+// Returns the number of vectors of K or V in a tile of `queries` queries. Fewer queries get more
+// vectors, so that there are always enough sums to keep the FMA units busy.
 constexpr int tile_vectors(int queries) {
   const int vectors = kTileQueries * kTileVectors / queries;
   return vectors > kTileVectors ? vectors : kTileVectors;
 }
 
-// Floats of queries that leave room in the nearest cache for a block of keys, and blocks of keys
-// that the next cache holds. (The values of a chunk in a tile's columns fit the nearest one.)
+// Number of floats of queries that leave space for a block of keys in the first-level cache, and
+// number of blocks of keys that the second-level cache holds. (The values of a chunk in a tile's
+// columns fit the first-level cache.)
 constexpr int64_t kNearQueries = 3072, kFarBlocks = 8;
 
-// Calls fn(from, to) for what `span` has of each chunk, positions from..to-1, in order.
+// Calls fn(from, to) for the positions from..to-1 of `span` in each chunk, in order.
 template <class Fn>
 inline void for_each_chunk(gemtp_span span, Fn fn) {
   for (int64_t chunk = span.first / kChunk * kChunk; chunk <= span.last; chunk += kChunk)
@@ -28,7 +29,8 @@ inline void for_each_chunk(gemtp_span span, Fn fn) {
 
 // ---- scores -------------------------------------------------------------------------------------
 
-// Of queries i .. i + kQueries - 1 with the keys in kBlocks blocks from `block` on.
+// Computes the scores of queries i .. i + kQueries - 1 with the keys of kBlocks blocks from `block`
+// on.
 template <class Format, int kQueries, int kBlocks>
 GEMTP_NOINLINE void score_tile(const gemtp_attention& a, int64_t i, int64_t block) {
   using Element = typename Format::Element;
@@ -62,7 +64,7 @@ GEMTP_NOINLINE void score_tile(const gemtp_attention& a, int64_t i, int64_t bloc
       }
     }
   };
-  // Near the end of a block what is ahead is the block in its place in the next tile.
+  // Near the end of a block, prefetching continues with the corresponding block of the next tile.
   constexpr int64_t kAhead = kBytesAhead / static_cast<int64_t>(sizeof(Element));
   const int64_t here = larger(0, a.head_dim - kAhead / 16);
   add_dims(0, here, kAhead);
@@ -90,8 +92,8 @@ void score(const gemtp_attention& a, int64_t begin, int64_t end) {
     with_constant<kTileQueries>(a.n_q, run);
     return;
   }
-  // One tile of queries after another goes through a run of keys: one block at a time while all
-  // queries fit the nearest cache with it, else some that the next cache holds.
+  // One tile of queries after another passes over a run of keys: over one block if all queries fit
+  // the first-level cache beside it, otherwise over as many as the second-level cache holds.
   const int64_t blocks = a.n_q * a.head_dim <= kNearQueries ? kTileVectors : kFarBlocks;
   for (; begin < end; begin += blocks)
     for_each_pass<kTileQueries>(a.n_q, [&]<int kQueries>(int64_t i) {
@@ -114,7 +116,7 @@ void attention_weights(const gemtp_attention* args, int64_t begin, int64_t end) 
     const int64_t first = a.spans[i].first - a.base, last = a.spans[i].last - a.base;
     const int64_t first_block = first / 16 * 16, last_block = last / 16 * 16;
     float* p = a.p + i * a.p_stride;
-    // Lanes outside the span hold whatever old cache slots gave; they are replaced before use.
+    // Lanes outside the span hold scores of old cache slots; they are replaced before use.
     const auto attended = [&](int64_t block, F32x16 v, F32x16 other) {
       if (block > first_block && block < last_block) return v;
       return select_lanes(larger(0, first - block), smaller(16, last - block + 1), v, other);
@@ -178,8 +180,8 @@ GEMTP_NOINLINE void value_tile(const gemtp_attention& a, int64_t i, int64_t c, i
   }
 }
 
-// The same of those positions that are in the query's span: query by query before and after the
-// positions that all of them attend to.
+// The same for the positions in each query's span: query by query before and after the positions
+// that all of them attend to.
 template <class Format, int kQueries, int kColumns>
 void add_attended(const gemtp_attention& a, int64_t i, int64_t c, int64_t from, int64_t to,
                   float* sums) {
@@ -202,8 +204,8 @@ void add_attended(const gemtp_attention& a, int64_t i, int64_t c, int64_t from, 
   add_alone(all_to, to);
 }
 
-// Adds the sums of a chunk's positions from..to-1 to the results, those of a query that attends to
-// none of them (+0) included.
+// Adds the sums of a chunk's positions from..to-1 to the results, also for queries that attend to
+// none of them (then +0).
 template <class Format, int kQueries, int kColumns>
 void add_chunk(const gemtp_attention& a, int64_t i, int64_t c, int64_t from, int64_t to) {
   alignas(64) float sums[kQueries * kColumns * 16];

@@ -1,6 +1,6 @@
-// The kernels, all but the dots of quantized blocks, written once over a vector of 16 floats: here
-// those of elements and rows, in vector_matmul.h and vector_attention.h the others. An instruction
-// set's file first defines, in an unnamed namespace,
+// All kernels but the dot products of quantized blocks, written once over a vector of 16 floats:
+// those of elements and rows here, the others in vector_matmul.h and vector_attention.h. An
+// instruction set's file first defines, in an unnamed namespace,
 //
 //   F32x16          16 lanes; operators + - * /, and the functions
 //   zero() set1(s) load(p) load_n(p, n) store(p, v) store_n(p, v, n)      n in 0..16: the first n
@@ -32,9 +32,8 @@
 //   and where kDirectRows < GEMTP_PANEL, for more rows, whose sums live in memory:
 //   kUnpackedBytes, unpack(w, buffer): a block in the form that many rows are best served from, in
 //       `buffer` (64-byte aligned) or in place; returns where
-//   kGroup, unpacked_dots<n>(u, w, x, dot), n <= kGroup: as dots, of that form; rows go in groups
-//   of
-//       kGroup and kGroup - 1, so 2 <= kGroup <= kDirectRows
+//   kGroup, unpacked_dots<n>(u, w, x, dot), n <= kGroup: like dots, for that form; rows are
+//       processed in groups of kGroup and kGroup - 1, so 2 <= kGroup <= kDirectRows
 //
 // Everything has internal linkage: nothing compiled with wide flags can be picked by the linker for
 // a caller elsewhere.
@@ -45,7 +44,7 @@
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/scalar_math.h"
 
-// Where every instruction is a loop, or followed by checks, unrolled code compiles for minutes.
+// If every instruction is a loop or is followed by checks, unrolled code takes minutes to compile.
 #if defined(GEMTP_EMULATE_AVX512) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define GEMTP_UNROLL
 #define GEMTP_NO_UNROLL
@@ -172,7 +171,7 @@ inline float inverse_rms(const float* x, int64_t n, float eps) {
     const F32x16 v = load(x + i);
     lanes = fma(v, v, lanes);
   }
-  if (i < n) {  // the lanes past the end add +0 to sums that are never -0
+  if (i < n) {  // lanes past the end add +0 to sums that are never -0
     const F32x16 v = load_n(x + i, n - i);
     lanes = fma(v, v, lanes);
   }

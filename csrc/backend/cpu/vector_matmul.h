@@ -72,8 +72,8 @@ void matmul_float(const gemtp_matmul* args) {
 
 // ---- quantized matmuls: scales ------------------------------------------------------------------
 
-// How a format's scales lie behind the quants of a tile, s; see kernels.h. kBytes: those of a block
-// of 16 rows, on average. groups(s, b): the scales of the groups of block b.
+// Layouts of a format's scales, which follow the quants of a tile at s; see kernels.h. kBytes:
+// average bytes of the scales of a block of 16 rows. groups(s, b): scales of the groups of block b.
 
 struct Half {
   static constexpr int64_t kBytes = 32;
@@ -141,11 +141,11 @@ struct Groups {
 // A block of 16 output rows.
 struct PackedBlock {
   const uint8_t* quants;
-  const uint8_t* groups; /* the scales of its groups, where the format has them */
-  const int8_t* table;   /* of its nibbles, where the format has one */
+  const uint8_t* groups; /* scales of its groups, if the format has them */
+  const int8_t* table;   /* values of its nibbles, if the format has a table */
 };
 
-// A block of an activation row, followed by that of the next row of the panel, and so on.
+// A block of an activation row, followed by the same block of the panel's next rows.
 struct ActivationBlock {
   const int8_t* q;     /* 32 of each row */
   const int32_t* bias; /* of each row, as in gemtp_q8_rows */
@@ -156,7 +156,7 @@ struct ActivationBlock {
 struct QuantizedTiles {
   const uint8_t* weights;
   int64_t tile_bytes;
-  int64_t next; /* bytes to the tile that this one's place in a pass goes to next, 0 at the end */
+  int64_t next; /* bytes to the tile that takes this tile's place next; 0 at the end */
   int64_t blocks;
   const int8_t* table;
   gemtp_q8_rows x; /* the panel */
@@ -165,13 +165,13 @@ struct QuantizedTiles {
   int64_t y_stride;
   int64_t n; /* output rows from the first tile on */
 
-  // Those of the panel's blocks from number `at` of all its blocks on.
+  // Returns the panel's blocks from index `at` on.
   GEMTP_INLINE ActivationBlock activations(int64_t at) const {
     return {x.q + at * kBlock, x.bias + at, x.pairs + 2 * at};
   }
 };
 
-// Touches the weights kBytesAhead ahead of block b, in this tile or the next.
+// Prefetches the weights kBytesAhead ahead of block b, in this tile or the next.
 template <class Format>
 inline void prefetch_weights(const QuantizedTiles& t, const uint8_t* tile, int64_t b) {
   constexpr int64_t kQuants = Format::kBlockBytes, kScales = Format::Scales::kBytes;
@@ -185,12 +185,12 @@ inline void prefetch_weights(const QuantizedTiles& t, const uint8_t* tile, int64
   prefetch(tile + t.blocks * kQuants + b * kScales);
 }
 
-// Block b of a tile: its quants, and its scales for all of them.
+// Block b of a tile: its quants and their scales.
 template <class Format>
 struct TileBlock {
   using Scales = typename Format::Scales;
   PackedBlock packed;
-  F32x16 scale, min; /* after load_scales(); min: where there is one */
+  F32x16 scale, min; /* set by load_scales(); min: if the format has minima */
   F32x16 group_min[2];
   const uint8_t* scales; /* of the tile */
   int64_t b;
@@ -210,8 +210,8 @@ struct TileBlock {
     }
   }
 
-  // acc with what the block adds to a row, number `at` of all the panel's blocks, whose integer
-  // sum is dot.
+  // Returns acc plus the block's contribution to a row. dot: the integer sum; at: index of the
+  // row's block among all blocks of the panel.
   GEMTP_INLINE F32x16 add(F32x16 acc, F32x16 dot, const gemtp_q8_rows& x, int64_t at) const {
     acc = fma(dot, scale * set1(x.d[at]), acc);
     if constexpr (Scales::kMin && Scales::kGroups) {
@@ -225,8 +225,8 @@ struct TileBlock {
   }
 };
 
-// All kRows rows of the panel, sums in registers. Not inlined, here and below: the registers are
-// for one such loop at a time.
+// Multiplies all kRows rows of the panel, with sums in registers. This and the functions below are
+// not inlined, so that one such loop at a time has the registers.
 template <class Format, int kRows, int kTiles>
 GEMTP_NOINLINE void direct_tiles(const QuantizedTiles& t) {
   F32x16 acc[kTiles][kRows];
@@ -243,7 +243,7 @@ GEMTP_NOINLINE void direct_tiles(const QuantizedTiles& t) {
       TileBlock<Format> block(t, tile, b);
       F32x16 dot[kRows];
       Format::template dots<kRows>(block.packed, t.activations(b * kRows), dot);
-      block.load_scales();  // not before: the dots need the registers
+      block.load_scales();  // not earlier, because the dot products need the registers
       GEMTP_UNROLL
       for (int i = 0; i < kRows; ++i) acc[j][i] = block.add(acc[j][i], dot[i], t.x, b * kRows + i);
     }
@@ -256,8 +256,8 @@ GEMTP_NOINLINE void direct_tiles(const QuantizedTiles& t) {
   }
 }
 
-// One block of 16 output rows, unpacked at u, against kRows rows of the panel from number `at` of
-// all its blocks on; their sums, [kRows][16], in memory.
+// Multiplies one block of 16 output rows, unpacked at u, by kRows rows of the panel, from block
+// `at` of all its blocks on. Their sums, [kRows][16], are in memory.
 template <class Format, int kRows>
 GEMTP_INLINE void add_unpacked(const QuantizedTiles& t, const uint8_t* u,
                                const TileBlock<Format>& block, int64_t at, float* acc) {
@@ -268,8 +268,8 @@ GEMTP_INLINE void add_unpacked(const QuantizedTiles& t, const uint8_t* u,
     store(acc + i * kTile, block.add(load(acc + i * kTile), dot[i], t.x, at + i));
 }
 
-// A panel whose rows go in groups of kRows and, behind them, kRows - 1: a block is unpacked once
-// for all of them.
+// A panel whose rows are processed in groups of kRows, followed by groups of kRows - 1. Each block
+// is unpacked once for all of them.
 template <class Format, int kRows>
 GEMTP_NOINLINE void unpacked_tile(const QuantizedTiles& t, int64_t groups) {
   alignas(64) uint8_t buffer[Format::kUnpackedBytes];
@@ -291,7 +291,7 @@ GEMTP_NOINLINE void unpacked_tile(const QuantizedTiles& t, int64_t groups) {
     store_n(t.y + i * t.y_stride, flush(load(acc + i * kTile)), smaller(kTile, t.n));
 }
 
-// One tile by one panel.
+// Multiplies one tile by one panel.
 template <class Format>
 void panel_tile(const QuantizedTiles& t) {
   if constexpr (Format::kDirectRows < GEMTP_PANEL) {
@@ -309,7 +309,7 @@ void panel_tile(const QuantizedTiles& t) {
   with_constant<Format::kDirectRows>(t.m, run);
 }
 
-// Weights of tiles that stay in the second-level cache while many panels pass over them.
+// Bytes of the tiles that stay in the second-level cache while many panels pass over them.
 constexpr int64_t kGroupBytes = 192 << 10;
 
 template <class Format>
@@ -331,7 +331,7 @@ void matmul_quantized(const gemtp_matmul* args) {
     t.y = a.y + row * a.y_stride + tile * kTile;
   };
   int64_t tile = 0;
-  // Few rows wait for memory: several tiles at once are several streams, which together come
+  // With few rows the loop waits for memory; several tiles at once are several streams, which are
   // faster than one.
   if (a.m <= kStreamedRows) {
     auto run = [&]<int kRows>() {

@@ -1,5 +1,6 @@
-// The table of an instruction set: GEMTP_TABLE, called GEMTP_TABLE_NAME, of the kernels that the
-// vector_*.h headers make over its 16 lanes and its quants. Included last.
+// Defines the table of an instruction set, GEMTP_TABLE with the name GEMTP_TABLE_NAME, from the
+// kernels that the vector_*.h headers build over its 16 lanes and its quants. Must be included
+// last.
 #pragma once
 
 namespace {

@@ -1,6 +1,7 @@
 #include "backend/gpu/gpu_backend.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "backend/cpu/packed_form.h"
 #include "backend/gpu/format_names.h"
 #include "backend/gpu/gpu_objects.h"
+#include "backend/gpu/quantized_forms.h"
 
 namespace gemtp {
 namespace {
@@ -19,21 +21,24 @@ using namespace gpu;
 // Scores that a launch of attention keeps at most (32 MB): longer passes go in parts.
 constexpr int64_t kMostScores = 8 << 20;
 
-// Rows behind the last one that a panel may read.
-constexpr int64_t kPanelRoom = 32;
+// Passes of more rows, parts of a prompt, are not recorded: what launching costs does not matter.
+constexpr int64_t kMostRecorded = 32;
 
 class GpuBackend : public Backend {
  public:
-  GpuBackend(std::unique_ptr<GpuDevice> device, std::unique_ptr<Backend> host)
-      : device_(std::move(device)), host_(std::move(host)) {}
+  GpuBackend(std::shared_ptr<GpuDevice> device, std::unique_ptr<Backend> host)
+      : device_(std::move(device)), host_(std::move(host)), forms_(device_) {}
 
   std::string device() const override { return device_->name(); }
   std::string isa() const override { return host_->isa(); }
+  bool own_memory() const override { return true; }
+  uint64_t available() const override { return static_cast<uint64_t>(device_->memory().free); }
   int threads() const override { return host_->threads(); }
-  bool stopped() const override { return stop_ && *stop_; }
+  // A recording is made as a whole.
+  bool stopped() const override { return stop_ && *stop_ && !recording_; }
 
   Buffer alloc(int64_t n) override {
-    auto memory = zeros(n * static_cast<int64_t>(sizeof(float)));
+    auto memory = reserve_zeros(device_, n * static_cast<int64_t>(sizeof(float)));
     return {Device<float>(static_cast<float*>(memory.get())), memory};
   }
 
@@ -46,8 +51,8 @@ class GpuBackend : public Backend {
     static_cast<Matrix&>(*m) = from;
     m->format = form.format;
     m->memory = reserve(device_, m->bytes);
-    device_->write(reinterpret_cast<uint64_t>(m->memory.get()), from.data.get(), m->bytes);
-    m->packed.tiles = Global<const uint8_t>(reinterpret_cast<uint64_t>(m->memory.get()));
+    device_->write(address(m->memory), from.data.get(), m->bytes);
+    m->packed.tiles = Global<const uint8_t>(address(m->memory));
     m->packed.tile_bytes = from.tile_bytes;
     m->packed.rows = narrow(m->rows);
     if (form.table) std::memcpy(&m->packed.table, form.table, sizeof m->packed.table);
@@ -70,102 +75,121 @@ class GpuBackend : public Backend {
   std::unique_ptr<Routing> make_routing(const RoutingSizes& s) override {
     auto r = std::make_unique<GpuRouting>();
     r->sizes = s;
-    const int64_t slots = s.rows * s.used, room = slots + kPanelRoom;
-    Pieces pieces(*this);
+    const int64_t slots = s.rows * s.used, room = slots + QuantizedForms::kRoom;
+    Pieces pieces;
     const auto expert = pieces.add<int32_t>(slots), place = pieces.add<int32_t>(slots);
     const auto row = pieces.add<int32_t>(slots);
     const auto weight = pieces.add<float>(slots);
     const auto list = pieces.add<MatrixRows>(s.experts);
-    const auto in = pieces.add<float>(room * s.hidden), gated = pieces.add<float>(room * s.ffn);
-    const auto out = pieces.add<float>(room * s.hidden);
-    r->memory = pieces.reserve();
-    r->route.slot_expert = pieces.at(expert);
-    r->route.slot_place = pieces.at(place);
-    r->route.place_row = pieces.at(row);
-    r->route.slot_weight = pieces.at(weight);
-    r->route.list = pieces.at(list);
-    r->in = pieces.at(in);
-    r->gated = pieces.at(gated);
-    r->out = pieces.at(out);
+    // An element takes 4 bytes, or at most 4.5 quantized.
+    const auto in = pieces.add<uint8_t>(room * s.hidden * 5);
+    const auto gated = pieces.add<uint8_t>(room * s.ffn * 5);
+    const auto floats = pieces.add<float>(slots * s.ffn), out = pieces.add<float>(slots * s.hidden);
+    r->memory = reserve_zeros(device_, pieces.bytes());
+    const uint64_t base = address(r->memory);
+    r->route.slot_expert = Global<int32_t>(base + expert);
+    r->route.slot_place = Global<int32_t>(base + place);
+    r->route.place_row = Global<int32_t>(base + row);
+    r->route.slot_weight = Global<float>(base + weight);
+    r->route.list = Global<MatrixRows>(base + list);
+    r->in = base + in;
+    r->gated = base + gated;
+    r->gated_floats = Global<float>(base + floats);
+    r->out = Global<float>(base + out);
     return r;
+  }
+
+  std::unique_ptr<MatrixSet> make_set(std::vector<MatrixPtr> matrices) override {
+    std::vector<SetMember> members;
+    for (const MatrixPtr& m : matrices) members.push_back({of(m.get()).packed.tiles, m->scale});
+    auto set = std::make_unique<GpuMatrixSet>(std::move(matrices));
+    const auto bytes = static_cast<int64_t>(members.size() * sizeof(SetMember));
+    set->memory = reserve(device_, bytes);
+    device_->write(address(set->memory), members.data(), bytes);
+    return set;
+  }
+
+  std::unique_ptr<Recordings> make_recordings() override {
+    return std::make_unique<GpuRecordings>();
   }
 
   void wait() override { device_->wait(); }
 
-  void send(const PassRows& rows) override {
-    Backend::send(rows.ids, 0, rows.count);
+  void run(Recordings& recordings, PassRows& rows, std::span<const int64_t> shape,
+           const std::function<void()>& body) override {
+    place(rows);
+    forms_.forget_all();
+    if (observed() || rows.count > kMostRecorded) {
+      body();
+    } else {
+      run_recorded(static_cast<GpuRecordings&>(recordings), shape_of(rows, shape), body);
+    }
+    forms_.forget_all();
+    outgrown_.clear();
+  }
+
+  void send(PassRows& rows) override {
+    place(rows);
+    Backend::send(rows.runs, 0, rows.n_runs);
+    Backend::send(rows.sequence, 0, rows.count);
     Backend::send(rows.positions, 0, rows.count);
     for (const RowsOfLayers* l : {&rows.full, &rows.sliding}) {
       Backend::send(l->spans, 0, rows.count);
       Backend::send(l->angles.cos, 0, rows.count * l->angles.half);
       Backend::send(l->angles.sin, 0, rows.count * l->angles.half);
     }
-  }
-
-  void copy(Device<const float> from, int64_t n, Device<float> to) override {
-    elements("copy", from, {}, 0, n, to);
+    const GpuRows& own = sent_of(rows);
+    Backend::send(own.kv, 0, own.kv.size());
   }
 
   void embed(const WeightSource& table, const PassRows& rows, int64_t first, int64_t m, int64_t col,
-             int64_t n, float scale, Device<float> y) override {
-    std::vector<float> values(static_cast<size_t>(m * n));
-    host_->embed(table, rows, first, m, col, n, scale, Device<float>(values.data()));
-    write(values.data(), m * n, y);
+             int64_t n, float scale, float* y) override {
+    host_->embed(table, rows, first, m, col, n, scale, y);
   }
 
   void head(const Matrix& w, Device<const float> x, int64_t m, float cap,
             std::span<const Device<float>> logits, Device<BestLogit> best) override {
-    const int64_t n = w.rows, parts = std::clamp<int64_t>(n / 4096, 1, 64);
+    const int64_t n = w.rows;
     const Global<float> all = scratch<float>(logits_, m * n);
     const Device<float> y(reinterpret_cast<float*>(all.address));
     matmul({{&w, x, w.cols, m, y, n}});
-    HeadArguments a{};
-    a.logits = all;
-    a.n = narrow(n);
-    a.parts = narrow(parts);
-    a.cap = cap;
-    a.part_best = scratch<Best>(best_, m * parts);
     static_assert(sizeof(Best) == sizeof(BestLogit));
-    a.best = Global<Best>(reinterpret_cast<uint64_t>(best.address()));
-    launch("head_softcap", parts, m, a);
-    launch("best_of_parts", 1, m, a);
+    best_of(all, m, n, cap, Global<Best>(number(best)));
     for (int64_t i = 0; i < m; ++i)
-      if (const Device<float> to = logits[static_cast<size_t>(i)]) copy(y + i * n, n, to);
+      if (const Device<float> to = logits[static_cast<size_t>(i)])
+        elements("copy", {all + i * n, {}, 0, 0, written(to, n), {}, 0}, n);
   }
 
-  void rms_norm(Device<const float> x, Device<const float> w, int64_t m, int64_t n, float eps,
-                Device<float> y) override {
+  void norm(Device<const float> x, int64_t m, int64_t n, float eps,
+            const std::vector<NormResult>& results) override {
     NormArguments a{};
     a.n = narrow(n);
     a.eps = eps;
     a.residual = global(x);
     a.after = 1.0f;
-    a.output[0] = {global(w), 1.0f, 1, global(y), {}};
+    give_norms(results, m, n, a.output);
     launch("norm", m, 1, a);
   }
 
-  void rms_norm_add(Device<const float> x, Device<const float> w, int64_t m, int64_t n, float eps,
-                    Device<const float> r, Device<float> y) override {
+  void add_branch(const Branch& branch, int64_t m, int64_t n, float eps, Device<float> x,
+                  const std::vector<NormResult>& results) override {
     NormArguments a{};
     a.n = narrow(n);
     a.eps = eps;
-    a.branch = global(x);
-    a.weight = global(w);
-    a.residual = global(r);
-    a.before = a.after = 1.0f;
-    a.y = global(y);
+    a.branch = global(Device<const float>(branch.y));
+    a.weight = global(branch.weight);
+    a.before = branch.before;
+    a.after = branch.after;
+    a.residual = a.y = written(x, m * n);
+    give_norms(results, m, n, a.output);
+    // Without norms of its own the new x is multiplied as it is.
+    if (results.empty()) a.output[0] = {{}, 1.0f, 1, {}, add_form(x, m, n)};
     launch("norm", m, 1, a);
   }
 
-  void gelu_mul(Device<const float> gate, Device<const float> up, int64_t m, int64_t n,
-                Device<float> y) override {
-    elements("gelu_mul", gate, up, 0, m * n, y);
-  }
-  void scale(Device<const float> x, float s, int64_t m, int64_t n, Device<float> y) override {
-    elements("scale", x, {}, s, m * n, y);
-  }
-  void softcap(Device<const float> x, int64_t m, int64_t n, float cap, Device<float> y) override {
-    elements("softcap", x, {}, cap, m * n, y);
+  void softcap(Device<float> x, int64_t n, float cap) override {
+    const Global<float> y = written(x, n);
+    elements("softcap", {y, {}, cap, 0, y, {}, 0}, n);
   }
 
   void route(Device<const float> scores, Device<const float> scale, int64_t m,
@@ -179,144 +203,148 @@ class GpuBackend : public Backend {
     launch("route", 1, 1, r.route);
   }
 
-  // Each expert's products by themselves: the list is read back to know whose there are.
   void expert_feed_forward(const ExpertMatrices& w, Device<const float> x, int64_t m,
                            Routing& routing, Device<float> y) override {
     auto& r = static_cast<GpuRouting&>(routing);
-    const int64_t h = r.sizes.hidden, f = r.sizes.ffn, used = r.sizes.used;
-    GatherArguments g{};
-    g.x = global(x);
-    g.rows = r.route.place_row;
-    g.n = narrow(h);
-    g.y = r.in;
-    launch("gather", parts_of(h, 256), m * used, g);
-    std::vector<MatrixRows> list(static_cast<size_t>(r.sizes.experts));
-    device_->read(r.route.list.address, list.data(),
-                  static_cast<int64_t>(list.size() * sizeof list[0]));
-    const auto at = [](Global<float> base, int64_t n) {
-      return Device<float>(reinterpret_cast<float*>((base + n).address));
-    };
-    for (const MatrixRows& e : list) {
-      if (e.count == 0) continue;
-      const auto expert = static_cast<size_t>(e.matrix);
-      gated_matmul({{w.gate[expert].get(), w.up[expert].get(), at(r.in, e.first * h), h, e.count,
-                     at(r.gated, e.first * f), f}});
-      matmul({{w.down[expert].get(), at(r.gated, e.first * f), f, e.count, at(r.out, e.first * h),
-               h}});
-    }
-    WeightedSumArguments a{};
-    a.x = r.out;
-    a.places = r.route.slot_place;
-    a.weights = r.route.slot_weight;
-    a.terms = narrow(used);
-    a.n = narrow(h);
-    a.y = global(y);
-    launch("weighted_sum", parts_of(h, 256), m, a);
+    const int64_t h = r.sizes.hidden, places = m * r.sizes.used;
+    gather(r, first_of(*w.gate).quantized(), x, m);
+    if (observed()) observe_places(r, {w.gate.get(), w.up.get()}, gathered(r, x, places), h);
+    multiply_gated(r, w, m);
+    if (observed()) observe_places(r, {w.down.get()}, r.gated_floats, r.sizes.ffn);
+    MatmulArguments a = of_places(r, *w.down, r.gated, m);
+    a.y[0] = r.out;
+    run_listed(*w.down, a, places, "");
+
+    WeightedSumArguments sum{};
+    sum.x = r.out;
+    sum.places = r.route.slot_place;
+    sum.weights = r.route.slot_weight;
+    sum.terms = narrow(r.sizes.used);
+    sum.n = narrow(h);
+    sum.y = written(y, m * h);
+    launch("weighted_sum", parts_of(h, 256), m, sum);
   }
 
-  // Likewise.
   void cluster_head(const ClusterMatrices& w, Device<const float> scores, int64_t top,
-                    Device<const float> x, const Mirror<int32_t>& ids,
-                    const Mirror<float>& logits) override {
-    const int64_t each = w.clusters.front()->rows;
-    TopArguments t{global(scores), narrow(static_cast<int64_t>(w.clusters.size())), narrow(top),
+                    Device<const float> x, Device<int32_t> ids, Device<float> logits) override {
+    const GpuMatrix& any = of(w.clusters->matrices[0].get());
+    const int64_t each = any.rows;
+    TopArguments t{global(scores), narrow(w.clusters->size()), narrow(top),
                    scratch<MatrixRows>(chosen_, top)};
     launch("top_clusters", parts_of(t.n, 256), 1, t);
-    std::vector<MatrixRows> chosen(static_cast<size_t>(top));
-    device_->read(t.chosen.address, chosen.data(), top * static_cast<int64_t>(sizeof chosen[0]));
-    const Global<float> unordered = scratch<float>(logits_, top * each);
-    for (const MatrixRows& c : chosen)
-      matmul(
-          {{w.clusters[static_cast<size_t>(c.matrix)].get(), x, w.clusters.front()->cols, 1,
-            Device<float>(reinterpret_cast<float*>((unordered + c.first * each).address)), each}});
-    CandidatesArguments a{t.chosen,
+    MatmulArguments a = product(any, x, any.cols, 1);
+    a.matrix[0] = packed(any);
+    a.list = t.chosen;
+    a.set[0] = static_cast<const GpuMatrixSet&>(*w.clusters).members();
+    a.y[0] = scratch<float>(logits_, top * each);
+    a.strips = narrow(top * any.strips());
+    run_product(any, a, "");
+    CandidatesArguments c{t.chosen,
                           global(Device<const int32_t>(w.tokens.device())),
-                          unordered,
+                          a.y[0],
                           narrow(top),
                           narrow(each),
                           0,
-                          global(ids.device()),
-                          global(logits.device())};
-    launch("sort_candidates", parts_of(top * each, 256), 1, a);
+                          Global<int32_t>(number(ids)),
+                          written(logits, top * each)};
+    launch("sort_candidates", parts_of(top * each, 256), 1, c);
   }
 
-  void store_kv(const PassRows& rows, const RowsOfLayers& of_type, int layer, int64_t first,
-                int64_t m, const NewKv& kv) override {
-    for_each_sequence(rows, layer, first, m, [&](KvLayer& to, int64_t row, int64_t n) {
-      const int64_t at = (row - first) * to.kv_heads * to.head_dim;
-      HeadsArguments a = heads_of(of_type, row, to.head_dim, kv.eps);
-      a.k = global(Device<const float>(kv.k + at));
-      a.v = global(Device<const float>((kv.v_is_k ? kv.k : kv.v) + at));
-      a.k_weight = global(kv.k_weight);
-      a.positions = global(Device<const int32_t>(rows.positions.device() + row));
-      a.kv = static_cast<const GpuKv&>(to).place();
-      a.kv_heads = narrow(to.kv_heads);
-      launch(std::string("heads_") + static_cast<const GpuKv&>(to).type(), 2 * to.kv_heads, n, a);
-    });
+  // Not those that embed() does not flush before it scales them.
+  bool embeds_best(const Matrix& table) const override {
+    const gemtp_format format = of(&table).format;
+    return of(&table).quantized() && format != GEMTP_MXFP4 && table.scale == 1.0f;
+  }
+  void embed_best(const Matrix& table, float scale, Device<const float> logits, int64_t n,
+                  Device<const int32_t> ids, Device<int32_t> id, Device<float> y) override {
+    const GpuMatrix& matrix = of(&table);
+    EmbedArguments a{};
+    a.matrix = packed(matrix);
+    a.k = narrow(matrix.cols);
+    a.ids = global(ids);
+    a.scale = scale;
+    a.y = written(y, matrix.cols);
+    a.best = best_of(Global<float>(number(logits)), 1, n, 0, scratch<Best>(chosen_best_, 1));
+    a.id = Global<int32_t>(number(id));
+    launch(std::string("embed_") + kFormatNames[matrix.format], parts_of(a.k, 256), 1, a);
   }
 
-  void norm_queries(const RowsOfLayers& of_type, int64_t first, int64_t m, int64_t heads, int64_t d,
-                    Device<const float> weight, float eps, Device<float> q) override {
-    HeadsArguments a = heads_of(of_type, first, d, eps);
-    a.q = global(q);
-    a.q_weight = global(weight);
-    a.heads = narrow(heads);
-    launch("heads_f32", heads, m, a);
+  void finish_heads(const PassRows& rows, const RowsOfLayers& of_type, int layer, int64_t first,
+                    int64_t m, int64_t keep, const NewHeads& h) override {
+    const GpuKv& kv = kv_of(rows, layer);
+    const int64_t row = h.k ? first : first + m - keep, n = h.k ? m : keep;
+    HeadsArguments a{};
+    const int64_t at = row * of_type.angles.half;
+    a.cos = global(Device<const float>(of_type.angles.cos.device() + at));
+    a.sin = global(Device<const float>(of_type.angles.sin.device() + at));
+    a.positions = global(Device<const int32_t>(rows.positions.device() + row));
+    a.sequence = global(Device<const int32_t>(rows.sequence.device() + row));
+    a.kv = places_of(rows, layer);
+    a.d = narrow(h.d);
+    a.eps = h.eps;
+    if (keep) {
+      a.q = written(h.q, keep * h.heads * h.d);
+      a.q_weight = global(h.q_weight);
+      a.heads = narrow(h.heads);
+      a.q_skip = narrow(n - keep);
+    }
+    if (h.k) {
+      a.k = global(Device<const float>(h.k));
+      a.v = global(Device<const float>(h.v_is_k ? h.k : h.v));
+      a.k_weight = global(h.k_weight);
+      a.kv_heads = narrow(kv.kv_heads);
+    }
+    launch(std::string("heads_") + kv.type(), a.heads + 2 * a.kv_heads, n, a);
   }
 
   void attention(const PassRows& rows, const RowsOfLayers& of_type, int layer, int64_t first,
                  int64_t m, Device<const float> q, int64_t heads, Device<float> out) override {
-    for_each_sequence(rows, layer, first, m, [&](const KvLayer& layer_kv, int64_t row, int64_t n) {
-      const auto& kv = static_cast<const GpuKv&>(layer_kv);
-      for (int64_t end = row + n; row < end;) {
-        const int64_t part = rows_together(of_type.spans, row, end, heads);
-        const int64_t at = (row - first) * heads * kv.head_dim;
-        attend(kv, of_type.spans, row, part, q + at, heads, out + at);
-        row += part;
-      }
-    });
+    const GpuKv& kv = kv_of(rows, layer);
+    const int64_t width = heads * kv.head_dim;
+    AttentionArguments a{};
+    a.kv = places_of(rows, layer);
+    a.heads = narrow(heads);
+    a.kv_heads = narrow(kv.kv_heads);
+    a.d = narrow(kv.head_dim);
+    const GpuRows& sent = sent_of(rows);
+    a.p_stride = narrow(&of_type == &rows.full ? sent.full_stride : sent.sliding_stride);
+    const Global<float> result = written(out, m * width);
+    const QuantizedRows quantized =
+        kv.head_dim % 32 == 0 ? add_form(out, m, width) : QuantizedRows();
+    const int64_t most = std::max<int64_t>(1, kMostScores / (heads * a.p_stride));
+    for (int64_t at = 0; at < m; at += most) {
+      a.m = narrow(std::min(most, m - at));
+      a.first_row = narrow(first + at);
+      a.q = global(q + at * width);
+      a.spans = Global<const Span>(number(of_type.spans.device() + a.first_row));
+      a.out = result + at * width;
+      if (quantized) a.quantized = quantized + at * width / 32 * forms_.block_bytes();
+      attend(a, rows, kv.type());
+    }
   }
 
  private:
-  // Arrays in one piece of memory.
+  // Sizes of arrays in one piece of memory.
   class Pieces {
    public:
-    explicit Pieces(GpuBackend& backend) : backend_(backend) {}
     template <class T>
-    Global<T> add(int64_t n) {
-      const Global<T> at(size_);
+    uint64_t add(int64_t n) {
+      const uint64_t at = size_;
       size_ += (static_cast<uint64_t>(n) * sizeof(T) + 255) / 256 * 256;
       return at;
     }
-    std::shared_ptr<void> reserve() {
-      auto memory = backend_.zeros(static_cast<int64_t>(size_));
-      base_ = reinterpret_cast<uint64_t>(memory.get());
-      return memory;
-    }
-    template <class T>
-    Global<T> at(Global<T> piece) const {
-      return Global<T>(base_ + piece.address);
-    }
+    int64_t bytes() const { return static_cast<int64_t>(size_); }
 
    private:
-    GpuBackend& backend_;
-    uint64_t size_ = 0, base_ = 0;
+    uint64_t size_ = 0;
   };
 
-  // Memory that grows.
-  struct Scratch {
-    std::shared_ptr<void> memory;
-    int64_t bytes = 0;
-  };
   template <class T>
-  Global<T> scratch(Scratch& s, int64_t n) {
-    const int64_t bytes = n * static_cast<int64_t>(sizeof(T));
-    if (bytes > s.bytes) {
-      s.memory.reset();
-      s.memory = zeros(bytes);
-      s.bytes = bytes;
-    }
-    return Global<T>(reinterpret_cast<uint64_t>(s.memory.get()));
+  Global<T> scratch(GpuScratch& s, int64_t n) {
+    return Global<T>(s.ensure(device_, n * static_cast<int64_t>(sizeof(T)), outgrown_));
+  }
+  QuantizedRows add_form(Device<const float> x, int64_t m, int64_t n) {
+    return forms_.add(x, m, n, outgrown_);
   }
 
   template <class Arguments>
@@ -325,25 +353,134 @@ class GpuBackend : public Backend {
       device_->launch(kernel, blocks, rows, &a, static_cast<int64_t>(sizeof a));
   }
 
-  void elements(const char* kernel, Device<const float> x, Device<const float> other, float factor,
-                int64_t n, Device<float> y) {
-    ElementsArguments a{};
-    a.x = global(x);
-    a.other = global(other);
-    a.factor = factor;
+  // The n floats at y, which the next launch writes.
+  Global<float> written(Device<float> y, int64_t n) {
+    forms_.forget(y, n);
+    return Global<float>(number(y));
+  }
+
+  void elements(const char* kernel, ElementsArguments a, int64_t n) {
     a.n = narrow(n);
-    a.y = global(y);
     launch(kernel, parts_of(n, 256), 1, a);
   }
 
-  static HeadsArguments heads_of(const RowsOfLayers& of_type, int64_t row, int64_t d, float eps) {
-    HeadsArguments a{};
-    const int64_t at = row * of_type.angles.half;
-    a.cos = global(Device<const float>(of_type.angles.cos.device() + at));
-    a.sin = global(Device<const float>(of_type.angles.sin.device() + at));
-    a.d = narrow(d);
-    a.eps = eps;
-    return a;
+  void give_norms(const std::vector<NormResult>& results, int64_t m, int64_t n,
+                  NormOutput (&to)[3]) {
+    GEMTP_ASSERT(results.size() <= 3);
+    for (size_t i = 0; i < results.size(); ++i) {
+      const NormResult& r = results[i];
+      to[i] = {global(r.weight), r.scale, 1, written(r.y, m * n), add_form(r.y, m, n)};
+    }
+  }
+
+  // The best of each of m rows of n logits, which are capped in place if cap is not 0.
+  Global<Best> best_of(Global<float> logits, int64_t m, int64_t n, float cap, Global<Best> best) {
+    const int64_t parts = std::clamp<int64_t>(n / 4096, 1, 64);
+    HeadArguments a{};
+    a.logits = logits;
+    a.n = narrow(n);
+    a.parts = narrow(parts);
+    a.cap = cap;
+    a.part_best = scratch<Best>(best_, m * parts);
+    a.best = best;
+    launch("head_softcap", parts, m, a);
+    launch("best_of_parts", 1, m, a);
+    return best;
+  }
+
+  // ---- passes ----
+
+  // Where the K/V of the rows lie, and how far their spans reach.
+  void place(PassRows& rows) {
+    const auto layers = static_cast<int64_t>(rows.kv.front().size());
+    const auto sequences = static_cast<int64_t>(rows.kv.size());
+    auto* own = static_cast<GpuRows*>(rows.sent.get());
+    if (!own || own->layers < layers || own->sequences < sequences) {
+      auto made = std::make_unique<GpuRows>();
+      made->layers = layers;
+      made->sequences = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(sequences)));
+      made->kv = mirror<KvPlace>(layers * made->sequences);
+      own = made.get();
+      rows.sent = std::move(made);
+    }
+    for (size_t s = 0; s < rows.kv.size(); ++s)
+      for (size_t l = 0; l < rows.kv[s].size(); ++l)
+        own->kv[static_cast<int64_t>(l) * own->sequences + static_cast<int64_t>(s)] =
+            static_cast<const GpuKv&>(*rows.kv[s][l]).place();
+    own->full_stride = score_stride(rows, rows.full.spans);
+    own->sliding_stride = score_stride(rows, rows.sliding.spans);
+  }
+
+  static const GpuRows& sent_of(const PassRows& rows) {
+    return static_cast<const GpuRows&>(*rows.sent);
+  }
+  static const GpuKv& kv_of(const PassRows& rows, int layer) {
+    return static_cast<const GpuKv&>(layer_of(rows, layer, rows.runs[0]));
+  }
+  static Global<const KvPlace> places_of(const PassRows& rows, int layer) {
+    const GpuRows& sent = sent_of(rows);
+    return global(Device<const KvPlace>(sent.kv.device() + layer * sent.sequences));
+  }
+
+  // Positions that a tile's queries attend to at most, by whole blocks, in few steps: passes of
+  // nearly the same length have one shape.
+  static int64_t score_stride(const PassRows& rows, const Mirror<AttentionSpan>& spans) {
+    int64_t longest = 0;
+    for (int64_t i = 0; i < rows.n_runs; ++i) {
+      const int64_t begin = rows.runs[i].first, end = begin + rows.runs[i].count;
+      for (int64_t row = begin; row < end; ++row) {
+        int64_t first = spans[row].first, last = spans[row].last;
+        for (int64_t other = row; other < std::min(row + 8, end); ++other) {
+          first = std::min<int64_t>(first, spans[other].first);
+          last = std::max<int64_t>(last, spans[other].last);
+        }
+        longest = std::max(longest, last / 128 * 128 + 128 - first / 128 * 128);
+      }
+    }
+    const auto step = std::max<int64_t>(
+        128, static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(longest))) / 4);
+    return parts_of(longest, step) * step;
+  }
+
+  // All that tells a pass from others of the same owner.
+  static std::vector<int64_t> shape_of(const PassRows& rows, std::span<const int64_t> shape) {
+    const GpuRows& sent = sent_of(rows);
+    std::vector<int64_t> out(shape.begin(), shape.end());
+    out.insert(out.end(), {rows.count, sent.full_stride, sent.sliding_stride});
+    for (int64_t i = 0; i < rows.n_runs; ++i)
+      out.insert(out.end(), {rows.runs[i].first, rows.runs[i].count, rows.runs[i].sequence});
+    sent.kv.append_to(out);
+    return out;
+  }
+
+  // A shape that is seen a second time is recorded.
+  void run_recorded(GpuRecordings& recordings, const std::vector<int64_t>& shape,
+                    const std::function<void()>& body) {
+    bool known = true;
+    GpuRecordings::Entry& entry = recordings.of(shape, &known);
+    if (!known) {
+      body();
+      return;
+    }
+    if (!entry.recording) {
+      recording_ = true;
+      device_->begin_recording();
+      try {
+        body();
+      } catch (...) {
+        recording_ = false;
+        device_->end_recording();
+        throw;
+      }
+      recording_ = false;
+      entry.recording = device_->end_recording();
+      entry.memory = std::move(outgrown_);
+      forms_.append_to(entry.memory);
+      for (const GpuScratch* s :
+           {&ups_, &logits_, &best_, &scores_, &maxima_, &chosen_, &chosen_best_})
+        entry.memory.push_back(s->memory());
+    }
+    device_->repeat(*entry.recording);
   }
 
   // ---- products ----
@@ -352,153 +489,237 @@ class GpuBackend : public Backend {
     // Those that multiply the same rows, in one format, go together, up to 4.
     for (size_t i = 0; i < jobs.size();) {
       size_t end = i + 1;
-      while (end < jobs.size() && end - i < 4 && jobs[end].x == jobs[i].x &&
-             jobs[end].m == jobs[i].m && of(jobs[end].w).format == of(jobs[i].w).format &&
-             jobs[end].w->cols == jobs[i].w->cols)
-        ++end;
+      while (end < jobs.size() && end - i < 4 && go_together(jobs[i], jobs[end])) ++end;
       MatmulArguments a = product(*jobs[i].w, jobs[i].x, jobs[i].x_stride, jobs[i].m);
       for (size_t j = i; j < end; ++j) {
         const MatmulJob& job = jobs[j];
         GEMTP_ASSERT(job.y_stride == job.w->rows || job.m == 1);
-        a.matrix[j - i] = packed(job.w);
-        a.y[j - i] = global(job.y);
+        a.matrix[j - i] = packed(*job.w);
+        a.y[j - i] = written(job.y, job.m * job.w->rows);
         a.strips += narrow(of(job.w).strips());
       }
       run_product(of(jobs[i].w), a, "");
       i = end;
     }
   }
+  static bool go_together(const MatmulJob& a, const MatmulJob& b) {
+    return a.x == b.x && a.m == b.m && of(a.w).format == of(b.w).format && a.w->cols == b.w->cols;
+  }
 
   void multiply_gated(const std::vector<GatedJob>& jobs) override {
     for (const GatedJob& job : jobs) {
-      const bool together =
-          of(job.gate).format == of(job.up).format && job.m <= 16 && job.gate->type == job.up->type;
-      if (!together) {
-        const Global<float> ups = scratch<float>(ups_, job.m * job.up->rows);
-        const Device<float> up(reinterpret_cast<float*>(ups.address));
-        multiply({{job.gate, job.x, job.x_stride, job.m, job.y, job.y_stride},
-                  {job.up, job.x, job.x_stride, job.m, up, job.up->rows}});
-        gelu_mul(job.y, up, job.m, job.up->rows, job.y);
+      GEMTP_ASSERT(job.y_stride == job.gate->rows || job.m == 1);
+      const int64_t n = job.gate->rows;
+      if (job.up && (job.m > 16 || job.gate->type != job.up->type)) {
+        const Device<float> ups(reinterpret_cast<float*>(scratch<float>(ups_, job.m * n).address));
+        multiply({{job.gate, job.x, job.x_stride, job.m, job.y, n},
+                  {job.up, job.x, job.x_stride, job.m, ups, n}});
+        const Global<float> y = written(job.y, job.m * n);
+        elements("gelu_mul",
+                 {y, global(Device<const float>(ups)), 0, 0, y, add_form(job.y, job.m, n), 0},
+                 job.m * n);
         continue;
       }
       MatmulArguments a = product(*job.gate, job.x, job.x_stride, job.m);
-      a.matrix[0] = packed(job.gate);
-      a.matrix[1] = packed(job.up);
-      a.y[0] = global(job.y);
+      a.matrix[0] = packed(*job.gate);
+      if (job.up) a.matrix[1] = packed(*job.up);
+      a.factor = global(job.factor);
+      a.factor_stride = job.factor_stride;
+      a.y[0] = written(job.y, job.m * n);
+      a.quantized = add_form(job.y, job.m, n);
       a.strips = narrow(of(job.gate).strips());
-      run_product(of(job.gate), a, "_gated");
+      run_product(of(job.gate), a, job.up ? "_gated" : "_factor");
     }
   }
 
-  static PackedMatrix packed(const Matrix* w) {
-    PackedMatrix p = of(w).packed;
-    p.scale = w->scale;
+  static PackedMatrix packed(const Matrix& w) {
+    PackedMatrix p = of(&w).packed;
+    p.scale = w.scale;
     return p;
   }
 
-  // With the rows where and as the kernels want them: quantized, or with room behind them.
+  // With the rows as the kernels want them.
   MatmulArguments product(const Matrix& w, Device<const float> x, int64_t x_stride, int64_t m) {
     GEMTP_ASSERT(x_stride == w.cols || m == 1);
     MatmulArguments a{};
     a.k = narrow(w.cols);
     a.m = narrow(m);
-    ElementsArguments e{};
-    e.x = global(x);
-    e.n = narrow(m * w.cols);
-    if (of(&w).quantized()) {
-      const int64_t blocks = (m + kPanelRoom) * w.cols / 32;
-      a.x = e.quantized = scratch<uint8_t>(quants_, blocks * (16 + 32 * device_->quant_bytes()));
-      launch("quantize", parts_of(e.n, 256), 1, e);
-    } else {
-      const Global<float> rows = scratch<float>(floats_, (m + kPanelRoom) * w.cols);
-      e.y = rows;
-      a.x_float = rows;
-      launch("copy", parts_of(e.n, 256), 1, e);
+    if (!of(&w).quantized()) {
+      a.x_float = global(x);
+      return a;
     }
+    a.x = form_of(x, m, w.cols);
     return a;
   }
 
+  QuantizedRows form_of(Device<const float> x, int64_t m, int64_t n) {
+    QuantizedRows form = forms_.find(x, m, n);
+    if (!form) {
+      form = add_form(x, m, n);
+      elements("quantize", {global(x), {}, 0, 0, {}, form, 0}, m * n);
+    }
+    return form;
+  }
+
   void run_product(const GpuMatrix& w, const MatmulArguments& a, const char* activation) {
-    const std::string name = std::string("matmul_") + kFormatNames[w.format];
-    if (w.quantized() && a.m > 16) {
-      launch(name + "_many", parts_of(a.strips, 4), parts_of(a.m, device_->many_rows()), a);
+    if (w.quantized() && a.m > 16 && !*activation)
+      launch(name_of(w) + "_many", parts_of(a.strips, 4), parts_of(a.m, device_->many_rows()), a);
+    else
+      run_panels(w, a, a.m, activation);
+  }
+
+  static std::string name_of(const GpuMatrix& w) {
+    return std::string("matmul_") + kFormatNames[w.format];
+  }
+
+  // At most `rows` rows of each product.
+  void run_panels(const GpuMatrix& w, const MatmulArguments& a, int64_t rows,
+                  const char* activation) {
+    int64_t panel = 1;
+    while (panel < rows && panel < 16) panel *= w.quantized() ? 2 : 4;
+    launch(name_of(w) + "_" + std::to_string(panel) + activation, a.strips, parts_of(rows, panel),
+           a);
+  }
+
+  // ---- experts ----
+
+  static const GpuMatrix& first_of(const MatrixSet& set) { return of(&set[0]); }
+
+  // The rows of x by place, as the experts multiply them.
+  void gather(GpuRouting& r, bool quantized, Device<const float> x, int64_t m) {
+    const int64_t h = r.sizes.hidden, places = m * r.sizes.used;
+    GatherArguments g{};
+    g.rows = r.route.place_row;
+    g.n = narrow(h);
+    if (quantized) {
+      g.from = form_of(x, m, h);
+      g.to = QuantizedRows(r.in);
+    } else {
+      g.x = global(x);
+      g.y = Global<float>(r.in);
+    }
+    launch("gather", parts_of(h, 256), places, g);
+  }
+
+  MatmulArguments of_places(const GpuRouting& r, const MatrixSet& set, uint64_t x, int64_t m) {
+    const GpuMatrix& any = first_of(set);
+    MatmulArguments a{};
+    if (any.quantized())
+      a.x = QuantizedRows(x);
+    else
+      a.x_float = Global<const float>(x);
+    a.k = narrow(any.cols);
+    a.m = narrow(m);
+    a.matrix[0] = packed(any);
+    a.list = r.route.list;
+    a.set[0] = static_cast<const GpuMatrixSet&>(set).members();
+    a.x_step = 1;
+    return a;
+  }
+
+  void run_listed(const MatrixSet& set, MatmulArguments& a, int64_t places,
+                  const char* activation) {
+    a.strips = narrow(first_of(set).strips() * std::min(places, set.size()));
+    run_panels(first_of(set), a, a.m, activation);
+  }
+
+  // Fills r.gated with what the down matrices multiply.
+  void multiply_gated(GpuRouting& r, const ExpertMatrices& w, int64_t m) {
+    const int64_t places = m * r.sizes.used;
+    const bool quantized = first_of(*w.down).quantized();
+    const QuantizedRows to = quantized ? QuantizedRows(r.gated) : QuantizedRows();
+    const Global<float> floats = quantized ? r.gated_floats : Global<float>(r.gated);
+    MatmulArguments a = of_places(r, *w.gate, r.in, m);
+    a.y[0] = floats;
+    if (first_of(*w.gate).type == first_of(*w.up).type) {
+      a.matrix[1] = packed(first_of(*w.up));
+      a.set[1] = static_cast<const GpuMatrixSet&>(*w.up).members();
+      a.quantized = to;
+      run_listed(*w.gate, a, places, "_gated");
       return;
     }
-    int64_t panel = 1;
-    while (panel < a.m && panel < 16) panel *= w.quantized() ? 2 : 4;
-    launch(name + "_" + std::to_string(panel) + activation, a.strips, parts_of(a.m, panel), a);
+    run_listed(*w.gate, a, places, "");
+    MatmulArguments up = of_places(r, *w.up, r.in, m);
+    up.y[0] = scratch<float>(ups_, places * r.sizes.ffn);
+    run_listed(*w.up, up, places, "");
+    elements("gelu_mul", {floats, up.y[0], 0, 0, floats, to, 0}, places * r.sizes.ffn);
   }
 
   // ---- attention ----
 
-  // Rows from `row` on whose scores fit together, one at least.
-  static int64_t rows_together(const Mirror<AttentionSpan>& spans, int64_t row, int64_t end,
-                               int64_t heads) {
-    int64_t n = 1;
-    while (row + n < end && (n + 1) * heads * stride_of(spans, row, n + 1) <= kMostScores) ++n;
-    return n;
+  void attend(AttentionArguments a, const PassRows& rows, const std::string& type) {
+    const int64_t group = a.heads / a.kv_heads, first = a.first_row;
+    int64_t run = 0;
+    while (rows.runs[run].first + rows.runs[run].count <= first) ++run;
+    a.runs = Global<const Run>(number(rows.runs.device() + run));
+    const int64_t tile = a.m * group <= 2 ? 2 : 8;
+    for_each_run(rows, first, a.m, [&](const RowRun& part) {
+      a.tiles += narrow(parts_of(part.count * group, tile));
+    });
+    a.p = scratch<float>(scores_, a.m * a.heads * a.p_stride);
+    a.maxima = scratch<float>(maxima_, a.m * a.heads * a.p_stride / 128);
+    const std::string kind = "_" + type + "_" + std::to_string(tile);
+    const int64_t tiles = a.kv_heads * a.tiles;
+    launch("attention_scores" + kind, a.p_stride / 128, tiles, a);
+    launch("attention_values" + kind, parts_of(a.d, 32), tiles, a);
   }
 
-  // Positions that the rows attend to, as many as their scores need room for.
-  static int64_t stride_of(const Mirror<AttentionSpan>& spans, int64_t row, int64_t m) {
-    int64_t first = spans[row].first, last = spans[row].last;
-    for (int64_t i = row; i < row + m; ++i) {
-      first = std::min<int64_t>(first, spans[i].first);
-      last = std::max<int64_t>(last, spans[i].last);
-    }
-    return (last - first + 256) / 128 * 128;
+  // ---- observed products ----
+
+  // The rows of x by place, as floats.
+  Global<float> gathered(GpuRouting& r, Device<const float> x, int64_t places) {
+    GatherArguments g{};
+    g.x = global(x);
+    g.rows = r.route.place_row;
+    g.n = narrow(r.sizes.hidden);
+    g.y = scratch<float>(ups_, places * r.sizes.hidden);
+    launch("gather", parts_of(g.n, 256), places, g);
+    return g.y;
   }
 
-  void attend(const GpuKv& kv, const Mirror<AttentionSpan>& spans, int64_t row, int64_t m,
-              Device<const float> q, int64_t heads, Device<float> out) {
-    const int64_t stride = stride_of(spans, row, m), group = heads / kv.kv_heads;
-    AttentionArguments a{};
-    a.q = global(q);
-    static_assert(sizeof(Span) == sizeof(AttentionSpan));
-    a.spans = Global<const Span>(reinterpret_cast<uint64_t>((spans.device() + row).address()));
-    a.kv = kv.place();
-    a.m = narrow(m);
-    a.heads = narrow(heads);
-    a.kv_heads = narrow(kv.kv_heads);
-    a.d = narrow(kv.head_dim);
-    a.p = scratch<float>(scores_, m * heads * stride);
-    a.maxima = scratch<float>(maxima_, m * heads * stride / 128);
-    a.p_stride = narrow(stride);
-    a.out = global(out);
-    const int64_t tile = m * group <= 2 ? 2 : 8, tiles = parts_of(m * group, tile);
-    const std::string kind = std::string("_") + kv.type() + "_" + std::to_string(tile);
-    launch("attention_scores" + kind, stride / 128, kv.kv_heads * tiles, a);
-    launch("attention_values" + kind, parts_of(kv.head_dim, 32), kv.kv_heads * tiles, a);
+  void observe_places(const GpuRouting& r, const std::vector<const MatrixSet*>& sets,
+                      Global<float> x, int64_t width) {
+    std::vector<MatrixRows> list(static_cast<size_t>(r.sizes.experts));
+    device_->read(r.route.list.address, list.data(),
+                  static_cast<int64_t>(list.size() * sizeof list[0]));
+    for (const MatrixRows& e : list)
+      for (const MatrixSet* set : sets)
+        if (e.count)
+          observe_product(
+              (*set)[e.matrix],
+              Device<const float>(reinterpret_cast<const float*>((x + e.first * width).address)),
+              width, e.count);
   }
 
   // ---- memory ----
 
-  std::shared_ptr<void> zeros(int64_t bytes) {
-    std::shared_ptr<void> memory = reserve(device_, bytes);
-    const std::vector<uint8_t> nothing(static_cast<size_t>(bytes));
-    device_->write(reinterpret_cast<uint64_t>(memory.get()), nothing.data(), bytes);
-    return memory;
-  }
   MirroredBytes mirrored(int64_t bytes) override {
-    auto host = std::make_shared<AlignedBytes>(allocate_aligned(static_cast<size_t>(bytes)));
-    std::memset(host->get(), 0, static_cast<size_t>(bytes));
-    auto device = zeros(bytes);
-    MirroredBytes out{host->get(), device.get(), nullptr};
-    out.memory = std::make_shared<std::pair<std::shared_ptr<AlignedBytes>, std::shared_ptr<void>>>(
-        std::move(host), std::move(device));
+    const int64_t n = std::max<int64_t>(bytes, 1);
+    std::shared_ptr<void> device = reserve_zeros(device_, n);
+    std::shared_ptr<void> host(device_->allocate_host(n),
+                               [of = device_](void* p) { of->release_host(p); });
+    std::memset(host.get(), 0, static_cast<size_t>(n));
+    MirroredBytes out{host.get(), device.get(), nullptr};
+    using Both = std::pair<std::shared_ptr<void>, std::shared_ptr<void>>;
+    out.memory = std::make_shared<Both>(std::move(host), std::move(device));
     return out;
   }
   void write_bytes(const void* host, void* to, int64_t bytes) override {
+    forget(to, bytes);
     device_->write(reinterpret_cast<uint64_t>(to), host, bytes);
   }
   void read_bytes(const void* from, void* host, int64_t bytes) override {
     device_->read(reinterpret_cast<uint64_t>(from), host, bytes);
   }
   void send_bytes(const void* host, void* to, int64_t bytes) override {
-    device_->write(reinterpret_cast<uint64_t>(to), host, bytes);
+    forget(to, bytes);
+    device_->send(reinterpret_cast<uint64_t>(to), host, bytes);
   }
   void fetch_bytes(const void* from, void* host, int64_t bytes) override {
-    device_->read(reinterpret_cast<uint64_t>(from), host, bytes);
+    device_->fetch(reinterpret_cast<uint64_t>(from), host, bytes);
+  }
+  void forget(void* at, int64_t bytes) {
+    forms_.forget(Device<const float>(static_cast<const float*>(at)), parts_of(bytes, 4));
   }
   void begin_pass(const std::atomic<bool>* stop) override { stop_ = stop; }
   void end_pass() override { stop_ = nullptr; }
@@ -506,12 +727,21 @@ class GpuBackend : public Backend {
   const std::shared_ptr<GpuDevice> device_;
   const std::unique_ptr<Backend> host_;
   const std::atomic<bool>* stop_ = nullptr;
-  Scratch quants_, floats_, ups_, logits_, best_, scores_, maxima_, chosen_;
+  bool recording_ = false;
+  QuantizedForms forms_;
+  GpuScratch ups_, logits_, best_, scores_, maxima_, chosen_, chosen_best_;
+  GpuScratch::Outgrown outgrown_;  // since the pass began
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> make_gpu_backend(std::unique_ptr<GpuDevice> device,
+int64_t gpu_scratch_bytes(int64_t rows, int64_t cols, int64_t wanted, int64_t vocab) {
+  const int64_t form = (rows + QuantizedForms::kRoom) * (cols / 32) * QuantizedForms::kMostBytes;
+  const int64_t scores = kMostScores * 4 + kMostScores * 4 / 128;
+  return QuantizedForms::kForms * form + scores + (rows * cols + wanted * vocab) * 4;
+}
+
+std::unique_ptr<Backend> make_gpu_backend(std::shared_ptr<GpuDevice> device,
                                           std::unique_ptr<Backend> host) {
   return std::make_unique<GpuBackend>(std::move(device), std::move(host));
 }

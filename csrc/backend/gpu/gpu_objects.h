@@ -1,10 +1,13 @@
-// What the GPU backend keeps in a device's memory: matrices, K/V, the routing of experts.
+// What the GPU backend keeps in a device's memory: matrices, K/V, the routing of experts, recorded
+// passes.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "backend/backend.h"
 #include "backend/cpu/kernels.h"
@@ -16,9 +19,19 @@
 
 namespace gemtp::gpu {
 
+/// An address of the device, as a number.
 template <class T>
-Global<T> global(Device<T> at) {
-  return Global<T>(reinterpret_cast<uint64_t>(at.address()));
+uint64_t number(Device<T> at) {
+  return reinterpret_cast<uint64_t>(at.address());
+}
+inline uint64_t address(const std::shared_ptr<void>& memory) {
+  return reinterpret_cast<uint64_t>(memory.get());
+}
+
+/// What a kernel reads.
+template <class T>
+Global<const T> global(Device<const T> at) {
+  return Global<const T>(number(at));
 }
 
 /// Numbers in the arguments of kernels have 32 bits.
@@ -37,6 +50,37 @@ inline std::shared_ptr<void> reserve(const std::shared_ptr<GpuDevice>& device, i
           [device](void* p) { device->release(reinterpret_cast<uint64_t>(p)); }};
 }
 
+/// Likewise, all zero.
+inline std::shared_ptr<void> reserve_zeros(const std::shared_ptr<GpuDevice>& device,
+                                           int64_t bytes) {
+  std::shared_ptr<void> memory = reserve(device, bytes);
+  const std::vector<uint8_t> zeros(static_cast<size_t>(bytes));
+  device->write(reinterpret_cast<uint64_t>(memory.get()), zeros.data(), bytes);
+  return memory;
+}
+
+/// Memory that grows. What it outgrows is kept, for work that has been recorded, until it is taken.
+class GpuScratch {
+ public:
+  using Outgrown = std::vector<std::shared_ptr<void>>;
+
+  /// Returns the address of at least `bytes` bytes, zero or used before.
+  uint64_t ensure(const std::shared_ptr<GpuDevice>& device, int64_t bytes, Outgrown& outgrown) {
+    if (bytes > bytes_) {
+      if (memory_) outgrown.push_back(std::move(memory_));
+      bytes_ = 0;
+      memory_ = reserve_zeros(device, bytes);
+      bytes_ = bytes;
+    }
+    return address(memory_);
+  }
+  const std::shared_ptr<void>& memory() const { return memory_; }
+
+ private:
+  std::shared_ptr<void> memory_;
+  int64_t bytes_ = 0;
+};
+
 /// A matrix in the tiles of backend/cpu/kernels.h.
 class GpuMatrix : public Matrix {
  public:
@@ -49,6 +93,15 @@ class GpuMatrix : public Matrix {
 };
 
 inline const GpuMatrix& of(const Matrix* m) { return static_cast<const GpuMatrix&>(*m); }
+
+class GpuMatrixSet : public MatrixSet {
+ public:
+  using MatrixSet::MatrixSet;
+  std::shared_ptr<void> memory;
+  Global<const SetMember> members() const {
+    return Global<const SetMember>(reinterpret_cast<uint64_t>(memory.get()));
+  }
+};
 
 class GpuKv : public TiledKv {
  public:
@@ -85,10 +138,6 @@ class GpuKv : public TiledKv {
   }
 
  private:
-  static uint64_t address(const std::shared_ptr<void>& memory) {
-    return reinterpret_cast<uint64_t>(memory.get());
-  }
-
   const std::shared_ptr<GpuDevice> device_;
   std::shared_ptr<void> keys_, values_;
 };
@@ -98,7 +147,46 @@ class GpuRouting : public Routing {
   RoutingSizes sizes;
   std::shared_ptr<void> memory;
   RouteArguments route{};
-  Global<float> in, gated, out;  // [places, hidden], [places, ffn], [places, hidden]
+  // By place. `in` and `gated` as the experts' matrices multiply them: quantized, or floats.
+  uint64_t in = 0, gated = 0;  // [places, hidden], [places, ffn]
+  Global<float> gated_floats;  // [places, ffn]
+  Global<float> out;           // [places, hidden]
+};
+
+/// Where the K/V of a pass lie, and room for the scores of a query.
+class GpuRows : public SentRows {
+ public:
+  Mirror<KvPlace> kv;  // [layers][sequences]
+  int64_t layers = 0, sequences = 0;
+  int64_t full_stride = 0, sliding_stride = 0;
+};
+
+class GpuRecordings : public Recordings {
+ public:
+  struct Entry {
+    std::vector<int64_t> shape;
+    std::unique_ptr<Recording> recording;       // none: the shape has been seen once
+    std::vector<std::shared_ptr<void>> memory;  // that it uses besides its owner's
+  };
+
+  /// Moves the shape's entry, which is made if there is none, to the front.
+  /// known: whether there was one.
+  Entry& of(const std::vector<int64_t>& shape, bool* known) {
+    auto at = std::find_if(entries_.begin(), entries_.end(),
+                           [&](const Entry& e) { return e.shape == shape; });
+    *known = at != entries_.end();
+    if (at == entries_.end()) {
+      if (entries_.size() == kMost) entries_.pop_back();
+      entries_.push_front({shape, nullptr, {}});
+    } else {
+      entries_.splice(entries_.begin(), entries_, at);
+    }
+    return entries_.front();
+  }
+
+ private:
+  static constexpr size_t kMost = 64;
+  std::list<Entry> entries_;
 };
 
 }  // namespace gemtp::gpu

@@ -25,10 +25,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 TEXT, REFUSED, DAMAGED, UNBOUNDED = b"T", b"R", b"D", b"U"
-"""The rendered text; or the end of a sentence about the messages, the template, a bound."""
+"""Kinds of answers: the rendered text, or the end of a sentence about the messages, the template or
+a limit."""
 
 MAX_BITS = 4096
-"""Of a whole number."""
+"""Limit on the bits of an integer."""
 
 
 def _names(text: str) -> frozenset[str]:
@@ -57,11 +58,11 @@ _LOOP = _names(
 
 
 class _LimitError(Exception):
-    """What a template did that it may not; the end of a sentence."""
+    """A template did something forbidden; the message is the end of a sentence."""
 
 
 class _Refusal(Exception):
-    """raise_exception() of a template: its own words about the messages."""
+    """A template called raise_exception(); the message is its own, about the messages."""
 
 
 # ---------------------------------------------------------------- what a template sees
@@ -79,7 +80,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return isinstance(obj, Namespace) and not attr.startswith("_")
 
     def wrap_str_format(self, value: Any) -> None:
-        """str.format is not among the methods."""
+        """Keeps str.format from being called."""
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if isinstance(left, int) and isinstance(right, int):
@@ -91,7 +92,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 class _Namespace(Namespace):
-    """Keeps no private names, and does not print what it holds."""
+    """A namespace without private names that does not print its content."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         self, args = args[0], args[1:]
@@ -113,7 +114,7 @@ def _check_name(name: Any) -> None:
 
 
 class _Generation(Extension):
-    """{% generation %} marks what a model writes, for training; here its body is all it is."""
+    """{% generation %} marks the model's text for training; here it is replaced by its body."""
 
     tags = {"generation"}
 
@@ -192,7 +193,7 @@ def _compiled(source: str) -> jinja2.Template:
 
 
 class _Key(str):
-    """A changed key that sorts where the original does."""
+    """Returns a changed key that sorts like the original."""
 
     original: str
 
@@ -207,7 +208,7 @@ class _Key(str):
 
 
 def _marked(value: Any, marks: Mapping[int, str]) -> Any:
-    """With other characters in all texts."""
+    """Returns the value with other characters in all texts."""
     if isinstance(value, str):
         return value.translate(marks)
     if isinstance(value, dict):
@@ -252,13 +253,13 @@ def _render(
 
 
 def _answer(request: bytes, max_output: int) -> tuple[bytes, str]:
-    """Whatever goes wrong in a template is one sentence, of which this is the end."""
+    """Renders; every error in a template becomes the end of one sentence."""
     try:
         source, variables, marks, seconds = marshal.loads(request)
-        _alarm(seconds + 1)  # for the case that nobody is there any more who would end this
+        _alarm(seconds + 1)  # in case the parent process that would end this one is gone
         return TEXT, _render(source, variables, marks, max_output)
     except MemoryError:
-        raise  # `limited_main` says so
+        raise  # `limited_main` reports it
     except _LimitError as e:
         return UNBOUNDED, str(e)
     except RecursionError:
@@ -267,14 +268,14 @@ def _answer(request: bytes, max_output: int) -> tuple[bytes, str]:
         return DAMAGED, f"reaches for what is not its own ({_line(e)})"
     except jinja2.TemplateSyntaxError as e:
         return DAMAGED, f"is damaged: line {e.lineno}: {_line(e)}"
-    except SyntaxError as e:  # of Python, for what jinja2 makes of the template
+    except SyntaxError as e:  # from Python, for the code that jinja2 generates
         return DAMAGED, f"cannot be compiled: {_line(e)}"
     except _Refusal as e:
         return REFUSED, f"refuses the messages: {_line(e)}"
     except TemplateError as e:
         return REFUSED, f"cannot render the messages: {_line(e)}"
     except Exception as e:
-        if "integer string conversion" in str(e):  # Python's own bound, and its own advice
+        if "integer string conversion" in str(e):  # Python's own limit, with its own advice
             return UNBOUNDED, "computes with numbers that are too large"
         return REFUSED, f"cannot render the messages: {type(e).__name__}: {_line(e)}"
     finally:
@@ -286,24 +287,24 @@ def _line(e: Exception) -> str:
 
 
 def _alarm(seconds: float) -> None:
-    """Ends the process in so many seconds, whatever it is at; 0: not any more."""
-    if sys.platform != "win32":  # there it is in a job that ends with the one that started it
+    """Ends the process after so many seconds, whatever it is doing; 0 cancels that."""
+    if sys.platform != "win32":  # there the process is in a job that ends with its parent
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _has_room(memory: int) -> bool:
-    """Whether half of the memory can still be had: what a large rendering leaves behind is not
-    taken from the next one's share."""
+    """Whether half of the memory is still available, so that the remains of a large rendering do
+    not reduce the next one's share."""
     try:
-        bytes(memory // 2)  # of zeros, which nobody reads: costs no memory, only addresses
+        bytes(memory // 2)  # zeros that are not read take addresses, but no memory
     except MemoryError:
         return False
     return True
 
 
 def prepared(memory: int, max_output: int) -> Callable[[bytes], tuple[list[bytes], bool]]:
-    """For `limited_main`."""
-    _compiled("{{ 1 }}")  # makes jinja2's tables
+    """Called by `limited_main`."""
+    _compiled("{{ 1 }}")  # builds jinja2's tables
 
     def answer(request: bytes) -> tuple[list[bytes], bool]:
         kind, text = _answer(request, max_output)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .. import _core, chat
+from ..arguments import boolean
 from ..base.log import logger
 from ..errors import ArgumentError, Error, ModelError
 from .clock import one_clock
@@ -76,7 +77,7 @@ class Chats:
         self,
         messages: Any,
         tools: Any,
-        thinking: bool,
+        thinking: bool | None,
         template: str | None,
         continue_final_message: bool | None = None,
         add_generation_prompt: bool | None = None,
@@ -86,6 +87,13 @@ class Chats:
             _early.join()
         if template is not None and not isinstance(template, str):
             raise ArgumentError(f"the template is a {type(template).__name__}; it must be text")
+        thinking = thinking is not None and boolean("thinking", thinking)
+        for name, flag in (
+            ("continue_final_message", continue_final_message),
+            ("add_generation_prompt", add_generation_prompt),
+        ):
+            if flag is not None:
+                boolean(name, flag)
         given = prepared(messages)
         declared = [without_strict(tool) for tool in prepared_tools(tools)]
         if continue_final_message and add_generation_prompt:
@@ -112,11 +120,11 @@ class Chats:
             rendered = self._ready(template).render(
                 given,
                 declared,
-                bool(thinking),
+                thinking,
                 continue_final_message or add_generation_prompt is not False,
             )
         if continue_final_message:
-            rendered = self._continued(rendered, final, bool(thinking))
+            rendered = self._continued(rendered, final, thinking)
         return rendered.text, self._engine.tokenizer.encode_chat(rendered.text, rendered.literal)
 
     def _continued(self, rendered: Rendered, begun: dict[str, Any], thinking: bool) -> Rendered:

@@ -98,8 +98,6 @@ def _dispatch(argv: list[str]) -> int:
     with notes(getattr(args, "quiet", False), getattr(args, "verbose", False)):
         _find_models(args, getattr(implementation, "MODELS", ()))
         try:
-            if getattr(args, "device", None):
-                os.environ["GEMTP_DEVICE"] = args.device  # for every model that the command opens
             status: int = implementation.run(args)
         except getattr(implementation, "WRONG_USAGE", ()) as e:
             streams.say(f"gemtp: error: {_sentence(e)}")

@@ -8,7 +8,14 @@ import sys
 from typing import Any
 
 from ..options import MAX_DRAFT, MAX_ROWS
-from .options import add_engine_options, add_report_options, check_outputs, draft_depth, give_report
+from .options import (
+    add_engine_options,
+    add_report_options,
+    check_outputs,
+    draft_depth,
+    engine_options,
+    give_report,
+)
 
 _SECTIONS = ("bandwidth", "prefill", "decode", "rows", "draft", "generate")
 _QUICK: dict[str, Any] = {
@@ -104,7 +111,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         if option in chosen:
             chosen[name] = chosen.pop(option)
     sections = args.only or [s for s in _SECTIONS if s not in (args.skip or ())]
-    return {**chosen, "sections": sections, "threads": args.threads, "kv_type": args.kv_type}
+    return {**chosen, "sections": sections, **engine_options(args)}
 
 
 def _progress(quiet: bool) -> Any:

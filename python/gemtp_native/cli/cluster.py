@@ -9,6 +9,7 @@ from ..base.input_file import read_input
 from ..base.json_text import json_text
 from ..errors import ArgumentError
 from ..measure.text import size_text
+from .options import add_machine_options, machine_options
 from .progress import Bars
 
 MODELS = ("target",)  # arguments that may name a model by where it comes from
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--positions", type=int, default=4096, metavar="N", help="tokens of it (default: 4096)"
     )
-    group.add_argument("--threads", type=int, metavar="N", help="(default: as many as pay)")
+    add_machine_options(group)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
     parser.add_argument(
         "--replace", action="store_true", help="drop an ordered head that the file has already"
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         positions=args.positions,
         replace=args.replace,
-        threads=args.threads,
+        **machine_options(args),
     )
     text = None if args.text is None else read_input(args.text, pipe=True)
     with Bars(args.quiet) as bars:

@@ -10,7 +10,7 @@ from ..base.input_file import read_input
 from ..base.json_text import json_text
 from ..base.whole_file import write_whole
 from ..errors import ArgumentError, FileError
-from ..options import NONE
+from ..options import NONE, later_seed
 
 if TYPE_CHECKING:
     from ..chat.reply import Reply, ReplyStream
@@ -33,6 +33,7 @@ class Conversation:
         self.thinking = thinking
         self.template = template
         self.options = dict(options or {})
+        model._check_options(self.options)
         self.turns: list[dict[str, Any]] = []
 
     @property
@@ -84,7 +85,7 @@ class Conversation:
             return False
         del self.turns[at:]
         if self.options.get("seed") != NONE:
-            self.options["seed"] = (self.options.get("seed") or 0) + 1
+            self.options["seed"] = later_seed(self.options.get("seed") or 0, 1)
         return True
 
     def save(self, path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.json_text import json_text
 from ..errors import FileError
-from .options import add_draft_option
+from .options import add_draft_option, add_machine_options, machine_options
 from .text import acceptance_table
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--runs", type=_positive, metavar="N", help="of each kind (default: 2 seconds' worth)"
     )
     add_draft_option(parser, "(default: auto)", "auto")
-    parser.add_argument("--threads", type=int, metavar="N", help="(default: as many as pay)")
+    add_machine_options(parser)
     parser.add_argument("--target", type=Path, metavar="TARGET.gguf", help="another target")
     parser.add_argument("--drafter", type=Path, metavar="DRAFTER.gguf", help="and its drafter")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     from ..model import Model
 
     target, drafter = _files(args)
-    model = Model(target, drafter=drafter, threads=args.threads)
+    model = Model(target, drafter=drafter, **machine_options(args))
     prompt = PROMPT if args.prompt is None else os.fsencode(args.prompt)
 
     options = {
@@ -227,5 +227,10 @@ def _as_json(model: Model, plain: Runs, drafted: Runs, identical: bool) -> dict[
             )
         ],
         "text": plain.outputs[0].text,
-        "machine": {**system_info(), "isa": model.isa, "threads": model.threads},
+        "machine": {
+            **system_info(),
+            "device": model.device,
+            "isa": model.isa,
+            "threads": model.threads,
+        },
     }

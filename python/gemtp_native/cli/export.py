@@ -54,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--kv-type", choices=("f16", "f32"), help="of the K/V cache")
     group = parser.add_argument_group("sampling, in place of what FILE says")
     for name in asdict(Sampling()):
-        add_number_option(group, OPTIONS[name]._replace(help=""))  # the file does not allow -1
+        # Without its help, because the file does not allow -1.
+        add_number_option(group, OPTIONS[name]._replace(help=""), said="what FILE says")
     parser.add_argument(
         "--acceptance",
         type=float,

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import asdict
 
 from ..base.json_text import json_text
+from .options import add_machine_options, machine_options
 from .progress import Bars
 
 MODELS = ("target",)  # arguments that may name a model by where it comes from
@@ -24,9 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--context", type=int, default=512, metavar="N", help="tokens of a chunk (default: 512)"
     )
     parser.add_argument("--chunks", type=int, metavar="N", help="use the first N (default: all)")
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="(default: as many as pay; see gemtp info)"
-    )
+    add_machine_options(parser)
     parser.add_argument("--json", action="store_true", help="report as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress, no report")
 
@@ -41,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
             args.out,
             context=args.context,
             chunks=args.chunks,
-            threads=args.threads,
             progress=lambda done, total: bars("chunks", done, total),
+            **machine_options(args),
         )
     if args.json:
         print(json_text(asdict(result)))

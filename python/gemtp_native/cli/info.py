@@ -27,18 +27,22 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json_text(info))
         return 0
-    picked = "picked by GEMTP_ISA; " if os.environ.get("GEMTP_ISA") else "GEMTP_ISA picks one; "
     memory, available = info["memory_bytes"], info["available_memory_bytes"]
     memory_text = "unknown" if memory is None else size_text(memory)
     if available != memory:
         memory_text += f", of which this process may use {size_text(available)}"
     for name, value in (
         ("version", info["version"]),
-        ("isa", f"{info['isa']} ({picked}can run: {', '.join(info['isas'])})"),
+        ("isa", f"{info['isa']} ({_picked('GEMTP_ISA')}; can run: {', '.join(info['isas'])})"),
         ("threads", info["threads"]),
         ("memory", memory_text),
+        ("device", f"{info['device']} ({_picked('GEMTP_DEVICE')})"),
         ("devices", "; ".join(f"{name} ({about})" for name, about in _core.devices())),
         ("platform", f"{info['platform']}, Python {info['python']}"),
     ):
         print(f"{name:<9} {value}")
     return 0
+
+
+def _picked(variable: str) -> str:
+    return f"picked by {variable}" if os.environ.get(variable) else f"{variable} picks one"

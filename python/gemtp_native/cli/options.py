@@ -21,22 +21,29 @@ CONTEXT = 4096  # default
 _SAMPLING = tuple(OPTIONS[name] for name in (*NUMBERS, "seed"))
 
 
-def add_number_option(group: argparse._ActionsContainer, option: Option, **more: Any) -> None:
+def add_number_option(
+    group: argparse._ActionsContainer, option: Option, said: str = "", **more: Any
+) -> None:
+    """Adds a flag for a row of the table. said: the default in words, if it
+    is not that of the table."""
     group.add_argument(
         f"--{option.name.replace('_', '-')}",
         type=int if option.whole else float,
         metavar="N" if option.whole else "X",
-        help=f"{option.help} (default: {option.default:g})",
+        help=f"{option.help} (default: {said or f'{option.default:g}'})",
         **more,
     )
 
 
-def add_sampling_options(parser: argparse.ArgumentParser, recommended: bool = False) -> None:
-    """Adds sampling options. recommended: the command's defaults are those of the model."""
+def add_sampling_options(
+    parser: argparse.ArgumentParser, recommended: bool = False, seed: str = ""
+) -> None:
+    """Adds sampling options. recommended: the command's defaults are those of the model. seed: the
+    default seed, unless it is that of the table."""
     note = "Defaults are what the model's file recommends (gemtp inspect shows it), else these."
     group = parser.add_argument_group("sampling", note if recommended else None)
     for option in _SAMPLING:
-        add_number_option(group, option)
+        add_number_option(group, option, seed if option.name == "seed" else "")
     group.add_argument(
         "--logit-bias",
         type=_bias,
@@ -118,13 +125,7 @@ def open_model(args: argparse.Namespace) -> Model:
     """Opens the named pair; prints a note if its context is shorter than requested."""
     from ..model import Model
 
-    model = Model(
-        args.target,
-        drafter=args.drafter,
-        threads=args.threads,
-        context=args.context,
-        kv_type=args.kv_type,
-    )
+    model = Model(args.target, drafter=args.drafter, context=args.context, **engine_options(args))
     if model.context < args.context != CONTEXT:
         logging.getLogger("gemtp_native").warning(
             "the context is %s tokens, the most that the model was made for, not %s",
@@ -134,7 +135,7 @@ def open_model(args: argparse.Namespace) -> Model:
     return model
 
 
-def add_engine_options(group: argparse._ActionsContainer) -> None:
+def add_machine_options(group: argparse._ActionsContainer) -> None:
     """Adds the options of every command that opens a model."""
     group.add_argument(
         "--threads", type=int, metavar="N", help="(default: as many as pay; see gemtp info)"
@@ -145,6 +146,16 @@ def add_engine_options(group: argparse._ActionsContainer) -> None:
         help="what computes, of those that gemtp info lists; never changes the text "
         "(default: GEMTP_DEVICE, else the fastest)",
     )
+
+
+def machine_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the options of add_machine_options() as keywords of Model."""
+    return {"threads": args.threads, "device": args.device}
+
+
+def add_engine_options(group: argparse._ActionsContainer) -> None:
+    """Adds those and the other options of commands whose results depend on the K/V cache."""
+    add_machine_options(group)
     group.add_argument(
         "--kv-type", choices=("f16", "f32"), default="f16", help="of the K/V cache (default: f16)"
     )
@@ -153,6 +164,11 @@ def add_engine_options(group: argparse._ActionsContainer) -> None:
         action="store_true",
         help="on standard error: what is opened, and figures of each generation",
     )
+
+
+def engine_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the options of add_engine_options() as keywords of Model."""
+    return {**machine_options(args), "kv_type": args.kv_type}
 
 
 def add_report_options(

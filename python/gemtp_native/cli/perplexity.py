@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ..base.json_text import json_text
-from .options import add_engine_options
+from .options import add_engine_options, engine_options
 from .progress import Bars
 
 if TYPE_CHECKING:
@@ -50,9 +50,8 @@ def run(args: argparse.Namespace) -> int:
             text,
             context=args.context,
             chunks=args.chunks,
-            threads=args.threads,
-            kv_type=args.kv_type,
             progress=progress,
+            **engine_options(args),
         )
     if args.json:
         files = {"target": os.fspath(args.target), "text": os.fspath(args.text)}

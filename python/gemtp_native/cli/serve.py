@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cors", action="append", default=[], metavar="ORIGIN",
         help="let pages of https://example.org use it, or * all; may repeat",
     )  # fmt: skip
-    add_sampling_options(parser, recommended=True)
+    add_sampling_options(parser, recommended=True, seed="a new one for each request")
     add_model_options(parser)
 
 

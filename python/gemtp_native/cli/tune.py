@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from ..base.json_text import json_text
 from ..errors import FileError
-from .options import add_engine_options, add_report_options, check_outputs
+from .options import add_engine_options, add_report_options, check_outputs, engine_options
 
 MODELS = ("target", "drafter")  # arguments that may name a model by where it comes from
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from .. import profile
     from ..measure import bench, tune
 
-    settings = tune.TuneSettings(args.context, args.budget, args.threads, args.kv_type)
+    settings = tune.TuneSettings(args.context, args.budget, **engine_options(args))
     check_outputs(args.plot, sources=(args.target, args.drafter))
     if args.plot:
         bench.check_plot(args.plot)
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     with _progress(args.quiet) as progress:
         report = tune.run(args.target, args.drafter, settings, progress)
     unsaved = None
-    if not args.no_save:
+    if not args.no_save and report.device == "cpu":
         try:
             tune.save(report)
         except FileError as e:

@@ -1,4 +1,4 @@
-"""From what a caller gives to what llguidance compiles, and what is wrong with it."""
+"""Converts a caller's schema, pattern or grammar to llguidance's input, and explains its errors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .schema import is_endless, without_unknown_formats
 if TYPE_CHECKING:
     from .helper import Verdict
 
-# As json.dumps writes: what lies between two values is certain then, and costs no choice.
+# The separators of json.dumps: the text between two values is then forced and costs no choice.
 _JSON_STYLE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
-# Nested deeper, recursive compilers are out of their depth.
+# Deeper nesting exceeds the stack of recursive compilers.
 _MAX_NESTING = 100
-# Parts of a schema that are tried one by one to say where it fails.
+# Number of parts of a schema that are tried one by one to find where it fails.
 _MAX_PARTS = 200
 _PLACE_SECONDS = 1.0
 _MAX_REASON = 200  # characters
@@ -44,11 +44,11 @@ class Source:
 
     @property
     def digest(self) -> bytes:
-        """Stands for it where it is remembered."""
+        """A key for caches."""
         return hashlib.sha256(f"{self.kind}:{self.text}".encode()).digest()
 
     def grammar(self, relaxed: bool = False) -> str:
-        """As llguidance takes it. relaxed: see `Calls.grammar`."""
+        """The form that llguidance takes. relaxed: see `Calls.grammar`."""
         from llguidance import LLMatcher
 
         if self.kind == CALLS:
@@ -64,7 +64,7 @@ class Source:
 
 
 def source_of(json_schema: Any = None, regex: Any = None, grammar: Any = None) -> Source | None:
-    """What the keywords of that name ask for; None: nothing."""
+    """Returns the source for the keywords of these names; None: no constraint."""
     given = {"json_schema": json_schema, "regex": regex, "grammar": grammar}
     given = {name: value for name, value in given.items() if value is not None}
     if not given:
@@ -143,8 +143,7 @@ def _nesting(value: Any, level: int = 0) -> int:
 def failure(
     source: Source, verdict: Verdict, verdict_of: Callable[[str], Verdict]
 ) -> ArgumentError:
-    """The error for a source that cannot be compiled. verdict_of: what is to be said of another
-    grammar."""
+    """Returns the error for a source that cannot be compiled. verdict_of: tries another grammar."""
     where = ""
     if source.kind == CALLS:
         what = _culprit(Calls.of(source.text), verdict_of)
@@ -167,7 +166,7 @@ def _culprit(calls: Calls, verdict_of: Callable[[str], Verdict]) -> str:
 
 
 def _reason(message: str) -> str:
-    """In one line, without what llguidance draws below."""
+    """Returns llguidance's message as one line, without the drawing below it."""
     lines = [line.strip() for line in message.splitlines()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     first = lines[0].rstrip(":") if lines else ""
@@ -178,7 +177,8 @@ def _reason(message: str) -> str:
 
 
 def _place(schema: Any, reason: str, verdict_of: Callable[[str], Verdict]) -> str:
-    """JSON pointer of the innermost part that fails for the same reason; "": the whole."""
+    """Returns the JSON pointer of the innermost part that fails for the same reason; "": the whole
+    schema."""
     shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     found = ""
     deadline = time.monotonic() + _PLACE_SECONDS
@@ -197,7 +197,7 @@ def _place(schema: Any, reason: str, verdict_of: Callable[[str], Verdict]) -> st
 
 
 def _parts(schema: Any, pointer: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Schemas inside a schema, outer ones first."""
+    """Yields the schemas inside a schema, outer ones first."""
     if not isinstance(schema, Mapping):
         return
     if pointer:

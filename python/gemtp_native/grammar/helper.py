@@ -1,4 +1,4 @@
-"""The process in which grammars are tried, as seen from here."""
+"""Runs the process in which grammars are tried."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 _log = logger("grammar")
 
 LIMITS: dict[str, Any] = {"max_lexer_states": 50_000, "verbose_errors": False}
-"""Of llguidance, there and here: what a text that is being followed may take."""
+"""Limits of llguidance, in that process and here, for following a text."""
 
-_PATIENCE = 30.0  # seconds, where the processor has other things to do
+_PATIENCE = 30.0  # seconds; generous, because the processor may be busy
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Verdict:
     error: str
     bytes: int = 0
     exceeds: bool = False
-    """A bound, not a rule: its parts would tell no more."""
+    """The grammar exceeds a limit, so trying its parts would reveal nothing."""
 
 
 class Helper:
-    """Starts the process when a grammar is there to be tried, and again when one has ended it."""
+    """Starts the process for the first grammar, and again if a grammar has ended it."""
 
     def __init__(self, tokenizer: _core.Tokenizer, size: int):
         special = [
@@ -51,7 +51,7 @@ class Helper:
         self._missing = False
 
     def try_out(self, grammar: str) -> Verdict:
-        """Whether it compiles within the bounds of `trial`."""
+        """Whether the grammar compiles within the limits of `trial`."""
         for _ in range(2):
             if self._missing:
                 return Verdict("")

@@ -19,7 +19,7 @@ _MEMBERS = {
 
 
 def schema_of(response_format: Any) -> Any:
-    """The JSON schema that it asks for; None: any text will do."""
+    """Returns the JSON schema that it requires; None: none."""
     if response_format is None:
         return None
     kind = response_format.get("type") if isinstance(response_format, Mapping) else None

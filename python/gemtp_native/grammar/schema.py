@@ -1,4 +1,4 @@
-"""What has to be known of a JSON schema before it is compiled."""
+"""Examines JSON schemas before they are compiled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 FORMATS = frozenset(
     ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
 )
-"""That texts can be made to follow. JSON Schema lets every other be an annotation."""
+"""Formats that can be enforced. JSON Schema treats every other one as an annotation."""
 
 _OF_NAMES = ("properties", "patternProperties", "$defs", "definitions")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
@@ -25,7 +25,7 @@ _SINGLE = (
 
 
 def parts(schema: Any) -> Iterator[tuple[str, str | int | None, Any]]:
-    """Schemas right inside a schema: (keyword, name or place in it, schema)."""
+    """Yields the schemas directly inside a schema: (keyword, name or index, schema)."""
     if not isinstance(schema, Mapping):
         return
     for key, value in schema.items():
@@ -40,7 +40,7 @@ def parts(schema: Any) -> Iterator[tuple[str, str | int | None, Any]]:
 
 
 def without_unknown_formats(schema: Any) -> Any:
-    """The same, as a copy; its own members first, as they stand."""
+    """Returns a copy without unknown formats, its members in the same order."""
     if not isinstance(schema, dict):
         return schema
     out = dict(schema)
@@ -58,11 +58,11 @@ def without_unknown_formats(schema: Any) -> Any:
 
 
 def is_endless(schema: Any) -> bool:
-    """Whether every text that follows it would have to hold another one of itself."""
+    """Whether every text that follows the schema would have to contain another such text."""
     names = _references(schema)
     targets = {name: resolved(schema, name) for name in names}
     ends: set[str] = {name for name, part in targets.items() if part is None}
-    # Those that are found last are most likely to end, and let the others end.
+    # References found last are the most likely to end, and then the others can end, too.
     left = [name for name in reversed(names) if name not in ends]
     while left:
         found = [name for name in left if _ends(targets[name], ends) and not ends.add(name)]  # type: ignore[func-returns-value]
@@ -73,7 +73,7 @@ def is_endless(schema: Any) -> bool:
 
 
 def _references(schema: Any) -> list[str]:
-    """As they are met, those in what is referred to as well."""
+    """Returns the references in the order of discovery, including those in referenced schemas."""
     out: dict[str, None] = {}
     level = [schema]
     while level:
@@ -89,7 +89,7 @@ def _references(schema: Any) -> list[str]:
 
 
 def resolved(schema: Any, name: str) -> Any:
-    """What a reference names; None: it is not in this schema."""
+    """Returns the referenced schema; None: it is not in this one."""
     if not name.startswith("#"):
         return None
     found = schema
@@ -105,7 +105,7 @@ def resolved(schema: Any, name: str) -> Any:
 
 
 def _ends(schema: Any, ends: set[str]) -> bool:
-    """Whether a text can follow it that holds none of the references but those that end."""
+    """Whether some text follows the schema with only those references that end."""
     if not isinstance(schema, Mapping):
         return True
     if "const" in schema or "enum" in schema:

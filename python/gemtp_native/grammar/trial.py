@@ -18,22 +18,22 @@ from collections.abc import Callable
 from typing import Any
 
 SECONDS = 2.0
-"""Of processor time, for one grammar."""
+"""Seconds of processor time for one grammar."""
 MEMORY = 128 << 20
-"""Bytes that one grammar may take."""
+"""Bytes of memory for one grammar."""
 STACK = 16 << 20
-"""Bytes of stack that a grammar may take here; where it is compiled next, it gets twice as many."""
+"""Bytes of stack for a grammar here. Compiled for use afterwards, it gets twice as many."""
 STEP_SECONDS = 0.25
-"""Of processor time, for what may come at one position."""
+"""Seconds of processor time for the tokens allowed at one position."""
 IDLE = 60.0
 """Seconds without a grammar, after which the process ends."""
 
 TOO_SLOW, TOO_LARGE = 3, 4
-"""Exit codes; others, but for 0, are those of a process that has run out of stack."""
+"""Exit codes. All others except 0 mean that the process ran out of stack."""
 
 _STEPS = 32
 _WALK = 0.2  # seconds of processor time
-_GROWN = 16 << 20  # bytes after which a process is no longer as good as new
+_GROWN = 16 << 20  # bytes of growth after which the process is not reused
 
 
 class _Wrapper:
@@ -70,7 +70,7 @@ class _Watch:
         self._since = time.process_time()
 
     def end(self) -> int:
-        """Bytes that the process has grown by."""
+        """Returns the bytes by which the process has grown."""
         self._since = None
         self._idle_since = time.monotonic()
         return max(memory() - self._before, 0)
@@ -89,7 +89,7 @@ class _Watch:
 
 
 def memory() -> int:
-    """Bytes of this process that are in memory; where the system does not tell, the most so far."""
+    """Returns the resident bytes of this process, or the peak if the system does not tell."""
     if sys.platform == "win32":
         return _windows_memory()
     if sys.platform.startswith("linux"):
@@ -124,7 +124,7 @@ def _windows_memory() -> int:
 def prepared(
     about: dict[str, Any], limits: dict[str, Any]
 ) -> Callable[[bytes], tuple[list[bytes], bool]]:
-    """For `limited_main`. about: what the vocabulary is like."""
+    """Called by `limited_main`. about: a description of the vocabulary."""
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
     wrapper: Any = _Wrapper(about)
@@ -143,7 +143,7 @@ def prepared(
 
 
 def _walk(matcher: Any) -> str:
-    """What is wrong with the first positions of a text under the grammar, "" for nothing."""
+    """Returns what is wrong with the grammar at the first positions of a text; "": nothing."""
     begin = time.process_time()
     for step in range(_STEPS):
         before = time.process_time()

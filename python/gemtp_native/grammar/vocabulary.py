@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 _log = logger("grammar")
 
 KEPT = 64 << 20
-"""Bytes of compiled grammars that are kept."""
-_LEAST = 256 << 10  # bytes that a compiled grammar is taken for
-_REFUSALS = 256  # that are remembered
+"""Limit on the bytes of compiled grammars that are kept."""
+_LEAST = 256 << 10  # bytes that a compiled grammar counts at least
+_REFUSALS = 256  # number of refusals that are remembered
 INSTALL = "pip install 'gemtp-native[grammar]'"
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class _Compiled:
 
 
 class _Wrapper:
-    """What llguidance asks of a tokenizer."""
+    """The interface that llguidance requires of a tokenizer."""
 
     def __init__(self, tokenizer: _core.Tokenizer):
         self._tokenizer = tokenizer
@@ -76,14 +76,15 @@ class Grammars:
 
     def begin_in_child(self) -> None:
         self._compiling = threading.Lock()
-        self._lock = threading.Lock()  # of what is kept; nobody holds it for long
+        self._lock = threading.Lock()  # guards the caches; never held for long
 
     def constraint(self, engine: _core.Engine, source: Source | None) -> _core.Constraint | None:
-        """For one generation. Raises ArgumentError for what cannot be compiled."""
+        """Returns a constraint for one generation. Raises ArgumentError for a source that cannot be
+        compiled."""
         return _core.matcher_constraint(self.matcher(engine, source)) if source else None
 
     def matcher(self, engine: _core.Engine, source: Source) -> LLMatcher:
-        """Returns a matcher of one's own. Raises ArgumentError for what cannot be compiled."""
+        """Returns a matcher for one generation. Raises like :meth:`constraint`."""
         matcher = self._found(source)
         if matcher is None:
             with self._compiling:
@@ -91,7 +92,7 @@ class Grammars:
         return matcher
 
     def _found(self, source: Source) -> LLMatcher | None:
-        """A copy of its own, of what is kept."""
+        """Returns a copy of the cached matcher."""
         with self._lock:
             refusal = self._refusals.get(source.digest)
             found = self._kept.get(source.digest)
@@ -163,7 +164,7 @@ class Grammars:
 
 
 def _with_stack(work: Callable[[], T]) -> T:
-    """In a thread whose stack holds whatever has passed the trial."""
+    """Runs in a thread whose stack suffices for every grammar that has passed the trial."""
     made: list[T] = []
     thread = threading.Thread(target=lambda: made.append(work()))
     with _stacks:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import _core
+from ..arguments import device_name, thread_count
 from ..base.whole_file import check_output
 from ..errors import ArgumentError, ModelError
 from ..gguf.parts import files_of
@@ -42,6 +43,7 @@ def collect(
     context: int = 512,
     chunks: int | None = None,
     threads: int | None = None,
+    device: str | None = None,
     progress: Progress = lambda _, __: None,
 ) -> Collected:
     """Runs the texts through a target in chunks of `context` tokens (the first `chunks` of them, or
@@ -55,7 +57,9 @@ def collect(
     if chunks is not None and chunks < 1:
         raise ArgumentError(f"the number of chunks is {chunks}; it must be at least 1.")
     contents = [read_text(text) for text in texts]
-    sums = _core.ActivationSums(os.fspath(target), threads or 0, context)
+    sums = _core.ActivationSums(
+        os.fspath(target), thread_count(threads), context, device_name(device)
+    )
     tokenizer = sums.tokenizer
     if tokenizer is None:
         raise ModelError(

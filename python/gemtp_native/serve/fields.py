@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
+from ..options import Option
 from .errors import RequestError
 
 _log = logging.getLogger("gemtp_native.serve")
@@ -144,28 +145,40 @@ class Fields:
         raise RequestError(f"{param} is {shown(self.data.get(name))}; {must}", param, code)
 
     def integer(self, name: str, low: int, high: int) -> int | None:
+        value = self._whole(name)
+        if value is not None and not low <= value <= high:
+            self.refuse(name, f"it must be between {low} and {high}")
+        return value
+
+    def _whole(self, name: str) -> int | None:
         value = self.take(name)
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int):
             self.refuse(name, "it must be a whole number", "invalid_type")
-        if not low <= value <= high:
-            self.refuse(name, f"it must be between {low} and {high}")
         return value
 
-    def number(
-        self, name: str, low: float, high: float, open_low: bool = False, open_high: bool = False
-    ) -> float | None:
+    def number(self, name: str, low: float, high: float) -> float | None:
+        value = self._number(name)
+        if value is not None and not low <= value <= high:
+            self.refuse(name, f"it must be at least {low:g} and at most {high:g}")
+        return value
+
+    def option(self, option: Option, name: str | None = None) -> Any:
+        """Reads an option of generations. name: of the member, if it is another."""
+        name = name or option.name
+        value: float | None = self._whole(name) if option.whole else self._number(name)
+        if value is not None and not option.contains(value):
+            self.refuse(name, f"it must be {option.domain}")
+        return value
+
+    def _number(self, name: str) -> float | None:
         value = self.take(name)
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             self.refuse(name, "it must be a number", "invalid_type")
-        if not low <= value <= high or (open_low and value == low) or (open_high and value == high):
-            least = f"above {low:g}" if open_low else f"at least {low:g}"
-            most = f"below {high:g}" if open_high else f"at most {high:g}"
-            self.refuse(name, f"it must be {least} and {most}")
-        return float(value)
+        return value
 
     def boolean(self, name: str) -> bool | None:
         value = self.take(name)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..options import INT32_MAX, MAX_DRAFT, MAX_LOGPROBS, NONE, NUMBERS, OPTIONS, Option
+from ..arguments import LEAST_SEED, MOST_SEED
+from ..options import MAX_DRAFT, MAX_LOGPROBS, NONE, NUMBERS, OPTIONS, later_seed
 from .echo import echoed
 from .errors import RequestError
 from .fields import Fields, shown
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..model import Model, TextStream
     from ..results import Token
 
-MOST = 100  # largest magnitude of a non-integer option
+MAX_BIAS = 100  # as OpenAI has it
 COMPLETION_TOKENS = 16  # default of OpenAI's /v1/completions
 MAX_TEXT = 1 << 16  # characters of a grammar or pattern
 MAX_STOP = 1024  # characters
@@ -96,7 +97,7 @@ def chat_work(data: dict[str, Any], settings: ServerSettings) -> Work:
     check_messages(f)
     options = _sampling(f, settings)
     options |= _constraint(f)
-    limits = [_limit(f, name) for name in ("max_completion_tokens", *_LIMITS)]
+    limits = [f.option(OPTIONS["max_tokens"], n) for n in ("max_completion_tokens", *_LIMITS)]
     max_tokens = _capped(next((n for n in limits if n is not None), NONE), settings)
     wanted = f.boolean("logprobs")
     top = f.integer("top_logprobs", 0, MAX_LOGPROBS)
@@ -126,13 +127,13 @@ def completion_work(data: dict[str, Any], settings: ServerSettings) -> Work:
     options |= _constraint(f)
     if "response_format" in options:
         options["json_schema"] = _schema(options.pop("response_format"))
-    limits = [_limit(f, name) for name in _LIMITS]
+    limits = [f.option(OPTIONS["max_tokens"], name) for name in _LIMITS]
     max_tokens = next((n for n in limits if n is not None), None)
     options["max_tokens"] = _capped(
         COMPLETION_TOKENS if max_tokens is None else max_tokens, settings
     )
-    off = f.take("logprobs") is False
-    logprobs = None if off else f.integer("logprobs", 0, MAX_LOGPROBS)
+    logprobs = None if f.take("logprobs") is False else f.integer("logprobs", NONE, MAX_LOGPROBS)
+    logprobs = None if logprobs == NONE else logprobs
     f.only("best_of", [1], "it is not supported; ask for n, and choose by logprobs")
     f.only("suffix", [""], "it is not supported: the models continue texts, they do not fill gaps")
 
@@ -228,7 +229,7 @@ def _work(
     sequences = [
         Job(
             i,
-            (seed % 2**64 + i % n) % (2**64 - 1),  # never NONE
+            later_seed(seed, i % n),
             prompts[i // n],
             leader=i // n * n if n > 1 else None,
             copies=min(n, settings.parallel) - 1,
@@ -242,8 +243,8 @@ def _work(
 
 def _sampling(f: Fields, settings: ServerSettings) -> dict[str, Any]:
     """The keywords of Model.stream, except the seed, that both kinds of requests have."""
-    same = {ours: _number(f, OPTIONS[ours], theirs) for theirs, ours in _SAME.items()}
-    numbers = {name: _number(f, OPTIONS[name], name) for name in NUMBERS}
+    same = {ours: f.option(OPTIONS[ours], theirs) for theirs, ours in _SAME.items()}
+    numbers = {name: f.option(OPTIONS[name]) for name in NUMBERS}
     given = {
         **same,
         **{name: value for name, value in numbers.items() if value is not None},
@@ -260,22 +261,11 @@ def _sampling(f: Fields, settings: ServerSettings) -> dict[str, Any]:
     }
 
 
-def _number(f: Fields, option: Option, name: str) -> float | None:
-    if option.whole:
-        return f.integer(name, int(option.least), int(option.most))
-    low, high = max(option.least, -MOST), min(option.most, MOST)
-    return f.number(name, low, high, option.above_least, option.below_most)
-
-
 def _seed(f: Fields, settings: ServerSettings) -> int:
-    given = f.integer("seed", -(2**63), 2**64 - 1)
+    given = f.integer("seed", LEAST_SEED, MOST_SEED)
     if given is None:
         given = settings.sampling.get("seed")
     return secrets.randbits(32) if given is None or (given - NONE) % 2**64 == 0 else given
-
-
-def _limit(f: Fields, name: str) -> int | None:
-    return f.integer(name, NONE, INT32_MAX)
 
 
 def _capped(tokens: int, settings: ServerSettings) -> int:
@@ -324,7 +314,7 @@ def _biases(f: Fields) -> dict[int, float] | None:
                 "logit_bias",
                 "invalid_value",
             )
-        value = biases.number(name, -MOST, MOST)
+        value = biases.number(name, -MAX_BIAS, MAX_BIAS)
         if value is not None:
             out[int(name)] = value
     return out

@@ -34,6 +34,7 @@ class Service:
     """For use on the event loop's thread, which it never blocks."""
 
     def __init__(self, model: Model, settings: ServerSettings, metrics_info: dict[str, str]):
+        model._check_options({"draft": settings.draft, **settings.sampling})
         self.model = model
         self.settings = settings
         self.slots = Slots(settings.parallel, settings.queue)

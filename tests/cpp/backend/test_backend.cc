@@ -288,12 +288,21 @@ TEST_CASE("gated products and the head are those of matmul, gelu, softcap and a 
                          {up.get(), at(x.data()), cols, m, at(ups.data()), rows}});
         backend->gated_matmul(
             {{gate.get(), up.get(), at(x.data()), cols, m, at(gated.data()), rows}});
-        backend->gelu_mul(at(gates.data()), at(ups.data()), m, rows, at(ups.data()));
-        CHECK(gated == ups);
+        const gemtp_kernels& kernels = select_kernels("");
+        std::vector<float> products = gates;
+        kernels.gelu_mul(products.data(), ups.data(), m * rows, products.data());
+        CHECK(gated == products);
+        // With the other factor at hand, of rows that are wider.
+        std::vector<float> wide(static_cast<size_t>(m * (rows + 5)));
+        for (int64_t i = 0; i < m; ++i)
+          std::copy_n(ups.begin() + i * rows, rows, wide.begin() + i * (rows + 5));
+        backend->gated_matmul({{gate.get(), nullptr, at(x.data()), cols, m, at(gated.data()), rows,
+                                at(wide.data()), rows + 5}});
+        CHECK(gated == products);
 
         for (const float cap : {0.0f, 2.0f}) {
           std::vector<float> wanted = gates, logits(n);
-          if (cap > 0) backend->softcap(at(wanted.data()), m, rows, cap, at(wanted.data()));
+          if (cap > 0) backend->softcap(at(wanted.data()), m * rows, cap);
           std::vector<BestLogit> best(static_cast<size_t>(m)), alone(best);
           std::vector<Device<float>> to(static_cast<size_t>(m)), nowhere(to);
           for (int64_t i = 0; i < m; ++i)
@@ -303,7 +312,7 @@ TEST_CASE("gated products and the head are those of matmul, gelu, softcap and a 
           if (m > 1) std::fill_n(wanted.begin() + rows, rows, 0.0f);
           CHECK(logits == wanted);
           wanted = gates;
-          if (cap > 0) backend->softcap(at(wanted.data()), m, rows, cap, at(wanted.data()));
+          if (cap > 0) backend->softcap(at(wanted.data()), m * rows, cap);
           for (int64_t i = 0; i < m; ++i) {
             const float* row = wanted.data() + i * rows;
             const float* top = std::max_element(row, row + rows);  // the first of equal ones

@@ -36,12 +36,14 @@ std::vector<size_t> best_of(const float* scores, size_t n, size_t top) {
 TEST_CASE("rows get what their experts make of them, whoever else goes to the same ones") {
   const auto backend = make_cpu_backend(2, "");
   constexpr int64_t kHidden = 48, kFfn = 24, kExperts = 9, kUsed = 3, kRows = 21;
-  ExpertMatrices w;
+  std::vector<MatrixPtr> gate, up, down;
   for (uint32_t e = 0; e < kExperts; ++e) {
-    w.gate.push_back(matrix_of(*backend, random_floats(kFfn * kHidden, 3 * e), kFfn, kHidden));
-    w.up.push_back(matrix_of(*backend, random_floats(kFfn * kHidden, 3 * e + 1), kFfn, kHidden));
-    w.down.push_back(matrix_of(*backend, random_floats(kHidden * kFfn, 3 * e + 2), kHidden, kFfn));
+    gate.push_back(matrix_of(*backend, random_floats(kFfn * kHidden, 3 * e), kFfn, kHidden));
+    up.push_back(matrix_of(*backend, random_floats(kFfn * kHidden, 3 * e + 1), kFfn, kHidden));
+    down.push_back(matrix_of(*backend, random_floats(kHidden * kFfn, 3 * e + 2), kHidden, kFfn));
   }
+  const ExpertMatrices w{backend->make_set(std::move(gate)), backend->make_set(std::move(up)),
+                         backend->make_set(std::move(down))};
   const auto x = random_floats(kRows * kHidden, 100), scale = random_floats(kExperts, 101);
   std::vector<float> scores = random_floats(kRows * kExperts, 102);
   std::fill_n(scores.begin(), kExperts, 0.5f);  // the first row: all are equal
@@ -61,9 +63,10 @@ TEST_CASE("rows get what their experts make of them, whoever else goes to the sa
     const std::vector<size_t> best = best_of(row, kExperts, kUsed);
     for (const size_t e : best) total += std::exp(static_cast<double>(row[e]) - row[best[0]]);
     for (const size_t e : best) {
-      backend->gated_matmul({{w.gate[e].get(), w.up[e].get(), at(x.data() + i * kHidden), kHidden,
-                              1, at(gated.data()), kFfn}});
-      backend->matmul({{w.down[e].get(), at(gated.data()), kFfn, 1, at(out.data()), kHidden}});
+      const auto expert = static_cast<int64_t>(e);
+      backend->gated_matmul({{&(*w.gate)[expert], &(*w.up)[expert], at(x.data() + i * kHidden),
+                              kHidden, 1, at(gated.data()), kFfn}});
+      backend->matmul({{&(*w.down)[expert], at(gated.data()), kFfn, 1, at(out.data()), kHidden}});
       const double weight = std::exp(static_cast<double>(row[e]) - row[best[0]]) / total * scale[e];
       for (size_t j = 0; j < kHidden; ++j) {
         wanted[j] += weight * out[j];
@@ -86,14 +89,16 @@ TEST_CASE("the tokens of the best clusters come by id, each with its logit") {
   ClusterMatrices w;
   w.tokens = backend->mirror<int32_t>(kTokens);
   std::copy(order.begin(), order.end(), w.tokens.host());
+  std::vector<MatrixPtr> clusters;
   for (int64_t c = 0; c < kClusters; ++c) {
     std::vector<float> rows;
     for (int64_t j = 0; j < kEach; ++j) {
       const float* row = head.data() + order[static_cast<size_t>(c * kEach + j)] * kHidden;
       rows.insert(rows.end(), row, row + kHidden);
     }
-    w.clusters.push_back(matrix_of(*backend, rows, kEach, kHidden));
+    clusters.push_back(matrix_of(*backend, rows, kEach, kHidden));
   }
+  w.clusters = backend->make_set(std::move(clusters));
   std::vector<float> all(kTokens);
   const MatrixPtr whole = matrix_of(*backend, head, kTokens, kHidden);
   backend->matmul({{whole.get(), at(x.data()), kHidden, 1, at(all.data()), kTokens}});
@@ -103,7 +108,8 @@ TEST_CASE("the tokens of the best clusters come by id, each with its logit") {
   for (uint32_t seed = 0; seed < 4; ++seed) {
     std::vector<float> scores = random_floats(kClusters, seed);
     if (seed == 3) std::fill(scores.begin(), scores.end(), -1.0f);  // the first ones, then
-    backend->cluster_head(w, at(scores.data()), kTop, at(x.data()), ids, logits);
+    backend->cluster_head(w, at(scores.data()), kTop, at(x.data()), ids.device(),
+                          logits.device());
     std::vector<int32_t> wanted;
     for (const size_t c : best_of(scores.data(), kClusters, kTop))
       wanted.insert(wanted.end(), order.begin() + static_cast<int64_t>(c) * kEach,

@@ -699,7 +699,8 @@ TEST_CASE("an option is set by its name, as exactly as it is kept") {
   refused("top_p", 1.0000001, "1.0000001");
   refused("min_p", 0.99999999, "0.99999999");  // 1 as a float
   refused("top_k", 2.5, "2.5");
-  refused("top_k", 4e9, "4e+09");
+  refused("top_k", 4e9, "4000000000");
+  refused("top_p", 20, "20");
   refused("penalty_last_n", kNan, "nan");
   CHECK(p.temperature == 0.7f);
   CHECK_THROWS_AS(set_option(&p, "temprature", 1), Error);

@@ -58,8 +58,9 @@ class Waiting {
             taken = guest_.take(kPrompt, [this] { polled = true; });
             order->push_back(number);  // one at a time: the next waits for this one's end
           });
+          ended = true;
         }) {
-    while (!polled) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    while (!polled && !ended) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   ~Waiting() {
     if (thread_.joinable()) thread_.join();
@@ -69,7 +70,7 @@ class Waiting {
 
   Taken taken;
   ErrorKind error = ErrorKind::kInternal;
-  std::atomic<bool> polled{false};
+  std::atomic<bool> polled{false}, ended{false};
 
  private:
   SequencePool::Guest guest_;
@@ -116,6 +117,17 @@ TEST_CASE_FIXTURE(Pool, "waiting ends when it is cancelled, and when what it cal
   SequencePool::Guest late(pool);
   late.cancel();
   CHECK(error_of([&] { late.take(kPrompt, {}); }) == ErrorKind::kCancelled);
+}
+
+TEST_CASE_FIXTURE(Pool, "a sequence is waited for although the thread that took it has ended") {
+  const Taken held_open = pool.make();
+  Taken taken;
+  std::thread([&] { taken = SequencePool::Guest(pool).take(kPrompt, {}); }).join();
+  std::vector<int> order;
+  Waiting waiting(pool, &order, 0);  // on a thread that may have the ended one's std::thread::id
+  taken.reset();
+  waiting.join();
+  CHECK(waiting.taken);
 }
 
 TEST_CASE_FIXTURE(Pool, "nobody waits for what cannot end") {

@@ -144,8 +144,8 @@ MUTANTS = (
     Mutant(
         "slots of a ring are not taken modulo",
         "heads.h",
-        "a.positions[at.row] % a.kv.capacity",
-        "int(a.positions[at.row])",
+        "a.positions[row] % kv.capacity",
+        "int(a.positions[row])",
         "gpu heads*",
     ),
     Mutant(
@@ -186,7 +186,7 @@ MUTANTS = (
     Mutant(
         "keys of a ring are read behind its end",
         "attention.h",
-        "slot = slot + 1 == a.kv.capacity ? 0 : slot + 1;",
+        "slot = slot + 1 == tile.kv.capacity ? 0 : slot + 1;",
         "slot = slot + 1;",
         "gpu attention*",
     ),

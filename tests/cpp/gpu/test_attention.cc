@@ -62,8 +62,16 @@ void check(Random& random, const Case& c) {
       AttentionArguments a{};
       a.q = device.upload(q);
       a.spans = device.upload(c.spans);
-      a.kv = {device.upload(keys), device.upload(values), key_bytes, value_bytes,
-              static_cast<int32_t>(c.capacity)};
+      a.kv =
+          device.upload(std::vector<KvPlace>{{device.upload(keys), device.upload(values), key_bytes,
+                                              value_bytes, static_cast<int32_t>(c.capacity)}});
+      // The rows follow three others, and the first of them is a run of its own.
+      const auto m = static_cast<int32_t>(c.m);
+      std::vector<Run> runs = {{0, 4, 0}, {4, m - 1, 0}};
+      a.runs = device.upload(runs);
+      a.first_row = 3;
+      a.tiles = static_cast<int32_t>((c.group + tile - 1) / tile +
+                                     ((c.m - 1) * c.group + tile - 1) / tile);
       a.m = static_cast<int32_t>(c.m);
       a.heads = static_cast<int32_t>(heads);
       a.kv_heads = static_cast<int32_t>(c.kv_heads);
@@ -75,9 +83,8 @@ void check(Random& random, const Case& c) {
       const QuantizedResult quants(device, n / 32 + 1);
       if (c.d % 32 == 0) a.quantized = quants.rows;
       const std::string suffix = std::string(c.f16 ? "_f16_" : "_f32_") + std::to_string(tile);
-      const int64_t tiles = (c.m * c.group + tile - 1) / tile;
-      device.launch("attention_scores" + suffix, stride / 128, c.kv_heads * tiles, a);
-      device.launch("attention_values" + suffix, (c.d + 31) / 32, c.kv_heads * tiles, a);
+      device.launch("attention_scores" + suffix, stride / 128, c.kv_heads * a.tiles, a);
+      device.launch("attention_values" + suffix, (c.d + 31) / 32, c.kv_heads * a.tiles, a);
       CAPTURE(c.m);
       CAPTURE(c.d);
       CAPTURE(first);

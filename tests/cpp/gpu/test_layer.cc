@@ -1,394 +1,376 @@
-// A whole layer on the emulated GPU, in the launches that a backend would make of it, against the
-// scalar kernels.
-#include <cmath>
+// Passes through whole models, small ones with everything that Gemma 4's have, on the emulated GPU
+// against the scalar kernels: what the backend makes of them, its recordings, and its launches.
+#include <algorithm>
 #include <optional>
+#include <utility>
 
+#include "backend/gpu/gpu_backend.h"
 #include "flush_to_zero.h"
 #include "gpu_testing.h"
+#include "model/target.h"
 
 namespace {
 
-using namespace gemtp::gpu_testing;
-using gemtp::FlushToZero;
-namespace kernel_testing = gemtp::kernel_testing;
-using kernel_testing::draw;
-using kernel_testing::same;
+using namespace gemtp;
+using gpu_testing::orders;
+using kernel_testing::Random;
 
-// Sizes of a small layer with everything that E2B's have.
-constexpr int64_t kHidden = 96, kHeads = 4, kKvHeads = 2, kDim = 32, kFfn = 160, kPerLayer = 64;
-constexpr int64_t kVocab = 10, kCapacity = 48, kBehind = 20;
-constexpr float kEps = 1e-6f, kOutputScale = 0.75f;
-
-std::vector<float> values(Random& random, int64_t n) {
-  auto x = draw(random, n, Values::kPlain);
-  for (float& v : x) v = gemtp_flush(v);
-  return x;
-}
-
-struct Weight : kernel_testing::Matrix {
-  Weight(Random& random, int64_t n, int64_t cols)
-      : Matrix(random, GEMTP_Q4_0, n, cols, Values::kPlain) {}
-  std::vector<float> times(const std::vector<float>& x) const {
-    Random any(1);
-    Activations rows(any, static_cast<int64_t>(x.size()) / k, k, Values::kPlain);
-    for (int64_t i = 0; i < rows.m; ++i)
-      std::copy_n(x.begin() + i * k, k, rows.x.begin() + i * rows.stride);
-    rows.quantize();
-    return multiply(gemtp_kernels_scalar, *this, rows, 0, (this->rows + 15) / 16, this->rows);
-  }
-};
-
-struct Layer {
-  Weight q, k, v, attn_output, gate, up, down, ple_model_proj, ple_gate, ple_proj;
-  std::vector<float> attn_norm, q_norm, k_norm, attn_post_norm, ffn_norm, ffn_post_norm, ple_norm,
-      ple_post_norm, next_norm;
-
-  explicit Layer(Random& r)
-      : q(r, kHeads * kDim, kHidden),
-        k(r, kKvHeads * kDim, kHidden),
-        v(r, kKvHeads * kDim, kHidden),
-        attn_output(r, kHidden, kHeads * kDim),
-        gate(r, kFfn, kHidden),
-        up(r, kFfn, kHidden),
-        down(r, kHidden, kFfn),
-        ple_model_proj(r, kPerLayer, kHidden),
-        ple_gate(r, kPerLayer, kHidden),
-        ple_proj(r, kHidden, kPerLayer),
-        attn_norm(values(r, kHidden)),
-        q_norm(values(r, kDim)),
-        k_norm(values(r, kDim)),
-        attn_post_norm(values(r, kHidden)),
-        ffn_norm(values(r, kHidden)),
-        ffn_post_norm(values(r, kHidden)),
-        ple_norm(values(r, kPerLayer)),
-        ple_post_norm(values(r, kHidden)),
-        next_norm(values(r, kHidden)) {}
-};
-
-struct Rows {
-  int64_t m;
-  std::vector<float> x, embedded, table, cos, sin, old_k, old_v;
-  std::vector<int32_t> ids;
-  explicit Rows(Random& r, int64_t n)
-      : m(n),
-        x(values(r, n * kHidden)),
-        embedded(values(r, n * kHidden)),
-        table(values(r, kVocab * kPerLayer)),
-        cos(values(r, n * kDim / 2)),
-        sin(values(r, n * kDim / 2)),
-        old_k(values(r, kBehind * kKvHeads * kDim)),
-        old_v(values(r, kBehind * kKvHeads * kDim)) {
-    for (int64_t i = 0; i < n; ++i) ids.push_back(static_cast<int32_t>(r.below(kVocab)));
-  }
-};
-
-// The same operations by the scalar kernels, in the order of model/layer.cc.
-const gemtp_kernels& scalar = gemtp_kernels_scalar;
-
-// Of rows as wide as the weight; added to a residual if there is one.
-std::vector<float> norm(std::vector<float> x, const std::vector<float>* weight, int64_t n,
-                        const std::vector<float>* residual = nullptr) {
-  for (size_t i = 0; i < x.size(); i += static_cast<size_t>(n)) {
-    if (residual)
-      scalar.rms_norm_add(&x[i], weight->data(), n, kEps, &(*residual)[i], &x[i]);
-    else
-      scalar.rms_norm(&x[i], weight ? weight->data() : nullptr, n, kEps, &x[i]);
-  }
-  return x;
-}
-std::vector<float> scaled(std::vector<float> x, float by) {
-  scalar.scale(x.data(), by, static_cast<int64_t>(x.size()), x.data());
-  return x;
-}
-std::vector<float> gated(std::vector<float> gate, const std::vector<float>& up) {
-  scalar.gelu_mul(gate.data(), up.data(), static_cast<int64_t>(up.size()), gate.data());
-  return gate;
-}
-std::vector<float> rotated(std::vector<float> x, const Rows& rows, int64_t heads) {
-  for (int64_t i = 0; i < rows.m * heads; ++i)
-    scalar.rope(&x[static_cast<size_t>(i * kDim)],
-                &rows.cos[static_cast<size_t>(i / heads * kDim / 2)],
-                &rows.sin[static_cast<size_t>(i / heads * kDim / 2)], kDim);
-  return x;
-}
-
-std::vector<float> attended(const Rows& rows, const std::vector<float>& q,
-                            const std::vector<float>& k, const std::vector<float>& v) {
-  std::vector<float> out(q.size());
-  for (int64_t h = 0; h < kKvHeads; ++h) {
-    Random any(1);
-    kernel_testing::Cache cache(any, true, kDim, kCapacity, 0, 0);
-    const auto store = [&](int64_t t, const float* key, const float* value) {
-      for (int64_t i = 0; i < kDim; ++i) {
-        cache.put(cache.keys, (t / 16 * kDim + i) * 16 + t % 16, key[i]);
-        cache.put(cache.values, (i / 16 * kCapacity + t) * 16 + i % 16, value[i]);
-      }
-    };
-    for (int64_t t = 0; t < kBehind + rows.m; ++t) {
-      const bool old = t < kBehind;
-      const auto at = static_cast<size_t>(((old ? t : t - kBehind) * kKvHeads + h) * kDim);
-      store(t, old ? &rows.old_k[at] : &k[at], old ? &rows.old_v[at] : &v[at]);
-    }
-    for (int64_t i = 0; i < rows.m; ++i)
-      for (int64_t g = h * kHeads / kKvHeads; g < (h + 1) * kHeads / kKvHeads; ++g) {
-        const int64_t at = (i * kHeads + g) * kDim;
-        const auto one =
-            attend(scalar, cache, {q.begin() + at, q.begin() + at + kDim}, {{0, kBehind + i}});
-        std::copy_n(one.begin(), kDim, out.begin() + at);
-      }
-  }
-  return out;
-}
-
-// x behind the layer.
-std::vector<float> on_cpu(const Layer& l, const Rows& rows) {
-  std::vector<float> table;
-  for (const int32_t id : rows.ids)
-    table.insert(table.end(), rows.table.begin() + id * kPerLayer,
-                 rows.table.begin() + (id + 1) * kPerLayer);
-  table = scaled(table, std::sqrt(static_cast<float>(kPerLayer)));
-  const auto projected =
-      scaled(l.ple_model_proj.times(rows.embedded), 1.0f / std::sqrt(static_cast<float>(kHidden)));
-  const auto input = scaled(norm(projected, &l.ple_norm, kPerLayer, &table), 0.70710678118654752f);
-
-  const auto normed = norm(rows.x, &l.attn_norm, kHidden);
-  const auto q = rotated(norm(l.q.times(normed), &l.q_norm, kDim), rows, kHeads);
-  const auto k = rotated(norm(l.k.times(normed), &l.k_norm, kDim), rows, kKvHeads);
-  const auto v = norm(l.v.times(normed), nullptr, kDim);
-  auto x = norm(l.attn_output.times(attended(rows, q, k, v)), &l.attn_post_norm, kHidden, &rows.x);
-  const auto inner = norm(x, &l.ffn_norm, kHidden);
-  const auto wide = gated(l.gate.times(inner), l.up.times(inner));
-  x = norm(l.down.times(wide), &l.ffn_post_norm, kHidden, &x);
-  const auto branch = l.ple_proj.times(gated(l.ple_gate.times(x), input));
-  return scaled(norm(branch, &l.ple_post_norm, kHidden, &x), kOutputScale);
-}
-
-// The launches of a layer for up to 16 rows.
-class GpuLayer {
+// Counts what the backend asks of a device.
+class CountingDevice : public gpu::GpuDevice {
  public:
-  GpuLayer(uint64_t seed, const Layer& l, const Rows& rows)
-      : device_(seed),
-        l_(l),
-        rows_(rows),
-        m_(rows.m),
-        x_(device_.upload(rows.x)),
-        branch_(floats(kHidden)),
-        normed_(quants(kHidden)) {}
+  explicit CountingDevice(const gpu::EmulatedOptions& options)
+      : device_(gpu::make_emulated_device(options)) {}
 
-  std::vector<float> run() {
-    begin_pass();
-    launches_ = 0;
-    attention();
-    feed_forward();
-    per_layer_input();
-    CHECK(launches_ <= 12);
-    return device_.download(x_, m_ * kHidden);
+  int launches = 0, recordings = 0, repeats = 0;
+  int64_t allocations = 0, fail_at = 0;  // the allocation that fails: 0, none
+
+  std::string name() const override { return device_->name(); }
+  Memory memory() const override { return device_->memory(); }
+  uint64_t allocate(int64_t bytes) override {
+    if (++allocations == fail_at) throw Error(ErrorKind::kMemory, "no more memory");
+    return device_->allocate(bytes);
   }
-  /// What the next layer begins with.
-  bool next_is(const HostQuantized& expected) const {
-    return QuantizedResult(normed_).equals(device_, expected);
+  void release(uint64_t address) override { device_->release(address); }
+  void* allocate_host(int64_t bytes) override { return device_->allocate_host(bytes); }
+  void release_host(void* host) override { device_->release_host(host); }
+  void write(uint64_t to, const void* from, int64_t n) override { device_->write(to, from, n); }
+  void read(uint64_t from, void* to, int64_t n) override { device_->read(from, to, n); }
+  void send(uint64_t to, const void* from, int64_t n) override { device_->send(to, from, n); }
+  void fetch(uint64_t from, void* to, int64_t n) override { device_->fetch(from, to, n); }
+  void launch(const std::string& kernel, int64_t blocks, int64_t rows, const void* arguments,
+              int64_t bytes) override {
+    ++launches;
+    device_->launch(kernel, blocks, rows, arguments, bytes);
+  }
+  void wait() override { device_->wait(); }
+  void begin_recording() override { device_->begin_recording(); }
+  std::unique_ptr<gpu::Recording> end_recording() override {
+    ++recordings;
+    return device_->end_recording();
+  }
+  void repeat(gpu::Recording& recording) override {
+    ++repeats;
+    device_->repeat(recording);
+  }
+  int64_t quant_bytes() const override { return device_->quant_bytes(); }
+  int64_t many_rows() const override { return device_->many_rows(); }
+
+ private:
+  const std::unique_ptr<gpu::GpuDevice> device_;
+};
+
+// Weights as a file has them, made for each backend from one seed.
+class Maker {
+ public:
+  Maker(uint64_t seed, Storage& storage) : random_(seed), storage_(storage) {}
+
+  MatrixPtr matrix(DType type, int64_t rows, int64_t cols) {
+    return storage_.load_matrix(source(type, rows, cols));
+  }
+  // Rows as blocks of Q4_0, a half and 32 nibbles each, or as floats.
+  WeightSource source(DType type, int64_t rows, int64_t cols) {
+    auto& bytes = *kept_.emplace_back(std::make_unique<std::vector<uint8_t>>());
+    WeightSource out{type, rows, cols};
+    bytes.resize(static_cast<size_t>(rows * out.row_bytes()));
+    if (type == DType::kF32) {
+      for (size_t i = 0; i < bytes.size(); i += 4) {
+        const float v = number();
+        std::memcpy(&bytes[i], &v, 4);
+      }
+    } else {
+      REQUIRE(type == DType::kQ4_0);
+      for (uint8_t& b : bytes) b = static_cast<uint8_t>(random_.below(256));
+      for (size_t i = 0; i < bytes.size(); i += 18) {
+        const uint16_t d = static_cast<uint16_t>(0x2400 + random_.below(0x400));  // 1/64 to 1/32
+        std::memcpy(&bytes[i], &d, 2);
+      }
+    }
+    out.data = bytes.data();
+    return out;
+  }
+  Buffer vector(int64_t n) {
+    Buffer out = storage_.alloc(n);
+    std::vector<float> values;
+    for (int64_t i = 0; i < n; ++i) values.push_back(number());
+    storage_.write(values.data(), n, out.get());
+    return out;
+  }
+  std::unique_ptr<MatrixSet> set(int64_t count, int64_t rows, int64_t cols) {
+    std::vector<MatrixPtr> all;
+    for (int64_t i = 0; i < count; ++i) {
+      all.push_back(matrix(DType::kQ4_0, rows, cols));
+      all.back()->scale = 0.5f + number() * number();
+    }
+    return storage_.make_set(std::move(all));
   }
 
  private:
-  Global<float> floats(int64_t n) { return device_.allocate<float>(m_ * n); }
-  // With room for a panel behind the rows.
-  QuantizedRows quants(int64_t n) {
-    return device_.upload(std::vector<uint8_t>(
-        static_cast<size_t>((m_ + 16) * n / 32 * HostQuantized::block_bytes())));
-  }
-  Global<const float> floats_of(const std::vector<float>& x) { return device_.upload(x); }
+  float number() { return static_cast<float>(random_.below(4096)) / 2048.0f - 1.0f; }
 
-  template <class Arguments>
-  void launch(const std::string& kernel, int64_t blocks, int64_t rows, const Arguments& a) {
-    device_.launch(kernel, blocks, rows, a);
-    ++launches_;
-  }
-  MatmulArguments product(QuantizedRows x, int64_t k) const {
-    MatmulArguments a{};
-    a.x = x;
-    a.k = static_cast<int32_t>(k);
-    a.m = static_cast<int32_t>(m_);
-    return a;
-  }
-  void multiply(const MatmulArguments& a, const char* activation = "") {
-    int64_t strips = 0;
-    const int64_t matrices = *activation ? 1 : 4;
-    for (int64_t i = 0; i < matrices; ++i) strips += (a.matrix[i].rows + 31) / 32;
-    launch(matmul_kernel(GEMTP_Q4_0, m_, activation).name, strips, 1, a);
-  }
-  // x += the norm of branch_; behind it what comes next.
-  NormArguments join(const std::vector<float>& weight) {
-    NormArguments a{};
-    a.n = kHidden;
-    a.eps = kEps;
-    a.branch = branch_;
-    a.weight = floats_of(weight);
-    a.residual = x_;
-    a.before = a.after = 1.0f;
-    a.y = x_;
-    a.output[0].wanted = 1;
-    a.output[0].scale = 1.0f;
-    a.output[0].quantized = normed_;
-    return a;
-  }
-
-  // Once for all layers: the first norm, and the per-layer inputs.
-  void begin_pass() {
-    NormArguments first{};
-    first.n = kHidden;
-    first.eps = kEps;
-    first.residual = x_;
-    first.after = 1.0f;
-    first.output[0] = {floats_of(l_.attn_norm), 1.0f, 1, {}, normed_};
-    launch("norm", m_, 1, first);
-
-    const QuantizedRows embedded = quants(kHidden);
-    ElementsArguments q{};
-    q.x = floats_of(rows_.embedded);
-    q.n = static_cast<int32_t>(m_ * kHidden);
-    q.quantized = embedded;
-    launch("quantize", (m_ * kHidden + 255) / 256, 1, q);
-    MatmulArguments project = product(embedded, kHidden);
-    project.matrix[0] = upload(device_, l_.ple_model_proj);
-    project.y[0] = ple_input_ = floats(kPerLayer);
-    multiply(project);
-    std::vector<float> table;  // the host's, from the file
-    for (const int32_t id : rows_.ids)
-      for (int64_t i = 0; i < kPerLayer; ++i)
-        table.push_back(gemtp_flush(rows_.table[static_cast<size_t>(id * kPerLayer + i)] *
-                                    std::sqrt(static_cast<float>(kPerLayer))));
-    NormArguments finish{};
-    finish.n = kPerLayer;
-    finish.eps = kEps;
-    finish.branch = ple_input_;
-    finish.weight = floats_of(l_.ple_norm);
-    finish.residual = floats_of(table);
-    finish.before = 1.0f / std::sqrt(static_cast<float>(kHidden));
-    finish.after = 0.70710678118654752f;
-    finish.y = ple_input_;
-    launch("norm", m_, 1, finish);
-  }
-
-  void attention() {
-    MatmulArguments qkv = product(normed_, kHidden);
-    const Weight* weights[] = {&l_.q, &l_.k, &l_.v};
-    for (int i = 0; i < 3; ++i) {
-      qkv.matrix[i] = upload(device_, *weights[i]);
-      qkv.y[i] = floats(weights[i]->rows);
-    }
-    multiply(qkv);
-
-    HostKv kv(kKvHeads, kDim, kCapacity, true);
-    for (int64_t t = 0; t < kBehind; ++t)
-      for (int64_t h = 0; h < kKvHeads; ++h)
-        kv.store(h, t, &rows_.old_k[static_cast<size_t>((t * kKvHeads + h) * kDim)],
-                 &rows_.old_v[static_cast<size_t>((t * kKvHeads + h) * kDim)]);
-    std::vector<int32_t> positions;
-    std::vector<Span> spans;
-    for (int64_t i = 0; i < m_; ++i) {
-      positions.push_back(static_cast<int32_t>(kBehind + i));
-      spans.push_back({0, positions.back()});
-    }
-    HeadsArguments heads{};
-    heads.q = qkv.y[0];
-    heads.k = qkv.y[1];
-    heads.v = qkv.y[2];
-    heads.q_weight = floats_of(l_.q_norm);
-    heads.k_weight = floats_of(l_.k_norm);
-    heads.cos = floats_of(rows_.cos);
-    heads.sin = floats_of(rows_.sin);
-    heads.positions = device_.upload(positions);
-    heads.kv = upload(device_, kv);
-    heads.heads = kHeads;
-    heads.kv_heads = kKvHeads;
-    heads.d = kDim;
-    heads.eps = kEps;
-    launch("heads_f16", kHeads + 2 * kKvHeads, m_, heads);
-
-    AttentionArguments a{};
-    a.q = qkv.y[0];
-    a.spans = device_.upload(spans);
-    a.kv = heads.kv;
-    a.m = static_cast<int32_t>(m_);
-    a.heads = kHeads;
-    a.kv_heads = kKvHeads;
-    a.d = kDim;
-    a.p_stride = 128;
-    a.p = floats(kHeads * a.p_stride);
-    a.maxima = floats(kHeads);
-    a.quantized = quants(kHeads * kDim);
-    const int64_t tiles = (m_ * kHeads / kKvHeads + 7) / 8;
-    launch("attention_scores_f16_8", 1, kKvHeads * tiles, a);
-    launch("attention_values_f16_8", (kDim + 31) / 32, kKvHeads * tiles, a);
-
-    MatmulArguments out = product(a.quantized, kHeads * kDim);
-    out.matrix[0] = upload(device_, l_.attn_output);
-    out.y[0] = branch_;
-    multiply(out);
-    NormArguments joined = join(l_.attn_post_norm);
-    joined.output[0].weight = floats_of(l_.ffn_norm);
-    launch("norm", m_, 1, joined);
-  }
-
-  void feed_forward() {
-    MatmulArguments gated = product(normed_, kHidden);
-    gated.matrix[0] = upload(device_, l_.gate);
-    gated.matrix[1] = upload(device_, l_.up);
-    gated.quantized = quants(kFfn);
-    multiply(gated, "_gated");
-    MatmulArguments down = product(gated.quantized, kFfn);
-    down.matrix[0] = upload(device_, l_.down);
-    down.y[0] = branch_;
-    multiply(down);
-    launch("norm", m_, 1, join(l_.ffn_post_norm));  // then x itself, quantized
-  }
-
-  void per_layer_input() {
-    MatmulArguments gate = product(normed_, kHidden);
-    gate.matrix[0] = upload(device_, l_.ple_gate);
-    gate.factor = ple_input_;
-    gate.factor_stride = kPerLayer;
-    gate.quantized = quants(kPerLayer);
-    multiply(gate, "_factor");
-    MatmulArguments project = product(gate.quantized, kPerLayer);
-    project.matrix[0] = upload(device_, l_.ple_proj);
-    project.y[0] = branch_;
-    multiply(project);
-    NormArguments joined = join(l_.ple_post_norm);
-    joined.after = kOutputScale;
-    joined.output[0].weight = floats_of(l_.next_norm);
-    launch("norm", m_, 1, joined);
-  }
-
-  TestDevice device_;
-  const Layer& l_;
-  const Rows& rows_;
-  int64_t m_;
-  Global<float> x_, branch_, ple_input_;
-  QuantizedRows normed_;
-  int launches_ = 0;
+  Random random_;
+  Storage& storage_;
+  std::vector<std::unique_ptr<std::vector<uint8_t>>> kept_;  // tables are read from here
 };
+
+// Like E2B: per-layer inputs, and layers that share K/V.
+Config dense_config() {
+  Config c;
+  c.vocab = 100;
+  c.hidden = 64;
+  c.per_layer = 32;
+  c.window = 8;
+  c.softcap = 30;
+  c.kv_layers = 2;
+  c.layers = {{true, 4, 2, 32, 96, 0},
+              {false, 4, 1, 64, 96, 1},
+              {true, 4, 2, 32, 160, 0},
+              {false, 4, 1, 64, 160, 1}};
+  return c;
+}
+
+// Like 26B-A4B: experts, and keys that are the values of full layers.
+Config expert_config() {
+  Config c = dense_config();
+  c.per_layer = 0;
+  c.experts = 6;
+  c.experts_used = 2;
+  c.expert_ffn = 32;
+  c.kv_layers = 3;
+  c.layers = {{true, 4, 2, 32, 96, 0}, {false, 8, 2, 64, 96, 1}, {true, 4, 2, 32, 96, 2}};
+  return c;
+}
+
+LayerWeights layer(Maker& make, const Config& c, int i) {
+  const LayerConfig& l = c.layers[static_cast<size_t>(i)];
+  constexpr DType kType = DType::kQ4_0;
+  LayerWeights w;
+  w.attn_norm = make.vector(c.hidden);
+  w.q = make.matrix(kType, l.heads * l.head_dim, c.hidden);
+  w.q_norm = make.vector(l.head_dim);
+  if (i < c.kv_layers) {
+    w.k = make.matrix(kType, l.kv_heads * l.head_dim, c.hidden);
+    if (l.sliding || !c.experts) w.v = make.matrix(kType, l.kv_heads * l.head_dim, c.hidden);
+    w.k_norm = make.vector(l.head_dim);
+  }
+  w.attn_output = make.matrix(kType, c.hidden, l.heads * l.head_dim);
+  w.attn_post_norm = make.vector(c.hidden);
+  w.ffn_norm = make.vector(c.hidden);
+  w.ffn_post_norm = make.vector(c.hidden);
+  w.ffn_gate = make.matrix(kType, l.ffn, c.hidden);
+  w.ffn_up = make.matrix(kType, l.ffn, c.hidden);
+  w.ffn_down = make.matrix(kType, c.hidden, l.ffn);
+  if (c.experts) {
+    w.moe = std::make_unique<ExpertWeights>();
+    w.moe->router = make.matrix(DType::kF32, c.experts, c.hidden);
+    for (Buffer* norm :
+         {&w.moe->router_scale, &w.moe->dense_post_norm, &w.moe->pre_norm, &w.moe->post_norm})
+      *norm = make.vector(c.hidden);
+    w.moe->per_expert_scale = make.vector(c.experts);
+    w.moe->experts = {make.set(c.experts, c.expert_ffn, c.hidden),
+                      make.set(c.experts, c.expert_ffn, c.hidden),
+                      make.set(c.experts, c.hidden, c.expert_ffn)};
+  }
+  if (c.per_layer) {
+    w.ple_gate = make.matrix(kType, c.per_layer, c.hidden);
+    w.ple_proj = make.matrix(kType, c.hidden, c.per_layer);
+    w.ple_post_norm = make.vector(c.hidden);
+  }
+  w.output_scale = 0.75f;
+  return w;
+}
+
+Weights weights(Maker& make, const Config& c) {
+  Weights w;
+  w.token_embedding = make.source(DType::kQ4_0, c.vocab, c.hidden);
+  w.head = make.matrix(DType::kQ4_0, c.vocab, c.hidden);
+  if (c.per_layer) {
+    const int64_t all = c.n_layers() * c.per_layer, early = c.early_layers() * c.per_layer;
+    w.per_layer_embedding = make.source(DType::kF32, c.vocab, all);
+    w.ple_early_projection = make.matrix(DType::kF32, early, c.hidden);
+    w.ple_late_projection = make.matrix(DType::kF32, all - early, c.hidden);
+    w.ple_norm = make.vector(c.per_layer);
+  }
+  for (int i = 0; i < c.n_layers(); ++i) w.layers.push_back(layer(make, c, i));
+  w.output_norm = make.vector(c.hidden);
+  w.rope_factors.assign(32, 1.0f);
+  return w;
+}
+
+// One part of a pass: rows of a sequence, and how many of them are wanted.
+struct Part {
+  int sequence;
+  int64_t m, want;
+};
+using Pass = std::vector<Part>;
+
+class Model {
+ public:
+  static constexpr int64_t kMostRows = 48, kContext = 512;
+
+  Model(const Config& config, std::unique_ptr<Backend> backend)
+      : config_(config),
+        backend_(std::move(backend)),
+        make_(7, *backend_),
+        weights_(weights(make_, config_)),
+        target_(std::in_place, config_, weights_, *backend_, kMostRows),
+        outputs_{backend_->mirror<float>(kMostRows * config.hidden),
+                 backend_->mirror<BestLogit>(kMostRows),
+                 backend_->mirror<float>(kMostRows * config.vocab)} {
+    for (int i = 0; i < 2; ++i)
+      sequences_.emplace_back(config_, *backend_, kContext, kMostRows, true);
+  }
+
+  // The outputs of the wanted rows: hidden states, logits, and the best of them.
+  std::vector<float> run(const Pass& pass) {
+    std::vector<SequenceRows> rows;
+    int64_t wanted = 0;
+    for (const Part& part : pass) {
+      KvCache& kv = sequences_[static_cast<size_t>(part.sequence)];
+      ids_.resize(kContext);
+      for (size_t i = 0; i < ids_.size(); ++i)
+        ids_[i] = static_cast<int32_t>((i * 37 + 11) % static_cast<size_t>(config_.vocab));
+      rows.push_back({&kv, ids_.data() + kv.length(), part.m, part.want, HeadOutput::kLogits});
+      wanted += part.want;
+    }
+    target_->forward(rows, outputs_);
+    std::vector<float> out(outputs_.hidden.host(),
+                           outputs_.hidden.host() + wanted * config_.hidden);
+    out.insert(out.end(), outputs_.logits.host(), outputs_.logits.host() + wanted * config_.vocab);
+    for (int64_t i = 0; i < wanted; ++i) out.push_back(outputs_.best[i].logit);
+    return out;
+  }
+
+  // Makes the target again; its recordings go with it.
+  void renew() { target_.emplace(config_, weights_, *backend_, kMostRows); }
+
+ private:
+  const Config config_;
+  const std::unique_ptr<Backend> backend_;
+  Maker make_;
+  const Weights weights_;
+  std::optional<Target> target_;
+  TargetOutputs outputs_;
+  std::vector<KvCache> sequences_;
+  std::vector<int32_t> ids_;
+};
+
+// A prompt in two chunks, single rows, drafts to verify, two sequences in one pass, a longer
+// sequence, whose scores need more room.
+const std::vector<Pass> kPasses = {
+    {{0, 40, 0}},
+    {{0, 5, 1}},
+    {{0, 1, 1}},
+    {{0, 1, 1}},
+    {{0, 1, 1}},
+    {{0, 4, 4}},
+    {{0, 4, 4}},
+    {{0, 4, 4}},
+    {{1, 3, 1}},
+    {{0, 1, 1}, {1, 3, 3}},
+    {{1, 2, 2}, {0, 1, 1}},
+    {{0, 1, 1}, {1, 3, 3}},
+    {{0, 1, 1}, {1, 3, 3}},
+    {{0, 48, 2}},
+    {{0, 1, 1}},
+    {{0, 1, 1}},
+};
+
+void check(const Config& config) {
+  Model expected(config, make_cpu_backend(1, "scalar"));
+  std::vector<std::vector<float>> outputs;
+  for (const Pass& pass : kPasses) outputs.push_back(expected.run(pass));
+  const Pass last = {{1, 2, 1}};
+  outputs.push_back(expected.run(last));
+  for (uint64_t seed = 0; seed < orders(); ++seed) {
+    // Every other device takes subnormal numbers for zero, as Apple's GPUs do.
+    std::optional<FlushToZero> on;
+    if (seed % 2) on.emplace();
+    auto device =
+        std::make_unique<CountingDevice>(gpu::EmulatedOptions{seed, int64_t{1} << 30, seed == 0});
+    const CountingDevice& counts = *device;
+    Model model(config, make_gpu_backend(std::move(device), make_cpu_backend(1, "scalar")));
+    for (size_t i = 0; i < kPasses.size(); ++i) {
+      CAPTURE(i);
+      CAPTURE(seed);
+      CHECK(kernel_testing::same(model.run(kPasses[i]), outputs[i]));
+    }
+    model.renew();
+    CHECK(kernel_testing::same(model.run(last), outputs.back()));
+    // Of one row, of four, of two sequences, and of one row with longer spans.
+    CHECK(counts.recordings == 4);
+    CHECK(counts.repeats == 2 + 2 + 2 + 1);
+  }
+}
+
+// Launches of the pass of one row, beside those which layers do not make.
+int launches(const Config& config) {
+  auto device = std::make_unique<CountingDevice>(gpu::EmulatedOptions{});
+  const CountingDevice& counts = *device;
+  Model model(config, make_gpu_backend(std::move(device), make_cpu_backend(1, "scalar")));
+  model.run({{0, 1, 1}});
+  const int before = counts.launches;
+  model.run({{0, 1, 1}});
+  return counts.launches - before;
+}
 
 }  // namespace
 
-TEST_CASE("gpu layer: in 12 launches what the CPU does") {
-  Random random(41);
-  for (const int64_t m : {1, 3, 8, 13}) {
-    const Layer layer(random);
-    const Rows rows(random, m);
-    const auto expected = on_cpu(layer, rows);
-    auto next = expected;
-    for (int64_t i = 0; i < m; ++i)
-      gemtp_kernels_scalar.rms_norm(&next[static_cast<size_t>(i * kHidden)], layer.next_norm.data(),
-                                    kHidden, kEps, &next[static_cast<size_t>(i * kHidden)]);
-    for (uint64_t seed = 0; seed < orders(); ++seed) {
-      // Every other device takes subnormal numbers for zero, as Apple's GPUs do.
-      std::optional<FlushToZero> on;
-      if (seed % 2) on.emplace();
-      GpuLayer gpu(seed, layer, rows);
-      CAPTURE(m);
-      CHECK(same(gpu.run(), expected));
-      CHECK(gpu.next_is(quantized(next.data(), m, kHidden, kHidden)));
+TEST_CASE("gpu passes: the CPU's bytes, recorded or not") {
+  for (const Config& config : {dense_config(), expert_config()}) check(config);
+}
+
+TEST_CASE("gpu passes: memory that is used up ends a pass, and nothing else") {
+  const Config config = expert_config();
+  const std::vector<Pass> passes = {
+      {{0, 40, 0}}, {{0, 1, 1}}, {{0, 1, 1}}, {{0, 1, 1}}, {{0, 4, 4}, {1, 3, 1}}};
+  Model expected(config, make_cpu_backend(1, "scalar"));
+  std::vector<std::vector<float>> outputs;
+  for (const Pass& pass : passes) outputs.push_back(expected.run(pass));
+  // A pass of each kind fails somewhere, and so does the making of a model.
+  std::vector<int> failed(passes.size() + 1);
+  for (int64_t n = 0, allocations = 0; n <= allocations; ++n) {  // at first none fails
+    CAPTURE(n);
+    const auto device = std::make_shared<CountingDevice>(gpu::EmulatedOptions{});
+    const int64_t free = device->memory().free;
+    device->fail_at = n;
+    try {
+      Model model(config, make_gpu_backend(device, make_cpu_backend(1, "scalar")));
+      for (size_t i = 0; i < passes.size(); ++i) {
+        std::vector<float> out;
+        try {
+          out = model.run(passes[i]);
+        } catch (const Error& e) {
+          REQUIRE(e.kind() == ErrorKind::kMemory);
+          ++failed[i];
+          out = model.run(passes[i]);
+        }
+        CHECK(kernel_testing::same(out, outputs[i]));
+      }
+      CHECK(device->memory().free < free);
+    } catch (const Error& e) {
+      REQUIRE(e.kind() == ErrorKind::kMemory);
+      ++failed.back();
     }
+    CHECK(device->memory().free == free);  // nothing is left
+    allocations = std::max(allocations, device->allocations);
   }
+  CHECK(failed.back() > 100);
+  CHECK(failed[0] > 3);
+  CHECK(failed[1] > 0);
+}
+
+TEST_CASE("gpu passes: what belongs to another device is noticed") {
+  const Config config = dense_config();
+  const auto one = make_gpu_backend(gpu::make_emulated_device(), make_cpu_backend(1, "scalar"));
+  const auto other = make_gpu_backend(gpu::make_emulated_device(), make_cpu_backend(1, "scalar"));
+  const Buffer x = one->alloc(64), w = one->alloc(64), theirs = other->alloc(64);
+  one->norm(x.get(), 1, 64, 1e-6f, {{w.get(), x.get()}});
+  CHECK_THROWS_AS(one->norm(theirs.get(), 1, 64, 1e-6f, {{w.get(), x.get()}}), Error);
+  CHECK_THROWS_AS(one->norm(x.get(), 1, 64, 1e-6f, {{w.get(), theirs.get()}}), Error);
+}
+
+TEST_CASE("gpu passes: at most 12 launches a layer, 17 with experts") {
+  // Two of the per-layer inputs' parts, the first norm, the head's three, and its copy.
+  CHECK(launches(dense_config()) <= 4 * 12 + 2 * 2 + 1 + 3 + 1);
+  CHECK(launches(expert_config()) <= 3 * 17 + 1 + 3 + 1);
 }

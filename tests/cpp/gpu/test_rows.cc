@@ -163,7 +163,10 @@ TEST_CASE("gpu heads: norms, rotation, keys and values stored") {
       a.cos = device.upload(cos);
       a.sin = device.upload(sin);
       a.positions = device.upload(positions);
-      a.kv = upload(device, before);
+      // Of two sequences; the rows are the second one's.
+      const KvPlace place = upload(device, before);
+      a.kv = device.upload(std::vector<KvPlace>{{}, place});
+      a.sequence = device.upload(std::vector<int32_t>(static_cast<size_t>(m), 1));
       a.heads = static_cast<int32_t>(heads);
       a.kv_heads = static_cast<int32_t>(kv_heads);
       a.d = static_cast<int32_t>(d);
@@ -172,8 +175,8 @@ TEST_CASE("gpu heads: norms, rotation, keys and values stored") {
       device.launch(f16 ? "heads_f16" : "heads_f32", heads + (own ? 2 * kv_heads : 0), m, a);
       CAPTURE(i);
       CHECK(same(device.download(a.q, (m - skip) * heads * d), expected_q));
-      CHECK(device.download(a.kv.keys, static_cast<int64_t>(kv.keys.size())) == kv.keys);
-      CHECK(device.download(a.kv.values, static_cast<int64_t>(kv.values.size())) == kv.values);
+      CHECK(device.download(place.keys, static_cast<int64_t>(kv.keys.size())) == kv.keys);
+      CHECK(device.download(place.values, static_cast<int64_t>(kv.values.size())) == kv.values);
     }
   }
 }
@@ -317,6 +320,20 @@ TEST_CASE("gpu embed: rows of packed matrices are those of the file") {
       device.launch(kernel, 2, 4, a);
       CAPTURE(number);
       CHECK(same(device.download(a.y, 4 * k), expected));
+
+      // The row of a best logit, by its number and through a list.
+      a.best = device.upload(std::vector<Best>{{2, 1.0f}});
+      a.id = device.allocate<int32_t>(1);
+      for (const bool listed : {true, false}) {
+        if (!listed) a.ids = {};
+        device.launch(kernel, 2, 1, a);
+        const int32_t id = listed ? ids[2] : 2;
+        CHECK(device.download(a.id, 1) == std::vector<int32_t>{id});
+        std::vector<float> row(static_cast<size_t>(k));
+        dequantize(source, id, 0, k, buffer, row.data());
+        scalar.scale(row.data(), 1.5f, k, row.data());
+        CHECK(same(device.download(a.y, k), row));
+      }
     }
   }
 }

@@ -34,7 +34,8 @@ inline AttentionSpan span(int64_t first, int64_t last) {
 /// Makes rows with these ids, without a sequence.
 inline PassRows rows_of(Backend& backend, const std::vector<int32_t>& ids) {
   PassRows rows(backend, static_cast<int64_t>(ids.size()), 0, 0);
-  for (const int32_t id : ids) rows.ids[rows.count++] = id;
+  rows.begin_run(0);
+  for (const int32_t id : ids) rows.ids[rows.add_row()] = id;
   return rows;
 }
 
@@ -52,8 +53,9 @@ class OneSequence {
                        const std::vector<AttentionSpan>* spans = nullptr) {
     rows_ = std::make_unique<PassRows>(backend_, m, 0, 0);
     rows_->kv = {layers_};
-    rows_->count = m;
+    rows_->begin_run(0);
     for (int64_t i = 0; i < m; ++i) {
+      rows_->add_row();
       rows_->positions[i] = static_cast<int32_t>(first + i);
       if (spans) rows_->full.spans[i] = (*spans)[static_cast<size_t>(i)];
     }

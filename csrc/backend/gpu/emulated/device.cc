@@ -1,6 +1,7 @@
 #include "backend/gpu/emulated/device.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <exception>
 #include <mutex>
@@ -13,7 +14,9 @@ namespace gemtp::gpu {
 namespace {
 
 // An address is the number of its allocation and, in these bits, the place within.
-constexpr int kOffsetBits = 36;
+// An address: which device, which allocation, and the offset in it. Addresses of one device are
+// none on the others.
+constexpr int kOffsetBits = 36, kDeviceBits = 6;
 constexpr uint64_t kOffsetMask = (uint64_t{1} << kOffsetBits) - 1;
 
 // Who read a byte last: a thread; several of one warp; several.
@@ -119,7 +122,7 @@ struct Launch {
   }
 
   uint8_t* access(uint64_t address, size_t bytes, bool write) {
-    const uint64_t number = address >> kOffsetBits, offset = address & kOffsetMask;
+    const uint64_t number = device.number_of(address), offset = address & kOffsetMask;
     if (number == 0 || number >= device.allocations_.size())
       fail("uses an address that is none: " + std::to_string(address));
     EmulatedDevice::Allocation& a = *device.allocations_[number];
@@ -228,8 +231,15 @@ struct Launch {
   }
 };
 
+static std::atomic<uint64_t> devices{0};  // made so far
+
+uint64_t EmulatedDevice::number_of(uint64_t address) const {
+  return (address ^ base_) >> kOffsetBits;
+}
+
 EmulatedDevice::EmulatedDevice(uint64_t seed, bool find_races)
     : threads_(std::make_unique<Threads>()),
+      base_((devices++ % ((1 << kDeviceBits) - 1) + 1) << (64 - kDeviceBits)),
       random_(seed * 0x9e3779b97f4a7c15u + 0x2545f4914f6cdd1du),
       find_races_(find_races) {
   allocations_.push_back(std::make_unique<Allocation>());
@@ -243,17 +253,19 @@ uint64_t EmulatedDevice::allocate(int64_t bytes) {
   for (uint8_t& b : a->bytes) b = static_cast<uint8_t>(next_random(random_) >> 32);
   if (find_races_) a->shadow.resize(a->bytes.size());
   allocations_.push_back(std::move(a));
-  return (allocations_.size() - 1) << kOffsetBits;
+  allocated_ += bytes;
+  return base_ | (allocations_.size() - 1) << kOffsetBits;
 }
 
 void EmulatedDevice::release(uint64_t address) {
-  const uint64_t number = address >> kOffsetBits;
-  allocations_.at(number) = std::make_unique<Allocation>();
+  const uint64_t number = number_of(address);
+  allocated_ -= static_cast<int64_t>(allocations_.at(number)->bytes.size());
+  allocations_[number] = std::make_unique<Allocation>();
   allocations_[number]->released = true;
 }
 
 EmulatedDevice::Allocation& EmulatedDevice::holding(uint64_t address, int64_t bytes) const {
-  const uint64_t number = address >> kOffsetBits, offset = address & kOffsetMask;
+  const uint64_t number = number_of(address), offset = address & kOffsetMask;
   if (number >= allocations_.size() ||
       offset + static_cast<uint64_t>(bytes) > allocations_[number]->bytes.size())
     throw KernelError("a copy of " + std::to_string(bytes) + " bytes at byte " +

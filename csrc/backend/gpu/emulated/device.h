@@ -44,6 +44,8 @@ class EmulatedDevice {
   /// Memory that holds noise. The address is a multiple of 256.
   uint64_t allocate(int64_t bytes);
   void release(uint64_t address);
+  /// Bytes that are allocated.
+  int64_t allocated() const { return allocated_; }
   /// KernelError where the range is not within an allocation.
   void write(uint64_t to, const void* from, int64_t bytes);
   void read(uint64_t from, void* to, int64_t bytes) const;
@@ -56,9 +58,12 @@ class EmulatedDevice {
   struct Allocation;
   struct Threads;
   Allocation& holding(uint64_t address, int64_t bytes) const;
+  uint64_t number_of(uint64_t address) const;
 
   std::vector<std::unique_ptr<Allocation>> allocations_;  // the first one is for the null address
   std::unique_ptr<Threads> threads_;
+  uint64_t base_;  // of all addresses
+  int64_t allocated_ = 0;
   uint64_t random_;
   bool find_races_;
 };

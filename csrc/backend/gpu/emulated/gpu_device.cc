@@ -2,7 +2,9 @@
 #include "backend/gpu/gpu_device.h"
 
 #include <cstdlib>
+#include <cstring>
 #include <utility>
+#include <vector>
 
 #include "backend/gpu/emulated/kernels.h"
 #include "base/error.h"
@@ -10,42 +12,138 @@
 namespace gemtp::gpu {
 namespace {
 
+// Reads an unsigned number from the environment.
+uint64_t variable(const char* name, uint64_t otherwise) {
+  const char* text = std::getenv(name);
+  return text ? std::strtoull(text, nullptr, 10) : otherwise;
+}
+
+struct Launch {
+  const Kernel* kernel;
+  int blocks, rows;
+  std::vector<uint8_t> arguments;
+};
+struct Copy {
+  uint64_t device;
+  void* host;
+  int64_t bytes;
+  bool to_device;
+};
+
+struct EmulatedRecording : Recording {
+  struct Step {
+    Launch launch;  // of no kernel: a copy
+    Copy copy;
+  };
+  std::vector<Step> steps;
+};
+
+// What is enqueued is done at once.
 class Emulated : public GpuDevice {
  public:
-  explicit Emulated(uint64_t seed) : device_(seed) {}
+  explicit Emulated(const EmulatedOptions& options)
+      : device_(options.seed, options.find_races), total_(options.memory) {}
 
   std::string name() const override { return "emulated"; }
-  uint64_t allocate(int64_t bytes) override { return device_.allocate(bytes); }
+  Memory memory() const override { return {total_ - device_.allocated(), total_}; }
+
+  uint64_t allocate(int64_t bytes) override {
+    if (bytes > total_ - device_.allocated())
+      throw Error(
+          ErrorKind::kMemory,
+          format("the memory of the emulated GPU is used up: %lld bytes are wanted, and %lld "
+                 "of %lld are free",
+                 static_cast<long long>(bytes),
+                 static_cast<long long>(total_ - device_.allocated()),
+                 static_cast<long long>(total_)));
+    return device_.allocate(bytes);
+  }
   void release(uint64_t address) override { device_.release(address); }
+  void* allocate_host(int64_t bytes) override {
+    return ::operator new(static_cast<size_t>(bytes), std::align_val_t{64});
+  }
+  void release_host(void* host) override { ::operator delete(host, std::align_val_t{64}); }
+
   void write(uint64_t to, const void* from, int64_t bytes) override {
     if (bytes) device_.write(to, from, bytes);
   }
   void read(uint64_t from, void* to, int64_t bytes) override {
     if (bytes) device_.read(from, to, bytes);
   }
-  void launch(const std::string& kernel, int64_t blocks, int64_t rows, const void* arguments,
+
+  void send(uint64_t to, const void* from, int64_t bytes) override {
+    enqueue({to, const_cast<void*>(from), bytes, true});
+  }
+  void fetch(uint64_t from, void* to, int64_t bytes) override { enqueue({from, to, bytes, false}); }
+  void launch(const std::string& name, int64_t blocks, int64_t rows, const void* arguments,
               int64_t bytes) override {
-    const Kernel* found = find_kernel(kernel);
-    GEMTP_ASSERT(found && found->argument_bytes == static_cast<size_t>(bytes));
-    try {
-      device_.launch(*found, static_cast<int>(blocks), static_cast<int>(rows), arguments);
-    } catch (const KernelError& e) {
-      throw Error(ErrorKind::kInternal, e.what());
-    }
+    const Kernel* kernel = find_kernel(name);
+    GEMTP_ASSERT(kernel && kernel->argument_bytes == static_cast<size_t>(bytes));
+    const auto* from = static_cast<const uint8_t*>(arguments);
+    const Launch launch{
+        kernel, static_cast<int>(blocks), static_cast<int>(rows), {from, from + bytes}};
+    if (recording_)
+      recording_->steps.push_back({launch, {}});
+    else
+      run(launch);
   }
   void wait() override {}
+
+  void begin_recording() override {
+    GEMTP_ASSERT(!recording_);
+    recording_ = std::make_unique<EmulatedRecording>();
+  }
+  std::unique_ptr<Recording> end_recording() override { return std::move(recording_); }
+  void repeat(Recording& recording) override {
+    GEMTP_ASSERT(!recording_);
+    for (const EmulatedRecording::Step& step : static_cast<EmulatedRecording&>(recording).steps)
+      if (step.launch.kernel)
+        run(step.launch);
+      else
+        run(step.copy);
+  }
+
   int64_t quant_bytes() const override { return gpu::quant_bytes(); }
   int64_t many_rows() const override { return gpu::many_rows(); }
 
  private:
+  void enqueue(const Copy& copy) {
+    if (recording_)
+      recording_->steps.push_back({{}, copy});
+    else
+      run(copy);
+  }
+  void run(const Launch& launch) {
+    try {
+      device_.launch(*launch.kernel, launch.blocks, launch.rows, launch.arguments.data());
+    } catch (const KernelError& e) {
+      throw Error(ErrorKind::kInternal, e.what());
+    }
+  }
+  void run(const Copy& copy) {
+    if (copy.to_device)
+      write(copy.device, copy.host, copy.bytes);
+    else
+      read(copy.device, copy.host, copy.bytes);
+  }
+
   EmulatedDevice device_;
+  const int64_t total_;
+  std::unique_ptr<EmulatedRecording> recording_;
 };
 
 }  // namespace
 
-std::unique_ptr<GpuDevice> make_emulated_device() {
-  const char* seed = std::getenv("GEMTP_EMULATED_SEED");
-  return std::make_unique<Emulated>(seed ? std::strtoull(seed, nullptr, 10) : 0);
+EmulatedOptions EmulatedOptions::of_environment() {
+  EmulatedOptions out;
+  out.seed = variable("GEMTP_EMULATED_SEED", out.seed);
+  out.memory =
+      static_cast<int64_t>(variable("GEMTP_EMULATED_MEMORY", static_cast<uint64_t>(out.memory)));
+  return out;
+}
+
+std::unique_ptr<GpuDevice> make_emulated_device(const EmulatedOptions& options) {
+  return std::make_unique<Emulated>(options);
 }
 
 }  // namespace gemtp::gpu

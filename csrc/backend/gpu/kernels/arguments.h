@@ -31,9 +31,15 @@ struct PackedMatrix {
   Words4 table;  // of a table format: the values of its nibbles, a byte each
 };
 
-/// Rows that are multiplied with one matrix of several: an expert's or a cluster's.
+/// A matrix of a set, whose matrices differ in nothing else.
+struct SetMember {
+  Global<const uint8_t> tiles;
+  float scale;
+};
+
+/// Rows that are multiplied with one matrix of a set: an expert's or a cluster's.
 struct MatrixRows {
-  int32_t matrix;  // in the order in which they lie in memory
+  int32_t matrix;  // of the set
   int32_t first;   // row of y, and of x where x_step is 1
   int32_t count;   // 0: none
 };
@@ -55,9 +61,9 @@ struct MatmulArguments {
   Global<const float> factor;
   int64_t factor_stride;
   QuantizedRows quantized;  // of a gated kernel: its results, or none
-  // A list, or none: then matrix[0] (and [1]) is the first of several, matrix_bytes apart.
+  // A list, or none. With a list, matrix[0] (and [1]) is any matrix of its set.
   Global<const MatrixRows> list;
-  int64_t matrix_bytes;
+  Global<const SetMember> set[2];
   int32_t x_step;  // 0: all of the list multiply row 0 of x
 };
 
@@ -85,6 +91,12 @@ struct NormArguments {
   NormOutput output[3];
 };
 
+/// Consecutive rows of one sequence.
+struct Run {
+  int32_t first, count;
+  int32_t sequence;
+};
+
 /// K and V of one layer of one sequence, in the layout of backend/cpu/kernels.h; a head's keys and
 /// values are key_bytes and value_bytes apart.
 struct KvPlace {
@@ -101,7 +113,8 @@ struct HeadsArguments {
   Global<const float> q_weight, k_weight;  // [d]
   Global<const float> cos, sin;            // [m, d / 2]
   Global<const int32_t> positions;         // [m]
-  KvPlace kv;
+  Global<const int32_t> sequence;          // [m]
+  Global<const KvPlace> kv;                // of each sequence
   int32_t heads, kv_heads, d;
   int32_t q_skip;  // the first rows have no q: that of row i is in row i - q_skip
   float eps;
@@ -113,13 +126,17 @@ struct Span {
 };
 
 /// Grids: scores (blocks of 128 positions that cover the longest union of spans of a tile of
-/// queries, kv_heads * tiles), values ((d + 31) / 32, kv_heads * tiles). A tile is 8 of the m *
-/// heads / kv_heads queries of a K/V head, ordered by row; kernels for few queries have tiles of 2.
+/// queries, kv_heads * tiles), values ((d + 31) / 32, kv_heads * tiles). A tile is 8 of the queries
+/// that the rows of a run have for a K/V head, ordered by row; kernels for few queries have tiles
+/// of 2. Tiles are counted from the first run on.
 struct AttentionArguments {
   Global<const float> q;     // [m, heads, d]
   Global<const Span> spans;  // [m]
-  KvPlace kv;
-  int32_t m, heads, kv_heads, d;
+  Global<const KvPlace> kv;  // of each sequence
+  Global<const Run> runs;    // from that of the first of the m rows on
+  int32_t first_row, m;      // number of the first of the rows in the runs, and how many there are
+  int32_t tiles;             // of all runs
+  int32_t heads, kv_heads, d;
   // Scores of query i of all in p[i * p_stride + t - base], base the first position of its tile's
   // spans, down to a multiple of 128; maxima of each 128 of them in maxima[i * p_stride / 128 ...].
   Global<float> p;
@@ -131,13 +148,22 @@ struct AttentionArguments {
 
 // ---- rows of tables, elements -------------------------------------------------------------------
 
-/// Grid: (blocks of 256 columns, m). y[i] = row ids[i] of a packed matrix, times scale.
+/// The largest of a row of logits, the first of equal ones; or the first that is NaN or +infinity.
+struct Best {
+  int32_t index;
+  float logit;
+};
+
+/// Grid: (blocks of 256 columns, m). y[i] = row ids[i] of a packed matrix, times scale. With `best`
+/// there is one row, and ids may be none: that of best->index, or of ids[best->index].
 struct EmbedArguments {
   PackedMatrix matrix;
   int32_t k;
   Global<const int32_t> ids;
   float scale;
-  Global<float> y;  // [m, k]
+  Global<float> y;          // [m, k]
+  Global<const Best> best;  // or none
+  Global<int32_t> id;       // of the row of `best`
 };
 
 /// Grid: (blocks of 256 columns, m). y[i] = x[rows[i]], [m, n]; quantized rows where x is none.
@@ -169,12 +195,6 @@ struct WeightedSumArguments {
 };
 
 // ---- choices ------------------------------------------------------------------------------------
-
-/// The largest of a row of logits, the first of equal ones; or the first that is NaN or +infinity.
-struct Best {
-  int32_t index;
-  float logit;
-};
 
 /// Grids: head_softcap (parts, m), best_of_parts (1, m). Logits become cap * tanh(logit / cap), in
 /// place, where cap is not 0.

@@ -13,7 +13,9 @@ GPU_INT kPart = 512;            // positions whose sum is one chain
 
 /// Some queries of a K/V head.
 struct QueryTile {
-  int kv_head, first, count;  // of the m * group queries of the K/V head
+  KvPlace kv;
+  int row;                    // first of the run's rows
+  int kv_head, first, count;  // of the queries that the run's rows have for the K/V head
   int group;                  // queries of a row
   int begin, end;             // positions: of the union of spans
   int base;                   // begin, down to a multiple of kScorePositions
@@ -24,27 +26,45 @@ struct QueryTiles {
   static GPU_INLINE QueryTile find(GPU_CONSTANT AttentionArguments& a, Place at) {
     QueryTile t;
     t.group = a.heads / a.kv_heads;
-    const int n = a.m * t.group, tiles = (n + kQueries - 1) / kQueries;
-    t.kv_head = at.row / tiles;
-    t.first = at.row % tiles * kQueries;
+    t.kv_head = at.row / a.tiles;
+    int tile = at.row % a.tiles, i = 0;
+    Run run = clipped(a, 0);
+    while (tile >= tiles_of(run, t.group)) {
+      tile -= tiles_of(run, t.group);
+      run = clipped(a, ++i);
+    }
+    const int n = run.count * t.group;
+    t.kv = a.kv[run.sequence];
+    t.row = run.first - a.first_row;
+    t.first = tile * kQueries;
     t.count = n - t.first < kQueries ? n - t.first : kQueries;
     t.begin = 0x7fffffff;
     t.end = 0;
-    for (int i = 0; i < t.count; ++i) {
-      const Span s = span(a, t, i);
+    for (int query = 0; query < t.count; ++query) {
+      const Span s = span(a, t, query);
       t.begin = s.first < t.begin ? s.first : t.begin;
       t.end = s.last + 1 > t.end ? s.last + 1 : t.end;
     }
     t.base = t.begin / kScorePositions * kScorePositions;
     return t;
   }
-  static GPU_INLINE Span span(GPU_CONSTANT AttentionArguments& a, QueryTile t, int i) {
-    return a.spans[(t.first + i) / t.group];
+  /// The rows of a run that are among the m.
+  static GPU_INLINE Run clipped(GPU_CONSTANT AttentionArguments& a, int i) {
+    const Run run = a.runs[i];
+    const int end = a.first_row + a.m, run_end = run.first + run.count;
+    const int first = run.first > a.first_row ? run.first : a.first_row;
+    return Run{first, (run_end < end ? run_end : end) - first, run.sequence};
   }
-  /// The query's number among the m * heads of all rows.
+  static GPU_INLINE int tiles_of(Run run, int group) {
+    return (run.count * group + kQueries - 1) / kQueries;
+  }
+  static GPU_INLINE Span span(GPU_CONSTANT AttentionArguments& a, QueryTile t, int i) {
+    return a.spans[t.row + (t.first + i) / t.group];
+  }
+  /// The query's number among those of all rows and heads.
   static GPU_INLINE int64_t number(GPU_CONSTANT AttentionArguments& a, QueryTile t, int i) {
     const int query = t.first + i;
-    return int64_t(query / t.group) * a.heads + t.kv_head * t.group + query % t.group;
+    return int64_t(t.row + query / t.group) * a.heads + t.kv_head * t.group + query % t.group;
   }
 };
 
@@ -68,8 +88,8 @@ struct AttentionScores {
     const int slot = (t < tile.begin ? tile.begin
                       : t < tile.end ? t
                                      : tile.end - 1) %
-                     a.kv.capacity;
-    const Global<const uint8_t> keys = a.kv.keys + tile.kv_head * a.kv.key_bytes;
+                     tile.kv.capacity;
+    const Global<const uint8_t> keys = tile.kv.keys + tile.kv_head * tile.kv.key_bytes;
     const int64_t key = int64_t(slot / 16) * 16 * a.d + slot % 16;
     float s[kQueries];
     GPU_UNROLL
@@ -224,12 +244,12 @@ struct AttentionValues {
                                     GPU_LOCAL float (&acc)[kQueries]) {
     const int dim = at.block * 32 + at.lane;
     const int column = (dim < a.d ? dim : a.d - 1) / 16;
-    const Global<const uint8_t> values = a.kv.values + tile.kv_head * a.kv.value_bytes;
-    const int64_t first = int64_t(column) * a.kv.capacity * 16 + at.lane % 16;
-    int slot = from % a.kv.capacity;
+    const Global<const uint8_t> values = tile.kv.values + tile.kv_head * tile.kv.value_bytes;
+    const int64_t first = int64_t(column) * tile.kv.capacity * 16 + at.lane % 16;
+    int slot = from % tile.kv.capacity;
     for (int t = from; t < to; ++t) {
       const float v = Kv::load(values, first + int64_t(slot) * 16);
-      slot = slot + 1 == a.kv.capacity ? 0 : slot + 1;
+      slot = slot + 1 == tile.kv.capacity ? 0 : slot + 1;
       const int place = (at.warp * 32 + t % 32) * kQueries;
       GPU_UNROLL
       for (int i = 0; i < kQueries; ++i) {

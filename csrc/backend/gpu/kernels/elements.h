@@ -117,7 +117,15 @@ struct Embed {
   using Memory = NoMemory;
   GPU_INT kThreads = 256;
   static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory&, Place at) {
-    const int i = at.block * kThreads + at.index, row = a.ids[at.row];
+    const int i = at.block * kThreads + at.index;
+    int row;
+    if (a.best) {
+      const int best = a.best[0].index;
+      row = a.ids ? int(a.ids[best]) : best;
+      if (i == 0) a.id[0] = row;
+    } else {
+      row = a.ids[at.row];
+    }
     if (i >= a.k) return;
     const Bytes tile = a.matrix.tiles + row / 16 * a.matrix.tile_bytes;
     a.y[int64_t(at.row) * a.k + i] =

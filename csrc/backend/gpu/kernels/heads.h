@@ -54,7 +54,7 @@ struct Heads {
       if (is_q)
         q[i] = v;
       else
-        put(a, is_k, head, a.positions[at.row] % a.kv.capacity, i, v);
+        put(a, is_k, head, at.row, i, v);
     }
   }
 
@@ -66,15 +66,16 @@ struct Heads {
     return flushed(i < half_d ? fused(-second, s, first * c) : fused(first, s, second * c));
   }
 
-  // Element i of the key or the value in a slot.
-  static GPU_INLINE void put(GPU_CONSTANT Arguments& a, bool key, int head, int slot, int i,
+  // Element i of the key or the value of a row.
+  static GPU_INLINE void put(GPU_CONSTANT Arguments& a, bool key, int head, int row, int i,
                              float v) {
+    const KvPlace kv = a.kv[a.sequence[row]];
+    const int slot = a.positions[row] % kv.capacity;
     if (key)
-      Kv::store(a.kv.keys + head * a.kv.key_bytes, (slot / 16 * int64_t(a.d) + i) * 16 + slot % 16,
-                v);
+      Kv::store(kv.keys + head * kv.key_bytes, (slot / 16 * int64_t(a.d) + i) * 16 + slot % 16, v);
     else
-      Kv::store(a.kv.values + head * a.kv.value_bytes,
-                (i / 16 * int64_t(a.kv.capacity) + slot) * 16 + i % 16, v);
+      Kv::store(kv.values + head * kv.value_bytes,
+                (i / 16 * int64_t(kv.capacity) + slot) * 16 + i % 16, v);
   }
 };
 

@@ -17,6 +17,7 @@ namespace gpu {
 /// What a block, or a warp, computes: a strip of a matrix times the rows of a panel.
 struct Strip {
   int matrix;                 // of the arguments
+  int member;                 // of the set, if there is a list
   int64_t first, second;      // places of its tiles; where there is one tile, both are its
   int row, rows;              // of the matrix: the strip's first, and how many there are
   int x_row, y_row, columns;  // activation rows: the first, that of its results, how many
@@ -24,15 +25,14 @@ struct Strip {
 
 GPU_INLINE Strip find_strip(GPU_CONSTANT MatmulArguments& a, int strip, int panel, int panel_rows) {
   Strip s;
-  s.matrix = 0;
+  s.matrix = s.member = 0;
   s.x_row = s.y_row = 0;
-  s.first = 0;
   int rows = a.m;
   if (a.list) {
     const int strips = (a.matrix[0].rows + 31) / 32;
     const MatrixRows entry = a.list[strip / strips];
     strip = strip % strips;
-    s.first = entry.matrix * a.matrix_bytes;
+    s.member = entry.matrix;
     s.x_row = entry.first * a.x_step;
     s.y_row = entry.first;
     rows = entry.count;
@@ -50,9 +50,16 @@ GPU_INLINE Strip find_strip(GPU_CONSTANT MatmulArguments& a, int strip, int pane
   s.columns = rows - skip < panel_rows ? rows - skip : panel_rows;
   s.row = strip * 32;
   s.rows = left < 32 ? left : 32;
-  s.first += 2 * strip * a.matrix[s.matrix].tile_bytes;
+  s.first = 2 * strip * a.matrix[s.matrix].tile_bytes;
   s.second = s.first + (left > 16 ? a.matrix[s.matrix].tile_bytes : 0);
   return s;
+}
+
+GPU_INLINE Bytes tiles_of(GPU_CONSTANT MatmulArguments& a, Strip s, int matrix) {
+  return a.list ? a.set[matrix][s.member].tiles : a.matrix[matrix].tiles;
+}
+GPU_INLINE float scale_of(GPU_CONSTANT MatmulArguments& a, Strip s, int matrix) {
+  return a.list ? a.set[matrix][s.member].scale : a.matrix[matrix].scale;
 }
 
 enum Activation { kPlain, kGated, kGatedByFactor };
@@ -68,10 +75,10 @@ GPU_INLINE void finish(GPU_CONSTANT MatmulArguments& a, Strip s,
   for (int i = at.warp; i < s.columns; i += warps) {
     const int64_t place = int64_t(s.y_row + i) * width + s.row + at.lane;
     const bool exists = at.lane < s.rows;
-    float y = scaled(results[i * 32 + at.lane], a.matrix[s.matrix].scale);
+    float y = scaled(results[i * 32 + at.lane], scale_of(a, s, s.matrix));
     if (kActivation == kGated) {
       const float up = results[(kRows + i) * 32 + at.lane];
-      y = flushed(gelu(y) * scaled(up, a.matrix[1].scale));
+      y = flushed(gelu(y) * scaled(up, scale_of(a, s, 1)));
     } else if (kActivation == kGatedByFactor) {
       const int64_t other = (s.y_row + i) * a.factor_stride + s.row + at.lane;
       y = exists ? flushed(gelu(y) * a.factor[other]) : 0.0f;
@@ -120,7 +127,7 @@ struct LaneDots {
     Words4 table;
   };
   static GPU_INLINE Lane begin(GPU_CONSTANT MatmulArguments& a, Strip s, int matrix, int lane) {
-    const Bytes tile = a.matrix[matrix].tiles + (lane < 16 ? s.first : s.second);
+    const Bytes tile = tiles_of(a, s, matrix) + (lane < 16 ? s.first : s.second);
     Lane own;
     own.r = lane % 16;
     own.count = count(a);
@@ -199,7 +206,7 @@ struct TensorDots {
     own.count = count(a);
     GPU_UNROLL
     for (int t = 0; t < 2; ++t) {
-      const Bytes tile = a.matrix[matrix].tiles + (t ? s.second : s.first);
+      const Bytes tile = tiles_of(a, s, matrix) + (t ? s.second : s.first);
       own.row[t] = as_global<const uint32_t>(tile) + own.g;
       own.group[t] = own.row[t] + 16 * own.c;
       own.scales[t] = tile + int64_t(own.count) * Quants::kBytes;
@@ -307,11 +314,13 @@ struct FloatDots {
 
   struct Lane {
     int r, k;
+    int last;  // activation row; those of the panel behind it take its place
     Bytes tile;
     Global<const float> x;
   };
   static GPU_INLINE Lane begin(GPU_CONSTANT MatmulArguments& a, Strip s, int matrix, int lane) {
-    return Lane{lane % 16, a.k, a.matrix[matrix].tiles + (lane < 16 ? s.first : s.second),
+    return Lane{lane % 16, a.k, s.columns - 1,
+                tiles_of(a, s, matrix) + (lane < 16 ? s.first : s.second),
                 a.x_float + int64_t(s.x_row) * a.k};
   }
 
@@ -319,12 +328,16 @@ struct FloatDots {
   static GPU_INLINE void make(Lane own, int b, GPU_LOCAL Sink& sink) {
     const int begin = b * 512, end = begin + 512 < own.k ? begin + 512 : own.k;
     float sum[kRows];
+    int row[kRows];
     GPU_UNROLL
-    for (int i = 0; i < kRows; ++i) sum[i] = 0;
+    for (int i = 0; i < kRows; ++i) {
+      sum[i] = 0;
+      row[i] = (i < own.last ? i : own.last) * own.k;
+    }
     for (int k = begin; k < end; ++k) {
       const float w = Element::at(own.tile, int64_t(k) * 16 + own.r);
       GPU_UNROLL
-      for (int i = 0; i < kRows; ++i) sum[i] = fused(w, own.x[i * own.k + k], sum[i]);
+      for (int i = 0; i < kRows; ++i) sum[i] = fused(w, own.x[row[i] + k], sum[i]);
     }
     GPU_UNROLL
     for (int i = 0; i < kRows; ++i) sink.add(i, 0, sum[i], 1.0f);
@@ -465,7 +478,7 @@ struct ManyRowsMatmul {
       const int row = Dots::row_of(t, at.lane), column = Dots::column_of(t, at.lane);
       if (row < s.rows && column < s.columns)
         a.y[s.matrix][int64_t(s.y_row + column) * width + s.row + row] =
-            scaled(chains.acc[t], a.matrix[s.matrix].scale);
+            scaled(chains.acc[t], scale_of(a, s, s.matrix));
     }
   }
 };

@@ -50,6 +50,7 @@ class ClusterSettings:
     replace: bool = False
     """Replace an ordered head that the file already has."""
     threads: int | None = None
+    device: str | None = None
 
 
 def cluster(
@@ -242,7 +243,12 @@ def _states(
     from ...model import Model
 
     model = Model(
-        target, drafter=drafter, threads=settings.threads, context=_WINDOW + 1, profile=False
+        target,
+        drafter=drafter,
+        threads=settings.threads,
+        context=_WINDOW + 1,
+        profile=False,
+        device=settings.device,
     )
     ids = model.tokenize(text, add_bos=False)[: settings.positions]
     if len(ids) < 64:

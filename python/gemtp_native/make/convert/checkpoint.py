@@ -29,8 +29,8 @@ _MAX_HEADER = 100_000_000  # bytes, by the format
 FLOAT_TYPES = ("F32", "F16", "BF16")
 _PIECE = 1 << 20  # values compared at a time
 
-# transformers has written the same tensor as model.X, model.language_model.X and
-# language_model.model.X; X is the name that counts.
+# transformers has named the same tensor model.X, model.language_model.X and
+# language_model.model.X; X is its canonical name.
 _WRAPPERS = re.compile(r"^(?:model\.|language_model\.)+")
 
 
@@ -56,7 +56,7 @@ class Checkpoint:
     def __init__(self, model_dir: Path):
         self.files, promised = _weight_files(model_dir)
         self.tensors: dict[str, StoredTensor] = {}
-        self.copies: list[StoredTensor] = []  # of some of these, under other names
+        self.copies: list[StoredTensor] = []  # the same tensors under other names
         self._open: dict[Path, BinaryIO] = {}
         try:
             for file in self.files:
@@ -94,14 +94,14 @@ class Checkpoint:
         self.close()
 
     def equal(self, a: StoredTensor, b: StoredTensor) -> bool:
-        """Whether two tensors hold the same values, in whatever types."""
+        """Whether two tensors hold the same values, possibly of different types."""
         if a.shape != b.shape or not {a.dtype, b.dtype} <= _ITEM_SIZE.keys():
             return False
         pieces = [(at, min(_PIECE, a.count - at)) for at in range(0, a.count, _PIECE)]
         return all(np.array_equal(self.read(a, *p), self.read(b, *p)) for p in pieces)
 
     def read(self, tensor: StoredTensor, start: int, count: int) -> np.ndarray:
-        """Elements [start, start + count) in row order: float32, or int64 for integer tensors."""
+        """Returns elements [start, start + count) in row order: float32, or int64 for integers."""
         size = _ITEM_SIZE[tensor.dtype]
         raw = np.empty(count * size, dtype=np.uint8)
         try:
@@ -126,7 +126,7 @@ class Checkpoint:
 
 
 def _weight_files(model_dir: Path) -> tuple[list[Path], dict[str, str]]:
-    """The single file, or the shards of the index and what it promises: tensor -> file name."""
+    """Returns the files, one or the index's shards, and the index: tensor -> file name."""
     single = model_dir / "model.safetensors"
     if single.is_file():
         return [single], {}
@@ -192,7 +192,8 @@ def _read_header(path: Path) -> Iterator[StoredTensor]:
 
 
 def _tensors(path: Path, header: Any, start: int) -> list[StoredTensor]:
-    """What a header lists; start: of the data. ValueError for a header that is none."""
+    """Returns the tensors of a header. start: offset of the data. Raises ValueError for a damaged
+    header."""
     if not isinstance(header, dict):
         raise ValueError("its header is not an object")
     found = []

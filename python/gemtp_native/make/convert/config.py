@@ -36,8 +36,8 @@ _MODEL_TYPES = {
     "gemma4_assistant": (True, False),
     "gemma4_unified_assistant": (True, True),
 }
-# Keys that some architecture computes with and Gemma 4 does not, or computes with in one way only:
-# the values, null apart, that change nothing. Any other would be computed differently.
+# Keys that other architectures use, or that Gemma 4 uses in one way only, with the values besides
+# null that change nothing. A model with another value would need a different computation.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "activation_sparsity_pattern": (0,),
     "altup_active_idx": (0,),
@@ -83,8 +83,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_qk_norm": (True,),
     "use_sliding_window": (True,),
 }
-# The same of the objects in `rope_parameters` and of the older `rope_scaling`, whose type and
-# sizes have checks of their own. What only some types read (beta_fast, …) counts with these types.
+# The same for the objects in `rope_parameters` and in the older `rope_scaling`, whose type and
+# sizes have checks of their own. Keys that only some types use (beta_fast, …) are covered by the
+# type.
 NEUTRAL_ROPE: dict[str, tuple[Any, ...]] = {
     "alpha": (0, 1),
     "attention_factor": (1,),
@@ -101,7 +102,7 @@ _DEFAULT_ROPE = {
     FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0},
 }
 
-# Key of generation_config.json, name behind general.sampling., least and most.
+# Key of generation_config.json, name after general.sampling., smallest and largest value.
 _SAMPLING = (
     ("temperature", "temp", 0, 1e30),
     ("top_k", "top_k", -1, 2**31 - 1),
@@ -113,7 +114,8 @@ _SAMPLING = (
 
 @dataclass(frozen=True)
 class OrderedHead:
-    """Clustered output head of a drafter: `num_centroids` equal clusters, the best `top_k` used."""
+    """Clustered output head of a drafter: `num_centroids` equal clusters, of which the best `top_k`
+    are used."""
 
     num_centroids: int
     top_k: int
@@ -165,7 +167,7 @@ class ModelConfig:
 
 
 def read_json(path: Path) -> Any:
-    """Parses a UTF-8 JSON file; FileError for everything that can be wrong with it."""
+    """Parses a JSON file in UTF-8. Raises FileError for everything that can be wrong with it."""
     try:
         return json.loads(read_input(path).decode("utf-8"))
     except (ValueError, RecursionError) as e:
@@ -181,8 +183,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 class _Values:
-    """Typed look-ups in one JSON object, with the class default where a key is missing. Null is a
-    wrong value, unless it is `nullable`: where whoever reads it so computes as by the default."""
+    """Typed look-ups in one JSON object, with the class default for missing keys. Null is a wrong
+    value, unless `nullable` says that transformers treats it like the default."""
 
     def __init__(self, path: Path, values: dict[str, Any]):
         self.path = path
@@ -219,7 +221,7 @@ class _Values:
         return value
 
     def demand_same(self, key: str, other: str, *same: float) -> None:
-        """For another spelling of `other`."""
+        """Checks another spelling of `other`: it must be missing or have one of these values."""
         if self.values.get(key) not in (None, *same):
             raise self.bad(key, f"{same[0]:g} as in '{other}', or nothing,")
 
@@ -231,7 +233,8 @@ class _Values:
 
 
 def read_config(model_dir: Path) -> ModelConfig:
-    """Reads and checks `config.json`. FileError: a bad value; ModelError: an unsupported one."""
+    """Reads and checks `config.json`. Raises FileError for a bad value, and ModelError for an
+    unsupported one."""
     path = model_dir / "config.json"
     if not path.is_file():
         refuse_adapter(model_dir)
@@ -334,7 +337,7 @@ def read_config(model_dir: Path) -> ModelConfig:
 
 
 def refuse_adapter(model_dir: Path) -> None:
-    """ModelError for a folder without a model of its own that holds an adapter for one."""
+    """Raises ModelError for a folder that holds an adapter instead of a model."""
     if (model_dir / "adapter_config.json").is_file():
         raise ModelError(
             f"{model_dir} holds an adapter, no model: merge it into its model first "
@@ -343,8 +346,8 @@ def refuse_adapter(model_dir: Path) -> None:
 
 
 def read_sampling(model_dir: Path) -> dict[str, float]:
-    """What `generation_config.json` recommends, by llama.cpp's names; nothing where it is missing
-    or asks for the likeliest tokens. FileError: a bad value."""
+    """Returns the options that `generation_config.json` recommends, by llama.cpp's names: none if
+    it is missing or asks for greedy decoding. Raises FileError for a bad value."""
     path = model_dir / "generation_config.json"
     if not path.is_file():
         return {}
@@ -409,7 +412,7 @@ def _refuse_unsupported(path: Path, *objects: dict[str, Any]) -> None:
 def _demand_neutral(
     path: Path, where: str, values: dict[str, Any], neutral: dict[str, tuple[Any, ...]]
 ) -> None:
-    """ModelError for a value that is neither null nor one of the neutral ones; of a list all."""
+    """Raises ModelError for a value (or an element of a list) that is neither null nor neutral."""
     for key, allowed in neutral.items():
         value = values.get(key)
         if any(
@@ -432,7 +435,8 @@ def _shown(value: Any) -> str:
 
 
 def _layer_types(text: _Values, layers: int) -> list[bool]:
-    """True = sliding. Without a list: five sliding, then one full; the last is always full."""
+    """Returns True for each sliding layer. Without a list, five sliding layers alternate with a
+    full one; the last layer is always full."""
     types = text.values.get("layer_types")
     if types is None:
         sliding = [(i + 1) % 6 != 0 for i in range(layers)]
@@ -445,7 +449,10 @@ def _layer_types(text: _Values, layers: int) -> list[bool]:
             raise text.bad("layer_types", f'a list of {layers} times "{SLIDING}" or "{FULL}"')
         sliding = [t == SLIDING for t in types]
     sliding[-1] = False
-    for key in ("sliding_window_pattern", "_sliding_window_pattern"):  # one in so many is full
+    for key in (
+        "sliding_window_pattern",
+        "_sliding_window_pattern",
+    ):  # one layer in so many is full
         period = text.values.get(key)
         if period is None:
             continue
@@ -468,7 +475,7 @@ def _check_sharing(path: Path, sliding: list[bool], shared: int) -> None:
 def _head_sizes(
     text: _Values, layers: int, sliding: list[bool]
 ) -> tuple[tuple[int, int], list[int]]:
-    """((head_dim of sliding layers, of full layers), key/value heads per layer)."""
+    """Returns ((head_dim of sliding layers, of full layers), key/value heads per layer)."""
     head_dim = text.integer("head_dim", 256, 2, 65536)
     kv = text.integer("num_key_value_heads", 4, 1, 65536)
     overrides: dict[int, dict[str, Any]] = {}
@@ -510,7 +517,7 @@ def _head_sizes(
 
 
 def _rope(text: _Values, any_sliding: bool) -> tuple[float, float, float]:
-    """(theta of sliding layers, theta of full layers, rotating fraction of full layers)."""
+    """Returns (theta of sliding layers, theta of full layers, rotating fraction of full layers)."""
     parameters = text.obj("rope_parameters") or _DEFAULT_ROPE
     _demand_neutral(text.path, "rope_parameters.", parameters, NEUTRAL_ROPE)  # for both types
 
@@ -541,7 +548,7 @@ def _rope(text: _Values, any_sliding: bool) -> tuple[float, float, float]:
                 "partial_rotary_factor", "1, as RoPE of the type default rotates all,"
             )
         theta_sliding = theta(sliding)
-    # Older spellings of the same beside it, and others'.
+    # Older spellings, and those of other programs, beside it.
     text.demand_same("rope_theta", "rope_parameters", theta_full, theta_sliding)
     text.demand_same("rope_local_base_freq", "rope_parameters", theta_sliding)
     text.demand_same("swa_rope_theta", "rope_parameters", theta_sliding)

@@ -50,7 +50,7 @@ def write_hyperparameters(m: Metadata, c: ModelConfig, name: str, file_type: int
 
 
 def write_sampling(m: Metadata, sampling: Mapping[str, float]) -> None:
-    """What its makers recommend, by the last part of the key."""
+    """Recommended sampling options, by the last part of their keys."""
     for name, value in sampling.items():
         key = f"general.sampling.{name}"
         if isinstance(value, int):
@@ -77,7 +77,8 @@ def _scalar_or_array(m: Metadata, key: str, values: list[int]) -> None:
 
 
 def rope_freqs(c: ModelConfig) -> np.ndarray:
-    """[head_dim / 2] divisors of the full layers' frequencies: 1 rotates, 1e30 stands still."""
+    """Returns the divisors of the full layers' frequencies, [head_dim / 2]: 1 for pairs that
+    rotate, 1e30 for the others."""
     pairs = c.head_dim_full // 2
     rotating = int(c.rope_factor_full * c.head_dim_full // 2)
     freqs = np.full(pairs, _UNROTATED, dtype=np.float32)

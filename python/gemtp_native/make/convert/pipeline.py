@@ -35,7 +35,7 @@ from .tokenizer import (
 
 @dataclass
 class ConvertResult:
-    """What was written and what was not."""
+    """The result of a conversion."""
 
     path: Path
     architecture: str
@@ -45,7 +45,7 @@ class ConvertResult:
     tensors: int
     bytes: int
     seconds: float
-    tokenizer: str | None  # where it came from
+    tokenizer: str | None  # its source
     left_out: dict[str, list[str]] = field(default_factory=dict)  # reason -> tensor names
     notes: list[str] = field(default_factory=list)
 
@@ -124,7 +124,7 @@ def convert(
 def _tokenizer(
     config: ModelConfig, model_dir: Path, target: Any, notes: list[str]
 ) -> Tokenizer | None:
-    """The tokenizer of the folder, or of the target, padded to the rows of the embedding."""
+    """Returns the tokenizer of the folder or of the target, padded to the rows of the embedding."""
     if target is not None:
         found = _lent_tokenizer(config, Path(target))
     elif has_tokenizer(model_dir):

@@ -27,7 +27,7 @@ class Piece:
 
 
 def read_sentencepiece(path: Path) -> list[Piece]:
-    """Pieces in id order. ModelError where the model splits text unlike Gemma's."""
+    """Returns the pieces by id. Raises ModelError if the model splits text unlike Gemma's."""
     data = read_input(path)
     refuse_impostor(path)
     pieces: list[Piece] = []
@@ -65,7 +65,7 @@ def read_sentencepiece(path: Path) -> list[Piece]:
 
 
 def merges_of(pieces: list[Piece]) -> list[tuple[str, str]]:
-    """Merges that build the pieces, best first.
+    """Returns the merges that build the pieces, best first.
 
     Every split of a piece into two pieces is a merge; it ranks by the score of what it builds, then
     longer left part first, as Hugging Face's conversion of Gemma tokenizers does.
@@ -105,7 +105,7 @@ def _message(value: int | bytes) -> bytes:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(field number, varint or raw bytes) of a protobuf message."""
+    """Yields (field number, varint or raw bytes) of a protobuf message."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)

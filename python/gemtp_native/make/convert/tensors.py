@@ -20,7 +20,7 @@ HEAD = "lm_head.weight"
 CENTROIDS = "masked_embedding.centroids.weight"
 TOKEN_ORDER = "masked_embedding.token_ordering"
 
-# What the names of tensors tell of a checkpoint that is not the model's own.
+# Parts of tensor names that reveal a checkpoint other than the model's own.
 _FOREIGN = {
     r"^base_model\.model\.|\.lora_[AB]\.": (
         "is of an adapter; merge it into its model first (merge_and_unload of PEFT) and convert "
@@ -45,7 +45,7 @@ _FOREIGN = {
     ),
 }
 
-# First path component (wrappers stripped) -> what it belongs to.
+# First component of the name (wrappers stripped) -> the part of the model it belongs to.
 _MODALITIES = {
     "vision_tower": "vision",
     "vision_embedder": "vision",
@@ -59,7 +59,7 @@ _MODALITIES = {
 
 @dataclass(frozen=True)
 class Spec:
-    """A tensor that the architecture demands."""
+    """A tensor that the architecture requires."""
 
     source: str  # canonical name in the checkpoint
     name: str  # in GGUF
@@ -69,7 +69,7 @@ class Spec:
 
 @dataclass
 class Plan:
-    """Specs with the tensors that fill them, in file order."""
+    """The required tensors with their sources, in file order."""
 
     tensors: list[tuple[Spec, StoredTensor]] = field(default_factory=list)
     centroids: StoredTensor | None = None  # [num_centroids, hidden]
@@ -79,7 +79,7 @@ class Plan:
 
 
 def demanded(c: ModelConfig) -> Iterator[Spec]:
-    """Every tensor of the architecture, in the order in which it is written."""
+    """Returns every tensor of the architecture, in the order in which they are written."""
 
     def matrix(source: str, name: str, *shape: int) -> Spec:
         return Spec(source, name, shape, True)
@@ -160,7 +160,8 @@ def demanded(c: ModelConfig) -> Iterator[Spec]:
 
 
 def make_plan(config: ModelConfig, checkpoint: Checkpoint) -> Plan:
-    """Matches demand and supply. ModelError names the first tensor, counts the rest."""
+    """Matches required and stored tensors. The ModelError names the first problem and counts the
+    rest."""
     _refuse_foreign(checkpoint)
     plan = Plan()
     config = _as_tied(config, checkpoint, plan.notes)
@@ -243,8 +244,8 @@ def _refuse_foreign(checkpoint: Checkpoint) -> None:
 
 
 def _as_tied(c: ModelConfig, checkpoint: Checkpoint, notes: list[str]) -> ModelConfig:
-    """The config with the head tied where it is. Like transformers, which does not tie what
-    differs, whatever config.json says."""
+    """Returns the config with a tied head if the tensors are equal, as transformers decides it:
+    different tensors are not tied, whatever config.json says."""
     embedding, head = (checkpoint.tensors.get(name) for name in (EMBEDDING, HEAD))
     if not c.tied or embedding is None or head is None or checkpoint.equal(embedding, head):
         return c
@@ -256,7 +257,7 @@ def _as_tied(c: ModelConfig, checkpoint: Checkpoint, notes: list[str]) -> ModelC
 
 
 def _why_left_out(c: ModelConfig, checkpoint: Checkpoint, name: str) -> str | None:
-    """The reason why a tensor may be present and unused, or None."""
+    """Returns why a tensor may be present without being used; None: it may not."""
     modality = _MODALITIES.get(name.split(".", 1)[0])
     if modality is not None:
         return modality
@@ -285,7 +286,7 @@ def _why_left_out(c: ModelConfig, checkpoint: Checkpoint, name: str) -> str | No
 
 
 def _check_rope_table(c: ModelConfig, checkpoint: Checkpoint, name: str) -> None:
-    """ModelError for frequencies other than those that the config gives."""
+    """Raises ModelError for frequencies that differ from the config's."""
     tensor = checkpoint.tensors[name]
     given = np.array([])
     if tensor.dtype in FLOAT_TYPES:
@@ -295,7 +296,7 @@ def _check_rope_table(c: ModelConfig, checkpoint: Checkpoint, name: str) -> None
         "full": _frequencies(c.rope_base_full, c.head_dim_full, c.rope_factor_full),
     }
     named = [table for kind, table in tables.items() if f"{kind}_attention" in name]
-    # As exact as bfloat16 keeps them, rounded or cut off.
+    # Compared with the precision of bfloat16, whether rounded or truncated.
     if not any(
         table.shape == given.shape and np.allclose(given, table, rtol=2.0**-7, atol=0)
         for table in named or tables.values()
@@ -307,7 +308,7 @@ def _check_rope_table(c: ModelConfig, checkpoint: Checkpoint, name: str) -> None
 
 
 def _frequencies(base: float, head_dim: int, fraction: float) -> np.ndarray:
-    """[head_dim / 2] radians a token."""
+    """Returns the radians per token, [head_dim / 2]."""
     pairs = np.arange(head_dim // 2)
     rotating = pairs < int(fraction * head_dim // 2)
     return np.where(rotating, base ** (-2.0 * pairs / head_dim), 0.0)

@@ -95,7 +95,7 @@ def has_tokenizer(model_dir: Path) -> bool:
 
 
 def tokenizer_from_folder(model_dir: Path, config_ids: dict[str, int]) -> Tokenizer:
-    """From tokenizer.json, else tokenizer.model. `config_ids`: ids that config.json names."""
+    """Reads tokenizer.json, else tokenizer.model. config_ids: ids that config.json names."""
     settings = _optional_json(model_dir / "tokenizer_config.json")
     path = model_dir / "tokenizer.json"
     if path.is_file():
@@ -116,7 +116,7 @@ def tokenizer_from_folder(model_dir: Path, config_ids: dict[str, int]) -> Tokeni
 
 
 def tokenizer_from_gguf(path: Path, values: dict[str, Any] | None = None) -> Tokenizer:
-    """The tokenizer that another GGUF holds (`values`: its metadata, if already read)."""
+    """Returns the tokenizer of another GGUF. values: its metadata, if already read."""
     values = read_metadata(path) if values is None else values
     model = values.get("tokenizer.ggml.model")
     if model is None:
@@ -179,7 +179,7 @@ def _from_json(path: Path) -> Tokenizer:
         index = _token_id(path, text, entry.get("id"))
         if ids.setdefault(text, index) != index:
             raise FileError(f"{path}: token {text!r} has two ids, {ids[text]} and {index}.")
-        # Runs of white space are built by merges; anything else that is added matches as a whole.
+        # Runs of white space are built by merges; all other added tokens match as a whole.
         plain = not entry.get("special") and not text.replace("▁", " ").strip()
         kinds[text] = NORMAL if plain else CONTROL if entry.get("special") else USER_DEFINED
 
@@ -268,7 +268,7 @@ def _utf8(path: Path, text: str) -> bytes:
 
 
 def _merges(path: Path, merges: list[Any], ids: dict[str, int]) -> list[bytes]:
-    """Both spellings, "a b" and ["a", "b"], as "a b"."""
+    """Returns merges as "a b", whether they are spelled "a b" or ["a", "b"]."""
     out = []
     for rank, merge in enumerate(merges):
         parts = merge.split(" ") if isinstance(merge, str) else merge
@@ -286,7 +286,7 @@ def _merges(path: Path, merges: list[Any], ids: dict[str, int]) -> list[bytes]:
 
 
 def _check_normalizer(path: Path, data: dict[str, Any]) -> None:
-    """Refuses what would split text differently: only space → ▁ is done at run time."""
+    """Rejects settings that split text differently: at run time only spaces become ▁."""
     steps: list[Any] = []
     for key in ("normalizer", "pre_tokenizer"):
         step = data.get(key)
@@ -342,7 +342,7 @@ def _chat_template(model_dir: Path, settings: dict[str, Any]) -> bytes | None:
         template = settings.get("chat_template")
         if template is None:
             template = _optional_json(model_dir / "chat_template.json").get("chat_template")
-        if isinstance(template, list):  # several by name
+        if isinstance(template, list):  # several templates by name
             named = [t for t in template if isinstance(t, dict) and t.get("name") == "default"]
             template = named[0].get("template") if named else None
     return template.encode("utf-8", "replace") if isinstance(template, str) else None

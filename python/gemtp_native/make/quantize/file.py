@@ -12,9 +12,10 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ...arguments import thread_count
 from ...base.input_file import open_input
 from ...base.whole_file import check_output, replacing
-from ...errors import ArgumentError, FileError, ModelError
+from ...errors import FileError, ModelError
 from ...gguf.encode import decode
 from ...gguf.file import Contents, Layout, Metadata, TensorInfo, pad, read_contents
 from ...gguf.slices import SLICE, Bad, count_bad, encoded, encoders
@@ -80,8 +81,7 @@ def quantize(
     """
     start = time.monotonic()
     source, out = Path(source), Path(out)
-    if threads is not None and threads < 1:
-        raise ArgumentError(f"the number of threads is {threads}; it must be at least 1.")
+    thread_count(threads)
     plan = _Plan(source, file_type(type), overrides, keep_head, imatrix, allow_requantize)
     check_output(out, *plan.files, *([] if imatrix is None else [imatrix.path]))
     header = plan.layout.header(plan.metadata())

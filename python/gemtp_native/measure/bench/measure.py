@@ -106,6 +106,7 @@ class _Run:
             compiler=_core.compiler(),
             machine=describe_machine(),
             threads=self.model.threads,
+            device=self.model.device,
             isa=self.model.isa,
             target=files[0],
             drafter=files[1],
@@ -182,13 +183,7 @@ class _Run:
 
         def load() -> tuple[Model, float, int | None]:
             before, start = storage_bytes(), time.perf_counter()
-            model = Model(
-                target,
-                drafter=drafter,
-                threads=self.settings.threads,
-                context=context,
-                kv_type=self.settings.kv_type,
-            )
+            model = Model(target, drafter=drafter, context=context, **self.settings.engine)
             seconds, after = time.perf_counter() - start, storage_bytes()
             return model, seconds, None if before is None or after is None else after - before
 

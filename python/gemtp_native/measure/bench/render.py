@@ -12,6 +12,7 @@ from .report import Bandwidth, BenchReport, Setup, Timing
 CSV_COLUMNS = (
     "version",
     "cpu",
+    "device",
     "isa",
     "threads",
     "target",
@@ -52,6 +53,7 @@ def csv_rows(report: BenchReport) -> Iterator[dict[str, Any]]:
     common = {
         "version": report.version,
         "cpu": report.machine["cpu"],
+        "device": report.device,
         "isa": report.isa,
         "threads": report.threads,
         "target": os.path.basename(report.target["path"]),
@@ -95,7 +97,7 @@ def setup_lines(setup: Setup) -> list[tuple[str, str]]:
         ("machine", machine_line(setup)),
         (
             "build",
-            f"gemtp {setup.version}, {setup.isa}, {setup.threads} threads, "
+            f"gemtp {setup.version}, {setup.device}/{setup.isa}, {setup.threads} threads, "
             f"K/V in {setup.kv_type}, {setup.compiler}",
         ),
         ("target", _file(setup.target)),
@@ -126,7 +128,7 @@ def machine_line(setup: Setup) -> str:
 
 def model_line(setup: Setup) -> str:
     return (
-        f"{_file_name(setup.target)}: gemtp {setup.version}, {setup.isa}, "
+        f"{_file_name(setup.target)}: gemtp {setup.version}, {setup.device}/{setup.isa}, "
         f"{setup.threads} thread{'s' if setup.threads != 1 else ''}"
     )
 

@@ -113,6 +113,7 @@ class Setup:
     compiler: str
     machine: dict[str, Any]
     threads: int
+    device: str
     isa: str
     target: dict[str, Any]
     drafter: dict[str, Any] | None

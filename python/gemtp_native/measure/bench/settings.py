@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ...arguments import MAX_CONTEXT, integer
 from ...errors import ArgumentError
 from ...options import MAX_DRAFT, MAX_ROWS
+from ..settings import EngineSettings
 
 DRAFT_STEPS = 4  # of the round over which a step's time is averaged
 
@@ -18,7 +19,7 @@ Depth = int | Literal["auto"]
 
 
 @dataclass(frozen=True)
-class BenchSettings:
+class BenchSettings(EngineSettings):
     """Lengths are in tokens. None: the defaults, as far as they fit into the model's context.
 
     Raises ArgumentError for values that are invalid for every model.
@@ -34,10 +35,9 @@ class BenchSettings:
     runs: int = 5  # interleaved rounds
     budget: float = 60.0  # seconds after which a group begins no further round
     sections: Iterable[str] = SECTIONS
-    threads: int | None = None
-    kv_type: Literal["f16", "f32"] = "f16"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, low, high in (
             ("prompts", 1, MAX_CONTEXT),
             ("contexts", 0, MAX_CONTEXT),

@@ -72,6 +72,7 @@ class Result(Estimate):
     """Perplexity after each chunk."""
     seconds: float
     threads: int
+    device: str
     isa: str
 
     def as_dict(self) -> dict[str, Any]:
@@ -89,13 +90,14 @@ def perplexity(
     chunks: int | None = None,
     threads: int | None = None,
     kv_type: Literal["f16", "f32"] = "f16",
+    device: str | None = None,
     progress: Progress = lambda _, __: None,
 ) -> Result:
     """Scores `text` in chunks of `context` tokens (the first `chunks` of them, or all).
 
     ``progress`` is called after each chunk with the estimate so far and the number of chunks.
     """
-    model = Model(target, threads=threads, context=max(2, context), kv_type=kv_type)
+    model = Model(target, threads=threads, context=max(2, context), kv_type=kv_type, device=device)
     ids = token_ids(model, text)
     parts = split(model, ids, context, chunks)
     tally, running = Tally(), []
@@ -111,5 +113,6 @@ def perplexity(
         running=running,
         seconds=time.perf_counter() - start,
         threads=model.threads,
+        device=model.device,
         isa=model.isa,
     )

@@ -101,6 +101,7 @@ class _Run:
             compiler=_core.compiler(),
             machine=describe_machine(),
             threads=model.threads,
+            device=model.device,
             isa=model.isa,
             kv_type=s.kv_type,
             text=self.text_name,
@@ -125,9 +126,8 @@ class _Run:
         model = Model(
             target.path,
             drafter=None if drafter is None else drafter.path,
-            threads=self.settings.threads,
             context=context,
-            kv_type=self.settings.kv_type,
+            **self.settings.engine,
         )
         if model.context < context:
             raise ContextError(

@@ -28,7 +28,7 @@ def text(report: SweepReport) -> str:
 def csv_columns(report: SweepReport) -> list[str]:
     positions = range(1, report.depth + 1)
     return [
-        *("version", "cpu", "isa", "threads", "text", "target", "drafter"),
+        *("version", "cpu", "device", "isa", "threads", "text", "target", "drafter"),
         *("target_bytes", "drafter_bytes", "perplexity", "perplexity_uncertainty"),
         *("divergence", "divergence_uncertainty", "same_best"),
         *(f"conditional_{i}" for i in positions),
@@ -46,6 +46,7 @@ def csv_rows(report: SweepReport) -> Iterator[dict[str, Any]]:
         row = {
             "version": report.version,
             "cpu": report.machine["cpu"],
+            "device": report.device,
             "isa": report.isa,
             "threads": report.threads,
             "text": report.text,
@@ -70,7 +71,7 @@ def machine_line(report: SweepReport) -> str:
     machine = report.machine
     return (
         f"{machine['cpu']}, {report.threads} thread{'s' if report.threads != 1 else ''}, "
-        f"{report.isa}, gemtp {report.version}"
+        f"{report.device}/{report.isa}, gemtp {report.version}"
     )
 
 

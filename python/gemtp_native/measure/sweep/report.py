@@ -61,6 +61,7 @@ class SweepReport:
     compiler: str
     machine: dict[str, Any]
     threads: int
+    device: str
     isa: str
     kv_type: str
     text: str  # its source

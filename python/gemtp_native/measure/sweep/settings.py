@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from ...arguments import MAX_CONTEXT, integer
 from ...options import MAX_DRAFT
 from ..perplexity.chunks import SHORTEST
+from ..settings import EngineSettings
 
 
 @dataclass(frozen=True)
-class SweepSettings:
+class SweepSettings(EngineSettings):
     """Raises ArgumentError for values that are invalid for every pair."""
 
     depth: int = 4  # drafts per round in all generations
@@ -21,10 +21,9 @@ class SweepSettings:
     runs: int = 3  # interleaved rounds of generations
     context: int = 256  # tokens of a chunk, whose second half is scored
     chunks: int = 8  # most chunks to score
-    threads: int | None = None
-    kv_type: Literal["f16", "f32"] = "f16"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, low, high in (
             ("depth", 1, MAX_DRAFT),
             ("prompts", 1, 10000),

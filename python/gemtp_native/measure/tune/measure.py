@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ... import __version__, _core
-from ...errors import ContextError
+from ...errors import ArgumentError, ContextError
 from ...model import Model
 from ...options import MAX_ROWS
 from ...profile import Profile, conditions
@@ -48,10 +48,9 @@ def run(
     model = Model(
         target,
         drafter=drafter,
-        threads=settings.threads,
         context=max(contexts) + MAX_ROWS,
-        kv_type=settings.kv_type,
         profile=False,
+        **settings.engine,
     )
     samples, bandwidth = _Pieces(model, contexts, settings.budget, progress).measure()
     verify, draft = _verify(samples), _draft(samples)
@@ -60,6 +59,7 @@ def run(
         compiler=_core.compiler(),
         machine=describe_machine(),
         threads=model.threads,
+        device=model.device,
         isa=model.isa,
         target=files[0],
         drafter=files[1],
@@ -77,7 +77,12 @@ def run(
 
 
 def save(report: TuneReport) -> Path:
-    """Saves the profile for Model(...). Raises FileError if it cannot be written."""
+    """Saves the profile for Model(...). Raises FileError if it cannot be written, and ArgumentError
+    for the costs of a device other than the CPU, which Model(...) would not use."""
+    if report.device != "cpu":
+        raise ArgumentError(
+            f"the costs of the device {report.device} are not saved: profiles are for the CPU"
+        )
     drafter = report.drafter["path"] if report.drafter else None
     profile = Profile(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),

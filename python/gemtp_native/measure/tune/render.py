@@ -25,7 +25,8 @@ def text(report: TuneReport) -> str:
     if report.profile:
         parts.append(f'{took}; draft="auto" starts from the profile saved in\n{report.profile}')
     else:
-        parts.append(f"{took}; no profile was saved")
+        why = "" if report.device == "cpu" else ": profiles are for the CPU"
+        parts.append(f"{took}; no profile was saved{why}")
     return "\n\n".join(parts)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from ...arguments import MAX_CONTEXT, integer
 from ...errors import ArgumentError
+from ..settings import EngineSettings
 
 
 @dataclass(frozen=True)
-class TuneSettings:
+class TuneSettings(EngineSettings):
     """Raises ArgumentError for values that are invalid for every model."""
 
     context: int | None = None
@@ -18,10 +18,9 @@ class TuneSettings:
     many tokens as the model can hold."""
     budget: float = 20.0
     """Seconds after which no further round begins; at least one round is run."""
-    threads: int | None = None
-    kv_type: Literal["f16", "f32"] = "f16"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.context is not None:
             object.__setattr__(self, "context", integer("context", self.context, 0, MAX_CONTEXT))
         if type(self.budget) not in (int, float) or not self.budget >= 0:  # NaN, too
