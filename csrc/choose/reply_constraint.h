@@ -1,9 +1,10 @@
-// A constraint on a chat reply. Thoughts and tool calls, if allowed, are unconstrained inside. They
-// are followed by an answer under its own constraint, or by calls, but never by an end without
-// either. Without an answer, the reply must contain a call of one of the named functions.
+// A constraint on a chat reply: on its answer, on the tool calls that it may or must make, or on
+// both. Thoughts are unconstrained inside. A reply whose answer is constrained, or which must call,
+// never ends before that.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,17 +15,23 @@
 
 namespace gemtp {
 
+struct ReplyRules {
+  std::shared_ptr<Constraint> answer;  // null: any answer, or none if a call is required
+  /// Makes the constraint of a call, from the token after <|tool_call> to <tool_call|> included.
+  /// Null: calls are unconstrained inside.
+  std::function<std::shared_ptr<Constraint>()> make_call;
+  /// Without make_call: the functions of which one must be called; empty: any.
+  std::vector<std::string> functions;
+  bool thoughts = false;  // the reply may begin with thoughts
+  bool calls = false;     // the reply may make calls
+  bool required = false;  // the reply must make a call
+};
+
 class ReplyConstraint : public Constraint {
  public:
-  /// prompt: the tokens before the reply; they may have opened a thought. thoughts, calls: whether
-  /// the reply may begin with thoughts or calls.
-  ReplyConstraint(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt,
-                  std::shared_ptr<Constraint> answer, bool thoughts, bool calls);
-
-  /// A reply of one or more calls of these functions, without an answer. Throws Error{kModel} if
-  /// the vocabulary has no marks for calls.
-  ReplyConstraint(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt,
-                  const std::vector<std::string>& functions, bool thoughts);
+  /// prompt: the tokens before the reply; they may have opened a thought. Throws Error{kModel} if a
+  /// call is required and the vocabulary has no marks for calls.
+  ReplyConstraint(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt, ReplyRules rules);
 
   void push(const int32_t* tokens, int64_t n) override;
   void pop(int64_t n) override;
@@ -35,12 +42,14 @@ class ReplyConstraint : public Constraint {
 
  private:
   enum class State {
+    kFree,   // outside of calls, if only these are constrained
     kBegin,  // anything may begin
     kThought,
     kReady,  // after the thought
     kName,   // in "call:NAME{", if only some functions may be called
     kCall,
     kString,  // inside a string of a call
+    kHeld,    // in a call under a constraint
     kCalled,  // after a call: another call, or the end
     kAnswer,
   };
@@ -50,17 +59,20 @@ class ReplyConstraint : public Constraint {
   };
 
   Place next(Place place, int32_t token) const;
+  Place call_begun() const;
+  Place call_ended() const;
   bool opens(State state, int32_t token) const;  // whether the token opens a thought or a call
   bool may_come(Place place, int32_t token) const;
   bool free(State state) const;  // whether any token but an end is allowed
   bool is_end(int32_t token) const;
 
-  const std::vector<int32_t> ends_;           // ascending
-  const std::shared_ptr<Constraint> answer_;  // null: a call is required
+  const std::vector<int32_t> ends_;  // ascending
+  const ReplyRules rules_;
   const int32_t open_channel_, close_channel_, open_call_, close_call_, quote_;  // -1: none, or not
                                                                                  // allowed
-  std::unique_ptr<TextChoice> functions_;  // beginnings of calls; null: any function
-  std::vector<Place> places_;              // place after each token
+  std::unique_ptr<TextChoice> functions_;          // beginnings of calls; null: any function
+  std::vector<Place> places_;                      // place after each token
+  std::vector<std::shared_ptr<Constraint>> held_;  // of each call that was begun, in kHeld
 };
 
 }  // namespace gemtp

@@ -72,25 +72,25 @@ void group_scales(float d, DecodedBlock* out) {
 
 void one_scale(float d, DecodedBlock* out) {
   group_scales(d, out);
-  std::memset(out->scale, 1, sizeof out->scale);
+  std::fill_n(out->scale, 16, 1);
 }
 
 // Sets the fields for x = d * q + m.
 void scale_and_offset(float d, float m, DecodedBlock* out) {
   out->d = d;
   out->dmin = -m;
-  std::memset(out->scale, 1, sizeof out->scale);
+  std::fill_n(out->scale, 16, 1);
   std::memset(out->min, 1, sizeof out->min);
 }
 
-void set_pair(int8_t* groups, int pair, int value) {
-  groups[2 * pair] = groups[2 * pair + 1] = static_cast<int8_t>(value);
+template <class T>
+void set_pair(T* groups, int pair, int value) {
+  groups[2 * pair] = groups[2 * pair + 1] = static_cast<T>(value);
 }
 
 // Sets the scales of the 16 groups: a nibble n stands for the odd number 2n + 1.
 void odd_scales(const uint8_t* nibbles, DecodedBlock* out) {
-  for (int g = 0; g < 16; ++g)
-    out->scale[g] = static_cast<int8_t>(2 * ((nibbles[g / 2] >> g % 2 * 4) & 15) + 1);
+  for (int g = 0; g < 16; ++g) out->scale[g] = 2 * ((nibbles[g / 2] >> g % 2 * 4) & 15) + 1;
 }
 
 // Reads the head of a Q4_K or Q5_K block: d and dmin, then 8 scales and 8 minimums of 6 bits in 12
@@ -183,7 +183,7 @@ void decode_q2_k(const uint8_t* b, DecodedBlock* out) {
   out->d = f16_at(b + 80);
   out->dmin = f16_at(b + 82);
   for (int g = 0; g < 16; ++g) {
-    out->scale[g] = static_cast<int8_t>(b[g] & 15);
+    out->scale[g] = b[g] & 15;
     out->min[g] = static_cast<int8_t>(b[g] >> 4);
   }
   for (int half = 0; half < 2; ++half) put_fields<2, 32>(b + 16 + 32 * half, out->q + 128 * half);
@@ -196,7 +196,7 @@ void decode_q3_k(const uint8_t* b, DecodedBlock* out) {
   const uint8_t* s = b + 96;  // lower four bits of scales g and g + 8, then upper two
   for (int g = 0; g < 16; ++g) {
     const int low = (s[g % 8] >> g / 8 * 4) & 15, high = (s[8 + g % 4] >> g / 4 * 2) & 3;
-    out->scale[g] = static_cast<int8_t>((low | high << 4) - 32);
+    out->scale[g] = (low | high << 4) - 32;
   }
   for (int half = 0; half < 2; ++half) put_fields<2, 32>(b + 32 + 32 * half, out->q + 128 * half);
   add_fields<1, 32, 2>(b, out->q);
@@ -218,7 +218,7 @@ void decode_q5_k(const uint8_t* b, DecodedBlock* out) {
 // Layout: 128 bytes of nibbles, 64 bytes of upper bits (two each), 16 int8 scales, d.
 void decode_q6_k(const uint8_t* b, DecodedBlock* out) {
   group_scales(f16_at(b + 208), out);
-  std::memcpy(out->scale, b + 192, 16);
+  for (int g = 0; g < 16; ++g) out->scale[g] = static_cast<int8_t>(b[192 + g]);
   for (int half = 0; half < 2; ++half) {
     put_fields<4, 64>(b + 64 * half, out->q + 128 * half);
     add_fields<2, 32, 4>(b + 128 + 32 * half, out->q + 128 * half);
@@ -247,6 +247,19 @@ void decode_mxfp4(const uint8_t* b, DecodedBlock* out) {
   const uint32_t bits = e < 2 ? uint32_t{0x200000} << e : (e == 255 ? e : e - 1) << 23;
   one_scale(gemtp_f32_from_bits(bits), out);
   put_table<16, 16>(kFloat4Values, b + 1, out->q);
+}
+
+// Layout: a byte of scale for each group of 16, then the groups' nibbles, 8 bytes each: elements 0
+// to 7 in the lower ones. A scale is a float of 4 bits of exponent and 3 of mantissa without a sign
+// (its eighth bit means nothing, and 127 is zero), halved for the doubled numbers.
+void decode_nvfp4(const uint8_t* b, DecodedBlock* out) {
+  group_scales(0x1p-10f, out);
+  std::fill_n(out->scale, 16, 0);
+  for (int g = 0; g < 4; ++g) {
+    const int exponent = (b[g] >> 3) & 15, mantissa = b[g] & 7;
+    out->scale[g] = b[g] == 127 ? 0 : exponent == 0 ? mantissa : (8 + mantissa) << (exponent - 1);
+    put_table<8, 8>(kFloat4Values, b + 4 + 8 * g, out->q + 16 * g);
+  }
 }
 
 // Layout: d, then for every 32 elements four bytes, each the index of a point, and a word with the
@@ -333,8 +346,7 @@ void decode_iq1_m(const uint8_t* b, DecodedBlock* out) {
   for (int w = 0; w < 4; ++w) {
     const int word = u16_at(words + 2 * w);
     d |= (word >> 12) << 4 * w;
-    for (int g = 0; g < 4; ++g)
-      out->scale[4 * w + g] = static_cast<int8_t>(2 * ((word >> 3 * g) & 7) + 1);
+    for (int g = 0; g < 4; ++g) out->scale[4 * w + g] = 2 * ((word >> 3 * g) & 7) + 1;
   }
   group_scales(gemtp_f16_to_f32(static_cast<uint16_t>(d)) * 0.125f, out);
   for (int i = 0; i < 32; ++i) {
@@ -389,6 +401,8 @@ void decode(DType type, const uint8_t* block, DecodedBlock* out) {
       return decode_iq4_xs(block, out);
     case DType::kMXFP4:
       return decode_mxfp4(block, out);
+    case DType::kNVFP4:
+      return decode_nvfp4(block, out);
   }
   GEMTP_ASSERT(!"a type without a decoder");
 }

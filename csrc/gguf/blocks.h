@@ -14,13 +14,13 @@ namespace gemtp {
 /// format's reference implementation computes, including the sign of a zero.
 struct DecodedBlock {
   int8_t q[256];
-  float d, dmin;     // dmin is 0 in types without a minimum
-  int8_t scale[16];  // 1 in types with one scale per block
-  int8_t min[16];    // 1 in Q4_1 and Q5_1 (dmin = -m), 0 in types without a minimum
+  float d, dmin;      // dmin is 0 in types without a minimum
+  int32_t scale[16];  // 1 in types with one scale per block; more than 8 bits in NVFP4 alone
+  int8_t min[16];     // 1 in Q4_1 and Q5_1 (dmin = -m), 0 in types without a minimum
 };
 
-/// The values of the nibbles of IQ4_NL and IQ4_XS, and those of MXFP4: doubled 4-bit floats with
-/// two bits of exponent and one of mantissa.
+/// The values of the nibbles of IQ4_NL and IQ4_XS, and those of MXFP4 and NVFP4: doubled 4-bit
+/// floats with two bits of exponent and one of mantissa.
 inline constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                           1,    13,   25,  38,  53,  69,  89,  113};
 inline constexpr int8_t kFloat4Values[16] = {0, 1,  2,  3,  4,  6,  8,  12,

@@ -54,6 +54,7 @@ bool dtype_supported(uint32_t type) {
     case DType::kIQ1_M:
     case DType::kBF16:
     case DType::kMXFP4:
+    case DType::kNVFP4:
       return true;
   }
   return false;

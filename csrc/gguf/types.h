@@ -30,6 +30,7 @@ enum class DType : uint32_t {
   kIQ1_M = 29,
   kBF16 = 30,
   kMXFP4 = 39,
+  kNVFP4 = 40,
 };
 
 constexpr int kBlockSize = 32;  // elements in one Q4_0 or Q8_0 block

@@ -124,28 +124,45 @@ void check(const OpenedModel& model, const std::vector<int32_t>& ids, int64_t fi
                        static_cast<long long>(first), ids.size(), ids.size() - 1));
 }
 
-}  // namespace
-
-std::vector<double> score(OpenedModel& model, const std::vector<int32_t>& ids, int64_t first,
-                          const Poll& poll) {
+/// Returns of_row(stream, row, token) for every token of ids[first ..), in order; rows run in
+/// parallel.
+template <class T, class OfRow>
+std::vector<T> for_each_row(OpenedModel& model, const std::vector<int32_t>& ids, int64_t first,
+                            const Poll& poll, const OfRow& of_row) {
   check(model, ids, first);
-  const int64_t vocab = model.config().vocab;
   LogitStream stream(model, ids, first, model.options().prefill_chunk, poll);
   ThreadPool pool(model.backend().threads());
-  std::vector<double> out(ids.size() - static_cast<size_t>(first));
+  std::vector<T> out(ids.size() - static_cast<size_t>(first));
   const int32_t* given = ids.data() + first;
-  double* result = out.data();
+  T* result = out.data();
   while (const int64_t rows = stream.next()) {
     const ThreadPool::Pass pass(pool);
     pool.parallel_for(rows, 1, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i)
-        result[i] =
-            Distribution(stream.logits(i), vocab, stream.best(i).logit).log_probability(given[i]);
+      for (int64_t i = begin; i < end; ++i) result[i] = of_row(stream, i, given[i]);
     });
     given += rows;
     result += rows;
   }
   return out;
+}
+
+}  // namespace
+
+std::vector<double> score(OpenedModel& model, const std::vector<int32_t>& ids, int64_t first,
+                          const Poll& poll) {
+  return for_each_row<double>(
+      model, ids, first, poll, [&](const LogitStream& stream, int64_t row, int32_t token) {
+        return Distribution(stream.logits(row), model.config().vocab, stream.best(row).logit)
+            .log_probability(token);
+      });
+}
+
+std::vector<Logprobs> score_with_likeliest(OpenedModel& model, const std::vector<int32_t>& ids,
+                                           int64_t first, int top, const Poll& poll) {
+  return for_each_row<Logprobs>(
+      model, ids, first, poll, [&](const LogitStream& stream, int64_t row, int32_t token) {
+        return logprobs(stream.logits(row), model.config().vocab, token, top);
+      });
 }
 
 Comparison compare(OpenedModel& p, OpenedModel& q, const std::vector<int32_t>& ids, int64_t first,

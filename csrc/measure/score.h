@@ -10,6 +10,7 @@
 #include <functional>
 #include <vector>
 
+#include "choose/distribution.h"
 #include "engine/opened_model.h"
 
 namespace gemtp {
@@ -23,6 +24,10 @@ using Poll = std::function<void()>;
 /// Error{kContext} for more tokens than the context holds; Error{kModel} if logits are not finite.
 std::vector<double> score(OpenedModel& model, const std::vector<int32_t>& ids, int64_t first,
                           const Poll& poll = {});
+
+/// score(), with the `top` likeliest tokens in the place of each one.
+std::vector<Logprobs> score_with_likeliest(OpenedModel& model, const std::vector<int32_t>& ids,
+                                           int64_t first, int top, const Poll& poll = {});
 
 /// P and Q, the distributions of two models, at every scored token: [n - first] each.
 struct Comparison {

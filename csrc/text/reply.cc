@@ -55,13 +55,15 @@ const char* reply_part_name(ReplyPart part) {
 }
 
 ReplyParser::ReplyParser(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt,
-                         std::vector<std::string> stop, const std::vector<std::string>& functions)
+                         std::vector<std::string> stop, const std::vector<std::string>& functions,
+                         bool masked)
     : tokenizer_(tokenizer),
       open_channel_(tokenizer.find("<|channel>")),
       close_channel_(tokenizer.find("<channel|>")),
       open_call_(tokenizer.find("<|tool_call>")),
       close_call_(tokenizer.find("<tool_call|>")),
       quote_(tokenizer.find("<|\"|>")),
+      masked_(masked),
       stop_(std::move(stop)),
       decoder_(tokenizer) {
   for (const std::string& name : functions) begins_.push_back("call:" + name + "{");
@@ -205,7 +207,7 @@ void ReplyParser::end_thinking(std::vector<ReplyEvent>* out) {
 void ReplyParser::end_call(bool complete, std::vector<ReplyEvent>* out) {
   const bool marked = marked_;
   ReplyEvent event{ReplyPart::kMalformedCall, marked ? "<|tool_call>" : "", {}};
-  if ((complete || !marked) && parse_tool_call(call_, &event.call))
+  if ((complete || !marked) && parse_tool_call(call_, &event.call, masked_))
     event.part = ReplyPart::kToolCall;
   else
     event.call = {};

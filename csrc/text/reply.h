@@ -35,10 +35,12 @@ struct ReplyEvent {
 class ReplyParser {
  public:
   /// prompt: the tokens before the reply; they may have opened a thought. stop: strings that end
-  /// the answer, but not thoughts or calls. functions: names of the declared functions. Keeps a
+  /// the answer, but not thoughts or calls. functions: names of the declared functions. masked:
+  /// calls follow a grammar, which cannot count keys, so that they may repeat one. Keeps a
   /// reference to the tokenizer.
   ReplyParser(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt,
-              std::vector<std::string> stop, const std::vector<std::string>& functions = {});
+              std::vector<std::string> stop, const std::vector<std::string>& functions = {},
+              bool masked = false);
 
   /// Adds a token and returns the events that it completes. Never throws, whatever a model
   /// generates.
@@ -63,6 +65,7 @@ class ReplyParser {
 
   const Tokenizer& tokenizer_;
   int32_t open_channel_, close_channel_, open_call_, close_call_, quote_;  // ids, -1: none
+  bool masked_;
   StopStrings stop_;
   StreamDecoder decoder_;
   State state_ = State::kContent;

@@ -89,7 +89,7 @@ bool begins_python(std::string_view word, bool goes_on) {
 /// follow the format.
 class CallReader {
  public:
-  explicit CallReader(std::string_view text) : text_(text) {}
+  CallReader(std::string_view text, bool repeats) : text_(text), repeats_(repeats) {}
 
   bool call(ToolCall* out) {
     skip_blanks();
@@ -199,8 +199,12 @@ class CallReader {
       std::string key;
       ChatValue v;
       if (!this->key(&key) || !take(':') || !value(&v)) return false;
-      for (const auto& member : members)
-        if (member.first == key) return false;
+      const auto same = std::find_if(members.begin(), members.end(),
+                                     [&](const auto& member) { return member.first == key; });
+      if (same != members.end()) {
+        same->second = std::move(v);
+        return repeats_;
+      }
       members.emplace_back(std::move(key), std::move(v));
       return true;
     });
@@ -286,6 +290,7 @@ class CallReader {
   }
 
   std::string_view text_;
+  const bool repeats_;
   size_t at_ = 0;
   int depth_ = 0;
 };
@@ -298,13 +303,13 @@ std::string_view without_blanks(std::string_view text) {
   return text;
 }
 
-bool parse_tool_call(std::string_view text, ToolCall* call) {
-  CallReader reader(text);
+bool parse_tool_call(std::string_view text, ToolCall* call, bool repeats) {
+  CallReader reader(text, repeats);
   return reader.call(call) && without_blanks(text.substr(reader.at())).empty();
 }
 
 size_t end_of_tool_call(std::string_view text) {
-  CallReader reader(text);
+  CallReader reader(text, false);
   ToolCall call;
   return reader.call(&call) ? reader.at() : 0;
 }

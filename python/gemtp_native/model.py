@@ -35,7 +35,7 @@ from .base.log import logger
 from .chat.messages import prepared_tools
 from .chat.prompt import Chats, start_early
 from .chat.reply import Reply, ReplyStream
-from .chat.tool_choice import required_functions
+from .chat.tool_choice import CallRules, required_functions
 from .errors import ArgumentError
 from .find import drafter_path, model_path
 from .grammar import Grammars, schema_of, source_of
@@ -148,7 +148,7 @@ class Model:
         device: str | None = None,
     ):
         found, helper = _files(target, drafter)
-        start_early()
+        start_early(found)
         start = time.monotonic()
         self._open_engine: _core.Engine | None = _core.Engine(
             found,
@@ -306,19 +306,16 @@ class Model:
         tokenizer = self._engine.tokenizer
         stops = [utf8_text(s) for s in stop_strings(stop)]
         names = [declaration["function"]["name"] for declaration in declared]
-        parser = _core.ReplyParser(tokenizer, ids, stops, names)
         given = {name: value for name, value in options.items() if value is not None}
         if "seed" in options:  # None is a value of its own
             given["seed"] = options["seed"]
         all_options = cast(GenerationOptions, {**self.sampling, **given, "max_tokens": max_tokens})
         params = self._params_of(all_options, schema_of(response_format))
-        if functions is not None:
-            params.constraint = _core.call_constraint(tokenizer, ids, functions, bool(thinking))
-        elif params.constraint is not None:
-            params.constraint = _core.reply_constraint(
-                tokenizer, ids, params.constraint, bool(thinking), bool(declared)
-            )
-        return ReplyStream(self._stream(ids, params, on_prompt), parser, tokenizer)
+        rules = CallRules(self._engine, self._grammars, declared, functions)
+        parser = _core.ReplyParser(tokenizer, ids, stops, names, rules.masked)
+        params.constraint = rules.constraint(ids, params.constraint, bool(thinking))
+        stream = self._stream(ids, params, on_prompt)
+        return ReplyStream(stream, parser, tokenizer, rules.follows)
 
     @takes_options_of(chat_stream)
     def chat(self, messages: Iterable[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> Reply:

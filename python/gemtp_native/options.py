@@ -88,11 +88,12 @@ class ChatOptions(TokenOptions, total=False):
     """Keyword arguments of chats."""
 
     tools: Iterable[Mapping[str, Any]] | None
-    """Declarations of functions: "name", "description", "parameters" (JSON schema)."""
+    """Declarations of functions: "name", "description", "parameters" (JSON schema), and "strict"
+    for calls that follow this schema."""
     tool_choice: str | Mapping[str, Any] | None
     """Like OpenAI's: "auto" (the model decides), "none" (it is shown no tools), "required" (it must
     call one) or {"type": "function", "function": {"name": ...}} (it must call this one). A required
-    call replaces the answer."""
+    call replaces the answer, and its arguments follow the schema."""
     thinking: bool | None
     """Let the model think first."""
     response_format: Mapping[str, Any] | None

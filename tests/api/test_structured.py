@@ -432,8 +432,13 @@ def test_calls_of_tools_are_free(model):
 
 
 TOOLS = [
-    {"name": name, "description": name, "parameters": {"type": "object", "properties": {}}}
-    for name in ("get_weather", "get_time", "f", "größe")
+    {"name": name, "description": name, "parameters": {"type": "object", "properties": members}}
+    for name, members in [
+        ("get_weather", {}),
+        ("get_time", {}),
+        ("f", {"n": {"type": "integer"}}),
+        ("größe", {}),
+    ]
 ]
 NAMED = {"type": "function", "function": {"name": "get_time"}}
 

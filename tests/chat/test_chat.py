@@ -272,7 +272,7 @@ def parse(text: str, prompt: str = "") -> ReplyStream:
         def close(self):
             pass
 
-    return ReplyStream(Stream(), parser, tokenizer)  # type: ignore[arg-type]
+    return ReplyStream(Stream(), parser, tokenizer, lambda *_: True)  # type: ignore[arg-type]
 
 
 def test_thoughts_and_calls_are_taken_apart():

@@ -17,6 +17,7 @@ import gemtp_native as gemtp
 from conversations import Conversations
 from gemtp_native import _core
 from gemtp_native.chat import sandbox
+from gemtp_native.chat.known import known_template
 from gemtp_native.chat.messages import (
     answers_in_order,
     prepared,
@@ -103,6 +104,32 @@ def render_plainly(template, c) -> str:
         add_generation_prompt=True,
         bos_token="<bos>",
     )
+
+
+# ---------------------------------------------------------------- known templates
+
+
+def test_a_known_template_is_rendered_like_jinja():
+    source = _core.GgufFile(gemtp.demo_models()[0]).value("tokenizer.chat_template")
+    known = known_template(source)
+    assert known is not None
+    assert known_template(source + " ") is None
+    rendered = Template(source)
+    texts = ["", " a\n", "\u3000<|turn>\x1f", "\x00\u200b x", "é<channel|>"]
+    contents = [*texts, [{"type": "text", "text": " b"}], {"a": [None, True, 1.5]}, 7]
+    roles = ["system", "user", "assistant", "tool", "developer"]
+    for marks in (None, {ord("<"): "\ue000", ord(">"): "\ue001"}):
+        for i, content in enumerate(contents):
+            messages = [{"role": role, "content": content} for role in roles[i % 5 :]]
+            messages.append({"role": "assistant"})
+            for prompt in (True, False):
+                variables = {
+                    "messages": messages,
+                    "tools": None,
+                    "add_generation_prompt": prompt,
+                    "bos_token": "<bos>",
+                }
+                assert known.render(variables, marks) == rendered.render(variables, marks)
 
 
 # ---------------------------------------------------------------- Gemma's own template

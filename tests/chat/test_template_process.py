@@ -19,6 +19,7 @@ from gemtp_native.base import limited_process
 from gemtp_native.chat import sandbox
 from gemtp_native.chat.sandbox import Template
 from process_tree import children
+from shipped import with_unknown_template
 
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
@@ -311,18 +312,41 @@ def test_what_one_says_is_not_trusted(pool, monkeypatch, tmp_path, what):
 
 
 def test_a_first_chat_finds_one_that_has_started():
-    code = """
+    target, drafter = with_unknown_template()
+    code = f"""
     import gemtp_native as g
+    from gemtp_native.chat import prompt
     from gemtp_native.chat.sandbox import pool
-    model = g.Model(*g.demo_models())
+    model = g.Model({str(target)!r}, {str(drafter)!r})
+    prompt._early.join()
+    (process,) = pool._idle
     for _ in range(3):
-        model.chat_prompt([{"role": "user", "content": "?"}])
-    assert len(pool._idle) == 1
-    assert g.Model(*g.demo_models()).chat_prompt([{"role": "user", "content": "?"}])
-    assert len(pool._idle) == 1
+        model.chat_prompt([{{"role": "user", "content": "?"}}])
+    assert pool._idle == [process]
+    assert g.Model({str(target)!r}).chat_prompt([{{"role": "user", "content": "?"}}])
+    assert pool._idle == [process]
     """
     done = python(code, capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_program_may_end_while_one_starts():
+    code = f"import gemtp_native as g; g.Model({str(with_unknown_template()[0])!r})"
+    for _ in range(10):
+        done = python(code, capture_output=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_template_that_is_known_needs_none():
+    code = """
+    import sys
+    import gemtp_native as g
+    model = g.Model(*g.demo_models())
+    model.chat_prompt([{"role": "user", "content": "?"}])
+    sys.exit({"subprocess", "gemtp_native.base.limited_process"} & {*sys.modules} != set())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    assert subprocess.run(command, capture_output=True, timeout=120).returncode == 0
 
 
 def test_what_does_not_chat_starts_none():

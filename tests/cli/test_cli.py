@@ -137,12 +137,6 @@ def test_gemtp_alone_helps(call):
         (["genrate", "t.gguf"], "no command 'genrate', did you mean generate?"),
         (["fly"], "no command 'fly'; gemtp --help"),
         (["generate", "t.gguf", "x", "--temprature", "1"], "did you mean --temperature?"),
-        (["generate", "-m", "t.gguf", "-p", "x"], "no option -m: the model's file is the first"),
-        (["generate", "t.gguf", "-p", "x"], "no option -p: the prompt is the second"),
-        (["generate", "t.gguf", "x", "-n", "5"], "no option -n, it is --max-tokens here"),
-        (["generate", "t.gguf", "x", "-c", "5"], "no option -c, it is --context here"),
-        (["chat", "t.gguf", "-t", "5"], "there is no option -t, it is --threads here"),
-        (["chat", "t.gguf", "--temp=5"], "no option --temp, it is --temperature here"),
         (["generate", "t.gguf", "x", "-ngl", "5"], "no option -ngl: it runs on the processor"),
     ],
     ids=str,
@@ -151,6 +145,33 @@ def test_what_was_meant(call, args, hint):
     code, _, err = call(*args)
     assert code == 2
     assert hint in err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["-m", "TARGET", "-p", "the in", "-n", 5, "-c", 64, "-t", 1, "--temp", 0.5, "-s", 3],
+        ["-p", "the in", "--model=TARGET", "--n-predict=5", "--ctx-size=64", "--temp=0.5", "-s", 3],
+        ["TARGET", "-n", 5, "--prompt", "the in", "--temp", 0.5, "--seed", 3],
+        ["-md", "DRAFTER", "-m", "TARGET", "--draft-max", 2, "--repeat-penalty", 1, "-s", 3,
+         "--temp", 0.5, "-n", 5, "-p", "the in"],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_words_of_llama_cpp(call, pair, args):
+    files = {"TARGET": pair.target, "DRAFTER": pair.drafter, "--model=TARGET": "--model={}"}
+    given = [str(files.get(arg, arg)).format(pair.target) for arg in args]
+    expected = call(
+        "generate", pair.target, "the in", "--max-tokens", 5, "--temperature", 0.5, "--seed", 3
+    )
+    assert call("generate", *given)[:2] == expected[:2]
+    assert expected[0] == 0
+
+
+def test_words_behind_two_dashes_are_the_prompt(call, pair):
+    code, out, _ = call("generate", pair.target, "--max-tokens", 2, "--", "-n")
+    assert code == 0
+    assert out == call("generate", pair.target, "--max-tokens", 2, "--", "-n")[1]
 
 
 @pytest.mark.parametrize(("given", "code"), [(b"", 2), (b"the in", 0)])

@@ -82,6 +82,13 @@ def test_command_line(tmp_path):
     assert "  model.vision_tower.w\n" in done.stdout
     done = command(folder, "x.gguf", "--no-tokenizer", "--quiet", "--outtype", "f16", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    bytes_ = {}
+    for given in (("y.gguf", "--outtype", "bf16"), ("--outfile", "y.gguf", "--outtype", "auto")):
+        done = command(folder, *given, "--no-tokenizer", "--quiet", cwd=tmp_path)
+        assert done.returncode == 0
+        bytes_[given] = (tmp_path / "y.gguf").read_bytes()
+        (tmp_path / "y.gguf").unlink()
+    assert len(set(bytes_.values())) == 1
     done = command(folder, "x.gguf", "--no-tokenizer", "--json", cwd=tmp_path)
     summary = json.loads(done.stdout)
     assert summary["bytes"] == (tmp_path / "x.gguf").stat().st_size
@@ -91,6 +98,7 @@ def test_command_line(tmp_path):
         ((tmp_path / "none", "x.gguf"), 1, "is not a folder"),
         ((folder, tmp_path, "--no-tokenizer"), 1, "is a folder"),
         ((folder, "--outtype", "q3"), 2, "invalid choice"),
+        ((folder, "x.gguf", "--outfile", "y.gguf"), 2, "two files"),
         ((), 2, "MODEL_DIR"),
     ):
         done = command(*args, cwd=tmp_path)

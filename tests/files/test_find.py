@@ -193,6 +193,23 @@ def test_a_drafter_in_a_folder_beside_it(tmp_path: Path) -> None:
     assert beside.drafter_beside(target) == drafter
 
 
+@pytest.mark.parametrize("place", ["", "Q4_0"])
+def test_a_drafter_in_a_folder_of_the_repository(place: str, tmp_path: Path) -> None:
+    """As unsloth lays them out, on disk and in the hub's cache."""
+    for folder in (tmp_path / "x-GGUF", tmp_path / "models--u--x-GGUF" / "snapshots" / "0123"):
+        target = write(folder / place / "gemma-4-X-it-Q4_0.gguf", TARGET)
+        write(folder / "other" / "gemma-4-X-it-Q8_0.gguf", DRAFTER)
+        drafter = write(folder / "MTP" / "gemma-4-X-it-Q8_0.gguf", DRAFTER)
+        assert beside.drafter_beside(target) == drafter
+
+
+def test_a_drafter_in_a_folder_of_another_repository(tmp_path: Path) -> None:
+    target = write(tmp_path / "models--u--x" / "snapshots" / "01" / "Q4_0" / "m.gguf", TARGET)
+    other = tmp_path / "models--u--x-assistant" / "snapshots" / "02"
+    drafter = write(other / "MTP" / "m.gguf", DRAFTER)
+    assert beside.drafter_beside(target) == drafter
+
+
 def test_of_several_the_ordered_then_the_smallest(folder: Path) -> None:
     target = write(folder / "m.gguf", TARGET)
     plain = tiny_files.sound_drafter()
@@ -522,6 +539,17 @@ def test_a_drafter_in_the_same_repository(hub: fake_hub.Hub, place: finder.Place
     assert (
         finder.drafter_of(finder.parse(REPO), target, False, place).name == "mtp-gemma-4-X-it.gguf"
     )
+
+
+def test_a_drafter_in_a_folder_of_the_same_repository(
+    hub: fake_hub.Hub, place: finder.Place
+) -> None:
+    hub.repos[REPO]["MTP/gemma-4-X-it-Q8_0.gguf"] = DRAFTER
+    target = pull(REPO, place).path
+    assert target.read_bytes() != DRAFTER
+    found = finder.drafter_of(finder.parse(REPO), target, False, place)
+    assert found.parent.name == "MTP"
+    assert beside.drafter_beside(target) == found
 
 
 def test_a_drafter_of_trained_quantization(hub: fake_hub.Hub, place: finder.Place) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import block_bytes
-from block_bytes import F16_AT, TYPES, Bytes
+from block_bytes import F16_AT, OF_BYTES, TYPES, Bytes
 from gemtp_native import _core
 from gemtp_native.errors import FileError
 
@@ -29,7 +29,7 @@ NOT_FINITE = {"infinity": 0x7C00, "-infinity": 0xFC00, "NaN": 0x7E00, "signallin
 
 def scales_of(name: str) -> range:
     """Numbers of the f16 scales and minimums that can be set."""
-    return range(0 if name == "MXFP4" else len(F16_AT[name]) or 1)
+    return range(0 if name in OF_BYTES else len(F16_AT[name]) or 1)
 
 
 def random_blocks(name: str, n: int, seed: int) -> Bytes:
@@ -55,9 +55,9 @@ def check(name: str, blocks: Bytes) -> None:
 
 
 def test_every_type_is_here():
-    """All that gguf-py can decode but ternary and 1-bit types and NVFP4, which no Gemma uses."""
+    """All that gguf-py can decode but ternary and 1-bit types, which no Gemma uses."""
     names = {t.name for t in gguf.quants._type_traits}
-    assert set(TYPES) == {n for n in names if not n.startswith(("TQ", "Q1", "NV", "BF"))}
+    assert set(TYPES) == {n for n in names if not n.startswith(("TQ", "Q1", "BF"))}
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -86,13 +86,19 @@ def test_edge_blocks(name):
 
 
 @pytest.mark.parametrize("value", NOT_FINITE.values(), ids=NOT_FINITE)
-@pytest.mark.parametrize("name", [n for n in TYPES if n != "MXFP4"])
+@pytest.mark.parametrize("name", [n for n in TYPES if n not in OF_BYTES])
 def test_scales_that_are_not_finite(name, value):
     for which in scales_of(name):
         blocks = random_blocks(name, 5, 3)
         block_bytes.set_scale(name, blocks[3:4], which, np.array([value], np.uint16))
         with pytest.raises(FileError, match="block 3 is not finite"):
             _core.decode(int(block_bytes.number(name)), blocks.ravel())
+
+
+def test_every_scale_of_nvfp4():
+    blocks = random_blocks("NVFP4", 256, 4)
+    blocks[:, :4] = np.arange(256)[:, None]
+    check("NVFP4", blocks)
 
 
 def test_the_scale_of_mxfp4_that_is_not_a_number():

@@ -129,6 +129,81 @@ def test_members_that_mean_nothing_are_noted_once(place, names, caplog, monkeypa
         assert f"{name}, which is ignored" in note
 
 
+# What clients send to every server, without being told to.
+CLIENTS: dict[str, dict[str, Any]] = {
+    "llama.cpp's page": {
+        "stream": True, "reasoning_format": "auto", "timings_per_token": True, "cache_prompt": True,
+        "return_progress": True, "samplers": ["top_k", "temperature"], "dynatemp_range": 0,
+        "dynatemp_exponent": 1, "xtc_probability": 0, "xtc_threshold": 0.1, "typ_p": 1,
+        "repeat_last_n": 64, "repeat_penalty": 1, "dry_multiplier": 0, "dry_base": 1.75,
+        "dry_allowed_length": 2, "dry_penalty_last_n": -1, "max_tokens": -1, "min_p": 0.05,
+        "backend_sampling": False,
+    },
+    "llama.cpp's programs": {
+        "n_predict": 10, "n_keep": 0, "n_probs": 0, "id_slot": -1, "lora": [], "mirostat": 0,
+        "mirostat_tau": 5.0, "mirostat_eta": 0.1, "top_n_sigma": -1.0, "typical_p": 1.0,
+        "logit_bias": [], "image_data": [], "t_max_predict_ms": 0,
+    },
+    "vLLM's": {
+        "skip_special_tokens": True, "spaces_between_special_tokens": True, "min_tokens": 0,
+        "include_stop_str_in_output": False, "length_penalty": 1.0, "use_beam_search": False,
+        "stop_token_ids": [], "repetition_penalty": 1.0, "priority": 0, "prompt_logprobs": None,
+        "kv_transfer_params": None, "chat_template": None, "return_token_ids": False,
+    },
+    "SillyTavern": {
+        "max_new_tokens": 100, "max_tokens": 100, "typical_p": 1, "typical": 1, "tfs": 1,
+        "top_a": 0, "epsilon_cutoff": 0, "eta_cutoff": 0, "guidance_scale": 1, "nsigma": 0,
+        "negative_prompt": "", "smoothing_factor": 0, "smoothing_curve": 1, "seed": -1,
+        "add_bos_token": True, "ban_eos_token": False, "sampler_order": [6, 0], "do_sample": True,
+        "custom_token_bans": "", "truncation_length": 4096, "mirostat_mode": 0, "stop": ["\\n"],
+        "stopping_strings": ["\\n"],
+        "include_reasoning": True, "no_repeat_ngram_size": 0, "early_stopping": False,
+    },
+    "OpenRouter's": {
+        "transforms": [], "models": ["a", "b"], "route": "fallback", "provider": {"sort": "price"},
+        "plugins": [], "usage": {"include": True}, "reasoning": {"effort": "low"},
+    },
+    "agents": {
+        "stream": True, "stream_options": {"include_usage": True}, "thread_id": "x", "store": False,
+        "thinking": {"type": "enabled", "budget_tokens": 1000}, "prompt_cache_key": "k",
+        "parallel_tool_calls": True, "enable_thinking": True, "service_tier": "auto",
+        "chat_template_kwargs": {"enable_thinking": True, "preserve_thinking": True},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_what_clients_send_to_every_server_is_taken(client):
+    assert read({"messages": WHOLE["messages"], **CLIENTS[client]}) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mirostat", 2), ("dry_multiplier", 0.8), ("min_tokens", 5), ("stop_token_ids", [1]),
+     ("typical_p", 0.9), ("typical_p", True), ("ban_eos_token", True), ("ban_eos_token", 0),
+     ("n_predict", "x"), ("repeat_penalty", 0), ("repeat_last_n", 1.5)],
+)  # fmt: skip
+def test_what_would_change_the_answer_is_not_ignored(name, value):
+    with pytest.raises(RequestError, match=name):
+        read({"messages": WHOLE["messages"], name: value})
+
+
+def test_names_of_other_servers():
+    def options(**members: Any) -> dict[str, Any]:
+        work = read({"messages": WHOLE["messages"], **members})
+        return work.jobs[0].prompt.options  # type: ignore[attr-defined,no-any-return]
+
+    llama = options(repeat_penalty=1.5, repeat_last_n=32, n_predict=7)
+    same = options(repetition_penalty=1.5, penalty_last_n=32, max_tokens=7)
+    assert llama == same
+    both = options(repeat_penalty=1.5, repetition_penalty=1.1, n_predict=7, max_tokens=9)
+    assert (both["repetition_penalty"], both["max_tokens"]) == (1.1, 9)
+
+
+def test_members_that_are_null_are_absent():
+    assert read({"messages": WHOLE["messages"], "unheard_of": None, "tools": None}) is not None
+
+
 def test_notes_are_bounded(caplog, monkeypatch):
     monkeypatch.setattr(fields, "_noted", set())
     for i in range(300):
@@ -239,9 +314,9 @@ def test_allowed_tools():
             work(**wrong)
 
 
-def test_calls_are_not_held_to_their_parameters_and_that_is_said(caplog, monkeypatch):
+def test_strict_functions_reach_the_model(caplog, monkeypatch):
     monkeypatch.setattr(fields, "_noted", set())
-    read(with_member(["tools", 0, "function"], "strict", True))
-    (note,) = caplog.messages
-    assert "strict" in note
-    assert "not held to their parameters" in note
+    work = read(with_member(["tools", 0, "function"], "strict", True))
+    (declared,) = work.jobs[0].prompt.conversation["tools"]  # type: ignore[attr-defined]
+    assert declared["function"]["strict"] is True
+    assert caplog.messages == []

@@ -9,7 +9,8 @@ import jsonschema
 import pytest
 
 import gemtp_native as gemtp
-from serving import Server
+from serving import Server, serving
+from shipped import without_template
 
 pytest.importorskip("llguidance")
 pytest.importorskip("gemtp_native.grammar")
@@ -90,3 +91,73 @@ def test_what_cannot_be_followed_is_refused(demo_server: Server, request_):
         assert answer.status == 400
         assert answer.error["type"] == "invalid_request_error"
     assert demo_server.metric("gemtp_tokens_predicted_total") == before
+
+
+@pytest.fixture(scope="module")
+def tool_server(tmp_path_factory, no_saved_profiles):
+    target, drafter = without_template()
+    options = ["--drafter", drafter, "--context", 2048]
+    with serving(tmp_path_factory.mktemp("serve"), target, *options) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def tool_model():
+    target, drafter = without_template()
+    return gemtp.Model(target, drafter=drafter, threads=1, context=2048)
+
+
+FUNCTION = {"name": "find", "description": "d", "parameters": SCHEMA, "strict": True}
+OTHER = {"name": "other", "parameters": {"type": "object", "properties": {}}, "strict": False}
+TOOLS = [{"type": "function", "function": f} for f in (FUNCTION, OTHER)]
+NAMED = {"type": "function", "function": {"name": "find"}}
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED], ids=["required", "named"])
+def test_calls_follow_their_schema(tool_server: Server, tool_model, choice):
+    options = {"max_tokens": 200, "temperature": 1, "tools": TOOLS, "tool_choice": choice}
+    called = set()
+    for seed in range(5):
+        answer = tool_server.chat(ASK, seed=seed, **options)["choices"][0]
+        assert answer["finish_reason"] == "tool_calls"
+        calls = answer["message"]["tool_calls"]
+        for call in calls:
+            called.add(call["function"]["name"])
+            arguments = json.loads(call["function"]["arguments"])
+            declared = next(f for f in (FUNCTION, OTHER) if f["name"] == call["function"]["name"])
+            jsonschema.validate(arguments, declared["parameters"])
+        expected = tool_model.chat(ASK, seed=seed, **options).tool_calls
+        assert [c["function"]["name"] for c in calls] == [c.name for c in expected]
+        assert [json.loads(c["function"]["arguments"]) for c in calls] == [
+            c.arguments for c in expected
+        ]
+        for draft in (0, 4):
+            chunks = tool_server.stream(
+                "/v1/chat/completions", messages=ASK, seed=seed, draft=draft, **options
+            )
+            deltas = [c["choices"][0]["delta"] for c in chunks if c["choices"]]
+            streamed = [call for d in deltas for call in d.get("tool_calls", ())]
+            assert [c["function"] for c in streamed] == [c["function"] for c in calls]
+        one = tool_server.chat(ASK, seed=seed, parallel_tool_calls=False, **options)["choices"][0]
+        assert len(one["message"]["tool_calls"]) == 1
+        first = one["message"]["tool_calls"][0]["function"]
+        assert first == calls[0]["function"]
+    assert called == {"find"} if choice is NAMED else "find" in called
+
+
+def test_a_strict_function_that_cannot_be_followed_is_refused(tool_server: Server):
+    parameters = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+    for strict, status in ((True, 400), (False, 200)):
+        function = {"name": "f", "parameters": parameters, "strict": strict}
+        answer = tool_server.ask(
+            "/v1/chat/completions",
+            {
+                "messages": ASK,
+                "tools": [{"type": "function", "function": function}],
+                "tool_choice": "required" if not strict else "auto",
+                "max_tokens": 5,
+            },
+        )
+        assert answer.status == status
+        if strict:
+            assert "uniqueItems" in answer.error["message"]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 
 # Offset of the f16 scale in a block; a minimum follows it. IQ1_M splits the scale into four parts,
-# MXFP4 has one byte.
+# MXFP4 has one byte, NVFP4 four.
 F16_AT = {
     "Q4_0": [0],
     "Q4_1": [0, 2],
@@ -31,7 +31,9 @@ F16_AT = {
     "IQ1_S": [0],
     "IQ1_M": [],
     "MXFP4": [],
+    "NVFP4": [],
 }
+OF_BYTES = ("MXFP4", "NVFP4")  # scales that are no f16
 TYPES = tuple(F16_AT)
 
 # The minimum, in units of the scale, for which a block of random quants is centred on zero.
@@ -49,7 +51,7 @@ def block_size(name: str) -> tuple[int, int]:
 
 
 def set_scale(name: str, blocks: Bytes, which: int, halves: NDArray[np.uint16]) -> None:
-    """Sets scale number `which` of each block, given as the bits of an f16 (not MXFP4's)."""
+    """Sets scale number `which` of each block, given as the bits of an f16 (not those OF_BYTES)."""
     if name == "IQ1_M":
         words = blocks[:, 48:56].copy().view(np.uint16)
         quarters = halves[:, None] >> np.array([0, 4, 8, 12], np.uint16) & 15
@@ -64,6 +66,9 @@ def set_scales(name: str, blocks: Bytes, scales: NDArray[np.float32]) -> None:
     centred."""
     if name == "MXFP4":  # a power of two without a sign
         blocks[:, 0] = np.clip(np.round(np.log2(np.abs(scales))) + 128, 0, 254)
+        return
+    if name == "NVFP4":
+        blocks[:, :4] = gguf.quants.NVFP4.fp32_to_ue4m3(np.abs(scales))[:, None]
         return
     values = [scales, scales * CENTRE[name]] if name in CENTRE else [scales]
     for which, value in enumerate(values):

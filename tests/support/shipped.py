@@ -30,6 +30,25 @@ def in_q8_0() -> tuple[Path, Path]:
     return _pair("q8_0", lambda source, path: quantize(wide[source], path, "q8_0", progress=False))
 
 
+@cache
+def without_template() -> tuple[Path, Path]:
+    """Returns target and drafter without a chat template: chats have Gemma 4's format."""
+    return _changed("plain", b".chat_template", b".xhat_template")
+
+
+@cache
+def with_unknown_template() -> tuple[Path, Path]:
+    """Returns target and drafter with a template of the same meaning and another text."""
+    return _changed("unknown", b"{{- bos_token -}}", b"{{-  bos_token-}}")
+
+
+def _changed(name: str, before: bytes, after: bytes) -> tuple[Path, Path]:
+    def write(source: str | Path, path: Path) -> None:
+        path.write_bytes(Path(source).read_bytes().replace(before, after))
+
+    return _pair(name, write)
+
+
 def _pair(name: str, make) -> tuple[Path, Path]:
     folder = Path(tempfile.mkdtemp(prefix=f"shipped-{name}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

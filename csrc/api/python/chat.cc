@@ -117,8 +117,9 @@ py::list events(const std::vector<ReplyEvent>& from) {
 // A parser that keeps the tokenizer alive to which it refers.
 struct OwningParser {
   OwningParser(std::shared_ptr<Tokenizer> t, const std::vector<int32_t>& prompt,
-               std::vector<std::string> stop, const std::vector<std::string>& functions)
-      : tokenizer(std::move(t)), parser(*tokenizer, prompt, std::move(stop), functions) {}
+               std::vector<std::string> stop, const std::vector<std::string>& functions,
+               bool masked)
+      : tokenizer(std::move(t)), parser(*tokenizer, prompt, std::move(stop), functions, masked) {}
 
   const std::shared_ptr<Tokenizer> tokenizer;
   ReplyParser parser;
@@ -148,12 +149,13 @@ void bind_chat(py::module_& m) {
       py::arg("tool"), "The declaration of a tool in the form that Gemma's templates can write.");
   Class<OwningParser>(m, "ReplyParser")
       .def(py::init([](std::shared_ptr<Tokenizer> tokenizer, const std::vector<int32_t>& prompt,
-                       std::vector<std::string> stop, const std::vector<std::string>& functions) {
+                       std::vector<std::string> stop, const std::vector<std::string>& functions,
+                       bool masked) {
              return std::make_unique<OwningParser>(std::move(tokenizer), prompt, std::move(stop),
-                                                   functions);
+                                                   functions, masked);
            }),
            py::arg("tokenizer"), py::arg("prompt"), py::arg("stop"),
-           py::arg("functions") = std::vector<std::string>())
+           py::arg("functions") = std::vector<std::string>(), py::arg("masked") = false)
       .def("push", [](OwningParser& p, int32_t id) { return events(p.parser.push(id)); })
       .def("finish", [](OwningParser& p) { return events(p.parser.finish()); })
       .def_property_readonly("stopped", [](const OwningParser& p) { return p.parser.stopped(); });

@@ -1,6 +1,9 @@
 // Constraints whose state is kept by Python objects: the matchers of llguidance.
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "api/python/parts.h"
 #include "base/error.h"
@@ -87,6 +90,23 @@ class Matcher : public Constraint {
   py::object matcher_, consume_, rollback_, fill_mask_, validate_, forced_, is_stopped_, is_error_;
 };
 
+/// An LLMatcher at the beginning of a text, of which each call gets a copy.
+class FirstMatcher {
+ public:
+  explicit FirstMatcher(const py::object& matcher)
+      : matcher_(matcher), deep_copy_(matcher.attr("deep_copy")) {}
+  FirstMatcher(const FirstMatcher&) = delete;
+  FirstMatcher& operator=(const FirstMatcher&) = delete;
+  ~FirstMatcher() { give_up({&matcher_, &deep_copy_}); }
+
+  std::shared_ptr<Constraint> copy() const {
+    return call_python([&] { return std::make_shared<Matcher>(call(deep_copy_)); });
+  }
+
+ private:
+  py::object matcher_, deep_copy_;
+};
+
 // Returns (bytes of each token, ids of the tokens that are not text).
 py::tuple grammar_vocabulary(const Tokenizer& t) {
   py::list bytes;
@@ -96,7 +116,10 @@ py::tuple grammar_vocabulary(const Tokenizer& t) {
       special.push_back(id);
     bytes.append(py::bytes(t.token_bytes(id, true)));
   }
-  for (const int32_t id : reply_marks(t))
+  std::vector<int32_t> marks = reply_marks(t);
+  const std::vector<int32_t> ends = t.end_tokens();
+  marks.insert(marks.end(), ends.begin(), ends.end());
+  for (const int32_t id : marks)
     if (t.token_type(id) != TokenType::kControl) special.push_back(id);
   return py::make_tuple(bytes, special);
 }
@@ -115,22 +138,20 @@ void bind_constraint(py::module_& m) {
   m.def(
       "reply_constraint",
       [](const Tokenizer& tokenizer, const std::vector<int32_t>& prompt,
-         std::shared_ptr<Constraint> answer, bool thoughts,
-         bool calls) -> std::shared_ptr<Constraint> {
-        return std::make_shared<ReplyConstraint>(tokenizer, prompt, std::move(answer), thoughts,
-                                                 calls);
+         std::shared_ptr<Constraint> answer, const std::optional<py::object>& call,
+         const std::vector<std::string>& functions, bool thoughts, bool calls,
+         bool required) -> std::shared_ptr<Constraint> {
+        ReplyRules rules{std::move(answer), {}, functions, thoughts, calls, required};
+        if (call) {
+          rules.make_call = [first = std::make_shared<FirstMatcher>(*call)] {
+            return first->copy();
+          };
+        }
+        return std::make_shared<ReplyConstraint>(tokenizer, prompt, std::move(rules));
       },
-      py::arg("tokenizer"), py::arg("prompt"), py::arg("answer"), py::arg("thoughts"),
-      py::arg("calls"),
-      "Of the answer in a reply, but not of the thoughts and calls that are allowed before it.");
-  m.def(
-      "call_constraint",
-      [](const Tokenizer& tokenizer, const std::vector<int32_t>& prompt,
-         const std::vector<std::string>& functions, bool thoughts) -> std::shared_ptr<Constraint> {
-        return std::make_shared<ReplyConstraint>(tokenizer, prompt, functions, thoughts);
-      },
-      py::arg("tokenizer"), py::arg("prompt"), py::arg("functions"), py::arg("thoughts"),
-      "Of a reply that has to call one of the functions, behind thoughts if those are allowed.");
+      py::arg("tokenizer"), py::arg("prompt"), py::arg("answer"), py::arg("call"),
+      py::arg("functions"), py::arg("thoughts"), py::arg("calls"), py::arg("required"),
+      "Of a reply; call: an llguidance.LLMatcher for each call. See ReplyRules.");
 }
 
 }  // namespace gemtp

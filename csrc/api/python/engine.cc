@@ -99,6 +99,28 @@ void bind_evaluations(EngineClass& c) {
              }
              return array_of(scores);
            })
+      .def(
+          "score_with_likeliest",
+          [](Engine& e, const std::vector<int32_t>& ids, int64_t first, int top,
+             const py::function& cancelled) {
+            std::vector<Logprobs> scores;
+            {
+              const ReleasedGil release;
+              scores = score_with_likeliest(e.model(), ids, first, top, [&] {
+                if (call_python([&] { return call(cancelled).cast<bool>(); }))
+                  throw Error(ErrorKind::kCancelled, "the text is not wanted any more");
+              });
+            }
+            py::list out;
+            for (const Logprobs& token : scores) {
+              py::list top_tokens;
+              for (const TokenLogprob& t : token.top)
+                top_tokens.append(py::make_tuple(t.id, t.logprob));
+              out.append(py::make_tuple(token.chosen, top_tokens));
+            }
+            return out;
+          },
+          py::arg("ids"), py::arg("first"), py::arg("top"), py::arg("cancelled"))
       .def("compare",
            [](Engine& p, Engine& q, const std::vector<int32_t>& ids, int64_t first) {
              Comparison c;

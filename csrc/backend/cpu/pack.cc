@@ -228,27 +228,29 @@ void put_scales(gemtp_format format, const DecodedBlock& from, int64_t first, in
       put(s, half(from.d));
       put(s + 32, half(-from.dmin));
       for (int64_t b = 0; b < blocks; ++b) {
-        put(s + 64 + b * 32, from.scale[2 * b]);
+        put(s + 64 + b * 32, static_cast<int8_t>(from.scale[2 * b]));
         put(s + 80 + b * 32, from.min[2 * b]);
       }
       return;
     case GEMTP_IQ4_XS:
       s += first / 8 * 160;
       put(s, half(from.d));
-      for (int64_t b = 0; b < blocks; ++b) put(s + 32 + b * 16, from.scale[2 * b]);
+      for (int64_t b = 0; b < blocks; ++b)
+        put(s + 32 + b * 16, static_cast<int8_t>(from.scale[2 * b]));
       return;
     case GEMTP_Q6_K:
     case GEMTP_T4_G:
       s += first / 8 * 320;
       put(s, from.d);
-      for (int64_t g = 0; g < 2 * blocks; ++g) put(s + 64 + g * 16, from.scale[g]);
+      for (int64_t g = 0; g < 2 * blocks; ++g)
+        put(s + 64 + g * 16, static_cast<int8_t>(from.scale[g]));
       return;
     case GEMTP_T4_GM:
       s += first / 8 * 640;
       put(s, from.d);
       put(s + 64, -from.dmin);
       for (int64_t g = 0; g < 2 * blocks; ++g) {
-        put(s + 128 + g / 2 * 64 + g % 2 * 16, from.scale[g]);
+        put(s + 128 + g / 2 * 64 + g % 2 * 16, static_cast<int8_t>(from.scale[g]));
         put(s + 160 + g / 2 * 64 + g % 2 * 16, from.min[g]);
       }
       return;
@@ -292,6 +294,22 @@ int64_t pack_decoded(const TileRows& from, DType type, int64_t cols, uint8_t* ds
   return bad;
 }
 
+// Elements that are bfloat16 numbers without rounding -> [cols][16].
+void pack_as_bf16(const TileRows& from, DType type, int64_t cols, uint8_t* dst) {
+  const DTypeInfo& info = *dtype_info(static_cast<uint32_t>(type));
+  for (int64_t i = 0; i < cols / info.block; ++i)
+    for (int64_t lane = 0; lane < kTile; ++lane) {
+      DecodedBlock block;
+      float values[256];
+      decode_block(type, from.row[lane] + i * info.bytes, &block);
+      dequantize_block(block, info.block, values);
+      for (int64_t k = 0; k < info.block; ++k) {
+        const auto bits = static_cast<uint16_t>(gemtp_f32_bits(gemtp_flush(values[k])) >> 16);
+        std::memcpy(dst + ((i * info.block + k) * kTile + lane) * 2, &bits, sizeof bits);
+      }
+    }
+}
+
 }  // namespace
 
 int64_t pack_tile(DType type, int64_t cols, const uint8_t* const (&rows)[GEMTP_TILE],
@@ -314,6 +332,9 @@ int64_t pack_tile(DType type, int64_t cols, const uint8_t* const (&rows)[GEMTP_T
     case DType::kQ4_0:
     case DType::kIQ4_NL:  // Q4_0's blocks, with other values for the nibbles
       return pack_blocks<sizeof(BlockQ4_0::q)>(from, cols / 32, dst);
+    case DType::kNVFP4:
+      pack_as_bf16(from, type, cols, dst);
+      return 0;  // no scale can be infinite
     default:
       return pack_decoded(from, type, cols, dst);
   }

@@ -45,6 +45,7 @@ const PackedForm& packed_form(DType type) {
     case DType::kF16:
       return kF16;
     case DType::kBF16:
+    case DType::kNVFP4:  // 4 bits of scale times 2 of the number: fits in the 8 of a bfloat16
       return kBf16;
     case DType::kQ8_0:
       return kQ8_0;

@@ -18,7 +18,7 @@ struct PackedForm {
 
 /// Common types have a format of their own. Rare ones have at most 16 different values within a
 /// scale, so they become nibbles of a table format, with the scales of their groups of 16 as
-/// integers.
+/// integers. NVFP4, whose groups differ too much for that, becomes floats.
 const PackedForm& packed_form(DType type);
 
 inline bool quantized(DType type) { return packed_form(type).format >= GEMTP_Q8_0; }

@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from ..errors import CancelledError
 from .ending import at_end, sleep_at_end, sleeping_at_end
 from .forking import begins_anew_in_child
 
@@ -221,12 +220,6 @@ class Pool:
         self._room = threading.BoundedSemaphore(self._most)
         self._lock = threading.Lock()
         self._idle: list[LimitedProcess] = []
-
-    def start_early(self) -> None:
-        """For whom a first question is to find a process at work."""
-        with contextlib.suppress(StartError, CancelledError):  # whoever needs it will hear
-            self._give(LimitedProcess(self._program))
-            sleep_at_end()
 
     @contextlib.contextmanager
     def process(self) -> Iterator[LimitedProcess]:

@@ -232,8 +232,16 @@ def prepared_tools(tools: Any) -> list[dict[str, Any]]:
             )
         if not function["name"].strip():
             raise ArgumentError(f"tools[{i}] declares a function whose name is empty")
+        if function.get("strict") not in (None, False, True):
+            raise ArgumentError(f"'strict' of the function {function['name']!r} is no boolean")
         out.append(declaration)
     return out
+
+
+def without_strict(tool: dict[str, Any]) -> dict[str, Any]:
+    """Returns a declaration as a template sees it: how calls are masked is not for the model."""
+    function = {key: value for key, value in tool["function"].items() if key != "strict"}
+    return {**tool, "function": function}
 
 
 def answers_in_order(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .. import _core, chat
 from ..arguments import boolean
 from ..base.log import logger
-from ..errors import ArgumentError, ModelError
-from .messages import content_text, prepared, prepared_tools
+from ..errors import ArgumentError, Error, ModelError
+from .clock import one_clock
+from .known import known_template
+from .messages import content_text, prepared, prepared_tools, without_strict
 
 if TYPE_CHECKING:
     from .template import ChatTemplate, Rendered, Renderer
@@ -34,21 +37,31 @@ def _can_go_on(message: dict[str, Any]) -> bool:
 
 
 _early: threading.Thread | None = None
+_started = False
 
 
-def start_early() -> None:
-    """Starts a process for the first chat's template while the model is opened."""
+def start_early(path: str | bytes | os.PathLike[str]) -> None:
+    """Starts a process for the first chat's template while the model is opened, and has it compiled
+    there, if the template needs that."""
     global _early
-    if chat.expected and _early is None:
-        early = threading.Thread(target=_start, daemon=True)
+    if chat.expected and not _started:
+        early = threading.Thread(target=_start, args=(path,), daemon=True)
         early.start()
         _early = early
 
 
-def _start() -> None:
-    from .sandbox import pool
+def _start(path: str | bytes | os.PathLike[str]) -> None:
+    global _started
+    try:
+        template = _core.GgufFile(path).value("tokenizer.chat_template")
+    except Error:  # whoever opens the file will hear
+        return
+    if isinstance(template, str) and not known_template(template):
+        from .sandbox import Template
 
-    pool.start_early()
+        _started = True
+        with suppress(Error):
+            Template(template)
 
 
 class Chats:
@@ -70,8 +83,6 @@ class Chats:
         add_generation_prompt: bool | None = None,
     ) -> tuple[str, list[int]]:
         """Returns the prompt as text and tokens."""
-        from .sandbox import one_clock
-
         if _early is not None:
             _early.join()
         if template is not None and not isinstance(template, str):
@@ -84,7 +95,7 @@ class Chats:
             if flag is not None:
                 boolean(name, flag)
         given = prepared(messages)
-        declared = prepared_tools(tools)
+        declared = [without_strict(tool) for tool in prepared_tools(tools)]
         if continue_final_message and add_generation_prompt:
             raise ArgumentError(
                 "continue_final_message and add_generation_prompt exclude each other; a message "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -100,8 +100,16 @@ class ReplyStream(Closing, Iterator[ReplyPiece], AsyncIterator[ReplyPiece]):
     Any thread may call ``cancel()`` and ``close()``; everything else is for one thread at a time.
     """
 
-    def __init__(self, stream: TextStream, parser: _core.ReplyParser, tokenizer: _core.Tokenizer):
+    def __init__(
+        self,
+        stream: TextStream,
+        parser: _core.ReplyParser,
+        tokenizer: _core.Tokenizer,
+        follows: Callable[[str, dict[str, Any]], bool],
+    ):
+        """follows: whether the name and the arguments of a call without its mark are allowed."""
         self._stream = stream
+        self._follows = follows
         self._parser = parser
         self._tokenizer = tokenizer
         self._parts = _Parts()
@@ -143,6 +151,9 @@ class ReplyStream(Closing, Iterator[ReplyPiece], AsyncIterator[ReplyPiece]):
     def _pieces(self, events: list[tuple[str, str, str, Any]]) -> list[ReplyPiece]:
         pieces = []
         for kind, text, name, arguments in events:
+            unmarked = kind == "tool_call" and not text.startswith("<|tool_call>")
+            if unmarked and not self._follows(name, arguments):
+                kind = "malformed_call"
             call = ToolCall(name, arguments) if kind == "tool_call" else None
             pieces.append(ReplyPiece(cast(PieceKind, kind), text, call))
             self._parts.add(pieces[-1])

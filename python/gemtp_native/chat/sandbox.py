@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import marshal
 import time
-from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..base.limited_process import EndedError, Pool, Program, StartError
 from ..errors import ArgumentError, ModelError
+from .clock import SECONDS, Clock, TemplateLimitError, one_clock
 
-SECONDS = 5.0
 MEMORY = 512 << 20
 """Memory limit of a process in bytes, including the interpreter."""
 MAX_SOURCE = 1_000_000
@@ -29,35 +27,6 @@ PROGRAM = Program(
     memory=MEMORY,
 )
 pool = Pool(PROGRAM, PROCESSES)
-
-
-class Clock:
-    """The time limit shared by related renderings; waiting for a process does not count."""
-
-    def __init__(self, seconds: float):
-        self.seconds = self.left = seconds
-
-
-_clock: ContextVar[Clock | None] = ContextVar("gemtp_template_clock", default=None)
-
-
-@contextlib.contextmanager
-def one_clock(seconds: float = SECONDS) -> Iterator[Clock]:
-    """Limits the total time of all renderings inside; a nested call has no effect."""
-    clock = _clock.get()
-    if clock is not None:
-        yield clock
-        return
-    clock = Clock(seconds)
-    token = _clock.set(clock)
-    try:
-        yield clock
-    finally:
-        _clock.reset(token)
-
-
-class TemplateLimitError(ModelError):
-    """Raised if a template exceeds a limit; other errors may concern only some messages."""
 
 
 class Template:

@@ -17,11 +17,13 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import _core
 from ..base.log import logger
 from ..errors import ArgumentError, ModelError
+from .clock import SECONDS, TemplateLimitError, one_clock
+from .known import Turns, known_template
 from .messages import (
     answers_in_order,
     content_text,
@@ -29,7 +31,9 @@ from .messages import (
     with_prefaces,
     without_thoughts,
 )
-from .sandbox import SECONDS, Template, TemplateLimitError, one_clock
+
+if TYPE_CHECKING:
+    from .sandbox import Template
 
 _log = logger()
 
@@ -104,7 +108,9 @@ class ChatTemplate:
         self.name = name
         self._source = source
         self._seconds = seconds
-        self._template = Template(source, name, seconds)
+        self._template: Turns | Template = known_template(source) or _untrusted(
+            source, name, seconds
+        )
         self._told_of_calls = False
         self._tokens = dict(tokens)
         self._edges = sorted({edge for token in control_tokens for edge in (token[0], token[-1])})
@@ -307,6 +313,12 @@ class ChatTemplate:
             .partition("<|turn>user")[0],
         }
         return [what for what, missing in checks.items() if missing]
+
+
+def _untrusted(source: str, name: str, seconds: float) -> Template:
+    from .sandbox import Template  # takes milliseconds that a known template need not wait for
+
+    return Template(source, name, seconds)
 
 
 _CALL = "<|tool_call>call:"

@@ -16,6 +16,7 @@ from .. import __version__, chat
 from ..errors import Error
 from . import streams
 from .signals import orderly_end
+from .spellings import hint, translated
 
 __all__ = ["main"]
 
@@ -41,27 +42,6 @@ _COMMANDS = {
     "sweep": (".sweep", "what quantizing a pair does to acceptance, speed and quality"),
     "export": (".export", "print how other engines run the same pair"),
     "demo": (".demo", "run the shipped pair, with and without its drafter"),
-}
-
-# Option of llama.cpp's programs: its name here, or a hint.
-_OF_LLAMA_CPP = {
-    "-m": "the model's file is the first argument, without an option",
-    "--model": "the model's file is the first argument, without an option",
-    "-p": "the prompt is the second argument, without an option",
-    "-n": "--max-tokens",
-    "--n-predict": "--max-tokens",
-    "-c": "--context",
-    "--ctx-size": "--context",
-    "-t": "--threads",
-    "--temp": "--temperature",
-    "-s": "--seed",
-    "-f": "--file",
-    "-sys": "--system",
-    "-md": "--drafter",
-    "--model-draft": "--drafter",
-    "--repeat-penalty": "--repetition-penalty",
-    "-ngl": "it runs on the processor; leave it out",
-    "--n-gpu-layers": "it runs on the processor; leave it out",
 }
 
 
@@ -111,7 +91,7 @@ def _dispatch(argv: list[str]) -> int:
     implementation.add_arguments(parser)
     # Intermixed, because "generate TARGET --drafter DRAFTER PROMPT" has an optional positional
     # after an option, which parse_args(), and therefore subparsers, would reject.
-    args = parser.parse_intermixed_args(argv[1:])
+    args = parser.parse_intermixed_args(translated(argv[1:], parser))
     chat.expected = argv[0] in ("chat", "serve")
     from .notes import notes
 
@@ -162,10 +142,8 @@ class _Parser(argparse.ArgumentParser):
 
     def _instead_of(self, option: str) -> str:
         known = self._option_string_actions
-        meant = _OF_LLAMA_CPP.get(option, "")
-        if meant and (not meant.startswith("-") or meant in known):
-            return f": {meant}" if not meant.startswith("-") else f", it is {meant} here"
-        return _closest(option, known)
+        meant = hint(option)
+        return f": {meant}" if meant else _closest(option, known)
 
 
 def _closest(word: str, known: Iterable[str]) -> str:

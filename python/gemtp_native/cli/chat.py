@@ -80,10 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..chat.prompt import start_early
-
     template = read_text_input(args.template) if args.template else None
-    start_early()
     structure = structure_options(args)
     from .conversation import Conversation
 

@@ -26,12 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file to write or replace (default: FOLDER-OUTTYPE.gguf, here)",
     )
     parser.add_argument(
+        "--outfile", type=Path, metavar="OUT.gguf", help="the same, as llama.cpp's converter has it"
+    )
+    parser.add_argument(
         "--outtype",
-        type=str.lower,
+        type=_type_name,
         choices=tuple(FILE_TYPES),
         default="q8_0",
         metavar="TYPE",
-        help=f"type of the matrices, or a mix: {', '.join(FILE_TYPES)} (default: q8_0)",
+        help=f"type of the matrices, or a mix: {', '.join(FILE_TYPES)}; auto is bf16, the type of "
+        "Gemma's checkpoints (default: q8_0)",
     )
     parser.add_argument(
         "--target-dir",
@@ -47,8 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
+def _type_name(text: str) -> str:
+    return "bf16" if text.lower() == "auto" else text.lower()
+
+
 def run(args: argparse.Namespace) -> int:
-    out = args.out
+    if args.out is not None and args.outfile is not None:
+        raise ArgumentError("OUT.gguf and --outfile name two files to write; give one")
+    out = args.out or args.outfile
     if out is None:
         out = Path(f"{args.model_dir.resolve().name or 'model'}-{args.outtype}.gguf")
     try:

@@ -26,14 +26,14 @@ def check(target: PathLike, drafter: PathLike) -> None:
 
 
 def drafter_beside(target: PathLike) -> Path:
-    """Finds a drafter in the target's folder, or in a folder beside it with a drafter's name, where
-    downloads, LM Studio and the hub's cache put it."""
+    """Finds a drafter in the target's folder, or in a folder with a drafter's name inside it or
+    beside it, where repositories (MTP/), downloads, LM Studio and the hub's cache have it."""
     place = Path(os.path.abspath(parts.first_of(target)))
     found = list(dict.fromkeys(_near(place)))[:_MOST]
     if not found:
         raise FileError(
-            f"no drafter is beside {place}: none of the files in its folder, or in a folder beside "
-            f"it, is called like one (assistant, drafter, mtp); give its path."
+            f"no drafter is beside {place}: none of the files in its folder, and no folder in or "
+            f"beside that, is called like one (assistant, drafter, mtp); give its path."
         )
     return first_that_fits(target, found)
 
@@ -71,17 +71,26 @@ def _near(target: Path) -> Iterator[Path]:
 
 
 def _relatives(folder: Path) -> Iterator[Path]:
-    """Yields folders beside it with a drafter's name; in the hub's cache, their snapshots."""
-    if folder.parent.name == "snapshots":
-        folder = folder.parent.parent
+    """Yields folders with a drafter's name in the folder and beside it; in the hub's cache, also
+    snapshots of other repositories."""
+    yield from _named(folder)
+    yield from _named(folder.parent, folder)
+    for snapshots in folder.parents:
+        if snapshots.name == "snapshots":
+            for repository in _named(snapshots.parent.parent, snapshots.parent):
+                for snapshot in sorted(p for p in repository.glob("snapshots/*") if p.is_dir()):
+                    yield snapshot
+                    yield from _named(snapshot)
+            return
+
+
+def _named(folder: Path, but: Path | None = None) -> list[Path]:
+    """Returns the folders in a folder that have a drafter's name."""
     try:
-        beside = sorted(p for p in folder.parent.iterdir() if p.is_dir() and p != folder)
+        inside = sorted(p for p in folder.iterdir() if p.is_dir() and p != but)
     except OSError:
-        return
-    for other in beside:
-        if any(name in other.name.lower() for name in _NAMES):
-            yield other
-            yield from sorted(p for p in other.glob("snapshots/*") if p.is_dir())
+        return []
+    return [p for p in inside if any(name in p.name.lower() for name in _NAMES)]
 
 
 def _models(folder: Path) -> list[Candidate]:

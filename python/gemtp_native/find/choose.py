@@ -58,7 +58,8 @@ def candidates(files: Mapping[str, int | None]) -> list[Candidate]:
         of = tuple(whole) if whole is not None else (name,)
         sizes = [files.get(f) for f in of]
         total = None if None in sizes else sum(s for s in sizes if s is not None)
-        role = "drafter" if _DRAFTER.search(_stem(path)) else "target"
+        named = [_stem(path), *(folder.name for folder in path.parents)]
+        role = "drafter" if any(map(_DRAFTER.search, named)) else "target"
         found.append(Candidate(name, of, total, label(name), role))
     return found
 

@@ -36,6 +36,7 @@ class TensorType(enum.IntEnum):
     IQ1_M = 29
     BF16 = 30
     MXFP4 = 39
+    NVFP4 = 40
 
 
 # type -> (values per block, bytes per block)
@@ -63,6 +64,7 @@ BLOCKS = {
     TensorType.IQ1_M: (256, 56),
     TensorType.BF16: (1, 2),
     TensorType.MXFP4: (32, 17),
+    TensorType.NVFP4: (64, 36),
 }
 
 FLOATS = (TensorType.F32, TensorType.F16, TensorType.BF16)

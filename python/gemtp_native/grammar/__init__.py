@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from .compile import Source, source_of
+from .calls import Calls, call_tokens, calls_of
+from .compile import CALLS, Source, source_of
 from .response_format import schema_of
-from .vocabulary import Grammars
+from .vocabulary import INSTALL, Grammars, available
 
-__all__ = ["Grammars", "Source", "schema_of", "source_of"]
+__all__ = [
+    "CALLS",
+    "INSTALL",
+    "Calls",
+    "Grammars",
+    "Source",
+    "available",
+    "call_tokens",
+    "calls_of",
+    "schema_of",
+    "source_of",
+]

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..base.log import logger
 from ..errors import ArgumentError
+from .calls import STRICT, Calls
 from .schema import is_endless, without_unknown_formats
 
 if TYPE_CHECKING:
@@ -27,9 +29,15 @@ _MAX_REASON = 200  # characters
 _MAX_SOURCE = 1_000_000  # characters
 
 
+CALLS = "holding calls to their parameters"
+"""The kind of sources that `Calls.text` has made."""
+
+_log = logger("grammar")
+
+
 @dataclass(frozen=True)
 class Source:
-    """One of "json_schema", "regex" and "grammar", as text."""
+    """One of "json_schema", "regex", "grammar" and CALLS, as text."""
 
     kind: str
     text: str
@@ -39,10 +47,15 @@ class Source:
         """A key for caches."""
         return hashlib.sha256(f"{self.kind}:{self.text}".encode()).digest()
 
-    def grammar(self) -> str:
-        """The form that llguidance takes."""
+    def grammar(self, relaxed: bool = False) -> str:
+        """The form that llguidance takes. relaxed: see `Calls.grammar`."""
         from llguidance import LLMatcher
 
+        if self.kind == CALLS:
+            calls = Calls.of(self.text).grammar(relaxed)
+            for note in calls.notes:
+                _log.warning("%s", note)
+            return str(LLMatcher.grammar_from_lark(calls.lark))
         if self.kind == "regex":
             return str(LLMatcher.grammar_from_regex(self.text))
         if self.kind == "grammar":
@@ -132,10 +145,24 @@ def failure(
 ) -> ArgumentError:
     """Returns the error for a source that cannot be compiled. verdict_of: tries another grammar."""
     where = ""
+    if source.kind == CALLS:
+        what = _culprit(Calls.of(source.text), verdict_of)
+        return ArgumentError(f"{what} cannot be compiled: {_reason(verdict.error)}")
     if source.kind == "json_schema" and not verdict.exceeds:
         place = _place(json.loads(source.text), _reason(verdict.error), verdict_of)
         where = f" at {place}" if place else ""
     return ArgumentError(f"{source.kind} cannot be compiled{where}: {_reason(verdict.error)}")
+
+
+def _culprit(calls: Calls, verdict_of: Callable[[str], Verdict]) -> str:
+    deadline = time.monotonic() + _PLACE_SECONDS
+    for function in calls.functions:
+        alone = Source(CALLS, Calls(calls.quote, calls.end, [function]).text())
+        if function[2] == STRICT and verdict_of(alone.grammar(relaxed=True)).error:
+            return f"the parameters of the function {function[0]!r}"
+        if time.monotonic() > deadline:
+            break
+    return "the parameters of the tools"
 
 
 def _reason(message: str) -> str:

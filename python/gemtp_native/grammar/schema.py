@@ -60,7 +60,7 @@ def without_unknown_formats(schema: Any) -> Any:
 def is_endless(schema: Any) -> bool:
     """Whether every text that follows the schema would have to contain another such text."""
     names = _references(schema)
-    targets = {name: _target(schema, name) for name in names}
+    targets = {name: resolved(schema, name) for name in names}
     ends: set[str] = {name for name, part in targets.items() if part is None}
     # References found last are the most likely to end, and then the others can end, too.
     left = [name for name in reversed(names) if name not in ends]
@@ -83,13 +83,13 @@ def _references(schema: Any) -> list[str]:
             name = part.get("$ref") if isinstance(part, Mapping) else None
             if isinstance(name, str) and name not in out:
                 out[name] = None
-                below.append(_target(schema, name))
+                below.append(resolved(schema, name))
         level = below
     return list(out)
 
 
-def _target(schema: Any, name: str) -> Any:
-    """Returns the referenced schema; None: it is not in this one, which is reported elsewhere."""
+def resolved(schema: Any, name: str) -> Any:
+    """Returns the referenced schema; None: it is not in this one."""
     if not name.startswith("#"):
         return None
     found = schema

@@ -14,7 +14,7 @@ from ..base.forking import begins_anew_in_child
 from ..base.log import logger
 from ..errors import ArgumentError
 from . import trial
-from .compile import Source, failure
+from .compile import CALLS, Source, failure
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -27,6 +27,7 @@ KEPT = 64 << 20
 """Limit on the bytes of compiled grammars that are kept."""
 _LEAST = 256 << 10  # bytes that a compiled grammar counts at least
 _REFUSALS = 256  # number of refusals that are remembered
+INSTALL = "pip install 'gemtp-native[grammar]'"
 
 T = TypeVar("T")
 
@@ -51,6 +52,15 @@ class _Wrapper:
         return self._tokenizer.encode(text, False, False)
 
 
+def available() -> bool:
+    """Whether llguidance is installed."""
+    try:
+        import llguidance  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 class Grammars:
     """Compiles grammars for a model. Its vocabulary is taken in once, when the first is asked for.
     What has been compiled is kept while there is room, and what cannot be as a sentence. For any
@@ -71,13 +81,15 @@ class Grammars:
     def constraint(self, engine: _core.Engine, source: Source | None) -> _core.Constraint | None:
         """Returns a constraint for one generation. Raises ArgumentError for a source that cannot be
         compiled."""
-        if source is None:
-            return None
+        return _core.matcher_constraint(self.matcher(engine, source)) if source else None
+
+    def matcher(self, engine: _core.Engine, source: Source) -> LLMatcher:
+        """Returns a matcher for one generation. Raises like :meth:`constraint`."""
         matcher = self._found(source)
         if matcher is None:
             with self._compiling:
                 matcher = self._found(source) or self._made(engine, source)
-        return _core.matcher_constraint(matcher)
+        return matcher
 
     def _found(self, source: Source) -> LLMatcher | None:
         """Returns a copy of the cached matcher."""
@@ -91,12 +103,8 @@ class Grammars:
         return found.matcher.deep_copy() if found else None
 
     def _made(self, engine: _core.Engine, source: Source) -> LLMatcher:
-        try:
-            import llguidance  # noqa: F401
-        except ImportError:
-            raise ArgumentError(
-                f"{source.kind} needs llguidance: pip install 'gemtp-native[grammar]'"
-            ) from None
+        if not available():
+            raise ArgumentError(f"{source.kind} needs llguidance: {INSTALL}")
         try:
             compiled = self._compiled(engine, source)
         except ArgumentError as e:
@@ -118,15 +126,18 @@ class Grammars:
         if self._helper is None:
             self._helper = Helper(engine.tokenizer, engine.vocab_size)
         helper = self._helper
-        verdict = helper.try_out(source.grammar())
+        grammar = source.grammar()
+        verdict = helper.try_out(grammar)
+        if verdict.error and source.kind == CALLS:  # those of other functions may do
+            relaxed = source.grammar(relaxed=True)
+            verdict = helper.try_out(relaxed) if relaxed != grammar else verdict
+            grammar = relaxed
         if verdict.error:
             raise failure(source, verdict, helper.try_out)
         from llguidance import LLMatcher, LLParserLimits
 
         limits = LLParserLimits(**LIMITS)
-        matcher = _with_stack(
-            lambda: LLMatcher(tokenizer, source.grammar(), log_level=0, limits=limits)
-        )
+        matcher = _with_stack(lambda: LLMatcher(tokenizer, grammar, log_level=0, limits=limits))
         if matcher.is_error():
             raise failure(source, Verdict(matcher.get_error()), helper.try_out)
         for warning in matcher.get_grammar_warnings():

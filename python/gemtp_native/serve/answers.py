@@ -110,12 +110,13 @@ class Answer:
         if self._work.logprobs is not None and counted:
             logprobs = self._logprobs(counted, choice.characters)
         choice.characters += len(content)
+        returned = self._work.return_tokens and event.round > 0
         if not self._work.stream:
             choice.content.append(content)
             choice.reasoning.append(reasoning)
             if self._work.logprobs is not None:
                 choice.logprobs += counted
-            if self._work.return_tokens:
+            if returned:
                 choice.tokens += self._tokens(event.tokens)
             return []
         delta: dict[str, Any] = {}
@@ -125,10 +126,10 @@ class Answer:
             delta["content"] = content
         if calls:
             delta["tool_calls"] = calls
-        if not delta and not self._work.return_tokens:
+        if not delta and not returned:
             return []
         chunk = self._chunk(event.index, delta, logprobs)
-        if self._work.return_tokens:
+        if returned:
             chunk["gemtp"] = {
                 "tokens": self._tokens(event.tokens),
                 "round": event.round,

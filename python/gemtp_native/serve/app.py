@@ -106,6 +106,8 @@ class App:
             return
         self._guard.check_key(request.headers)
         handler = self._routes.get((method, request.path))
+        if handler is None:  # clients whose base URL lacks /v1
+            handler = self._routes.get((method, f"/v1{request.path}"))
         if handler is None:
             raise self._unknown(request)
         await handler(request)

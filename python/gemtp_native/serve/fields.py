@@ -240,15 +240,16 @@ class Fields:
     def only(self, name: str, values: Collection[Any], because: str) -> None:
         """Checks a member of the protocol of which only these values are supported."""
         value = self.take(name)
-        if value is not None and not any(value == v and type(value) is type(v) for v in values):
+        same = (isinstance(value, bool) == isinstance(v, bool) and value == v for v in values)
+        if value is not None and not any(same):
             self.refuse(name, because, "unsupported_value")
 
     def finish(self, ignored: Iterable[str] = ()) -> None:
         """Rejects members that were not requested, unless they may be ignored."""
-        left = [name for name in self.data if name not in self._known]
+        given = [name for name, value in self.data.items() if value is not None]
+        left = [name for name in given if name not in self._known]
         for name in set(ignored).intersection(left):
-            if self.data[name] is not None:
-                self.note(name, "it means nothing here")
+            self.note(name, "it means nothing here")
             left.remove(name)
         if self.lenient:
             for name in left[:_MOST_NOTES]:

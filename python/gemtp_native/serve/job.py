@@ -64,6 +64,7 @@ class Round:
     index: int
     tokens: list[Shown]
     round: int
+    """From 1; 0: tokens of the prompt."""
     drafted: int
     """Number of tokens proposed in the round."""
     seconds: float
@@ -93,6 +94,9 @@ class Prompt(Protocol):
         """A lower bound on the number of characters."""
 
     def ids(self, model: Model) -> list[int]: ...
+
+    def shown(self, model: Model, cancelled: Callable[[], bool]) -> list[Token]:
+        """Tokens of the prompt that the answer begins with."""
 
     def start(
         self, model: Model, seed: int, on_prompt: OnPrompt | None
@@ -153,12 +157,16 @@ class Job:
             primed = self._prime(model, shown)
             channel.put(Primed(self.index), 0)
             shown = None
+        echoed = self.prompt.shown(model, lambda: self._cancelled)
         self._stream = stream = self.prompt.start(model, self.seed, shown)
         with stream:
             if self._cancelled:  # while there was nothing yet to cancel
                 return
             try:
                 channel.put(Begun(self.index), 0)
+                if echoed:
+                    tokens = [Shown(t, "content", t.text) for t in echoed]
+                    channel.put(Round(self.index, tokens, 0, 0, 0.0), 256 * len(tokens))
                 first = None
                 calls = 0
                 drafted = 0

@@ -112,9 +112,8 @@ def _declaration(tool: Fields) -> dict[str, Any]:
         "description": function.text("description"),
         "parameters": function.schema("parameters"),
         "response": function.schema("response"),
+        "strict": function.boolean("strict"),
     }
-    if function.boolean("strict"):
-        function.note("strict", "calls of tools are not held to their parameters")
     function.finish(_OF_OTHERS)
     if not flat:
         tool.finish(_OF_OTHERS)
@@ -203,7 +202,8 @@ def response_format(f: Fields) -> dict[str, Any] | None:
 
 def thinking_of(f: Fields) -> bool:
     """Returns the first setting that is given."""
-    said = [_switch(f), _template(f), _reasoning(f, "reasoning"), _effort(f)]
+    said = [_switch(f), f.boolean("enable_thinking"), _template(f), _reasoning(f, "reasoning")]
+    said.append(_effort(f))
     return next((thinking for thinking in said if thinking is not None), False)
 
 
@@ -223,7 +223,7 @@ def _template(f: Fields) -> bool | None:
     if value is None:
         return None
     said = [value.boolean(name) for name in ("enable_thinking", "thinking")]
-    value.finish()
+    value.finish(("preserve_thinking", "clear_thinking"))
     return next((thinking for thinking in said if thinking is not None), None)
 
 

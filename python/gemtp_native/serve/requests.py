@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import LEAST_SEED, MOST_SEED
 from ..options import MAX_DRAFT, MAX_LOGPROBS, NONE, NUMBERS, OPTIONS, later_seed
+from .echo import echoed
 from .errors import RequestError
 from .fields import Fields, shown
 from .job import Job, OnPrompt, Prompt
@@ -17,6 +19,7 @@ from .settings import ServerSettings
 if TYPE_CHECKING:
     from ..chat.reply import ReplyStream
     from ..model import Model, TextStream
+    from ..results import Token
 
 MAX_BIAS = 100  # as OpenAI has it
 COMPLETION_TOKENS = 16  # default of OpenAI's /v1/completions
@@ -26,12 +29,50 @@ _PROMPT = "it must be a text, a list of token ids, or a list of either"
 
 # Members of OpenAI's protocol, and of other servers and clients, that have no effect here.
 IGNORED = (
+    # OpenAI, LiteLLM, OpenRouter, Open WebUI
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
     "prompt_cache_options", "prompt_cache_retention", "prediction", "verbosity", "moderation",
-    "cache_prompt", "id_slot", "timings_per_token", "return_progress", "keep_alive", "request_id",
-    "session_id", "chat_id", "conversation_id", "priority", "provider", "route", "usage",
-    "litellm_metadata", "litellm_session_id",
+    "keep_alive", "request_id", "session_id", "chat_id", "conversation_id", "thread_id", "priority",
+    "provider", "route", "models", "transforms", "usage", "include_reasoning", "litellm_metadata",
+    "litellm_session_id", "ttl",
+    # llama.cpp's server and page: how it works, how it answers, and numbers of the samplers in OFF
+    "cache_prompt", "id_slot", "slot_id", "timings_per_token", "return_progress", "n_keep",
+    "n_indent", "t_max_predict_ms", "reasoning_format", "backend_sampling", "samplers",
+    "dynatemp_exponent", "xtc_threshold", "dry_base", "dry_allowed_length", "dry_penalty_last_n",
+    "dry_sequence_breakers", "mirostat_tau", "mirostat_eta", "penalize_nl", "response_fields",
+    # vLLM, SillyTavern, text-generation-webui
+    "skip_special_tokens", "spaces_between_special_tokens", "add_special_tokens", "add_bos_token",
+    "truncation_length", "do_sample", "smoothing_curve", "sampler_order", "sampler_priority",
+    "chat_completion_source",
 )  # fmt: skip
+
+# Samplers and other features of llama.cpp, vLLM and text-generation-webui that are missing here;
+# clients send the value that turns them off.
+OFF: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(
+        ("typical_p", "typ_p", "typical", "tfs_z", "tfs", "guidance_scale", "length_penalty",
+         "encoder_repetition_penalty", "num_beams", "n_cmpl"), (1,)
+    ),
+    **dict.fromkeys(
+        ("top_a", "mirostat", "mirostat_mode", "dry_multiplier", "xtc_probability", "n_probs",
+         "dynatemp_range", "nsigma", "smoothing_factor", "epsilon_cutoff", "eta_cutoff", "min_keep",
+         "penalty_alpha", "no_repeat_ngram_size", "min_tokens", "min_length"), (0,)
+    ),
+    "top_n_sigma": (0, -1),
+    **dict.fromkeys(
+        ("use_beam_search", "early_stopping", "ban_eos_token", "include_stop_str_in_output",
+         "post_sampling_probs", "return_token_ids", "return_tokens_as_token_ids",
+         "dynamic_temperature"), (False,)
+    ),
+    **dict.fromkeys(
+        ("stop_token_ids", "bad_words", "lora", "image_data", "plugins", "custom_token_bans",
+         "negative_prompt", "documents"), ([], "")
+    ),
+}  # fmt: skip
+
+# Other servers' names of options.
+_LIMITS = ("max_tokens", "n_predict", "max_new_tokens")
+_SAME = {"repeat_penalty": "repetition_penalty", "repeat_last_n": "penalty_last_n"}
 
 
 @dataclass(frozen=True)
@@ -56,9 +97,7 @@ def chat_work(data: dict[str, Any], settings: ServerSettings) -> Work:
     check_messages(f)
     options = _sampling(f, settings)
     options |= _constraint(f)
-    limits = [
-        f.option(OPTIONS["max_tokens"], name) for name in ("max_completion_tokens", "max_tokens")
-    ]
+    limits = [f.option(OPTIONS["max_tokens"], n) for n in ("max_completion_tokens", *_LIMITS)]
     max_tokens = _capped(next((n for n in limits if n is not None), NONE), settings)
     wanted = f.boolean("logprobs")
     top = f.integer("top_logprobs", 0, MAX_LOGPROBS)
@@ -88,19 +127,20 @@ def completion_work(data: dict[str, Any], settings: ServerSettings) -> Work:
     options |= _constraint(f)
     if "response_format" in options:
         options["json_schema"] = _schema(options.pop("response_format"))
-    max_tokens = f.option(OPTIONS["max_tokens"])
+    limits = [f.option(OPTIONS["max_tokens"], name) for name in _LIMITS]
+    max_tokens = next((n for n in limits if n is not None), None)
     options["max_tokens"] = _capped(
         COMPLETION_TOKENS if max_tokens is None else max_tokens, settings
     )
     logprobs = None if f.take("logprobs") is False else f.integer("logprobs", NONE, MAX_LOGPROBS)
     logprobs = None if logprobs == NONE else logprobs
-    f.only("echo", [False], "it is not supported; put the prompt before the answer yourself")
     f.only("best_of", [1], "it is not supported; ask for n, and choose by logprobs")
     f.only("suffix", [""], "it is not supported: the models continue texts, they do not fill gaps")
 
     options["logprobs"] = logprobs
     special = f.boolean("special") or False
-    prompts: list[Prompt] = [_Text(text, special, options) for text in texts]
+    echo = f.boolean("echo") or False
+    prompts: list[Prompt] = [_Text(text, special, echo, options) for text in texts]
     return _work(f, settings, prompts, logprobs, chat=False)
 
 
@@ -117,6 +157,9 @@ class _Chat:
     def ids(self, model: Model) -> list[int]:
         return model.chat_prompt(**self.conversation)[1]
 
+    def shown(self, model: Model, cancelled: Callable[[], bool]) -> list[Token]:
+        return []
+
     def start(self, model: Model, seed: int, on_prompt: OnPrompt | None) -> ReplyStream:
         return model.chat_stream(
             **self.conversation, seed=seed, on_prompt=on_prompt, wait=True, **self.options
@@ -132,6 +175,7 @@ def _is_users(message: Any) -> bool:
 class _Text:
     text: str | list[int]
     special: bool
+    echo: bool
     options: dict[str, Any]
 
     @property
@@ -140,6 +184,11 @@ class _Text:
 
     def ids(self, model: Model) -> list[int]:
         return model._ids_of(self.text, self.special)
+
+    def shown(self, model: Model, cancelled: Callable[[], bool]) -> list[Token]:
+        if not self.echo:
+            return []
+        return echoed(model, self.text, self.special, self.options["logprobs"], cancelled)
 
     def start(self, model: Model, seed: int, on_prompt: OnPrompt | None) -> TextStream:
         return model.stream(
@@ -174,6 +223,8 @@ def _work(
         stream_options.finish(["include_obfuscation"])
     return_tokens = f.boolean("return_tokens") or False
     f.text("model")
+    for name, values in OFF.items():
+        f.only(name, values, "it is not supported here; leave it out")
     f.finish(IGNORED)
     sequences = [
         Job(
@@ -192,8 +243,11 @@ def _work(
 
 def _sampling(f: Fields, settings: ServerSettings) -> dict[str, Any]:
     """The keywords of Model.stream, except the seed, that both kinds of requests have."""
+    same = {ours: f.option(OPTIONS[ours], theirs) for theirs, ours in _SAME.items()}
+    numbers = {name: f.option(OPTIONS[name]) for name in NUMBERS}
     given = {
-        **{name: f.option(OPTIONS[name]) for name in NUMBERS},
+        **same,
+        **{name: value for name, value in numbers.items() if value is not None},
         "logit_bias": _biases(f),
         "stop": _stops(f, settings),
         "draft": _draft(f),
@@ -227,7 +281,8 @@ def _draft(f: Fields) -> Any:
 
 
 def _stops(f: Fields, settings: ServerSettings) -> list[str] | None:
-    value = f.take("stop")
+    value, other = f.take("stop"), f.take("stopping_strings")  # text-generation-webui's name
+    value = other if value is None else value
     if value is None:
         return None
     stops = [value] if isinstance(value, str) else value

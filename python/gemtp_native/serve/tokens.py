@@ -55,11 +55,12 @@ class TokenTexts:
                 out["tokens"].append(self.text(t.id)[0])
                 out["token_logprobs"].append(_finite(t.logprob))
                 likeliest = {self.text(id)[0]: _finite(p) for id, p in t.top_logprobs}
-                out["top_logprobs"].append(likeliest if top else None)
+                out["top_logprobs"].append(likeliest if top and likeliest else None)
                 out["text_offset"].append(offset)
             offset += len(t.text)
         return out
 
 
-def _finite(logprob: float | None) -> float:
-    return MIN_LOGPROB if logprob is None else max(logprob, MIN_LOGPROB)
+def _finite(logprob: float | None) -> float | None:
+    """None: a prompt's first token, which follows nothing."""
+    return None if logprob is None else max(logprob, MIN_LOGPROB)

@@ -251,6 +251,10 @@ TEST_CASE("calls: names and arguments") {
     INFO(text);
     CHECK(malformed(text));
   }
+  ToolCall repeated;
+  CHECK(parse_tool_call("call:f{a:1,b:2,a:3}", &repeated, true));
+  CHECK(*repeated.arguments.find("a")->integer() == 3);
+  CHECK(repeated.arguments.object()->size() == 2);
   CHECK(malformed("call:f{a:" + std::string(1000, '[') + std::string(1000, ']') + "}"));
 }
 

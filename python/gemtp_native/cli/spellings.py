@@ -1,0 +1,70 @@
+"""Options as they are spelled for llama.cpp's programs, in the words of this one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+_OPTIONS = {
+    "-n": "--max-tokens",
+    "--n-predict": "--max-tokens",
+    "--predict": "--max-tokens",
+    "-c": "--context",
+    "--ctx-size": "--context",
+    "-t": "--threads",
+    "--temp": "--temperature",
+    "-s": "--seed",
+    "-f": "--file",
+    "-j": "--json-schema",
+    "--grammar-file": "--grammar",
+    "-sys": "--system",
+    "--system-prompt": "--system",
+    "--chat-template-file": "--template",
+    "-md": "--drafter",
+    "--model-draft": "--drafter",
+    "--draft-max": "--draft",
+    "--draft-n": "--draft",
+    "--repeat-penalty": "--repetition-penalty",
+    "--repeat-last-n": "--penalty-last-n",
+    "-np": "--parallel",
+    "-a": "--alias",
+    "-v": "--verbose",
+    "--log-verbose": "--verbose",
+    "-lv": "--verbose",
+}
+_POSITIONAL = {"-m": "target", "--model": "target", "-p": "prompt", "--prompt": "prompt"}
+_HINTS = dict.fromkeys(
+    ("-ngl", "--gpu-layers", "--n-gpu-layers"), "it runs on the processor; leave it out"
+)
+
+
+def translated(args: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """Returns the arguments with llama.cpp's options as those of the parser that mean the same.
+    What the parser has itself, or has nothing for, stays as it is."""
+    known = parser._option_string_actions
+    places = [action.dest for action in parser._get_positional_actions()]
+    found: dict[str, str] = {}
+    out: list[str] = []
+    left = list(args)
+    while left:
+        word = left.pop(0)
+        if word == "--":
+            out += [word, *left]
+            break
+        option, equals, value = word.partition("=")
+        place = _POSITIONAL.get(option)
+        if option in known:
+            out.append(word)
+        elif place in places and place not in found and (equals or left):
+            found[place] = value if equals else left.pop(0)
+        elif _OPTIONS.get(option) in known:
+            out.append(_OPTIONS[option] + equals + value)
+        else:
+            out.append(word)
+    first = [found.pop(places[0])] if places and places[0] in found else []
+    return [*first, *out, *found.values()]
+
+
+def hint(option: str) -> str:
+    """Returns what to do instead of an option that means nothing here; "" if that is unknown."""
+    return _HINTS.get(option, "")
