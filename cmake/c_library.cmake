@@ -13,7 +13,7 @@ add_library(gemtp
 add_library(gemtp::gemtp ALIAS gemtp)
 target_include_directories(gemtp PRIVATE csrc PUBLIC
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/csrc/include> $<INSTALL_INTERFACE:include>)
-target_link_libraries(gemtp PRIVATE Threads::Threads)
+target_link_libraries(gemtp PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
 target_compile_definitions(gemtp PRIVATE GEMTP_BUILDING)
 
 file(STRINGS csrc/include/gemtp.h abi REGEX "^#define GEMTP_ABI_VERSION [0-9]+$")
@@ -59,7 +59,7 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/gemtpConfig.cmake
 # Relative to where it lies, so that the installed tree can be moved.
 set(pkgconfig_dir ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 file(RELATIVE_PATH up "/${pkgconfig_dir}" "/")
-set(private_libs "-lstdc++ -lm -pthread")
+set(private_libs "-lstdc++ -lm -ldl -pthread")
 if(APPLE)
   set(private_libs "-lc++")
 endif()

@@ -41,10 +41,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--glibc", type=_version, default=OLDEST, metavar="2.N", help=f"to run on ({OLDEST})"
     )
+    parser.add_argument(
+        "--cuda-kernels", type=Path, metavar="DIR", help="what tools/cuda_kernels.py has made there"
+    )
     args = parser.parse_args(argv)
     try:
         _check_system()
-        sdist, wheel = build(args.out, args.glibc)
+        sdist, wheel = build(args.out, args.glibc, args.cuda_kernels)
     except Problem as e:
         print(f"build_wheel: error: {e}", file=sys.stderr)
         return 1
@@ -73,8 +76,9 @@ def _check_system() -> None:
             raise Problem(f"{tool} is missing; Debian has it in binutils")
 
 
-def build(out: Path, glibc: str) -> tuple[Path, Path]:
-    """Builds the sdist and, from it, the wheel in `out`."""
+def build(out: Path, glibc: str, cuda_kernels: Path | None = None) -> tuple[Path, Path]:
+    """Builds the sdist and, from it, the wheel in `out`. Without the kernels for CUDA, nvcc makes
+    them, if it is there."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -88,6 +92,8 @@ def build(out: Path, glibc: str) -> tuple[Path, Path]:
             f"cmake.define.CMAKE_STRIP={strip}",
             "cmake.define.GEMTP_EMULATED_GPU=OFF",  # a device for tests
         )
+        if cuda_kernels:
+            settings += (f"cmake.define.GEMTP_CUDA_KERNELS={cuda_kernels.resolve()}",)
         # pip takes nothing from the checkout, so the sdist must be complete.
         _python(
             *("-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", work / "built", sdist),

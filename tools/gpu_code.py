@@ -6,8 +6,10 @@
                                                  # tests/gpu/instructions.json
     python tools/gpu_code.py --update            # writes that file
     python tools/gpu_code.py --arch sm_89 --all  # one architecture, with the rarer formats
+    python tools/gpu_code.py --folder build/cuda # what a build has compiled there is not again
 
-It needs nvcc and nvdisasm, of which pip install '.[gpu]' brings what is missing.
+It needs nvcc and nvdisasm, of which pip install '.[gpu]' brings what is missing. It compiles as
+tools/cuda_kernels.py does for a build.
 
 The figures are lane-operations per row and block of 32 weights: instructions of a warp, since a
 warp's strip has 32 rows. They are those of the loops at full speed, without what is done once.
@@ -18,21 +20,18 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
-import subprocess
 import sys
-import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cuda_kernels
+
 ROOT = Path(__file__).resolve().parent.parent
-KERNELS = Path("backend/gpu/kernels/all.h")
 RATCHET = ROOT / "tests" / "gpu" / "instructions.json"
 
-ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_120")
-FLAGS = ("-std=c++17", "-fmad=false", "-prec-div=true", "-prec-sqrt=true", "-ftz=false")
+ARCHITECTURES = tuple(f"sm_{capability}" for capability in cuda_kernels.CAPABILITIES)
 
 # Formats that together have all kinds of quants and scales.
 FORMATS = ("q8_0", "q4_0", "q5_k", "q6_k", "t4_gm", "f32", "f16")
@@ -42,20 +41,6 @@ AT_FULL_BANDWIDTH = {"256 GB/s laptop card": 432, "H200": 111}
 
 # Budget by rows of a panel, estimated before any kernel was written.
 BUDGET = {1: 33, 4: 84, 8: 64, 16: 92}
-
-
-class MissingTool(Exception):
-    pass
-
-
-def tool(name: str) -> str:
-    """Returns a tool on the path, or in a package from PyPI."""
-    found = shutil.which(name)
-    if found:
-        return found
-    for place in Path(sysconfig.get_paths()["purelib"]).glob(f"nvidia/*/bin/{name}"):
-        return str(place)
-    raise MissingTool(f"{name} is not installed; pip install '.[gpu]' brings it")
 
 
 @dataclass
@@ -69,45 +54,34 @@ class Kernel:
         return [op for block in self.blocks for op in block]
 
 
-def write_list(folder: Path, formats: tuple[str, ...] | None) -> None:
-    """Writes kernels/all.h with only the requested formats."""
-    lines = (ROOT / "csrc" / KERNELS).read_text().splitlines()
-    kept = [
-        line
-        for line in lines
-        if not (m := re.match(r"GPU_(?:QUANTIZED|FLOATS)\((\w+), \w+\)", line))
-        or formats is None
-        or m[1] in formats
-    ]
-    target = folder / KERNELS
-    target.parent.mkdir(parents=True)
-    target.write_text("\n".join(kept) + "\n")
+def chosen_modules(formats: tuple[str, ...] | None) -> list[str]:
+    """Returns those of the formats, or all."""
+    chosen = (*(formats or ()), cuda_kernels.COMMON)
+    return [m for m in cuda_kernels.modules() if formats is None or m in chosen]
 
 
-def compile_for(arch: str, formats: tuple[str, ...] | None) -> tuple[dict[str, Kernel], str]:
-    """Returns the kernels, and the compiler's warnings."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_list(folder, formats)
-        source = ROOT / "csrc" / "backend" / "gpu" / "cuda" / "kernels.cu"
-        common = [tool("nvcc"), *FLAGS, f"-I{folder}", f"-I{ROOT / 'csrc'}", f"-arch={arch}"]
-        code = folder / "kernels.cubin"
-        done = subprocess.run(
-            [*common, "--keep", "--keep-dir", name, "-cubin", "-Xptxas", "-v", "-o", str(code),
-             str(source)],
-            capture_output=True, text=True,
-        )  # fmt: skip
-        if done.returncode:
-            raise SystemExit(done.stderr)
-        kernels = read_ptxas(done.stderr)
-        for ptx in folder.glob("*.ptx"):
-            read_ptx(ptx.read_text(), kernels)
-        listing = subprocess.run(
-            [tool("nvdisasm"), "-c", str(code)], capture_output=True, text=True, check=True
-        )
-        read_sass(listing.stdout, kernels)
-        warnings = [line for line in done.stderr.splitlines() if "warning" in line.lower()]
-        return kernels, "\n".join(warnings)
+def virtual_of(arch: str) -> int:
+    """Returns the capability of the PTX from which machine code is made."""
+    return cuda_kernels.CAPABILITIES[int(arch.removeprefix("sm_"))]
+
+
+def compile_for(
+    arch: str, formats: tuple[str, ...] | None, folder: Path
+) -> tuple[dict[str, Kernel], str]:
+    """Returns the kernels of these formats, or of all, and the compilers' warnings. Whatever the
+    folder has already is not compiled again."""
+    kernels: dict[str, Kernel] = {}
+    warnings: list[str] = []
+    for module in chosen_modules(formats):
+        ptx = cuda_kernels.make_ptx(module, virtual_of(arch), folder)
+        code = cuda_kernels.make_cubin(ptx, int(arch.removeprefix("sm_")))
+        said = code.with_suffix(".cubin.log").read_text()
+        kernels |= read_ptxas(said)
+        read_ptx(ptx.read_text(), kernels)
+        read_sass(cuda_kernels.run(cuda_kernels.tool("nvdisasm"), "-c", code), kernels)
+        said += ptx.with_suffix(".ptx.log").read_text()
+        warnings += [line for line in said.splitlines() if "warning" in line.lower()]
+    return kernels, "\n".join(warnings)
 
 
 def read_ptxas(text: str) -> dict[str, Kernel]:
@@ -264,11 +238,17 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--update", action="store_true")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="of what is compiled, which is kept")
     args = parser.parse_args()
     archs = args.arch or ARCHITECTURES
     formats = None if args.all else FORMATS
-    with ThreadPoolExecutor(args.jobs) as pool:
-        compiled = dict(zip(archs, pool.map(lambda a: compile_for(a, formats), archs), strict=True))
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(args.jobs) as pool:
+        folder = args.folder or Path(name) / "cuda"
+        cuda_kernels.prepare(folder)
+        of_both = [(m, virtual_of(a)) for m in chosen_modules(formats) for a in archs]
+        list(pool.map(lambda mv: cuda_kernels.make_ptx(*mv, folder), dict.fromkeys(of_both)))
+        made = pool.map(lambda a: compile_for(a, formats, folder), archs)
+        compiled = dict(zip(archs, made, strict=True))
     found = [
         f for arch, (kernels, warned) in compiled.items() for f in faults(kernels, arch, warned)
     ]

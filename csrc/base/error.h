@@ -16,6 +16,7 @@ enum class ErrorKind {
   kContext,    // more tokens than the context holds
   kCancelled,  // stopped by the caller
   kMemory,     // more memory than this process may use
+  kDevice,     // a GPU, or its driver, that fails or is too old
   kInternal,   // a broken invariant of our own code
 };
 

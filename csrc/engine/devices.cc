@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "backend/cpu/dispatch.h"
+#include "backend/gpu/cuda/cuda_device.h"
 #include "backend/gpu/gpu_backend.h"
 #include "base/error.h"
 
@@ -29,13 +30,26 @@ bool is_known(const std::string& name) {
   return std::find(std::begin(kKnown), std::end(kKnown), kind) != std::end(kKnown);
 }
 
+// Returns the number in "cuda:N", 0 for "cuda"; one that no GPU has if it is too large.
+int number_of(const std::string& name) {
+  const size_t colon = name.find(':');
+  if (colon == std::string::npos) return 0;
+  return static_cast<int>(std::min(std::strtoul(name.c_str() + colon + 1, nullptr, 10), 1000000ul));
+}
+
 }  // namespace
 
-std::vector<DeviceInfo> devices() {
+std::vector<DeviceInfo> devices(bool look_for_gpus) {
   std::vector<DeviceInfo> out{{"cpu", "the processor"}};
 #ifdef GEMTP_HAVE_EMULATED_GPU
   out.push_back({"emulated", "a GPU imitated on the CPU, to test the GPU's kernels: very slow"});
 #endif
+  if (!look_for_gpus || !gpu::cuda_is_built()) return out;
+  try {
+    for (const gpu::CudaGpu& g : gpu::cuda_gpus()) out.push_back({g.name, g.description});
+  } catch (const Error& e) {
+    out.push_back({"", e.what()});
+  }
   return out;
 }
 
@@ -50,6 +64,10 @@ std::string select_device(const std::string& device) {
   if (name.empty() || name == "auto") return here.front().name;
   for (const DeviceInfo& d : here)
     if (name == d.name) return name;
+  if (is_known(name) && name.starts_with("cuda")) {
+    gpu::check_cuda_gpu(number_of(name));
+    return "cuda:" + std::to_string(number_of(name));
+  }
   if (is_known(name))
     throw Error(ErrorKind::kArgument, format("the %s %s is not here; there is: %s", origin.c_str(),
                                              quoted(name).c_str(), names_of(here).c_str()));
@@ -65,6 +83,8 @@ std::unique_ptr<Backend> make_backend(const std::string& device, int threads,
 #ifdef GEMTP_HAVE_EMULATED_GPU
   if (name == "emulated") return make_gpu_backend(gpu::make_emulated_device(), std::move(cpu));
 #endif
+  if (name != "cpu")
+    return make_gpu_backend(gpu::make_cuda_device(number_of(name)), std::move(cpu));
   return cpu;
 }
 

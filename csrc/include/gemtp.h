@@ -104,7 +104,8 @@ typedef enum gemtp_status {
   GEMTP_ERROR_MEMORY = 5,    /* not enough memory */
   GEMTP_ERROR_INTERNAL = 6,  /* a bug in gemtp */
   GEMTP_ERROR_CANCELLED = 7, /* cancelled by gemtp_session_cancel() or the progress callback */
-  GEMTP_ERROR_BUSY = 8       /* the session is in another call */
+  GEMTP_ERROR_BUSY = 8,      /* the session is in another call */
+  GEMTP_ERROR_DEVICE = 9     /* a GPU, or its driver, failed or is too old: close the model */
 } gemtp_status;
 
 #define GEMTP_STRLEN ((size_t)-1)
@@ -129,9 +130,10 @@ typedef struct gemtp_model_options {
    * gemtp_model_open() returns GEMTP_ERROR_CANCELLED and frees everything. */
   int (*progress)(double fraction, void* user);
   void* user;
-  /* The device: "cpu", "emulated" (a GPU emulated on the CPU, for tests; very slow), or "auto" for
-   * the fastest available one. It never changes the text. NULL: environment variable GEMTP_DEVICE,
-   * else "auto". */
+  /* The device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", "emulated" (a GPU emulated on the
+   * CPU, for tests; very slow), or "auto", now the CPU. It never changes the text. NULL:
+   * environment variable GEMTP_DEVICE, else "auto". A GPU that fails gives GEMTP_ERROR_DEVICE, then
+   * and in every later call: close the model and open it again, there or on the CPU. */
   const char* device;
 } gemtp_model_options;
 

@@ -6,6 +6,7 @@ __all__ = [
     "ArgumentError",
     "CancelledError",
     "ContextError",
+    "DeviceError",
     "Error",
     "FileError",
     "ModelError",
@@ -39,3 +40,7 @@ class CancelledError(Error):
 
 class OutOfMemoryError(ModelError, MemoryError):
     """A model, with its context, that needs more memory than this process may use."""
+
+
+class DeviceError(Error):
+    """A GPU, or its driver, that fails or is too old. A model on it must be opened again."""

@@ -122,12 +122,14 @@ class Model:
             warning through the logger "gemtp_native". Profiles never change the text.
         progress: called while weights are loaded, with the fraction that is done, from 0 to 1; if
             it returns False, loading ends with CancelledError.
-        device: "cpu", "emulated" (a GPU that is imitated on the CPU to test the GPU kernels; very
-            slow) or "auto", the fastest device available. It never changes the text. None: the
-            environment variable GEMTP_DEVICE, or "auto" if that is not set.
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", "emulated" (a GPU that is imitated
+            on the CPU to test the GPU kernels; very slow) or "auto", which is the CPU as long as
+            no GPU has been tried. It never changes the text. None: the environment variable
+            GEMTP_DEVICE, or "auto" if that is not set.
 
     Raises FileError for a damaged file, ModelError for files that do not fit together, and
-    OutOfMemoryError, before loading anything, for a model that does not fit into memory. The
+    OutOfMemoryError, before loading anything, for a model that does not fit into memory;
+    DeviceError for a GPU that fails, as every call does from then on. The
     environment variable GEMTP_ISA selects the instruction set ("scalar", "avx2", ...).
     """
 
@@ -491,7 +493,8 @@ def demo_models() -> tuple[Path, Path]:
 
 def system_info() -> dict[str, Any]:
     """Describes the build and the machine: isa (in use), isas (available), threads, device (on
-    which models open by default), backends (the available devices), version."""
+    which models open by default), backends (the available devices, without GPUs, which are not
+    looked for), cuda_kernels (whether this build has those for NVIDIA's GPUs), version."""
     return {
         "version": __version__,
         "isa": _core.selected_isa(),
@@ -499,6 +502,7 @@ def system_info() -> dict[str, Any]:
         "threads": _core.default_threads(),
         "device": _core.select_device(),
         "backends": [name for name, _ in _core.devices()],
+        "cuda_kernels": _core.has_cuda_kernels(),
     }
 
 

@@ -16,29 +16,27 @@ ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ROOT / "csrc" / "backend" / "gpu" / "kernels"
 
 
-def load_tool():
-    spec = importlib.util.spec_from_file_location("gpu_code", ROOT / "tools" / "gpu_code.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gpu_code"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-gpu_code = load_tool()
+sys.path.insert(0, str(ROOT / "tools"))
+import cuda_kernels  # noqa: E402
+import gpu_code  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def nvidia():
+def nvidia(tmp_path_factory):
+    """The folder of what is compiled."""
     try:
-        gpu_code.tool("nvcc")
-        gpu_code.tool("nvdisasm")
-    except gpu_code.MissingTool as error:
+        for name in ("nvcc", "nvdisasm"):
+            cuda_kernels.tool(name)
+    except cuda_kernels.MissingTool as error:
         pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("compiled") / "cuda"
+    cuda_kernels.prepare(folder)
+    return folder
 
 
 @pytest.mark.parametrize("arch", gpu_code.ARCHITECTURES)
 def test_cuda(nvidia, arch):
-    kernels, warned = gpu_code.compile_for(arch, gpu_code.FORMATS)
+    kernels, warned = gpu_code.compile_for(arch, gpu_code.FORMATS, nvidia)
     assert gpu_code.faults(kernels, arch, warned) == []
     figures = gpu_code.figures(kernels, arch)
     quantized = [f for f in gpu_code.FORMATS if f not in ("f32", "f16")]
@@ -49,7 +47,7 @@ def test_cuda(nvidia, arch):
 
 
 def test_cuda_with_all_formats(nvidia):
-    kernels, warned = gpu_code.compile_for("sm_90", None)
+    kernels, warned = gpu_code.compile_for("sm_90", None, nvidia)
     assert gpu_code.faults(kernels, "sm_90", warned) == []
     listed = (KERNELS / "all.h").read_text()
     assert len(kernels) == sum(

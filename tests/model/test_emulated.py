@@ -144,8 +144,7 @@ def test_other_orders_of_blocks_and_threads(pairs) -> None:
             "the device 'gpu' is unknown; it must be auto, cpu, cuda, cuda:N, metal or emulated",
         ),
         ("cuda:", "the device 'cuda:' is unknown"),
-        ("cuda:1", "the device 'cuda:1' is not here; there is: cpu, emulated"),
-        ("metal", "the device 'metal' is not here"),
+        ("metal", "the device 'metal' is not here; there is: cpu, emulated"),
         ("", "device is ''; it must be a name"),
         (3, "device is 3; it must be a name"),
     ],
@@ -192,7 +191,10 @@ def test_the_command_line_lists_and_takes_devices() -> None:
 
     def run(*args: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "gemtp_native", *map(str, args)], capture_output=True, text=True
+            [sys.executable, "-m", "gemtp_native", *map(str, args)],
+            env=os.environ | {"GEMTP_CUDA_DRIVER": "/no/driver.so"},
+            capture_output=True,
+            text=True,
         )
 
     assert "emulated (a GPU imitated on the CPU, to test" in run("info").stdout
@@ -204,6 +206,6 @@ def test_the_command_line_lists_and_takes_devices() -> None:
     assert texts == [texts[0]] * 3
     refused = run("generate", target, "a", "--device", "cuda")
     assert refused.returncode != 0
-    assert (
-        refused.stderr == "gemtp: error: the device 'cuda' is not here; there is: cpu, emulated\n"
-    )
+    built = gemtp.system_info()["cuda_kernels"]
+    begin = "no driver for CUDA is here" if built else "this build of gemtp has no kernels for CUDA"
+    assert refused.stderr.startswith(f"gemtp: error: {begin}")

@@ -21,6 +21,8 @@ gemtp_status status_of(ErrorKind kind) {
       return GEMTP_ERROR_CANCELLED;
     case ErrorKind::kMemory:
       return GEMTP_ERROR_MEMORY;
+    case ErrorKind::kDevice:
+      return GEMTP_ERROR_DEVICE;
     case ErrorKind::kInternal:
       return GEMTP_ERROR_INTERNAL;
   }

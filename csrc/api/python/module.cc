@@ -8,6 +8,7 @@
 
 #include "api/python/parts.h"
 #include "backend/cpu/dispatch.h"
+#include "backend/gpu/cuda/cuda_device.h"
 #include "base/build_info.h"
 #include "base/cpu_info.h"
 #include "base/error.h"
@@ -152,7 +153,7 @@ namespace {
 
 constexpr ErrorKind kKinds[] = {ErrorKind::kFile,    ErrorKind::kModel,     ErrorKind::kArgument,
                                 ErrorKind::kContext, ErrorKind::kCancelled, ErrorKind::kMemory,
-                                ErrorKind::kInternal};
+                                ErrorKind::kDevice,  ErrorKind::kInternal};
 
 const char* error_class(ErrorKind kind) {
   switch (kind) {
@@ -168,6 +169,8 @@ const char* error_class(ErrorKind kind) {
       return "CancelledError";
     case ErrorKind::kMemory:
       return "OutOfMemoryError";
+    case ErrorKind::kDevice:
+      return "DeviceError";
     case ErrorKind::kInternal:
       return "Error";
   }
@@ -232,12 +235,17 @@ PYBIND11_MODULE(_core, m) {
   m.def("default_threads", &default_threads);
   m.def("physical_memory", &physical_memory);
   m.def("available_memory", &available_memory);
+  m.def(
+      "devices",
+      [](bool look_for_gpus) {
+        std::vector<std::pair<std::string, std::string>> out;
+        const ReleasedGil release;
+        for (const DeviceInfo& d : devices(look_for_gpus)) out.emplace_back(d.name, d.description);
+        return out;
+      },
+      py::arg("look_for_gpus") = false);
+  m.def("has_cuda_kernels", &gpu::cuda_is_built);
   m.def("select_device", &select_device, py::arg("device") = "");
-  m.def("devices", [] {
-    std::vector<std::pair<std::string, std::string>> out;
-    for (const DeviceInfo& d : devices()) out.emplace_back(d.name, d.description);
-    return out;
-  });
   m.def("isas", [] {
     std::vector<std::string> names;
     for (const gemtp_kernels* k : runnable_kernels()) names.emplace_back(k->name);

@@ -726,7 +726,13 @@ class GpuBackend : public Backend {
     forms_.forget(Device<const float>(static_cast<const float*>(at)), parts_of(bytes, 4));
   }
   void begin_pass(const std::atomic<bool>* stop) override { stop_ = stop; }
-  void end_pass() override { stop_ = nullptr; }
+  void end_pass() override {
+    stop_ = nullptr;
+    try {
+      device_->wait();  // for what a pass that failed has enqueued
+    } catch (const Error&) {
+    }
+  }
 
   const std::shared_ptr<GpuDevice> device_;
   const std::unique_ptr<Backend> host_;

@@ -108,8 +108,7 @@ TEST_CASE("the tokens of the best clusters come by id, each with its logit") {
   for (uint32_t seed = 0; seed < 4; ++seed) {
     std::vector<float> scores = random_floats(kClusters, seed);
     if (seed == 3) std::fill(scores.begin(), scores.end(), -1.0f);  // the first ones, then
-    backend->cluster_head(w, at(scores.data()), kTop, at(x.data()), ids.device(),
-                          logits.device());
+    backend->cluster_head(w, at(scores.data()), kTop, at(x.data()), ids.device(), logits.device());
     std::vector<int32_t> wanted;
     for (const size_t c : best_of(scores.data(), kClusters, kTop))
       wanted.insert(wanted.end(), order.begin() + static_cast<int64_t>(c) * kEach,

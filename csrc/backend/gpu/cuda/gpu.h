@@ -14,11 +14,11 @@
 #define GPU_NO_UNROLL _Pragma("unroll 1")
 #define GPU_KERNEL(name, ...)                                                                 \
   extern "C" __global__ void __launch_bounds__(__VA_ARGS__::kThreads, 1)                      \
-      gemtp_##name(const __grid_constant__ __VA_ARGS__::Arguments arguments) {                \
+      gemtp_##name(const __grid_constant__ __VA_ARGS__::Arguments arguments, int first_row) { \
     __shared__ __VA_ARGS__::Memory memory;                                                    \
-    const int index = int(threadIdx.x);                                                       \
+    const int index = int(threadIdx.x), row = first_row + int(blockIdx.y);                    \
     __VA_ARGS__::run(arguments, memory,                                                       \
-                     Place{index, index / 32, index % 32, int(blockIdx.x), int(blockIdx.y)}); \
+                     Place{index, index / 32, index % 32, int(blockIdx.x), row});             \
   }
 
 namespace gemtp {
