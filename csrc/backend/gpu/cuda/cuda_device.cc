@@ -120,14 +120,15 @@ class CudaDevice : public GpuDevice {
   }
   ~CudaDevice() override {
     if (forked()) return;
-    driver_.push(context_);
-    driver_.stream_wait(stream_);
-    for (const Released& r : released_) free_now(r);
-    for (const Module module : modules_)
-      if (module) driver_.module_unload(module);
-    driver_.stream_destroy(stream_);
-    Context popped = nullptr;
-    driver_.pop(&popped);
+    if (driver_.push(context_) == kSuccess) {
+      driver_.stream_wait(stream_);
+      for (const Released& r : released_) free_now(r);
+      for (const Module module : modules_)
+        if (module) driver_.module_unload(module);
+      driver_.stream_destroy(stream_);
+      Context popped = nullptr;
+      driver_.pop(&popped);
+    }
     driver_.release(found_.ordinal);
   }
 

@@ -1,6 +1,7 @@
 #include "backend/gpu/cuda/driver.h"
 
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <mutex>
 
@@ -22,7 +23,8 @@ constexpr int kOldestCuda = 12040;
 constexpr const char* kLibrary = "nvcuda.dll";
 
 void* open_library(const char* name, std::string& error) {
-  void* library = reinterpret_cast<void*>(LoadLibraryA(name));
+  const DWORD where = std::strcmp(name, kLibrary) == 0 ? LOAD_LIBRARY_SEARCH_SYSTEM32 : 0;
+  void* library = reinterpret_cast<void*>(LoadLibraryExA(name, nullptr, where));
   if (!library) error = format("error %lu", GetLastError());
   return library;
 }
