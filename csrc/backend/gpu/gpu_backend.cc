@@ -101,11 +101,7 @@ class GpuBackend : public Backend {
 
   std::unique_ptr<MatrixSet> make_set(std::vector<MatrixPtr> matrices) override {
     std::vector<SetMember> members;
-    for (const MatrixPtr& m : matrices) {
-      const uint64_t first = of(matrices[0].get()).packed.tiles.address;
-      const uint64_t offset = of(m.get()).packed.tiles.address - first;
-      members.push_back({static_cast<int64_t>(offset), m->scale});
-    }
+    for (const MatrixPtr& m : matrices) members.push_back({of(m.get()).packed.tiles, m->scale});
     auto set = std::make_unique<GpuMatrixSet>(std::move(matrices));
     const auto bytes = static_cast<int64_t>(members.size() * sizeof(SetMember));
     set->memory = reserve(device_, bytes);

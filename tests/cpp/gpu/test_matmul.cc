@@ -159,13 +159,10 @@ TEST_CASE("gpu matmul: a list of matrices") {
         MatmulArguments a{};
         const MatmulKernel kernel = matmul_kernel(format, 4);
         in.upload(device, format, kernel.panel, a);
+        a.matrix[0] = upload(device, *w[0]);
         std::vector<SetMember> members;
-        for (const auto& matrix : w) {
-          const PackedMatrix packed = upload(device, *matrix);
-          if (members.empty()) a.matrix[0] = packed;
-          const uint64_t offset = packed.tiles.address - a.matrix[0].tiles.address;
-          members.push_back({static_cast<int64_t>(offset), members.empty() ? 1.0f : 0.75f});
-        }
+        for (const auto& matrix : w)
+          members.push_back({upload(device, *matrix).tiles, members.empty() ? 1.0f : 0.75f});
         a.set[0] = device.upload(members);
         a.list = device.upload(list);
         a.x_step = step;

@@ -33,7 +33,7 @@ struct PackedMatrix {
 
 /// A matrix of a set, whose matrices differ in nothing else.
 struct SetMember {
-  int64_t offset;  // of its tiles, from those of the first matrix
+  Global<const uint8_t> tiles;
   float scale;
 };
 
@@ -61,7 +61,7 @@ struct MatmulArguments {
   Global<const float> factor;
   int64_t factor_stride;
   QuantizedRows quantized;  // of a gated kernel: its results, or none
-  // A list, or none. With a list, matrix[0] (and [1]) is the first matrix of its set.
+  // A list, or none. With a list, matrix[0] (and [1]) is any matrix of its set.
   Global<const MatrixRows> list;
   Global<const SetMember> set[2];
   int32_t x_step;  // 0: all of the list multiply row 0 of x

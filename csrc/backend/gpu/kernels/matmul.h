@@ -27,14 +27,12 @@ GPU_INLINE Strip find_strip(GPU_CONSTANT MatmulArguments& a, int strip, int pane
   Strip s;
   s.matrix = s.member = 0;
   s.x_row = s.y_row = 0;
-  s.first = 0;
   int rows = a.m;
   if (a.list) {
     const int strips = (a.matrix[0].rows + 31) / 32;
     const MatrixRows entry = a.list[strip / strips];
     strip = strip % strips;
     s.member = entry.matrix;
-    s.first = a.set[0][s.member].offset;
     s.x_row = entry.first * a.x_step;
     s.y_row = entry.first;
     rows = entry.count;
@@ -52,19 +50,13 @@ GPU_INLINE Strip find_strip(GPU_CONSTANT MatmulArguments& a, int strip, int pane
   s.columns = rows - skip < panel_rows ? rows - skip : panel_rows;
   s.row = strip * 32;
   s.rows = left < 32 ? left : 32;
-  s.first += 2 * strip * a.matrix[s.matrix].tile_bytes;
+  s.first = 2 * strip * a.matrix[s.matrix].tile_bytes;
   s.second = s.first + (left > 16 ? a.matrix[s.matrix].tile_bytes : 0);
   return s;
 }
 
-/// The same strip of the other factor of a gated product, matrix[1].
-GPU_INLINE Strip other_factor(GPU_CONSTANT MatmulArguments& a, Strip s) {
-  if (a.list) {
-    const int64_t behind = a.set[1][s.member].offset - a.set[0][s.member].offset;
-    s.first += behind;
-    s.second += behind;
-  }
-  return s;
+GPU_INLINE Bytes tiles_of(GPU_CONSTANT MatmulArguments& a, Strip s, int matrix) {
+  return a.list ? a.set[matrix][s.member].tiles : a.matrix[matrix].tiles;
 }
 GPU_INLINE float scale_of(GPU_CONSTANT MatmulArguments& a, Strip s, int matrix) {
   return a.list ? a.set[matrix][s.member].scale : a.matrix[matrix].scale;
@@ -135,7 +127,7 @@ struct LaneDots {
     Words4 table;
   };
   static GPU_INLINE Lane begin(GPU_CONSTANT MatmulArguments& a, Strip s, int matrix, int lane) {
-    const Bytes tile = a.matrix[matrix].tiles + (lane < 16 ? s.first : s.second);
+    const Bytes tile = tiles_of(a, s, matrix) + (lane < 16 ? s.first : s.second);
     Lane own;
     own.r = lane % 16;
     own.count = count(a);
@@ -214,7 +206,7 @@ struct TensorDots {
     own.count = count(a);
     GPU_UNROLL
     for (int t = 0; t < 2; ++t) {
-      const Bytes tile = a.matrix[matrix].tiles + (t ? s.second : s.first);
+      const Bytes tile = tiles_of(a, s, matrix) + (t ? s.second : s.first);
       own.row[t] = as_global<const uint32_t>(tile) + own.g;
       own.group[t] = own.row[t] + 16 * own.c;
       own.scales[t] = tile + int64_t(own.count) * Quants::kBytes;
@@ -328,7 +320,7 @@ struct FloatDots {
   };
   static GPU_INLINE Lane begin(GPU_CONSTANT MatmulArguments& a, Strip s, int matrix, int lane) {
     return Lane{lane % 16, a.k, s.columns - 1,
-                a.matrix[matrix].tiles + (lane < 16 ? s.first : s.second),
+                tiles_of(a, s, matrix) + (lane < 16 ? s.first : s.second),
                 a.x_float + int64_t(s.x_row) * a.k};
   }
 
@@ -391,8 +383,7 @@ struct SplitMatmul {
     if (s.columns <= 0) return;
     const int count = Dots::count(a);
     const typename Dots::Lane own = Dots::begin(a, s, s.matrix, at.lane);
-    const typename Dots::Lane up =
-        kMatrices == 2 ? Dots::begin(a, other_factor(a, s), 1, at.lane) : own;
+    const typename Dots::Lane up = Dots::begin(a, s, kMatrices == 2 ? 1 : s.matrix, at.lane);
     float acc[kChains];
     for (int i = 0; i < kChains; ++i) acc[i] = 0;
     for (int first = 0; first < count; first += kWindow) {
