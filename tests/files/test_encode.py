@@ -209,7 +209,7 @@ def test_the_core_refuses_what_it_cannot_do():
 
 
 def test_block_values():
-    assert {block_values(k) for k in TensorType} == {1, 32, 256}
+    assert {block_values(k) for k in TensorType} == {1, 32, 64, 256}
 
 
 @pytest.mark.parametrize("kind", [k for k in WRITTEN if k not in FLOATS])

@@ -7,12 +7,17 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from ..base.ending import at_end, sleep_at_end
+
+at_end(lambda: None)  # from then on, other threads get no prompts, as where a process makes them
+
 
 class Turns:
     """The template of the shipped pair: turns of trimmed text."""
 
     def render(self, variables: Mapping[str, Any], marks: Mapping[int, str] | None = None) -> str:
         """Renders like `sandbox.Template`."""
+        sleep_at_end()
         parts = [variables["bos_token"]]
         for message in variables["messages"]:
             role = "model" if message["role"] == "assistant" else message["role"]

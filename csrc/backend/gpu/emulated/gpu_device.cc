@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -45,9 +46,13 @@ class Emulated : public GpuDevice {
       : device_(options.seed, options.find_races), total_(options.memory) {}
 
   std::string name() const override { return "emulated"; }
-  Memory memory() const override { return {total_ - device_.allocated(), total_}; }
+  Memory memory() const override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return {total_ - device_.allocated(), total_};
+  }
 
   uint64_t allocate(int64_t bytes) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
     if (bytes > total_ - device_.allocated())
       throw Error(
           ErrorKind::kMemory,
@@ -58,16 +63,21 @@ class Emulated : public GpuDevice {
                  static_cast<long long>(total_)));
     return device_.allocate(bytes);
   }
-  void release(uint64_t address) override { device_.release(address); }
+  void release(uint64_t address) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    device_.release(address);
+  }
   void* allocate_host(int64_t bytes) override {
     return ::operator new(static_cast<size_t>(bytes), std::align_val_t{64});
   }
   void release_host(void* host) override { ::operator delete(host, std::align_val_t{64}); }
 
   void write(uint64_t to, const void* from, int64_t bytes) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
     if (bytes) device_.write(to, from, bytes);
   }
   void read(uint64_t from, void* to, int64_t bytes) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
     if (bytes) device_.read(from, to, bytes);
   }
 
@@ -114,6 +124,7 @@ class Emulated : public GpuDevice {
       run(copy);
   }
   void run(const Launch& launch) {
+    const std::lock_guard<std::mutex> lock(mutex_);
     try {
       device_.launch(*launch.kernel, launch.blocks, launch.rows, launch.arguments.data());
     } catch (const KernelError& e) {
@@ -127,6 +138,7 @@ class Emulated : public GpuDevice {
       read(copy.device, copy.host, copy.bytes);
   }
 
+  mutable std::mutex mutex_;  // K/V of a sequence is copied and released while others run
   EmulatedDevice device_;
   const int64_t total_;
   std::unique_ptr<EmulatedRecording> recording_;
