@@ -100,9 +100,11 @@ void ReplyConstraint::push(const int32_t* tokens, int64_t n) {
       held_.back()->push(tokens + i, 1);
     } else if (place.state == State::kHeld) {
       held_.push_back(rules_.make_call());
-    } else if (place.state == State::kAnswer) {
+    } else if (place.state == State::kAnswer) {  // as are all that follow
       GEMTP_ASSERT(rules_.answer);
-      rules_.answer->push(tokens + i, 1);
+      rules_.answer->push(tokens + i, n - i);
+      places_.insert(places_.end(), static_cast<size_t>(n - i), place);
+      return;
     }
     places_.push_back(place);
   }
@@ -110,15 +112,18 @@ void ReplyConstraint::push(const int32_t* tokens, int64_t n) {
 
 void ReplyConstraint::pop(int64_t n) {
   GEMTP_ASSERT(n < static_cast<int64_t>(places_.size()));
-  for (; n > 0; --n) {
+  const auto of_answer = std::count_if(places_.end() - n, places_.end(), [](const Place& place) {
+    return place.state == State::kAnswer;
+  });
+  if (of_answer) rules_.answer->pop(of_answer);
+  places_.resize(places_.size() - static_cast<size_t>(of_answer), Place{State::kBegin});
+  for (n -= of_answer; n > 0; --n) {
     const State after = places_.back().state;
     places_.pop_back();
     if (places_.back().state == State::kHeld)
       held_.back()->pop(1);
     else if (after == State::kHeld)
       held_.pop_back();
-    else if (after == State::kAnswer)
-      rules_.answer->pop(1);
   }
 }
 

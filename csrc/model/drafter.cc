@@ -100,18 +100,15 @@ void Drafter::run_layers(int64_t step) {
   const Config& c = config_;
   const Device<float> x = scratch_.x.get(),
                       input = scratch_.inputs.device() + step * 2 * c.backbone;
+  const Device<float> normed = scratch_.normed.device() + step * c.hidden;
   backend_.matmul({{weights_.pre_projection.get(), input, 2 * c.backbone, 1, x, c.hidden}});
-  backend_.norm(x, 1, c.hidden, c.eps,
-                {{{weights_.layers[0].attn_norm.get(), scratch_.layer.normed.get()}}});
+  backend_.norm(x, 1, c.hidden, c.eps, {norm_after(-1, weights_, scratch_.layer, normed)});
   for (int i = 0; i < c.n_layers(); ++i) {
     const auto at = static_cast<size_t>(i);
     LayerPass pass{scratch_.rows, 0, 1, 1};
     pass.index = i;
     pass.kv_source = target_.last_kv_layer(c.layers[at].sliding);
-    if (i + 1 < c.n_layers())
-      pass.next = {weights_.layers[at + 1].attn_norm.get(), scratch_.layer.normed.get()};
-    else
-      pass.next = {weights_.output_norm.get(), scratch_.normed.device() + step * c.hidden};
+    pass.next = norm_after(i, weights_, scratch_.layer, normed);
     layer_forward(c, weights_.layers[at], pass, scratch_.layer, backend_, x);
   }
 }

@@ -103,6 +103,13 @@ LayerScratch::LayerScratch(const Config& c, Storage& b, int64_t rows) {
   }
 }
 
+NormResult norm_after(int index, const Weights& weights, const LayerScratch& s,
+                      Device<float> last) {
+  const auto next = static_cast<size_t>(index + 1);
+  if (next == weights.layers.size()) return {weights.output_norm.get(), last};
+  return {weights.layers[next].attn_norm.get(), s.normed.get()};
+}
+
 void layer_forward(const Config& c, const LayerWeights& w, const LayerPass& p, LayerScratch& s,
                    Backend& b, Device<float> x) {
   const int64_t m = p.keep;

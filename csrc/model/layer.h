@@ -45,6 +45,10 @@ struct LayerPass {
   bool owns_kv = false;  // this layer also writes K/V
 };
 
+/// Returns the norm that follows layer `index` (-1: the embeddings): that of the next layer goes to
+/// s.normed, the output norm to `last`.
+NormResult norm_after(int index, const Weights& weights, const LayerScratch& s, Device<float> last);
+
 /// Runs the layer on x, [m, hidden], in place; only the last `keep` rows are meaningful afterwards.
 /// s.normed holds the layer's attn_norm of x.
 void layer_forward(const Config& config, const LayerWeights& w, const LayerPass& pass,

@@ -116,13 +116,12 @@ void Target::embed() {
 void Target::run_layers(const TargetOutputs& outputs) {
   const Config& c = config_;
   const int64_t m = scratch_.rows.count;
-  const Device<float> x = scratch_.x.device();
+  const Device<float> x = scratch_.x.device(), hidden = outputs.hidden.device();
   backend_.send(scratch_.x, 0, m * c.hidden);
   if (c.per_layer)
     scratch_.per_layer.finish(scratch_.rows, wanted_, weights_, x, scratch_.layer.gated.get(),
                               backend_);
-  backend_.norm(x, m, c.hidden, c.eps,
-                {{{weights_.layers[0].attn_norm.get(), scratch_.layer.normed.get()}}});
+  backend_.norm(x, m, c.hidden, c.eps, {norm_after(-1, weights_, scratch_.layer, hidden)});
 
   int64_t rows = m;  // rows still in progress, always the trailing ones
   GEMTP_ASSERT(outputs.hidden.size() >= wanted_ * c.hidden);
@@ -132,10 +131,7 @@ void Target::run_layers(const TargetOutputs& outputs) {
     LayerPass pass{scratch_.rows, first, rows};
     pass.keep = i < c.early_layers() ? rows : wanted_;
     if (c.per_layer) pass.per_layer = scratch_.per_layer.of(i);
-    if (i + 1 < c.n_layers())
-      pass.next = {weights_.layers[at + 1].attn_norm.get(), scratch_.layer.normed.get()};
-    else
-      pass.next = {weights_.output_norm.get(), outputs.hidden.device()};
+    pass.next = norm_after(i, weights_, scratch_.layer, hidden);
     pass.index = i;
     pass.kv_source = c.layers[at].kv_source;
     pass.owns_kv = i < c.kv_layers;

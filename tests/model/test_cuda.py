@@ -19,6 +19,7 @@ import pytest
 import checkpoints
 import gemtp_native as gemtp
 from cuda_stand_in import StandIn, environment, library
+from devices import Pairs, open_on
 from serving import serving
 
 # Every architecture, kinds of quants and scales, and floats.
@@ -49,23 +50,7 @@ def clean(stand_in):
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("cuda")
-    made: dict[tuple[str, str], checkpoints.Pair] = {}
-
-    def pair(arch: str, outtype: str = "q4_0") -> checkpoints.Pair:
-        if (arch, outtype) not in made:
-            folder = root / arch
-            if not folder.exists():
-                checkpoints.agreeing(arch, folder)
-            made[arch, outtype] = checkpoints.to_gguf(folder, folder / "gguf", outtype)
-        return made[arch, outtype]
-
-    return pair
-
-
-def open_on(device: str, pair: checkpoints.Pair, **options) -> gemtp.Model:
-    options = {"threads": 1, "context": 128} | options
-    return gemtp.Model(pair.target, drafter=pair.drafter, device=device, **options)
+    return Pairs(tmp_path_factory.mktemp("cuda"))
 
 
 def tokens(model: gemtp.Model, prompt: list[int], n: int = 8, draft: int = 2, **sampling):

@@ -13,6 +13,7 @@ import pytest
 
 import checkpoints
 import gemtp_native as gemtp
+from devices import Pairs, open_on
 from gemtp_native import _core
 
 pytestmark = pytest.mark.skipif(
@@ -43,23 +44,7 @@ SAMPLINGS = {
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("emulated")
-    made: dict[tuple[str, str], checkpoints.Pair] = {}
-
-    def pair(arch: str, outtype: str) -> checkpoints.Pair:
-        if (arch, outtype) not in made:
-            folder = root / arch
-            if not folder.exists():
-                checkpoints.agreeing(arch, folder)
-            made[arch, outtype] = checkpoints.to_gguf(folder, folder / "gguf", outtype)
-        return made[arch, outtype]
-
-    return pair
-
-
-def open_on(device: str, pair: checkpoints.Pair, **options) -> gemtp.Model:
-    options = {"threads": 1, "context": 128} | options
-    return gemtp.Model(pair.target, drafter=pair.drafter, device=device, **options)
+    return Pairs(tmp_path_factory.mktemp("emulated"))
 
 
 @pytest.mark.parametrize(("arch", "outtype"), CASES)

@@ -207,8 +207,14 @@ class GpuBackend : public Backend {
                            Routing& routing, Device<float> y) override {
     auto& r = static_cast<GpuRouting&>(routing);
     const int64_t h = r.sizes.hidden, places = m * r.sizes.used;
-    gather(r, first_of(*w.gate).quantized(), x, m);
-    if (observed()) observe_places(r, {w.gate.get(), w.up.get()}, gathered(r, x, places), h);
+    gather_input(r, first_of(*w.gate).quantized(), x, m);
+    if (observed()) {
+      GatherArguments floats{};
+      floats.x = global(x);
+      floats.y = scratch<float>(ups_, places * h);
+      gather(r, floats, places);
+      observe_places(r, {w.gate.get(), w.up.get()}, floats.y, h);
+    }
     multiply_gated(r, w, m);
     if (observed()) observe_places(r, {w.down.get()}, r.gated_floats, r.sizes.ffn);
     MatmulArguments a = of_places(r, *w.down, r.gated, m);
@@ -390,7 +396,8 @@ class GpuBackend : public Backend {
 
   // ---- passes ----
 
-  // Where the K/V of the rows lie, and how far their spans reach.
+  // Where the K/V of the rows lie, and how far their spans reach. Repeated passes need it before
+  // run() looks for a recording, rows without a pass when they are sent.
   void place(PassRows& rows) {
     const auto layers = static_cast<int64_t>(rows.kv.front().size());
     const auto sequences = static_cast<int64_t>(rows.kv.size());
@@ -585,20 +592,24 @@ class GpuBackend : public Backend {
 
   static const GpuMatrix& first_of(const MatrixSet& set) { return of(&set[0]); }
 
-  // The rows of x by place, as the experts multiply them.
-  void gather(GpuRouting& r, bool quantized, Device<const float> x, int64_t m) {
-    const int64_t h = r.sizes.hidden, places = m * r.sizes.used;
+  // Fills r.in with what the gate and up matrices multiply.
+  void gather_input(const GpuRouting& r, bool quantized, Device<const float> x, int64_t m) {
     GatherArguments g{};
-    g.rows = r.route.place_row;
-    g.n = narrow(h);
     if (quantized) {
-      g.from = form_of(x, m, h);
+      g.from = form_of(x, m, r.sizes.hidden);
       g.to = QuantizedRows(r.in);
     } else {
       g.x = global(x);
       g.y = Global<float>(r.in);
     }
-    launch("gather", parts_of(h, 256), places, g);
+    gather(r, g, m * r.sizes.used);
+  }
+
+  // Rows of [m, hidden] by place.
+  void gather(const GpuRouting& r, GatherArguments g, int64_t places) {
+    g.rows = r.route.place_row;
+    g.n = narrow(r.sizes.hidden);
+    launch("gather", parts_of(g.n, 256), places, g);
   }
 
   MatmulArguments of_places(const GpuRouting& r, const MatrixSet& set, uint64_t x, int64_t m) {
@@ -665,17 +676,6 @@ class GpuBackend : public Backend {
   }
 
   // ---- observed products ----
-
-  // The rows of x by place, as floats.
-  Global<float> gathered(GpuRouting& r, Device<const float> x, int64_t places) {
-    GatherArguments g{};
-    g.x = global(x);
-    g.rows = r.route.place_row;
-    g.n = narrow(r.sizes.hidden);
-    g.y = scratch<float>(ups_, places * r.sizes.hidden);
-    launch("gather", parts_of(g.n, 256), places, g);
-    return g.y;
-  }
 
   void observe_places(const GpuRouting& r, const std::vector<const MatrixSet*>& sets,
                       Global<float> x, int64_t width) {

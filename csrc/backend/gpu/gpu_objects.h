@@ -98,9 +98,7 @@ class GpuMatrixSet : public MatrixSet {
  public:
   using MatrixSet::MatrixSet;
   std::shared_ptr<void> memory;
-  Global<const SetMember> members() const {
-    return Global<const SetMember>(reinterpret_cast<uint64_t>(memory.get()));
-  }
+  Global<const SetMember> members() const { return Global<const SetMember>(address(memory)); }
 };
 
 class GpuKv : public TiledKv {

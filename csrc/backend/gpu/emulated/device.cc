@@ -13,11 +13,12 @@
 namespace gemtp::gpu {
 namespace {
 
-// An address is the number of its allocation and, in these bits, the place within.
 // An address: which device, which allocation, and the offset in it. Addresses of one device are
 // none on the others.
 constexpr int kOffsetBits = 36, kDeviceBits = 6;
 constexpr uint64_t kOffsetMask = (uint64_t{1} << kOffsetBits) - 1;
+
+std::atomic<uint64_t> devices{0};  // made so far
 
 // Who read a byte last: a thread; several of one warp; several.
 constexpr uint16_t kOfWarp = 0x8000, kSeveral = 0xffff;
@@ -230,8 +231,6 @@ struct Launch {
       }
   }
 };
-
-static std::atomic<uint64_t> devices{0};  // made so far
 
 uint64_t EmulatedDevice::number_of(uint64_t address) const {
   return (address ^ base_) >> kOffsetBits;
