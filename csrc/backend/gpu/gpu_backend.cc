@@ -11,6 +11,8 @@
 #include "backend/cpu/packed_form.h"
 #include "backend/gpu/format_names.h"
 #include "backend/gpu/gpu_objects.h"
+#include "backend/gpu/launches.h"
+#include "backend/gpu/products.h"
 #include "backend/gpu/quantized_forms.h"
 
 namespace gemtp {
@@ -27,7 +29,7 @@ constexpr int64_t kMostRecorded = 32;
 class GpuBackend : public Backend {
  public:
   GpuBackend(std::shared_ptr<GpuDevice> device, std::unique_ptr<Backend> host)
-      : device_(std::move(device)), host_(std::move(host)), forms_(device_) {}
+      : device_(std::move(device)), host_(std::move(host)), launches_(device_) {}
 
   std::string device() const override { return device_->name(); }
   std::string isa() const override { return host_->isa(); }
@@ -118,14 +120,14 @@ class GpuBackend : public Backend {
   void run(Recordings& recordings, PassRows& rows, std::span<const int64_t> shape,
            const std::function<void()>& body) override {
     place(rows);
-    forms_.forget_all();
+    launches_.forget_forms();
     if (observed() || rows.count > kMostRecorded) {
       body();
     } else {
       run_recorded(static_cast<GpuRecordings&>(recordings), shape_of(rows, shape), body);
     }
-    forms_.forget_all();
-    outgrown_.clear();
+    launches_.forget_forms();
+    launches_.release_outgrown();
   }
 
   void send(PassRows& rows) override {
@@ -150,14 +152,14 @@ class GpuBackend : public Backend {
   void head(const Matrix& w, Device<const float> x, int64_t m, float cap,
             std::span<const Device<float>> logits, Device<BestLogit> best) override {
     const int64_t n = w.rows;
-    const Global<float> all = scratch<float>(logits_, m * n);
+    const Global<float> all = launches_.scratch<float>(Room::kLogits, m * n);
     const Device<float> y(reinterpret_cast<float*>(all.address));
     matmul({{&w, x, w.cols, m, y, n}});
     static_assert(sizeof(Best) == sizeof(BestLogit));
     best_of(all, m, n, cap, Global<Best>(number(best)));
     for (int64_t i = 0; i < m; ++i)
       if (const Device<float> to = logits[static_cast<size_t>(i)])
-        elements("copy", {all + i * n, {}, 0, 0, written(to, n), {}, 0}, n);
+        launches_.elements("copy", {all + i * n, {}, 0, 0, launches_.written(to, n), {}, 0}, n);
   }
 
   void norm(Device<const float> x, int64_t m, int64_t n, float eps,
@@ -168,7 +170,7 @@ class GpuBackend : public Backend {
     a.residual = global(x);
     a.after = 1.0f;
     give_norms(results, m, n, a.output);
-    launch("norm", m, 1, a);
+    launches_.launch("norm", m, 1, a);
   }
 
   void add_branch(const Branch& branch, int64_t m, int64_t n, float eps, Device<float> x,
@@ -180,16 +182,16 @@ class GpuBackend : public Backend {
     a.weight = global(branch.weight);
     a.before = branch.before;
     a.after = branch.after;
-    a.residual = a.y = written(x, m * n);
+    a.residual = a.y = launches_.written(x, m * n);
     give_norms(results, m, n, a.output);
     // Without norms of its own the new x is multiplied as it is.
-    if (results.empty()) a.output[0] = {{}, 1.0f, 1, {}, add_form(x, m, n)};
-    launch("norm", m, 1, a);
+    if (results.empty()) a.output[0] = {{}, 1.0f, 1, {}, launches_.add_form(x, m, n)};
+    launches_.launch("norm", m, 1, a);
   }
 
   void softcap(Device<float> x, int64_t n, float cap) override {
-    const Global<float> y = written(x, n);
-    elements("softcap", {y, {}, cap, 0, y, {}, 0}, n);
+    const Global<float> y = launches_.written(x, n);
+    launches_.elements("softcap", {y, {}, cap, 0, y, {}, 0}, n);
   }
 
   void route(Device<const float> scores, Device<const float> scale, int64_t m,
@@ -200,26 +202,24 @@ class GpuBackend : public Backend {
     r.route.m = narrow(m);
     r.route.experts = narrow(r.sizes.experts);
     r.route.used = narrow(r.sizes.used);
-    launch("route", 1, 1, r.route);
+    launches_.launch("route", 1, 1, r.route);
   }
 
   void expert_feed_forward(const ExpertMatrices& w, Device<const float> x, int64_t m,
                            Routing& routing, Device<float> y) override {
     auto& r = static_cast<GpuRouting&>(routing);
     const int64_t h = r.sizes.hidden, places = m * r.sizes.used;
-    gather_input(r, first_of(*w.gate).quantized(), x, m);
+    products_.gather_input(r, first_of(*w.gate), x, m);
     if (observed()) {
       GatherArguments floats{};
       floats.x = global(x);
-      floats.y = scratch<float>(ups_, places * h);
-      gather(r, floats, places);
+      floats.y = launches_.scratch<float>(Room::kUps, places * h);
+      products_.gather(r, floats, m);
       observe_places(r, {w.gate.get(), w.up.get()}, floats.y, h);
     }
-    multiply_gated(r, w, m);
+    products_.multiply_gated(r, w, m);
     if (observed()) observe_places(r, {w.down.get()}, r.gated_floats, r.sizes.ffn);
-    MatmulArguments a = of_places(r, *w.down, r.gated, m);
-    a.y[0] = r.out;
-    run_listed(*w.down, a, places, "");
+    products_.multiply_down(r, *w.down, m);
 
     WeightedSumArguments sum{};
     sum.x = r.out;
@@ -227,33 +227,27 @@ class GpuBackend : public Backend {
     sum.weights = r.route.slot_weight;
     sum.terms = narrow(r.sizes.used);
     sum.n = narrow(h);
-    sum.y = written(y, m * h);
-    launch("weighted_sum", parts_of(h, 256), m, sum);
+    sum.y = launches_.written(y, m * h);
+    launches_.launch("weighted_sum", parts_of(h, 256), m, sum);
   }
 
   void cluster_head(const ClusterMatrices& w, Device<const float> scores, int64_t top,
                     Device<const float> x, Device<int32_t> ids, Device<float> logits) override {
-    const GpuMatrix& any = of(w.clusters->matrices[0].get());
-    const int64_t each = any.rows;
+    const int64_t each = first_of(*w.clusters).rows;
     TopArguments t{global(scores), narrow(w.clusters->size()), narrow(top),
-                   scratch<MatrixRows>(chosen_, top)};
-    launch("top_clusters", parts_of(t.n, 256), 1, t);
-    MatmulArguments a = product(any, x, any.cols, 1);
-    a.matrix[0] = packed(any);
-    a.list = t.chosen;
-    a.set[0] = static_cast<const GpuMatrixSet&>(*w.clusters).members();
-    a.y[0] = scratch<float>(logits_, top * each);
-    a.strips = narrow(top * any.strips());
-    run_product(any, a, "");
+                   launches_.scratch<MatrixRows>(Room::kChosen, top)};
+    launches_.launch("top_clusters", parts_of(t.n, 256), 1, t);
+    const auto found = launches_.scratch<float>(Room::kLogits, top * each);
+    products_.multiply_listed(*w.clusters, x, t.chosen, top, found);
     CandidatesArguments c{t.chosen,
                           global(Device<const int32_t>(w.tokens.device())),
-                          a.y[0],
+                          found,
                           narrow(top),
                           narrow(each),
                           0,
                           Global<int32_t>(number(ids)),
-                          written(logits, top * each)};
-    launch("sort_candidates", parts_of(top * each, 256), 1, c);
+                          launches_.written(logits, top * each)};
+    launches_.launch("sort_candidates", parts_of(top * each, 256), 1, c);
   }
 
   // Not those that embed() does not flush before it scales them.
@@ -269,10 +263,11 @@ class GpuBackend : public Backend {
     a.k = narrow(matrix.cols);
     a.ids = global(ids);
     a.scale = scale;
-    a.y = written(y, matrix.cols);
-    a.best = best_of(Global<float>(number(logits)), 1, n, 0, scratch<Best>(chosen_best_, 1));
+    a.y = launches_.written(y, matrix.cols);
+    a.best =
+        best_of(Global<float>(number(logits)), 1, n, 0, launches_.scratch<Best>(Room::kBest, 1));
     a.id = Global<int32_t>(number(id));
-    launch(std::string("embed_") + kFormatNames[matrix.format], parts_of(a.k, 256), 1, a);
+    launches_.launch(std::string("embed_") + kFormatNames[matrix.format], parts_of(a.k, 256), 1, a);
   }
 
   void finish_heads(const PassRows& rows, const RowsOfLayers& of_type, int layer, int64_t first,
@@ -289,7 +284,7 @@ class GpuBackend : public Backend {
     a.d = narrow(h.d);
     a.eps = h.eps;
     if (keep) {
-      a.q = written(h.q, keep * h.heads * h.d);
+      a.q = launches_.written(h.q, keep * h.heads * h.d);
       a.q_weight = global(h.q_weight);
       a.heads = narrow(h.heads);
       a.q_skip = narrow(n - keep);
@@ -300,7 +295,7 @@ class GpuBackend : public Backend {
       a.k_weight = global(h.k_weight);
       a.kv_heads = narrow(kv.kv_heads);
     }
-    launch(std::string("heads_") + kv.type(), a.heads + 2 * a.kv_heads, n, a);
+    launches_.launch(std::string("heads_") + kv.type(), a.heads + 2 * a.kv_heads, n, a);
   }
 
   void attention(const PassRows& rows, const RowsOfLayers& of_type, int layer, int64_t first,
@@ -314,9 +309,9 @@ class GpuBackend : public Backend {
     a.d = narrow(kv.head_dim);
     const GpuRows& sent = sent_of(rows);
     a.p_stride = narrow(&of_type == &rows.full ? sent.full_stride : sent.sliding_stride);
-    const Global<float> result = written(out, m * width);
+    const Global<float> result = launches_.written(out, m * width);
     const QuantizedRows quantized =
-        kv.head_dim % 32 == 0 ? add_form(out, m, width) : QuantizedRows();
+        kv.head_dim % 32 == 0 ? launches_.add_form(out, m, width) : QuantizedRows();
     const int64_t most = std::max<int64_t>(1, kMostScores / (heads * a.p_stride));
     for (int64_t at = 0; at < m; at += most) {
       a.m = narrow(std::min(most, m - at));
@@ -324,7 +319,7 @@ class GpuBackend : public Backend {
       a.q = global(q + at * width);
       a.spans = Global<const Span>(number(of_type.spans.device() + a.first_row));
       a.out = result + at * width;
-      if (quantized) a.quantized = quantized + at * width / 32 * forms_.block_bytes();
+      if (quantized) a.quantized = quantized + at * width / 32 * launches_.form_block_bytes();
       attend(a, rows, kv.type());
     }
   }
@@ -345,37 +340,13 @@ class GpuBackend : public Backend {
     uint64_t size_ = 0;
   };
 
-  template <class T>
-  Global<T> scratch(GpuScratch& s, int64_t n) {
-    return Global<T>(s.ensure(device_, n * static_cast<int64_t>(sizeof(T)), outgrown_));
-  }
-  QuantizedRows add_form(Device<const float> x, int64_t m, int64_t n) {
-    return forms_.add(x, m, n, outgrown_);
-  }
-
-  template <class Arguments>
-  void launch(const std::string& kernel, int64_t blocks, int64_t rows, const Arguments& a) {
-    if (blocks > 0 && rows > 0)
-      device_->launch(kernel, blocks, rows, &a, static_cast<int64_t>(sizeof a));
-  }
-
-  // The n floats at y, which the next launch writes.
-  Global<float> written(Device<float> y, int64_t n) {
-    forms_.forget(y, n);
-    return Global<float>(number(y));
-  }
-
-  void elements(const char* kernel, ElementsArguments a, int64_t n) {
-    a.n = narrow(n);
-    launch(kernel, parts_of(n, 256), 1, a);
-  }
-
   void give_norms(const std::vector<NormResult>& results, int64_t m, int64_t n,
                   NormOutput (&to)[3]) {
     GEMTP_ASSERT(results.size() <= 3);
     for (size_t i = 0; i < results.size(); ++i) {
       const NormResult& r = results[i];
-      to[i] = {global(r.weight), r.scale, 1, written(r.y, m * n), add_form(r.y, m, n)};
+      to[i] = {global(r.weight), r.scale, 1, launches_.written(r.y, m * n),
+               launches_.add_form(r.y, m, n)};
     }
   }
 
@@ -387,10 +358,10 @@ class GpuBackend : public Backend {
     a.n = narrow(n);
     a.parts = narrow(parts);
     a.cap = cap;
-    a.part_best = scratch<Best>(best_, m * parts);
+    a.part_best = launches_.scratch<Best>(Room::kPartBest, m * parts);
     a.best = best;
-    launch("head_softcap", parts, m, a);
-    launch("best_of_parts", 1, m, a);
+    launches_.launch("head_softcap", parts, m, a);
+    launches_.launch("best_of_parts", 1, m, a);
     return best;
   }
 
@@ -481,179 +452,14 @@ class GpuBackend : public Backend {
       }
       recording_ = false;
       entry.recording = device_->end_recording();
-      entry.memory = std::move(outgrown_);
-      forms_.append_to(entry.memory);
-      for (const GpuScratch* s :
-           {&ups_, &logits_, &best_, &scores_, &maxima_, &chosen_, &chosen_best_})
-        entry.memory.push_back(s->memory());
+      entry.memory = launches_.take_memory();
     }
     device_->repeat(*entry.recording);
   }
 
-  // ---- products ----
-
-  void multiply(const std::vector<MatmulJob>& jobs) override {
-    // Those that multiply the same rows, in one format, go together, up to 4.
-    for (size_t i = 0; i < jobs.size();) {
-      size_t end = i + 1;
-      while (end < jobs.size() && end - i < 4 && go_together(jobs[i], jobs[end])) ++end;
-      MatmulArguments a = product(*jobs[i].w, jobs[i].x, jobs[i].x_stride, jobs[i].m);
-      for (size_t j = i; j < end; ++j) {
-        const MatmulJob& job = jobs[j];
-        GEMTP_ASSERT(job.y_stride == job.w->rows || job.m == 1);
-        a.matrix[j - i] = packed(*job.w);
-        a.y[j - i] = written(job.y, job.m * job.w->rows);
-        a.strips += narrow(of(job.w).strips());
-      }
-      run_product(of(jobs[i].w), a, "");
-      i = end;
-    }
-  }
-  static bool go_together(const MatmulJob& a, const MatmulJob& b) {
-    return a.x == b.x && a.m == b.m && of(a.w).format == of(b.w).format && a.w->cols == b.w->cols;
-  }
-
+  void multiply(const std::vector<MatmulJob>& jobs) override { products_.multiply(jobs); }
   void multiply_gated(const std::vector<GatedJob>& jobs) override {
-    for (const GatedJob& job : jobs) {
-      GEMTP_ASSERT(job.y_stride == job.gate->rows || job.m == 1);
-      const int64_t n = job.gate->rows;
-      if (job.up && (job.m > 16 || job.gate->type != job.up->type)) {
-        const Device<float> ups(reinterpret_cast<float*>(scratch<float>(ups_, job.m * n).address));
-        multiply({{job.gate, job.x, job.x_stride, job.m, job.y, n},
-                  {job.up, job.x, job.x_stride, job.m, ups, n}});
-        const Global<float> y = written(job.y, job.m * n);
-        elements("gelu_mul",
-                 {y, global(Device<const float>(ups)), 0, 0, y, add_form(job.y, job.m, n), 0},
-                 job.m * n);
-        continue;
-      }
-      MatmulArguments a = product(*job.gate, job.x, job.x_stride, job.m);
-      a.matrix[0] = packed(*job.gate);
-      if (job.up) a.matrix[1] = packed(*job.up);
-      a.factor = global(job.factor);
-      a.factor_stride = job.factor_stride;
-      a.y[0] = written(job.y, job.m * n);
-      a.quantized = add_form(job.y, job.m, n);
-      a.strips = narrow(of(job.gate).strips());
-      run_product(of(job.gate), a, job.up ? "_gated" : "_factor");
-    }
-  }
-
-  static PackedMatrix packed(const Matrix& w) {
-    PackedMatrix p = of(&w).packed;
-    p.scale = w.scale;
-    return p;
-  }
-
-  // With the rows as the kernels want them.
-  MatmulArguments product(const Matrix& w, Device<const float> x, int64_t x_stride, int64_t m) {
-    GEMTP_ASSERT(x_stride == w.cols || m == 1);
-    MatmulArguments a{};
-    a.k = narrow(w.cols);
-    a.m = narrow(m);
-    if (!of(&w).quantized()) {
-      a.x_float = global(x);
-      return a;
-    }
-    a.x = form_of(x, m, w.cols);
-    return a;
-  }
-
-  QuantizedRows form_of(Device<const float> x, int64_t m, int64_t n) {
-    QuantizedRows form = forms_.find(x, m, n);
-    if (!form) {
-      form = add_form(x, m, n);
-      elements("quantize", {global(x), {}, 0, 0, {}, form, 0}, m * n);
-    }
-    return form;
-  }
-
-  void run_product(const GpuMatrix& w, const MatmulArguments& a, const char* activation) {
-    if (w.quantized() && a.m > 16 && !*activation)
-      launch(name_of(w) + "_many", parts_of(a.strips, 4), parts_of(a.m, device_->many_rows()), a);
-    else
-      run_panels(w, a, a.m, activation);
-  }
-
-  static std::string name_of(const GpuMatrix& w) {
-    return std::string("matmul_") + kFormatNames[w.format];
-  }
-
-  // At most `rows` rows of each product.
-  void run_panels(const GpuMatrix& w, const MatmulArguments& a, int64_t rows,
-                  const char* activation) {
-    int64_t panel = 1;
-    while (panel < rows && panel < 16) panel *= w.quantized() ? 2 : 4;
-    launch(name_of(w) + "_" + std::to_string(panel) + activation, a.strips, parts_of(rows, panel),
-           a);
-  }
-
-  // ---- experts ----
-
-  static const GpuMatrix& first_of(const MatrixSet& set) { return of(&set[0]); }
-
-  // Fills r.in with what the gate and up matrices multiply.
-  void gather_input(const GpuRouting& r, bool quantized, Device<const float> x, int64_t m) {
-    GatherArguments g{};
-    if (quantized) {
-      g.from = form_of(x, m, r.sizes.hidden);
-      g.to = QuantizedRows(r.in);
-    } else {
-      g.x = global(x);
-      g.y = Global<float>(r.in);
-    }
-    gather(r, g, m * r.sizes.used);
-  }
-
-  // Rows of [m, hidden] by place.
-  void gather(const GpuRouting& r, GatherArguments g, int64_t places) {
-    g.rows = r.route.place_row;
-    g.n = narrow(r.sizes.hidden);
-    launch("gather", parts_of(g.n, 256), places, g);
-  }
-
-  MatmulArguments of_places(const GpuRouting& r, const MatrixSet& set, uint64_t x, int64_t m) {
-    const GpuMatrix& any = first_of(set);
-    MatmulArguments a{};
-    if (any.quantized())
-      a.x = QuantizedRows(x);
-    else
-      a.x_float = Global<const float>(x);
-    a.k = narrow(any.cols);
-    a.m = narrow(m);
-    a.matrix[0] = packed(any);
-    a.list = r.route.list;
-    a.set[0] = static_cast<const GpuMatrixSet&>(set).members();
-    a.x_step = 1;
-    return a;
-  }
-
-  void run_listed(const MatrixSet& set, MatmulArguments& a, int64_t places,
-                  const char* activation) {
-    a.strips = narrow(first_of(set).strips() * std::min(places, set.size()));
-    run_panels(first_of(set), a, a.m, activation);
-  }
-
-  // Fills r.gated with what the down matrices multiply.
-  void multiply_gated(GpuRouting& r, const ExpertMatrices& w, int64_t m) {
-    const int64_t places = m * r.sizes.used;
-    const bool quantized = first_of(*w.down).quantized();
-    const QuantizedRows to = quantized ? QuantizedRows(r.gated) : QuantizedRows();
-    const Global<float> floats = quantized ? r.gated_floats : Global<float>(r.gated);
-    MatmulArguments a = of_places(r, *w.gate, r.in, m);
-    a.y[0] = floats;
-    if (first_of(*w.gate).type == first_of(*w.up).type) {
-      a.matrix[1] = packed(first_of(*w.up));
-      a.set[1] = static_cast<const GpuMatrixSet&>(*w.up).members();
-      a.quantized = to;
-      run_listed(*w.gate, a, places, "_gated");
-      return;
-    }
-    run_listed(*w.gate, a, places, "");
-    MatmulArguments up = of_places(r, *w.up, r.in, m);
-    up.y[0] = scratch<float>(ups_, places * r.sizes.ffn);
-    run_listed(*w.up, up, places, "");
-    elements("gelu_mul", {floats, up.y[0], 0, 0, floats, to, 0}, places * r.sizes.ffn);
+    products_.multiply_gated(jobs);
   }
 
   // ---- attention ----
@@ -667,12 +473,12 @@ class GpuBackend : public Backend {
     for_each_run(rows, first, a.m, [&](const RowRun& part) {
       a.tiles += narrow(parts_of(part.count * group, tile));
     });
-    a.p = scratch<float>(scores_, a.m * a.heads * a.p_stride);
-    a.maxima = scratch<float>(maxima_, a.m * a.heads * a.p_stride / 128);
+    a.p = launches_.scratch<float>(Room::kScores, a.m * a.heads * a.p_stride);
+    a.maxima = launches_.scratch<float>(Room::kMaxima, a.m * a.heads * a.p_stride / 128);
     const std::string kind = "_" + type + "_" + std::to_string(tile);
     const int64_t tiles = a.kv_heads * a.tiles;
-    launch("attention_scores" + kind, a.p_stride / 128, tiles, a);
-    launch("attention_values" + kind, parts_of(a.d, 32), tiles, a);
+    launches_.launch("attention_scores" + kind, a.p_stride / 128, tiles, a);
+    launches_.launch("attention_values" + kind, parts_of(a.d, 32), tiles, a);
   }
 
   // ---- observed products ----
@@ -719,7 +525,7 @@ class GpuBackend : public Backend {
     device_->fetch(reinterpret_cast<uint64_t>(from), host, bytes);
   }
   void forget(void* at, int64_t bytes) {
-    forms_.forget(Device<const float>(static_cast<const float*>(at)), parts_of(bytes, 4));
+    launches_.forget_form(Device<const float>(static_cast<const float*>(at)), parts_of(bytes, 4));
   }
   void begin_pass(const std::atomic<bool>* stop) override { stop_ = stop; }
   void end_pass() override {
@@ -734,9 +540,8 @@ class GpuBackend : public Backend {
   const std::unique_ptr<Backend> host_;
   const std::atomic<bool>* stop_ = nullptr;
   bool recording_ = false;
-  QuantizedForms forms_;
-  GpuScratch ups_, logits_, best_, scores_, maxima_, chosen_, chosen_best_;
-  GpuScratch::Outgrown outgrown_;  // since the pass began
+  Launches launches_;
+  Products products_{launches_, device_->many_rows()};
 };
 
 }  // namespace

@@ -101,6 +101,8 @@ class GpuMatrixSet : public MatrixSet {
   Global<const SetMember> members() const { return Global<const SetMember>(address(memory)); }
 };
 
+inline const GpuMatrix& first_of(const MatrixSet& set) { return of(&set[0]); }
+
 class GpuKv : public TiledKv {
  public:
   explicit GpuKv(std::shared_ptr<GpuDevice> device) : device_(std::move(device)) {}
