@@ -353,6 +353,7 @@ def run_convert(job: Job) -> None:
         job.require(folder / "model.safetensors", name)
         output = job.out / f"{name}.gguf"
         command = [str(folder), str(output), "--outtype", job.outtype]
+        command += ["--completes"] if name == "target" else []
         script = Path(__file__).resolve().parent / "convert.py"
         result = subprocess.run([sys.executable, str(script), *command], check=False)
         if result.returncode:

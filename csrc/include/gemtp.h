@@ -155,6 +155,8 @@ typedef struct gemtp_model_info {
   int32_t has_chat;          /* the vocabulary has the tokens of Gemma's chat format */
   int32_t has_chat_template; /* the file contains a template, like files made for chats */
   char backend[32];          /* e.g. "cpu/avx2" */
+  int32_t completes; /* made to go on with texts, not to answer messages: the file has no template,
+                        or says so itself (docs/gguf.md, gemtp.completes) */
 } gemtp_model_info;
 
 GEMTP_API gemtp_status gemtp_model_describe(const gemtp_model* model, gemtp_model_info* info,

@@ -506,6 +506,10 @@ bool speaks_chat(const Tokenizer& tokenizer) {
   return tokenizer.find("<|turn>") >= 0 && tokenizer.find("<turn|>") >= 0;
 }
 
+bool completes_texts(const GgufFile& file) {
+  return !file.has("tokenizer.chat_template") || file.get_bool("gemtp.completes").value_or(false);
+}
+
 RenderedChat render_chat(const ChatRequest& request) {
   RenderedChat out;
   ChatWriter(&out).conversation(request);

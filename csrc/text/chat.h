@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "gguf/reader.h"
 #include "text/chat_value.h"
 #include "text/tokenizer.h"
 #include "text/tool_call.h"
@@ -51,6 +52,10 @@ struct RenderedChat {
 
 /// Whether the vocabulary has the tokens of the chat format.
 bool speaks_chat(const Tokenizer& tokenizer);
+
+/// Whether the model was made to go on with texts and not to answer messages: its file has no chat
+/// template, or says so itself (key gemtp.completes).
+bool completes_texts(const GgufFile& file);
 
 /// Renders a chat. Tool declarations are first converted by writable_declaration(). Throws
 /// Error{kArgument} if there are no messages or a tool is not a valid declaration.

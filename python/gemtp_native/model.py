@@ -37,7 +37,7 @@ from .chat.prompt import Chats, start_early
 from .chat.reply import Reply, ReplyStream
 from .chat.tool_choice import CallRules, required_functions
 from .errors import ArgumentError
-from .find import drafter_path, model_path
+from .find import DEMO, drafter_path, model_path
 from .grammar import Grammars, schema_of, source_of
 from .options import (
     ChatOptions,
@@ -103,7 +103,7 @@ class Model:
     Args:
         target: path of the target's GGUF file, of any of its parts, or of a folder that contains
             it; or a name: "hf:owner/name:Q4_0" (downloaded if missing), "ollama:name:tag",
-            "lmstudio:publisher/name".
+            "lmstudio:publisher/name", or "demo", the pair shipped with the package.
         drafter: the same for the drafter; "auto" uses a drafter that fits from beside the target or
             from the hub; None decodes without a drafter.
         threads: number of threads; None takes as many as help on this machine.
@@ -187,6 +187,15 @@ class Model:
         while self._streams:
             with contextlib.suppress(KeyError, ArgumentError):  # lost by a fork
                 self._streams.pop().close()
+
+    def __repr__(self) -> str:
+        if self._open_engine is None:
+            return f"<closed Model of {self._target.name}>"
+        helper = "with a drafter" if self.has_drafter else "no drafter"
+        return (
+            f"<Model of {self._target.name}: {helper}, context {self.context}, "
+            f"{self.device}, {self.threads} threads>"
+        )
 
     def __enter__(self) -> Model:
         return self
@@ -436,6 +445,12 @@ class Model:
         return self._engine.context
 
     @property
+    def completes(self) -> bool:
+        """Whether the model was made to go on with texts and not to answer messages: its file has
+        no chat template, or says so itself (the key ``gemtp.completes``)."""
+        return self._engine.completes
+
+    @property
     def sampling(self) -> dict[str, float]:
         """Sampling options that the model's makers recommend (the file's keys
         ``general.sampling.*``): the defaults of chats and of the server. Text completion is greedy
@@ -485,10 +500,10 @@ class Model:
 
 
 def demo_models() -> tuple[Path, Path]:
-    """Returns the paths of the small target and drafter shipped with the package; they complete
-    Python code."""
-    data = Path(__file__).parent / "data"
-    return data / "target.gguf", data / "drafter.gguf"
+    """Returns the paths of the small target and drafter shipped with the package, which
+    ``Model("demo", drafter="demo")`` opens; they complete Python code."""
+    target, drafter = (model_path(DEMO, role) for role in ("target", "drafter"))
+    return Path(os.fsdecode(target)), Path(os.fsdecode(drafter))
 
 
 def system_info() -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .arguments import shown
+
 TopLogprobs = list[tuple[int, float]]
 
 
@@ -88,7 +90,7 @@ class Token:
         return self.source != "target"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Output:
     """A finished generation."""
 
@@ -104,3 +106,17 @@ class Output:
     """:attr:`Token.logprob` of each token; empty unless requested with ``logprobs``."""
     top_logprobs: list[TopLogprobs] = field(default_factory=list)
     """:attr:`Token.top_logprobs` of each token."""
+
+    def __repr__(self) -> str:
+        return (
+            f"Output(text={shown(self.text)}, "
+            f"{in_short(self.tokens, self.finish_reason, self.stats)})"
+        )
+
+
+def in_short(tokens: list[int], finish_reason: str, stats: Stats) -> str:
+    """What a repr tells of a result besides its text."""
+    return (
+        f"{len(tokens)} tokens, finish_reason={finish_reason!r}, "
+        f"{stats.tokens_per_second:.1f} tokens/s"
+    )

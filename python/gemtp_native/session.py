@@ -52,6 +52,9 @@ class Session:
         tokens whose text it has not yielded yet."""
         return self._native.tokens
 
+    def __repr__(self) -> str:
+        return "<closed Session>" if self._open is None else f"<Session of {len(self)} tokens>"
+
     def __len__(self) -> int:
         return len(self.tokens)
 

@@ -49,6 +49,9 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
     def begin_in_child(self) -> None:
         self._working = threading.Lock()  # held by the thread that runs the generation
 
+    def __repr__(self) -> str:
+        return f"<TextStream: {len(self._tokens)} tokens, {self.finish_reason}>"
+
     # ---------------------------------------------------------------- a round at a time
 
     def steps(self) -> Iterator[list[Token]]:

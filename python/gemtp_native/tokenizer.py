@@ -16,6 +16,9 @@ class Tokenizer:
     def __init__(self, path: str | os.PathLike[str]):
         self._core = _core.Tokenizer(model_path(checked_path("tokenizer file", path)))
 
+    def __repr__(self) -> str:
+        return f"<Tokenizer of {self.vocab_size} tokens>"
+
     def encode(self, text: str | bytes, add_bos: bool = False, special: bool = False) -> list[int]:
         """Returns the ids of ``text``. With ``special``, text that spells a control token becomes
         that token; do not use it for text that a user or a tool wrote."""

@@ -718,3 +718,53 @@ def test_source_of_tokens():
         assert sum(token.drafted for token in tokens) == stream.stats.accepted
         if not model.has_drafter:
             assert "drafter" not in sources
+
+
+# ---------------------------------------------------------------- at a prompt
+
+
+def test_dir_is_the_interface():
+    """What tab completion offers: every public name, and no helper of the package."""
+    assert set(gemtp.__all__) <= set(dir(gemtp))
+    assert all(name.startswith("__") for name in set(dir(gemtp)) - set(gemtp.__all__))
+    assert all(hasattr(gemtp, name) for name in gemtp.__all__)
+
+
+def test_reprs_are_one_short_line():
+    ask = [{"role": "user", "content": "Hi"}]
+    with gemtp.Model("demo", "demo", threads=1) as model, model.session() as session:
+        session.append([5, 6])
+        stream, replies = model.stream("a" * 900, max_tokens=64), model.chat_stream(ask)
+        shown = {
+            repr(model): "target.gguf: with a drafter, context 2048, cpu, 1 threads",
+            repr(session): "2 tokens",
+            repr(stream): "0 tokens, unfinished",
+            repr(replies): "0 tokens, unfinished",
+            repr(model.generate("a", max_tokens=64)): "64 tokens, finish_reason='length'",
+            repr(model.chat(ask, max_tokens=64)): "tokens, finish_reason=",
+            repr(gemtp.Tokenizer("demo")): "tokens",
+        }
+    assert "closed" in repr(model)
+    assert "closed" in repr(session)
+    for text, part in shown.items():
+        assert part in text
+        assert len(text) < 200, text
+        assert "\n" not in text
+
+
+def test_demo_names_the_shipped_pair(tmp_path, monkeypatch, gemtp_main):
+    (tmp_path / "demo").mkdir()  # is ./demo
+    monkeypatch.chdir(tmp_path)
+    target, drafter = gemtp.demo_models()
+    assert gemtp.Tokenizer("demo").vocab_size == 4096
+    assert gemtp.memory_estimate("demo", "demo") == gemtp.memory_estimate(target, drafter)
+    with gemtp.Model("demo", drafter="auto", context=64) as model:
+        assert model.has_drafter
+        assert model.completes
+        assert model.target == target
+    for path in ("./demo", tmp_path / "demo"):
+        with pytest.raises(gemtp.FileError, match="directory"):
+            gemtp.Model(path)
+    code, out, _ = gemtp_main("inspect", "demo", "--drafter", "demo", "--json")
+    assert code == 0
+    assert str(drafter) in out

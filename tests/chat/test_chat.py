@@ -611,24 +611,55 @@ def test_wrong_suppressed_tokens(model):
 
 @pytest.fixture
 def chat(gemtp_main, monkeypatch):
-    """chat(input, *args) -> (exit code, stdout, stderr) of `gemtp chat` on the shipped pair."""
+    """chat(input, *args) -> (exit code, stdout, stderr) of `gemtp chat` on the shipped pair, which
+    answers although it was made to complete texts."""
 
-    def call(text: str | bytes, *args: object) -> tuple[int, str, str]:
+    def call(text: str | bytes, *args: object, mode: object = "--chat") -> tuple[int, str, str]:
         data = text if isinstance(text, bytes) else text.encode()
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
         target, drafter = gemtp.demo_models()
         return gemtp_main(
-            "chat", target, "--drafter", drafter, "--max-tokens", 8, "--threads", 1, *args
+            "chat", target, "--drafter", drafter, mode, "--max-tokens", 8, "--threads", 1, *args
         )
 
     return call
 
 
+CUT = "(cut after 8 tokens, as --max-tokens asks)"
+
+
 def test_input_from_a_pipe_is_one_message(chat, model):
     code, out, err = chat("def f(x):\n  pass\n")
     expected = model.chat([{"role": "user", "content": "def f(x):\n  pass\n"}], max_tokens=8)
-    assert (code, out, err) == (0, expected.content + "\n", "")
+    assert (code, out, err) == (0, expected.content + "\n", f"{CUT}\n")
     assert "\x1b" not in out
+
+
+def test_a_model_that_completes_goes_on_with_what_is_typed(chat, model):
+    """The shipped pair's file says so, under whatever name."""
+    assert model.completes
+    code, out, err = chat("def f(x):\n\n", "--drafter", "auto", mode="--lines")
+    first = model.generate("def f(x):", max_tokens=8).text
+    assert (code, out.split("\n", 1)[0]) == (0, first.split("\n", 1)[0])
+    assert "goes on with what you type" in err
+    assert CUT in err
+    assert chat("def f(x):", "--quiet", mode="--complete")[2] == ""
+    code, out, err = chat("def f(x):\n    x += 1", mode="--complete")
+    assert out == model.generate("def f(x):\n    x += 1", max_tokens=8).text + "\n"
+
+
+def test_what_is_typed_and_what_is_added_are_one_text(chat, model):
+    code, out, _ = chat("def f(x):\n    return\n", "--lines", mode="--complete")
+    first = model.generate("def f(x):", max_tokens=8).text
+    second = model.generate("def f(x):" + first + "    return", max_tokens=8).text
+    assert (code, out) == (0, f"{first}\n{second}\n")
+
+
+def test_a_template_is_of_no_use_to_complete(chat, tmp_path):
+    (tmp_path / "t").write_text("{{ messages[0].content }}")
+    code, _, err = chat("x", "--template", tmp_path / "t", mode="--complete")
+    assert code == 1
+    assert "choose one" in err
 
 
 def test_lines_are_messages_with_a_history(chat, model):
@@ -745,9 +776,10 @@ def test_a_template_of_ones_own(chat, tmp_path):
 
 def test_a_warning_is_a_note(gemtp_main, tiny, tmp_path, monkeypatch):
     tiny()
+    target = tmp_path / "0" / "target.gguf"
     for more, notes in (((), 1), (("--quiet",), 0)):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the")))
-        _, _, err = gemtp_main("chat", tmp_path / "0" / "target.gguf", "--max-tokens", 2, *more)
+        _, _, err = gemtp_main("chat", target, "--chat", "--max-tokens", 2, *more)
         assert err.count("gemtp: note: target.gguf has no chat template") == notes
 
 

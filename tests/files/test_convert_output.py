@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from convert_folders import CONFIGS, ROOT, command, make_folder, make_tensors, run, shapes_of
+from gemtp_native import _core
 from gemtp_native.base import whole_file
 from gemtp_native.errors import ArgumentError, FileError
 from gemtp_native.make.convert import convert, pipeline
@@ -105,6 +106,20 @@ def test_command_line(tmp_path):
         assert done.returncode == status
         assert text in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_the_file_says_that_a_model_completes(tmp_path):
+    folder = make_folder(tmp_path, CONFIGS["31b"])
+    for name, completes in (("yes", True), ("no", None)):
+        convert(folder, tmp_path / name, "f32", tokenizer=False, completes=bool(completes))
+        assert _core.GgufFile(tmp_path / name).value("gemtp.completes") is completes
+
+
+def test_whether_a_pair_completes_is_not_up_to_the_drafter(tmp_path):
+    folder = make_folder(tmp_path, CONFIGS["draft"])
+    with pytest.raises(ArgumentError, match="drafter"):
+        convert(folder, tmp_path / "out.gguf", "f32", tokenizer=False, completes=True)
+    assert not (tmp_path / "out.gguf").exists()
 
 
 def test_a_disk_that_fills_up(tmp_path):

@@ -105,7 +105,9 @@ def test_the_command_line(target, gemtp_main, monkeypatch):
 
     def chat(*more):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the hand")))
-        code, out, _ = gemtp_main("chat", path, "--json", "--max-tokens", 20, "--threads", 1, *more)
+        code, out, _ = gemtp_main(
+            "chat", path, "--chat", "--json", "--max-tokens", 20, "--threads", 1, *more
+        )
         assert code == 0
         return json.loads(out)["tokens"]
 

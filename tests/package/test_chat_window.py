@@ -134,7 +134,7 @@ def model():
 
 def test_it_goes_on_with_a_text_as_python_does(program, screen, model):
     first, second = "def read_lines(path):\n    ", "\n\ndef main():"
-    screen.open(program, *gemtp.demo_models(), "--complete", "--max-tokens", TOKENS)
+    screen.open(program, *gemtp.demo_models(), "--max-tokens", TOKENS)  # which complete
     assert screen.title() == "target.gguf – gemtp"
     screen.type(first)
     screen.press("Return")

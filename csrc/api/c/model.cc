@@ -90,6 +90,7 @@ gemtp_status gemtp_model_describe(const gemtp_model* model, gemtp_model_info* in
     out.has_tokenizer = engine->model().tokenizer() != nullptr;
     out.has_chat = engine->model().tokenizer() && speaks_chat(*engine->model().tokenizer());
     out.has_chat_template = engine->model().file().has("tokenizer.chat_template");
+    out.completes = completes_texts(engine->model().file());
     const std::string backend = engine->model().backend().name();
     backend.copy(out.backend, sizeof out.backend - 1);
     fill(out, info, "gemtp_model_info");

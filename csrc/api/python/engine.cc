@@ -10,6 +10,7 @@
 #include "measure/measured_costs.h"
 #include "measure/score.h"
 #include "measure/traces.h"
+#include "text/chat.h"
 
 namespace py = pybind11;
 
@@ -70,6 +71,8 @@ void bind_properties(EngineClass& c) {
                                    e.model().file().get_string("tokenizer.chat_template");
                                return text ? py::bytes(*text) : py::object(py::none());
                              })
+      .def_property_readonly("completes",
+                             [](const Engine& e) { return completes_texts(e.model().file()); })
       .def_property_readonly("sampling",
                              [](const Engine& e) { return sampling_dict(e.model().file()); })
       .def_property_readonly("kv_budget", [](Engine& e) { return e.sequences().budget(); })

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from ..arguments import shown
 from ..base.closing import Closing
-from ..results import Stats, Token, TopLogprobs
+from ..results import Stats, Token, TopLogprobs, in_short
 
 if TYPE_CHECKING:
     from .. import _core
@@ -42,7 +43,7 @@ class ReplyPiece:
     """Set for the kind "tool_call"."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reply:
     """A finished answer."""
 
@@ -63,6 +64,15 @@ class Reply:
     """Log-probability of each token; empty unless requested with ``logprobs``."""
     top_logprobs: list[TopLogprobs] = field(default_factory=list)
     """For each token, (id, logprob) of the likeliest tokens in its place."""
+
+    def __repr__(self) -> str:
+        calls = [call.name for call in self.tool_calls]
+        return (
+            f"Reply(content={shown(self.content)}"
+            + (f", thinking={shown(self.thinking)}" if self.thinking else "")
+            + (f", tool_calls={shown(calls)}" if calls else "")
+            + f", {in_short(self.tokens, self.finish_reason, self.stats)})"
+        )
 
     @property
     def message(self) -> dict[str, Any]:
@@ -116,6 +126,9 @@ class ReplyStream(Closing, Iterator[ReplyPiece], AsyncIterator[ReplyPiece]):
         self._pending: list[ReplyPiece] = []
         self._tokens: list[Token] = []
         self._ended = False
+
+    def __repr__(self) -> str:
+        return f"<ReplyStream: {len(self._tokens)} tokens, {self.finish_reason}>"
 
     # ---------------------------------------------------------------- a round at a time
 

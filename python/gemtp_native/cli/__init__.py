@@ -114,13 +114,13 @@ def _find_models(args: argparse.Namespace, names: Sequence[str]) -> None:
         value = given[name]
         if value is None:
             continue
+        role = "drafter" if name.startswith("drafter") else "target"
         if isinstance(value, list):
-            role = "drafter" if name == "drafters" else "target"
             found: object = [model_path(v, role) for v in value]
-        elif name == "drafter":
+        elif name == "drafter" and given[names[0]] is not None:
             found = drafter_path(value, getattr(args, names[0]), given[names[0]])
         else:
-            found = model_path(value)
+            found = model_path(value, role)
         setattr(args, name, found)
 
 

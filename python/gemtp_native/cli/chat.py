@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.input_file import MOST_PROMPT, read_standard_input, read_text_input, reason
 from ..base.json_text import json_text
-from ..errors import Error, FileError
+from ..errors import ArgumentError, Error, FileError
 from . import INTERRUPTED
 from .notes import after_the_text
 from .options import (
@@ -61,6 +61,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     chat.add_argument(
         "--template", type=Path, metavar="FILE", help="a Jinja template instead of the model's"
     )
+    mode = chat.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--complete",
+        action="store_true",
+        help="go on with what you type instead of answering it, as with models that were not made "
+        "to chat",
+    )
+    mode.add_argument(
+        "--chat", action="store_true", help="answer messages, whatever the model was made for"
+    )
     chat.add_argument("--load", type=Path, metavar="FILE", help="go on with a saved conversation")
     chat.add_argument(
         "--max-tokens", type=int, metavar="N", help="of an answer (default: what the context holds)"
@@ -80,29 +90,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.complete and args.template:
+        raise ArgumentError("--complete has no use for a --template: choose one")
     template = read_text_input(args.template) if args.template else None
     structure = structure_options(args)
+    from ..chat.known import AS_TYPED
     from .conversation import Conversation
 
     model = open_model(args)
+    completes = args.complete or (model.completes and not args.chat and template is None)
     options = {
         **sampling_options(args),
         **structure,
         "draft": args.draft,
         "max_tokens": args.max_tokens,
     }
-    conversation = Conversation(model, args.system, args.think, template, options)
+    conversation = Conversation(
+        model, args.system, args.think, AS_TYPED if completes else template, options
+    )
     if args.load:
         conversation.load(args.load)
-    return _Chat(conversation, args).run()
+    return _Chat(conversation, args, completes).run()
 
 
 class _Chat:
     """Reads messages and commands, and shows answers."""
 
-    def __init__(self, conversation: Conversation, args: argparse.Namespace):
+    def __init__(self, conversation: Conversation, args: argparse.Namespace, completes: bool):
         self._conversation = conversation
+        self._completes = completes
         self._json = args.json
+        self._quiet = args.quiet
         self._show_stats = args.stats
         self._lines = args.lines
         self._terminal = sys.stdin.isatty()
@@ -129,9 +147,11 @@ class _Chat:
         if self._terminal:
             with contextlib.suppress(ImportError):
                 import readline  # noqa: F401  line editing and history for input()
-            self._note("/help lists the commands, Ctrl-D ends")
-            if recommended := self._conversation.recommended:
-                self._note(f"as the model recommends: {options_text(recommended)}")
+            self._unasked("/help lists the commands, Ctrl-D ends")
+        if self._completes:
+            self._unasked("the model goes on with what you type; --chat has it answer instead")
+        if self._terminal and (recommended := self._conversation.recommended):
+            self._unasked(f"as the model recommends: {options_text(recommended)}")
         with contextlib.suppress(AttributeError, OSError):
             sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
         for text in self._messages():
@@ -244,8 +264,10 @@ class _Chat:
             sys.stdout.flush()
         if interrupted:
             self._note("stopped")
+        elif reply.finish_reason == "length":
+            self._unasked(f"cut after {len(reply.tokens)} tokens, as --max-tokens asks")
         elif reply.finish_reason == "context":
-            self._note("the context is full; /reset begins anew, --context sets its size")
+            self._unasked("the context is full; /reset begins anew, --context sets its size")
         if self._show_stats:
             self._say_statistics()
         return interrupted
@@ -287,6 +309,10 @@ class _Chat:
 
     def _say(self, text: str) -> None:
         print(text, file=sys.stderr)
+
+    def _unasked(self, text: str) -> None:
+        if not self._quiet:
+            self._note(text)
 
     def _note(self, text: str) -> None:
         print(f"{self._dim}({text}){self._plain}", file=sys.stderr)

@@ -12,7 +12,7 @@ from ..measure.text import size_text
 from .options import add_machine_options, machine_options
 from .progress import Bars
 
-MODELS = ("target",)  # arguments that may name a model by where it comes from
+MODELS = ("target", "drafter")  # arguments that may name a model by where it comes from
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "step looks at the best few only. Tensors stay as they are, and programs that know no "
         "ordered head read the new file as the old one."
     )
-    parser.add_argument("drafter", type=Path, metavar="DRAFTER.gguf")
+    parser.add_argument("drafter", metavar="DRAFTER.gguf")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT.gguf")
     parser.add_argument(
         "--centroids", type=int, metavar="N", help="clusters (default: 2048 for Gemma 4's tokens)"

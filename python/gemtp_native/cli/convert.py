@@ -46,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-tokenizer", action="store_true", help="write no tokenizer (for experiments)"
     )
+    parser.add_argument(
+        "--completes",
+        action="store_true",
+        help="note in the file that the target goes on with texts and was not made to chat, "
+        "although it has a chat template",
+    )
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     parser.add_argument("--verbose", action="store_true", help="name every tensor that is left out")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
@@ -68,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
             args.outtype,
             target=args.target_dir,
             tokenizer=not args.no_tokenizer,
+            completes=args.completes,
             progress=not args.quiet,
         )
     except MemoryError:

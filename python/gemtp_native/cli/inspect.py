@@ -22,10 +22,9 @@ _OF_TABLES = ("I8", "I16", "I32", "I64", "F64")  # types that matrices never hav
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE.gguf")
+    parser.add_argument("file", metavar="FILE.gguf")
     parser.add_argument(
         "other",
-        type=Path,
         nargs="?",
         metavar="OTHER.gguf",
         help="a second file: do target and drafter fit together? (exit code 1 if not)",

@@ -1,6 +1,7 @@
 """Finds the files of a model that the user names; see docs/models.md.
 
 path/to/file.gguf, or a folder that has GGUF files
+demo: the pair shipped with the package
 hf:owner/name, hf:owner/name:Q4_0, hf:owner/name:folder/file.gguf
 ollama:name, ollama:name:tag
 lmstudio:publisher/name, lmstudio:publisher/name:Q4_0
@@ -13,9 +14,10 @@ from pathlib import Path
 
 from ..errors import ArgumentError
 
-__all__ = ["AUTO", "drafter_path", "is_name", "model_path"]
+__all__ = ["AUTO", "DEMO", "drafter_path", "is_name", "model_path"]
 
 AUTO = "auto"
+DEMO = "demo"
 _SCHEMES = ("hf:", "ollama:", "lmstudio:")
 
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -29,6 +31,8 @@ def is_name(value: object) -> bool:
 def model_path(value: PathLike, role: str = "target", progress: bool = True) -> PathLike:
     """Returns the file of a target or a drafter, downloaded first if necessary. A path is returned
     unchanged, unless it is a folder with GGUF files: then the one that suits."""
+    if value == DEMO:
+        return Path(__file__).parents[1] / "data" / f"{role}.gguf"
     if not is_name(value):
         return _in_folder(Path(os.fsdecode(value)), role) if os.path.isdir(value) else value
     scheme, _, name = str(value).partition(":")

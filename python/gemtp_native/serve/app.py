@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..base.log import logger
-from ..model import demo_models
 from ..options import DEFAULTS, INT32_MAX, NUMBERS
 from . import metrics
 from .errors import RequestError, as_request_error
@@ -46,9 +45,7 @@ class App:
         self._files = page_files()
         self._created = int(time.time())
         self._chat = model._engine.chat_template is not None
-        # The shipped pair has a template for trying chats, but was trained only on code.
-        completes = not self._chat or model.target == demo_models()[0]
-        self._mode = "completion" if completes else "chat"
+        self._mode = "completion" if model.completes else "chat"
         self._open: dict[tuple[str, str], Handler] = {("GET", "/health"): self._health}
         for path in self._files:
             self._open["GET", path] = self._page

@@ -352,7 +352,7 @@ static void a_model_describes_itself(gemtp_model* model, const char* target, con
   info.size = sizeof info;
   OK(gemtp_model_describe(model, &info, ERR));
   REQUIRE(info.has_drafter == 1 && info.has_tokenizer == 1);
-  REQUIRE(info.has_chat == 1 && info.has_chat_template == 1);
+  REQUIRE(info.has_chat == 1 && info.has_chat_template == 1 && info.completes == 1);
   REQUIRE(info.vocab_size > 0 && info.threads > 0 && info.context > 0 && info.kv_budget > 0);
   REQUIRE(strncmp(info.backend, "cpu/", 4) == 0);
   OK(gemtp_model_options_init(&options, sizeof options));

@@ -402,7 +402,7 @@ void ChatWindow::receive(const Event& e) {
       status_.progress(e.fraction);
       break;
     case Event::kLoaded:
-      chat_ = look_.chat >= 0 ? look_.chat != 0 : e.info.has_chat && e.info.has_chat_template;
+      chat_ = look_.chat >= 0 ? look_.chat != 0 : e.info.has_chat && !e.info.completes;
       enter(State::kReady);
       status_.say({e.info.has_drafter ? "with a drafter" : "no drafter",
                    text("%d threads", e.info.threads), e.info.backend});

@@ -56,13 +56,15 @@ def convert(
     outtype: str = "q8_0",
     target: str | os.PathLike[str] | None = None,
     tokenizer: bool = True,
+    completes: bool = False,
     progress: bool = True,
 ) -> ConvertResult:
     """Converts a Hugging Face folder of a Gemma 4 target or drafter to a GGUF file.
 
     outtype: a name of FILE_TYPES, the type of the matrices or a mix of types. target: folder or
-    GGUF that lends a drafter its tokenizer. tokenizer=False writes none. An existing `out` is
-    replaced, at the very end and at once. Raises FileError, ModelError or ArgumentError; nothing is
+    GGUF that lends a drafter its tokenizer. tokenizer=False writes none. completes: the target
+    was made to go on with texts, not to chat. An existing `out` is replaced, at the very end and
+    at once. Raises FileError, ModelError or ArgumentError; nothing is
     left behind then.
     """
     start = time.monotonic()
@@ -79,6 +81,8 @@ def convert(
         raise ArgumentError(
             f"{model_dir} is a target; only a drafter can take a tokenizer from one."
         )
+    if completes and config.drafter:
+        raise ArgumentError(f"{model_dir} is a drafter; whether a pair completes is the target's.")
     with Checkpoint(model_dir) as checkpoint:
         check_output(out, *checkpoint.files, *([] if target is None else [target]))
         plan = make_plan(config, checkpoint)
@@ -88,6 +92,8 @@ def convert(
         metadata = Metadata()
         write_hyperparameters(metadata, config, model_dir.resolve().name, wanted.number)
         write_sampling(metadata, sampling)
+        if completes:
+            metadata.boolean("gemtp.completes", True)
         if config.ordered_head is not None:
             _write_ordered_head(metadata, config, plan, checkpoint)
         if vocabulary is not None:
