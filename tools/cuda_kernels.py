@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Compiles the GPU kernels for CUDA and writes them as C++ data, which a build then contains.
 
     python tools/cuda_kernels.py --out build/cuda     # kernels.cc, and all that it was made from

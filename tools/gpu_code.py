@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """What compilers make of the GPU kernels: a machine without a GPU can say that much.
 
     python tools/gpu_code.py                     # a table of instructions per block

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Hashes of what gemtp makes of the models in the tree, to compare two of its versions by.
 
     python tools/hash_outputs.py before.json

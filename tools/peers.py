@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """The two sides of bench_peers.py: llama.cpp's server and gemtp, each in its own process and used
 through one interface. If a side ends or does not answer in time, PeerError is raised."""
 

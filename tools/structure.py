@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Counts what the structure of the tree consists of, and checks which way its arrows point.
 
     python tools/structure.py            # the figures

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Make the demo pair from nothing: a small Gemma 4 target for Python code, and its drafter.
 
     python tools/train_demo.py --out build/demo

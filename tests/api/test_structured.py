@@ -276,6 +276,13 @@ def test_schemas_that_refer_to_themselves_and_end(model):
     assert model.generate("x = ", json_schema=lists, max_tokens=9).text.startswith("[")
 
 
+@pytest.mark.parametrize("text", ['root ::= "a" | "b"', '# a\nx-y ::= "a"\nroot ::= x-y+'])
+def test_a_grammar_in_the_form_of_llama_cpp_is_named(model, text):
+    with pytest.raises(gemtp.ArgumentError, match="GBNF"):
+        model.generate("a", grammar=text)
+    assert model.generate("a", grammar='start: "::=" "a"').text == "::=a"
+
+
 def test_grammars_that_take_too_much(model):
     """A part of `python tests/support/grammar_bombs.py`, which has them all."""
     grammars = Grammars()

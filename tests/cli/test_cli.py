@@ -136,6 +136,8 @@ def test_gemtp_alone_helps(call):
     [
         (["genrate", "t.gguf"], "no command 'genrate', did you mean generate?"),
         (["fly"], "no command 'fly'; gemtp --help"),
+        (["run", "demo"], "gemtp chat converses"),
+        (["list"], "gemtp pull NAME --list"),
         (["generate", "t.gguf", "x", "--temprature", "1"], "did you mean --temperature?"),
         (["generate", "t.gguf", "x", "-ngl", "5"], "no option -ngl: it runs on the processor"),
     ],

@@ -36,6 +36,31 @@ def target():
     return gemtp.demo_models()[0]
 
 
+# ---------------------------------------------------------------- what it says
+
+
+def test_it_says_what_it_serves_and_where(tmp_path, target):
+    with serving(tmp_path, target, "--context", 256, "--parallel", 2) as server:
+        server.complete("def f", max_tokens=2)
+        said = server.log.read_text()
+    what = "target without a drafter, which completes texts: 2 answers at once, each of up to 256"
+    assert what in said
+    assert f"a page to chat at {server.url}/, OpenAI's protocol at {server.url}/v1" in said
+    assert "POST" not in said
+
+
+def test_verbose_names_each_request(tmp_path, target):
+    with serving(tmp_path, target, "--verbose") as server:
+        server.complete("def f", max_tokens=2)
+        server.ask("/no%1b[31mthing")
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(30)
+        said = server.log.read_text()
+    assert re.search(r"POST /v1/completions 200 in \d+\.\d{3} s", said)
+    assert re.search(r"GET /no\S*thing 4\d\d in ", said)
+    assert "\x1b" not in said
+
+
 # ---------------------------------------------------------------- who may ask
 
 

@@ -16,7 +16,7 @@ from .. import __version__, chat
 from ..errors import Error
 from . import streams
 from .signals import orderly_end
-from .spellings import hint, translated
+from .spellings import command_hint, hint, translated
 
 __all__ = ["main"]
 
@@ -82,7 +82,9 @@ def _dispatch(argv: list[str]) -> int:
         return 2
     if argv[0] not in _COMMANDS:
         if not argv[0].startswith("-"):
-            overview.error(f"there is no command {argv[0]!r}{_closest(argv[0], _COMMANDS)}")
+            meant = command_hint(argv[0])
+            meant = f": {meant}" if meant else _closest(argv[0], _COMMANDS)
+            overview.error(f"there is no command {argv[0]!r}{meant}")
         overview.parse_args(argv)  # prints help, the version or an error, and exits
     # Only the module of the called command is imported: numpy alone takes 0.1 s.
     module, line = _COMMANDS[argv[0]]

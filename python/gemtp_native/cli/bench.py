@@ -11,6 +11,7 @@ from ..options import MAX_DRAFT, MAX_ROWS
 from .options import (
     add_engine_options,
     add_report_options,
+    add_target,
     check_outputs,
     draft_depth,
     engine_options,
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "steps and whole generations, and the memory bandwidth they are up against. Everything "
         "that is compared is measured in turns; figures are medians."
     )
-    parser.add_argument("target", metavar="TARGET.gguf", help="the model")
+    add_target(parser)
     parser.add_argument("--drafter", metavar="DRAFTER.gguf", help="the model's drafter")
     what = parser.add_argument_group("what to measure")
     names = ",".join(_SECTIONS)

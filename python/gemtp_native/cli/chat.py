@@ -21,6 +21,7 @@ from .options import (
     add_pair_options,
     add_sampling_options,
     add_structure_options,
+    add_target,
     open_model,
     sampling_options,
     structure_options,
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "A conversation with a model. In a terminal, /help lists the commands. Other input is one "
         "message, and its answer goes to standard output; --lines reads a message a line."
     )
-    parser.add_argument("target", metavar="TARGET.gguf", help="the model")
+    add_target(parser)
     add_pair_options(parser)
     chat = parser.add_argument_group("chat")
     chat.add_argument("--system", default="", metavar="TEXT", help="the system message")

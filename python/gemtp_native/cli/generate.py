@@ -20,6 +20,7 @@ from .options import (
     add_pair_options,
     add_sampling_options,
     add_structure_options,
+    add_target,
     open_model,
     sampling_options,
     structure_options,
@@ -33,7 +34,7 @@ MODELS = ("target", "drafter")  # arguments that may name a model by where it co
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", metavar="TARGET.gguf", help="the model")
+    add_target(parser)
     parser.add_argument(
         "prompt",
         nargs="?",

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 
 from ..base.json_text import json_text
-from .options import add_machine_options, machine_options
+from .options import add_machine_options, add_target, machine_options
 from .progress import Bars
 
 MODELS = ("target",)  # arguments that may name a model by where it comes from
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "by column: what gemtp quantize --imatrix and llama.cpp's llama-quantize --imatrix read. "
         "Give the model in its best precision and a text like those it will be used for."
     )
-    parser.add_argument("target", metavar="TARGET.gguf", help="the model")
+    add_target(parser)
     parser.add_argument("texts", nargs="+", metavar="TEXT.txt", help="text in UTF-8")
     parser.add_argument("-o", "--out", required=True, metavar="OUT.gguf", help="file to write")
     parser.add_argument(

@@ -52,11 +52,13 @@ def after_the_text() -> Iterator[None]:
 
 @contextmanager
 def notes(quiet: bool, verbose: bool = False) -> Iterator[None]:
-    """Prints notes in the block. verbose: also log messages about each model and generation.
+    """Prints notes in the block. verbose: also log messages about each model, generation and
+    request.
     Warnings of other libraries are for programmers, who can enable them with Python's -W."""
     ours = logger()
-    details = logger("model")
-    details.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    details = [logger("model"), logger("serve.requests")]
+    for each in details:
+        each.setLevel(logging.DEBUG if verbose else logging.WARNING)
     handler = logging.NullHandler() if quiet else _Notes()
     ours.addHandler(handler)
     before, ours.propagate = ours.propagate, False
@@ -69,6 +71,7 @@ def notes(quiet: bool, verbose: bool = False) -> Iterator[None]:
             yield
     finally:
         ours.setLevel(level)
-        details.setLevel(logging.NOTSET)
+        for each in details:
+            each.setLevel(logging.NOTSET)
         ours.propagate = before
         ours.removeHandler(handler)

@@ -97,7 +97,11 @@ def structure_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def add_pair_options(parser: argparse.ArgumentParser) -> None:
     """Adds the drafter and the number of drafts."""
-    parser.add_argument("--drafter", metavar="DRAFTER.gguf", help="the model's drafter")
+    parser.add_argument(
+        "--drafter",
+        metavar="DRAFTER.gguf",
+        help="the model's drafter, named likewise; auto: the one that is found with the model",
+    )
     add_draft_option(parser, f"{OPTIONS['draft'].help} (default: auto)", "auto")
 
 
@@ -106,6 +110,15 @@ def add_draft_option(
 ) -> None:
     group.add_argument(
         "--draft", type=draft_depth, default=default, metavar=f"auto|0..{MAX_DRAFT}", help=text
+    )
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target",
+        metavar="TARGET.gguf",
+        help="the model: a file or folder, or by name: demo, hf:owner/name[:TYPE], ollama:name, "
+        "lmstudio:owner/name (docs/models.md)",
     )
 
 

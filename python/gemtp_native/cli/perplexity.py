@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ..base.json_text import json_text
-from .options import add_engine_options, engine_options
+from .options import add_engine_options, add_target, engine_options
 from .progress import Bars
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Perplexity of a text file: the lower, the better the model predicts it. Chunks are those "
         "of llama.cpp's llama-perplexity, so the two figures can be compared."
     )
-    parser.add_argument("target", metavar="TARGET.gguf", help="the model")
+    add_target(parser)
     parser.add_argument("text", metavar="FILE.txt", help="text in UTF-8")
     parser.add_argument(
         "--context",

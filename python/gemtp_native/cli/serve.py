@@ -18,6 +18,7 @@ from .options import (
     add_model_options,
     add_pair_options,
     add_sampling_options,
+    add_target,
     open_model,
     sampling_options,
 )
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Answers OpenAI's protocol (/v1/chat/completions, /v1/completions), and has a page to chat "
         "at /. Ends on Ctrl-C or SIGTERM, after what is running. See docs/serve.md."
     )
-    parser.add_argument("target", metavar="TARGET.gguf", help="the model")
+    add_target(parser)
     add_pair_options(parser)
     server = parser.add_argument_group("server")
     server.add_argument("--host", default="127.0.0.1", help="(default: 127.0.0.1, this machine)")
@@ -113,10 +114,20 @@ def run(args: argparse.Namespace) -> int:
             say(
                 f"note: whoever reaches {settings.host} may use this server; --api-key asks for one"
             )
+        say(_served(model, settings, args))
         serve(model, settings, sock, say)
     finally:
         sock.close()
     return 0
+
+
+def _served(model: Model, settings: ServerSettings, args: argparse.Namespace) -> str:
+    drafter = f"with {_name(args.drafter)}" if args.drafter else "without a drafter"
+    made = "completes texts" if model.completes else "chats"
+    return (
+        f"{settings.name} {drafter}, which {made}: {settings.parallel} answers at once, "
+        f"each of up to {model.context} tokens, {model.device}, {model.threads} threads"
+    )
 
 
 def _fitting(

@@ -33,6 +33,18 @@ _OPTIONS = {
     "-lv": "--verbose",
 }
 _POSITIONAL = {"-m": "target", "--model": "target", "-p": "prompt", "--prompt": "prompt"}
+# Commands of other programs, and what does that here.
+_COMMANDS = {
+    "run": "gemtp chat converses, gemtp generate completes a text",
+    "cli": "gemtp chat converses, gemtp generate completes a text",
+    "complete": "gemtp generate completes a text",
+    "server": "gemtp serve does that",
+    "list": "gemtp pull NAME --list shows what a repository has; models stay where they lie",
+    "ls": "gemtp pull NAME --list shows what a repository has; models stay where they lie",
+    "show": "gemtp inspect does that",
+    "download": "gemtp pull does that",
+    "create": "gemtp convert makes a GGUF of a folder, gemtp quantize a smaller one of a GGUF",
+}
 _HINTS = dict.fromkeys(
     ("-ngl", "--gpu-layers", "--n-gpu-layers"), "it runs on the processor; leave it out"
 )
@@ -63,6 +75,11 @@ def translated(args: Sequence[str], parser: argparse.ArgumentParser) -> list[str
             out.append(word)
     first = [found.pop(places[0])] if places and places[0] in found else []
     return [*first, *out, *found.values()]
+
+
+def command_hint(command: str) -> str:
+    """Returns what to call instead of a command that other programs have; "" if that is unknown."""
+    return _COMMANDS.get(command, "")
 
 
 def hint(option: str) -> str:

@@ -9,7 +9,13 @@ from contextlib import contextmanager
 
 from ..base.json_text import json_text
 from ..errors import FileError
-from .options import add_engine_options, add_report_options, check_outputs, engine_options
+from .options import (
+    add_engine_options,
+    add_report_options,
+    add_target,
+    check_outputs,
+    engine_options,
+)
 
 MODELS = ("target", "drafter")  # arguments that may name a model by where it comes from
 
@@ -21,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "then on draft=auto starts from them, for these files and this number of threads. Without "
         "them it finds the costs out in the first rounds of a text."
     )
-    parser.add_argument("target", metavar="TARGET.gguf", help="the model")
+    add_target(parser)
     parser.add_argument("--drafter", metavar="DRAFTER.gguf", help="the model's drafter")
     how = parser.add_argument_group("how")
     how.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ _MAX_PARTS = 200
 _PLACE_SECONDS = 1.0
 _MAX_REASON = 200  # characters
 _MAX_SOURCE = 1_000_000  # characters
+
+
+_GBNF_RULE = re.compile(r"^\s*[\w-]+\s*::=", re.MULTILINE)
 
 
 CALLS = "holding calls to their parameters"
@@ -79,6 +83,11 @@ def source_of(json_schema: Any = None, regex: Any = None, grammar: Any = None) -
     if not value:
         raise ArgumentError(f"{kind} is empty")
     _check_text(kind, value)
+    if kind == "grammar" and _GBNF_RULE.search(value):
+        raise ArgumentError(
+            "grammar is in GBNF, llama.cpp's form, and has to be in Lark's: `python -m "
+            "llguidance.gbnf_to_lark FILE.gbnf` writes FILE.lark"
+        )
     return Source(kind, value)
 
 

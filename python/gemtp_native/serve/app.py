@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 _log = logger("serve")
+_requests = logger("serve.requests")
 
 Handler = Callable[[Request], Awaitable[None]]
 
@@ -64,6 +65,7 @@ class App:
         if scope["type"] != "http":
             return
         request = Request(scope, receive, send)
+        begin = time.perf_counter()
         try:
             await self._handle(request)
         except Gone:
@@ -80,6 +82,13 @@ class App:
             await self._refuse(request, error)
         if request.status is not None:
             self.service.metrics.responses.add(label=str(request.status))
+        _requests.info(
+            "%s %s %s in %.3f s",
+            request.method,
+            ascii(request.path)[1:-1],
+            request.status or "went away",
+            time.perf_counter() - begin,
+        )
 
     async def _refuse(self, request: Request, error: RequestError) -> None:
         if request.answered:

@@ -98,7 +98,9 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         host, port = (sockets or [])[0].getsockname()[:2]
-        self._say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._say(f"a page to chat at {address}/, OpenAI's protocol at {address}/v1")
+        self._say(f"listening on {address}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._signals += 1
