@@ -119,7 +119,7 @@ class _Chat:
 
     def __init__(self, conversation: Conversation, args: argparse.Namespace, completes: bool):
         self._conversation = conversation
-        self._completes = completes
+        self._mode_said = not completes
         self._json = args.json
         self._quiet = args.quiet
         self._show_stats = args.stats
@@ -149,8 +149,7 @@ class _Chat:
             with contextlib.suppress(ImportError):
                 import readline  # noqa: F401  line editing and history for input()
             self._unasked("/help lists the commands, Ctrl-D ends")
-        if self._completes:
-            self._unasked("the model goes on with what you type; --chat has it answer instead")
+            self._say_mode()
         if self._terminal and (recommended := self._conversation.recommended):
             self._unasked(f"as the model recommends: {options_text(recommended)}")
         with contextlib.suppress(AttributeError, OSError):
@@ -263,6 +262,7 @@ class _Chat:
             else:
                 sys.stdout.write(self._plain + "\n")
             sys.stdout.flush()
+        self._say_mode()
         if interrupted:
             self._note("stopped")
         elif reply.finish_reason == "length":
@@ -272,6 +272,11 @@ class _Chat:
         if self._show_stats:
             self._say_statistics()
         return interrupted
+
+    def _say_mode(self) -> None:
+        if not self._mode_said:
+            self._unasked("the model goes on with what you type; --chat has it answer instead")
+        self._mode_said = True
 
     def _show_text(self, stream: ReplyStream) -> bool:
         """Prints an answer while it is generated. Returns whether it was interrupted."""
