@@ -157,7 +157,7 @@ class GpuBackend : public Backend {
     best_of(all, m, n, cap, Global<Best>(number(best)));
     for (int64_t i = 0; i < m; ++i)
       if (const Device<float> to = logits[static_cast<size_t>(i)])
-        elements("copy", {all + i * n, {}, 0, 0, written(to, n), {}, 0}, n);
+        elements("copy", {all + i * n, {}, 0, 0, written(to, n), {}}, n);
   }
 
   void norm(Device<const float> x, int64_t m, int64_t n, float eps,
@@ -189,7 +189,7 @@ class GpuBackend : public Backend {
 
   void softcap(Device<float> x, int64_t n, float cap) override {
     const Global<float> y = written(x, n);
-    elements("softcap", {y, {}, cap, 0, y, {}, 0}, n);
+    elements("softcap", {y, {}, cap, 0, y, {}}, n);
   }
 
   void route(Device<const float> scores, Device<const float> scale, int64_t m,
@@ -523,7 +523,7 @@ class GpuBackend : public Backend {
                   {job.up, job.x, job.x_stride, job.m, ups, n}});
         const Global<float> y = written(job.y, job.m * n);
         elements("gelu_mul",
-                 {y, global(Device<const float>(ups)), 0, 0, y, add_form(job.y, job.m, n), 0},
+                 {y, global(Device<const float>(ups)), 0, 0, y, add_form(job.y, job.m, n)},
                  job.m * n);
         continue;
       }
@@ -563,7 +563,7 @@ class GpuBackend : public Backend {
     QuantizedRows form = forms_.find(x, m, n);
     if (!form) {
       form = add_form(x, m, n);
-      elements("quantize", {global(x), {}, 0, 0, {}, form, 0}, m * n);
+      elements("quantize", {global(x), {}, 0, 0, {}, form}, m * n);
     }
     return form;
   }
@@ -653,7 +653,7 @@ class GpuBackend : public Backend {
     MatmulArguments up = of_places(r, *w.up, r.in, m);
     up.y[0] = scratch<float>(ups_, places * r.sizes.ffn);
     run_listed(*w.up, up, places, "");
-    elements("gelu_mul", {floats, up.y[0], 0, 0, floats, to, 0}, places * r.sizes.ffn);
+    elements("gelu_mul", {floats, up.y[0], 0, 0, floats, to}, places * r.sizes.ffn);
   }
 
   // ---- attention ----
