@@ -85,8 +85,9 @@ def check_as_metal(clang, csrc: Path) -> str:
     """What clang says of the kernels in their Metal form, as C++ for OpenCL."""
     done = subprocess.run(
         [*clang, "-triple", "spir64", "-x", "clcpp", "-cl-std=clc++2021", "-Wall", "-Wextra",
-         "-Werror", "-Wno-unknown-attributes", "-Wno-unknown-pragmas", "-fsyntax-only", f"-I{Path(__file__).parent}/metal",
-         f"-I{csrc}", str(csrc / "backend/gpu/metal/kernels.metal")],
+         "-Werror", "-Wno-unknown-attributes", "-Wno-unknown-pragmas", "-fsyntax-only",
+         f"-I{Path(__file__).parent}/metal", f"-I{csrc}",
+         str(csrc / "backend/gpu/metal/kernels.metal")],
         capture_output=True,
         text=True,
     )  # fmt: skip
