@@ -27,7 +27,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CSRC = ROOT / "csrc"
-KERNELS = Path("backend/gpu/kernels/all.h")
+KERNELS = Path("backend/gpu/kernels/list.h")
 
 # By capability, 10 major + minor: the PTX from which machine code is made. That for 8.0 runs on
 # 8.6, 8.7 and 8.9, too; drivers of 9.0 and 10.x compile the PTX.
@@ -75,7 +75,7 @@ def modules() -> list[str]:
 
 
 def write_list(folder: Path, module: str) -> None:
-    """Writes kernels/all.h with only the kernels of a module."""
+    """Writes kernels/list.h with only the kernels of a module."""
 
     def kept(line: str) -> bool:
         m = re.match(r"GPU_(QUANTIZED|FLOATS|KERNEL)\((\w+),", line)

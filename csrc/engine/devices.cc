@@ -7,6 +7,7 @@
 #include "backend/cpu/dispatch.h"
 #include "backend/gpu/cuda/cuda_device.h"
 #include "backend/gpu/gpu_backend.h"
+#include "backend/gpu/metal/metal_device.h"
 #include "base/error.h"
 
 namespace gemtp {
@@ -44,12 +45,21 @@ std::vector<DeviceInfo> devices(bool look_for_gpus) {
 #ifdef GEMTP_HAVE_EMULATED_GPU
   out.push_back({"emulated", "a GPU imitated on the CPU, to test the GPU's kernels: very slow"});
 #endif
-  if (!look_for_gpus || !gpu::cuda_is_built()) return out;
-  try {
-    for (const gpu::CudaGpu& g : gpu::cuda_gpus()) out.push_back({g.name, g.description});
-  } catch (const Error& e) {
-    out.push_back({"", e.what()});
-  }
+  if (!look_for_gpus) return out;
+  const auto look = [&](const auto& find) {
+    try {
+      find();
+    } catch (const Error& e) {
+      out.push_back({"", e.what()});
+    }
+  };
+  if (gpu::cuda_is_built())
+    look([&] {
+      for (const gpu::CudaGpu& g : gpu::cuda_gpus()) out.push_back({g.name, g.description});
+    });
+#ifdef GEMTP_HAVE_METAL
+  if (gpu::metal_may_be_here()) look([&] { out.push_back({"metal", gpu::metal_gpu()}); });
+#endif
   return out;
 }
 
@@ -68,6 +78,12 @@ std::string select_device(const std::string& device) {
     gpu::check_cuda_gpu(number_of(name));
     return "cuda:" + std::to_string(number_of(name));
   }
+#ifdef GEMTP_HAVE_METAL
+  if (name == "metal" && gpu::metal_may_be_here()) {
+    gpu::check_metal_gpu();
+    return name;
+  }
+#endif
   if (is_known(name))
     throw Error(ErrorKind::kArgument, format("the %s %s is not here; there is: %s", origin.c_str(),
                                              quoted(name).c_str(), names_of(here).c_str()));
@@ -82,6 +98,9 @@ std::unique_ptr<Backend> make_backend(const std::string& device, int threads,
   std::unique_ptr<Backend> cpu = make_cpu_backend(threads, isa);
 #ifdef GEMTP_HAVE_EMULATED_GPU
   if (name == "emulated") return make_gpu_backend(gpu::make_emulated_device(), std::move(cpu));
+#endif
+#ifdef GEMTP_HAVE_METAL
+  if (name == "metal") return make_gpu_backend(gpu::make_metal_device(), std::move(cpu));
 #endif
   if (name != "cpu")
     return make_gpu_backend(gpu::make_cuda_device(number_of(name)), std::move(cpu));

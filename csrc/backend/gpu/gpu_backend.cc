@@ -159,7 +159,7 @@ class GpuBackend : public Backend {
     best_of(all, m, n, cap, Global<Best>(number(best)));
     for (int64_t i = 0; i < m; ++i)
       if (const Device<float> to = logits[static_cast<size_t>(i)])
-        launches_.elements("copy", {all + i * n, {}, 0, 0, launches_.written(to, n), {}, 0}, n);
+        launches_.elements("copy", {all + i * n, {}, 0, 0, launches_.written(to, n), {}}, n);
   }
 
   void norm(Device<const float> x, int64_t m, int64_t n, float eps,
@@ -191,7 +191,7 @@ class GpuBackend : public Backend {
 
   void softcap(Device<float> x, int64_t n, float cap) override {
     const Global<float> y = launches_.written(x, n);
-    launches_.elements("softcap", {y, {}, cap, 0, y, {}, 0}, n);
+    launches_.elements("softcap", {y, {}, cap, 0, y, {}}, n);
   }
 
   void route(Device<const float> scores, Device<const float> scale, int64_t m,

@@ -41,7 +41,7 @@ class GpuDevice {
   // or has not yet changed, until wait() returns.
   virtual void send(uint64_t to, const void* from, int64_t bytes) = 0;
   virtual void fetch(uint64_t from, void* to, int64_t bytes) = 0;
-  /// blocks * rows blocks of a kernel of kernels/all.h, whose arguments are copied.
+  /// blocks * rows blocks of a kernel of kernels/list.h, whose arguments are copied.
   virtual void launch(const std::string& kernel, int64_t blocks, int64_t rows,
                       const void* arguments, int64_t bytes) = 0;
   /// Waits until all that was enqueued is done. Error{kInternal} for a mistake in a launch.

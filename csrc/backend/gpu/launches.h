@@ -53,7 +53,7 @@ class Launches {
     QuantizedRows form = forms_.find(x, m, n);
     if (!form) {
       form = add_form(x, m, n);
-      elements("quantize", {global(x), {}, 0, 0, {}, form, 0}, m * n);
+      elements("quantize", {global(x), {}, 0, 0, {}, form}, m * n);
     }
     return form;
   }

@@ -56,7 +56,7 @@ void Products::multiply_gated(const std::vector<GatedJob>& jobs) {
                 {job.up, job.x, job.x_stride, job.m, ups, n}});
       const Global<float> y = launches_.written(job.y, job.m * n);
       const QuantizedRows form = launches_.add_form(job.y, job.m, n);
-      launches_.elements("gelu_mul", {y, global(Device<const float>(ups)), 0, 0, y, form, 0},
+      launches_.elements("gelu_mul", {y, global(Device<const float>(ups)), 0, 0, y, form},
                          job.m * n);
       continue;
     }
@@ -115,7 +115,7 @@ void Products::multiply_gated(const GpuRouting& r, const ExpertMatrices& w, int6
   MatmulArguments up = product_of_places(r, *w.up, r.in, m);
   up.y[0] = launches_.scratch<float>(Room::kUps, places * r.sizes.ffn);
   run_listed(*w.up, up, places, "");
-  launches_.elements("gelu_mul", {floats, up.y[0], 0, 0, floats, to, 0}, places * r.sizes.ffn);
+  launches_.elements("gelu_mul", {floats, up.y[0], 0, 0, floats, to}, places * r.sizes.ffn);
 }
 
 void Products::multiply_down(const GpuRouting& r, const MatrixSet& down, int64_t m) {

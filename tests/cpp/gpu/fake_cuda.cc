@@ -8,15 +8,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
-#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <random>
 #include <set>
 #include <string>
 #include <thread>
@@ -26,6 +23,7 @@
 #include "backend/gpu/cuda/driver.h"
 #include "backend/gpu/emulated/kernels.h"
 #include "base/error.h"
+#include "stand_in.h"
 
 namespace {
 
@@ -34,18 +32,6 @@ using namespace gemtp::gpu::cuda;
 
 constexpr Result kInvalidContext = 201, kNotFound = 500, kIllegalAddress = 700, kLaunchFailed = 719,
                  kInvalidDevice = 101;
-
-struct Settings {
-  std::map<std::string, int64_t> values = {
-      {"gpus", 1},        {"memory", int64_t{4} << 30},
-      {"capability", 89}, {"version", 12080},
-      {"init", 0},        {"fail_allocation", 0},
-      {"fail_from", 0},   {"lose_at", 0},
-      {"lose_with", 719}, {"stays_lost", 0},
-      {"refuse_code", 0}, {"taken", 0},
-      {"slow", 0},        {"lazy", 0},
-  };
-};
 
 // ---- work ----
 
@@ -122,36 +108,27 @@ struct Gpu {
 constexpr int kMostGpus = 8;
 
 // Never destroyed: threads outlive main().
-struct World {
-  std::mutex mutex;
-  std::condition_variable changed;
-  Settings settings;
+struct World : StandIn {
   Gpu gpus[kMostGpus];
   pid_t process = 0;  // that called cuInit
-  int64_t calls = 0, allocations = 0, launches = 0, graph_launches = 0, modules_loaded = 0;
-  int64_t complaints = 0;
-  std::string complaint, told;
-  std::mt19937_64 random{1};
+  int64_t graph_launches = 0, modules_loaded = 0;
 
-  World() {
+  World()
+      : StandIn("GEMTP_FAKE_CUDA", {{"gpus", 1},
+                                    {"memory", int64_t{4} << 30},
+                                    {"capability", 89},
+                                    {"version", 12080},
+                                    {"init", 0},
+                                    {"fail_allocation", 0},
+                                    {"fail_from", 0},
+                                    {"lose_at", 0},
+                                    {"lose_with", 719},
+                                    {"stays_lost", 0},
+                                    {"refuse_code", 0},
+                                    {"taken", 0},
+                                    {"slow", 0},
+                                    {"lazy", 0}}) {
     for (int i = 0; i < kMostGpus; ++i) gpus[i].ordinal = i;
-    const char* text = std::getenv("GEMTP_FAKE_CUDA");
-    std::string all = text ? text : "";
-    for (size_t at = 0; at < all.size();) {
-      const size_t end = std::min(all.find(',', at), all.size());
-      const std::string pair = all.substr(at, end - at);
-      const size_t is = pair.find('=');
-      if (is == std::string::npos || !settings.values.count(pair.substr(0, is))) std::abort();
-      settings.values[pair.substr(0, is)] = std::strtoll(pair.c_str() + is + 1, nullptr, 10);
-      at = end + 1;
-    }
-  }
-  int64_t& operator[](const char* name) { return settings.values.at(name); }
-
-  Result complain(Result result, const std::string& sentence) {
-    ++complaints;
-    if (complaint.empty()) complaint = sentence;
-    return result;
   }
 };
 
@@ -235,7 +212,7 @@ void work(StreamOf& stream) {
     lock.lock();
     stream.running = nullptr;
     if (!error.empty()) {
-      w.complain(0, error);
+      w.complain(error);
       lose(stream.gpu, kIllegalAddress);
     }
     w.changed.notify_all();
@@ -275,7 +252,8 @@ class Entry {
   }
 
   Result complain(Result with, const std::string& what) {
-    return w.complain(with, std::string(function_) + " was called " + what);
+    w.complain(std::string(function_) + " was called " + what);
+    return with;
   }
   // Waits for all that is enqueued on a stream.
   void wait(StreamOf& s) {
@@ -374,15 +352,6 @@ Result copy(Entry& e, Address device, void* host, size_t n, bool to_device, Stre
     return e.gpu->lost;
   }
   return result;
-}
-
-// Whether an allocation fails, by order or because there is no room.
-bool fails(Entry& e) {
-  ++e.w.allocations;
-  if (e.w["fail_allocation"] > 0 && --e.w["fail_allocation"] == 0) return true;
-  if (e.w["fail_from"] == 1) return true;
-  if (e.w["fail_from"] > 1) --e.w["fail_from"];
-  return false;
 }
 
 // Whether enqueued work copies to or from the host memory.
@@ -493,8 +462,8 @@ EXPORT Result cuDevicePrimaryCtxRelease_v2(Ordinal device) {
   if (!g.references) return e.complain(kInvalidContext, "for a context that is not retained");
   if (--g.references) return kSuccess;
   if (g.live() && g.lost == kSuccess)
-    e.w.complain(0, gemtp::format("a context was given back with %lld objects left in it",
-                                  static_cast<long long>(g.live())));
+    e.w.complain(gemtp::format("a context was given back with %lld objects left in it",
+                               static_cast<long long>(g.live())));
   for (StreamOf* s : g.streams) s->ending = true;
   e.w.changed.notify_all();
   const std::set<StreamOf*> streams = std::move(g.streams);
@@ -549,7 +518,8 @@ EXPORT Result cuMemGetInfo_v2(size_t* free, size_t* total) {
 EXPORT Result cuMemAlloc_v2(Address* address, size_t bytes) {
   ENTER();
   if (!bytes) return e.complain(kInvalidValue, "for no bytes");
-  if (fails(e) || static_cast<int64_t>(bytes) > e.w["memory"] - e.gpu->used) return kOutOfMemory;
+  if (e.w.fails_allocation() || static_cast<int64_t>(bytes) > e.w["memory"] - e.gpu->used)
+    return kOutOfMemory;
   Gpu& g = *e.gpu;
   g.used += static_cast<int64_t>(bytes);
   e.unlocked([&] {
@@ -576,7 +546,7 @@ EXPORT Result cuMemHostAlloc(void** host, size_t bytes, unsigned flags) {
   ENTER();
   if (!bytes || flags != kHostPortable)
     return e.complain(kInvalidValue, "in a way that is unknown");
-  if (fails(e)) return kOutOfMemory;
+  if (e.w.fails_allocation()) return kOutOfMemory;
   auto* memory = new uint8_t[bytes];
   std::memset(memory, 0xa5, bytes);
   e.gpu->host[memory] = bytes;
@@ -650,7 +620,7 @@ EXPORT Result cuModuleLoadData(Module* module, const void* image) {
   const bool runs =
       kind == 1 ? capability <= own : capability / 10 == own / 10 && capability <= own;
   if (!runs || (kind == 2 && e.w["refuse_code"])) return kNoBinaryForGpu;
-  if (fails(e)) return kOutOfMemory;
+  if (e.w.fails_allocation()) return kOutOfMemory;
   ++e.w.modules_loaded;
   void* made = std::malloc(1);
   e.gpu->modules.insert(made);
@@ -768,7 +738,7 @@ EXPORT Result cuGraphInstantiateWithFlags(GraphExec* exec, Graph graph, unsigned
   ENTER();
   auto* g = reinterpret_cast<GraphOf*>(graph);
   if (flags || !e.gpu->graphs.count(g)) return e.complain(kInvalidHandle, "with no graph");
-  if (fails(e)) return kOutOfMemory;
+  if (e.w.fails_allocation()) return kOutOfMemory;
   auto* made = new Work(std::make_shared<const Nodes>(*g->nodes));
   e.gpu->execs.insert(made);
   *exec = reinterpret_cast<GraphExec>(made);
@@ -794,15 +764,7 @@ EXPORT Result cuGraphExecDestroy(GraphExec exec) {
 
 // ---- controls ----
 
-EXPORT int fake_cuda_set(const char* name, int64_t value) {
-  World& w = world();
-  const std::lock_guard lock(w.mutex);
-  const auto at = w.settings.values.find(name);
-  if (at == w.settings.values.end()) return 0;
-  at->second = value;
-  w.changed.notify_all();
-  return 1;
-}
+EXPORT int fake_cuda_set(const char* name, int64_t value) { return world().set(name, value); }
 
 EXPORT int64_t fake_cuda_get(const char* name) {
   World& w = world();
@@ -825,10 +787,4 @@ EXPORT int64_t fake_cuda_get(const char* name) {
   return at == counts.end() ? -1 : at->second;
 }
 
-EXPORT const char* fake_cuda_complaint(void) {
-  World& w = world();
-  const std::lock_guard lock(w.mutex);
-  w.told = std::move(w.complaint);
-  w.complaint.clear();
-  return w.told.c_str();
-}
+EXPORT const char* fake_cuda_complaint(void) { return world().take_complaint(); }

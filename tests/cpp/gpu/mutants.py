@@ -224,7 +224,7 @@ class Builder:
         work = self.work / str(number)
         copy = work / KERNELS
         shutil.copytree(SOURCE / KERNELS, copy)
-        listing = copy / "all.h"
+        listing = copy / "list.h"
         kept = [
             line
             for line in listing.read_text().splitlines()

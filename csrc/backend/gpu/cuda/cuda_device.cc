@@ -7,6 +7,7 @@
 
 #include "backend/gpu/cuda/driver.h"
 #include "backend/gpu/cuda/kernel_images.h"
+#include "backend/gpu/device_errors.h"
 #include "base/error.h"
 #include "base/fork.h"
 
@@ -18,13 +19,11 @@ using namespace cuda;
 constexpr int kOldestCapability = 75;
 constexpr int64_t kMostGridRows = 65535;  // of a grid's y; its x goes to 2^31 - 1
 
-double gigabytes(size_t bytes) { return static_cast<double>(bytes) / 1e9; }
-
 // What cuda_gpus() and a device know of a GPU before it is opened.
 struct Found {
   Ordinal ordinal = 0;
   std::string name;
-  size_t memory = 0;
+  int64_t memory = 0;
   int capability = 0;  // 10 major + minor
 
   std::string capability_text() const {
@@ -55,7 +54,9 @@ Found find_gpu(int number) {
   check_query(d.device_name(name, sizeof name - 1, out.ordinal), "cuDeviceGetName");
   check_query(d.device_attribute(&major, kCapabilityMajor, out.ordinal), "cuDeviceGetAttribute");
   check_query(d.device_attribute(&minor, kCapabilityMinor, out.ordinal), "cuDeviceGetAttribute");
-  check_query(d.device_memory(&out.memory, out.ordinal), "cuDeviceTotalMem");
+  size_t memory = 0;
+  check_query(d.device_memory(&memory, out.ordinal), "cuDeviceTotalMem");
+  out.memory = static_cast<int64_t>(memory);
   out.name = name;
   out.capability = 10 * major + minor;
   return out;
@@ -136,9 +137,7 @@ class CudaDevice : public GpuDevice {
 
   Memory memory() const override {
     const Current current(*this);
-    size_t free = 0, total = 0;
-    check(driver_.memory_info(&free, &total), "cuMemGetInfo");
-    return {static_cast<int64_t>(free), static_cast<int64_t>(total)};
+    return current_memory();
   }
 
   uint64_t allocate(int64_t bytes) override {
@@ -305,11 +304,7 @@ class CudaDevice : public GpuDevice {
   bool forked() const { return fork_count() != forks_; }
 
   void refuse_lost() const {
-    if (forked())
-      throw Error(ErrorKind::kDevice,
-                  format("%s cannot be used in a child of the process that opened it; open the "
-                         "model in the child",
-                         where_.c_str()));
+    if (forked()) throw used_in_child(where_);
     const std::lock_guard<std::mutex> lock(mutex_);
     if (!failure_.empty()) throw Error(ErrorKind::kDevice, failure_);
   }
@@ -327,8 +322,7 @@ class CudaDevice : public GpuDevice {
           format("internal error: %s gives %s; please report it with the call that led here",
                  function, driver_.describe(result).c_str()));
     const std::string failure =
-        format("%s has failed: %s gives %s; open the model again, or on the device cpu",
-               where_.c_str(), function, driver_.describe(result).c_str());
+        failure_of(where_, std::string(function) + " gives " + driver_.describe(result));
     const std::lock_guard<std::mutex> lock(mutex_);
     if (failure_.empty()) failure_ = failure;
     throw Error(ErrorKind::kDevice, failure_);
@@ -344,16 +338,14 @@ class CudaDevice : public GpuDevice {
       synchronize();
       result = allocate();
     }
-    if (result != kOutOfMemory) return check(result, "an allocation");
+    if (result == kOutOfMemory) throw no_room(where_, what, bytes, current_memory());
+    check(result, "an allocation");
+  }
+
+  Memory current_memory() const {
     size_t free = 0, total = 0;
     check(driver_.memory_info(&free, &total), "cuMemGetInfo");
-    throw Error(
-        ErrorKind::kMemory,
-        format("%s has no room in %s: %.3f GB are wanted, and %.3f of %.3f GB are free; use "
-               "a smaller context or a smaller model, close other programs that use the "
-               "GPU, or use the device cpu",
-               where_.c_str(), what, gigabytes(static_cast<size_t>(bytes)), gigabytes(free),
-               gigabytes(total)));
+    return {static_cast<int64_t>(free), static_cast<int64_t>(total)};
   }
 
   // Called by destructors: what cannot be freed now is freed with the context.

@@ -9,7 +9,7 @@ namespace gemtp::gpu::cuda {
 
 /// A kernel as its PTX declares it.
 struct KernelEntry {
-  const char* name;  // in kernels/all.h
+  const char* name;  // in kernels/list.h
   int module;        // index of the group of kernels that is loaded with it
   int threads;       // of a block
   int argument_bytes;

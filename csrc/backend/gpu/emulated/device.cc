@@ -284,6 +284,10 @@ void EmulatedDevice::read(uint64_t from, void* to, int64_t bytes) const {
                 static_cast<size_t>(bytes));
 }
 
+uint8_t* EmulatedDevice::host_address(uint64_t address) {
+  return holding(address, 0).bytes.data();
+}
+
 void EmulatedDevice::launch(const Kernel& kernel, int blocks, int rows, const void* arguments) {
   const auto n = static_cast<size_t>(kernel.threads);
   while (threads_->all.size() < n) threads_->all.push_back(std::make_unique<Threads::Thread>());

@@ -49,6 +49,8 @@ class EmulatedDevice {
   /// KernelError where the range is not within an allocation.
   void write(uint64_t to, const void* from, int64_t bytes);
   void read(uint64_t from, void* to, int64_t bytes) const;
+  /// Where the host has an allocation.
+  uint8_t* host_address(uint64_t address);
 
   /// Runs blocks * rows blocks to their end.
   void launch(const Kernel& kernel, int blocks, int rows, const void* arguments);

@@ -7,7 +7,7 @@
 
 namespace gemtp::gpu {
 
-/// By its name in kernels/all.h; null if there is none.
+/// By its name in kernels/list.h; null if there is none.
 const Kernel* find_kernel(std::string_view name);
 
 /// Bytes of a quant in QuantizedRows.

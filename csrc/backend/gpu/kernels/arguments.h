@@ -54,9 +54,8 @@ struct MatmulArguments {
   // Up to 4 products with the same rows; or, of a gated kernel, those with gate and up, of one
   // shape.
   PackedMatrix matrix[4];
-  Global<float> y[4];    // [m] rows of matrix[i].rows; of a gated kernel y[0], or none
-  int32_t first_row[4];  // of x and m; y begins with its result
-  int32_t strips;        // of all matrices
+  Global<float> y[4];  // [m] rows of matrix[i].rows; of a gated kernel y[0], or none
+  int32_t strips;      // of all matrices
   // Of a gated kernel whose other factor is known: [m] rows, factor_stride floats apart.
   Global<const float> factor;
   int64_t factor_stride;
@@ -182,7 +181,6 @@ struct ElementsArguments {
   int32_t n;
   Global<float> y;
   QuantizedRows quantized;  // of gelu_mul: its results, rows of multiples of 32, or none
-  uint32_t seed;
 };
 
 /// Grid: (blocks of 256 columns, m). y[i] = sum over j of weights[i][j] * x[places[i][j]].

@@ -11,7 +11,7 @@ struct NoMemory {
   SharedArray<float, 1> none;
 };
 
-enum ElementOperation { kCopy, kScale, kGeluMul, kSoftcap, kNoise };
+enum ElementOperation { kCopy, kGeluMul, kSoftcap };
 
 /// Blocks of 256 elements, wherever rows end.
 template <int kOperation>
@@ -25,12 +25,8 @@ struct Elements {
     const bool exists = i < a.n;
     float y = 0;
     if (exists) {
-      if (kOperation == kNoise)
-        y = noise(a.seed, i) * a.factor;
-      else if (kOperation == kCopy)
+      if (kOperation == kCopy)
         y = a.x[i];
-      else if (kOperation == kScale)
-        y = flushed(a.x[i] * a.factor);
       else if (kOperation == kGeluMul)
         y = flushed(gelu(a.x[i]) * a.other[i]);
       else
@@ -39,14 +35,6 @@ struct Elements {
     }
     if (kOperation == kGeluMul && a.quantized && i - at.lane < a.n)
       quantize_block(y, at.lane, a.quantized, i / 32);
-  }
-
-  // In [-1, 1).
-  static GPU_INLINE float noise(uint32_t seed, int64_t i) {
-    uint32_t x = uint32_t(i) * 2654435761u + seed;
-    x = (x ^ x >> 16) * 0x7feb352du;
-    x = (x ^ x >> 15) * 0x846ca68bu;
-    return float(x >> 8) * 1.1920928955078125e-7f - 1.0f;
   }
 };
 

@@ -41,8 +41,6 @@ GPU_INLINE Strip find_strip(GPU_CONSTANT MatmulArguments& a, int strip, int pane
       strip -= (a.matrix[s.matrix].rows + 31) / 32;
       ++s.matrix;
     }
-    s.x_row = a.first_row[s.matrix];
-    rows -= s.x_row;
   }
   const int skip = panel * panel_rows, left = a.matrix[s.matrix].rows - strip * 32;
   s.x_row += skip;
@@ -67,18 +65,24 @@ enum Activation { kPlain, kGated, kGatedByFactor };
 /// The end of a sum, times the matrix' scale.
 GPU_INLINE float scaled(float sum, float scale) { return flushed(flushed(sum) * scale); }
 
-/// Results of a strip lie in `results`, [matrices][kRows][32]: a warp takes a column, a lane a row.
+struct Term {
+  float dot, scale;
+};
+
+/// Results of a strip are the first numbers of `results`, [matrices][kRows][32]: a warp takes a
+/// column, a lane a row.
 template <int kActivation, int kRows, int kSize>
 GPU_INLINE void finish(GPU_CONSTANT MatmulArguments& a, Strip s,
-                       GPU_SHARED SharedArray<float, kSize>& results, Place at, int warps) {
+                       GPU_SHARED SharedArray<Term, kSize>& results, Place at, int warps) {
   const int width = a.matrix[s.matrix].rows;
   for (int i = at.warp; i < s.columns; i += warps) {
     const int64_t place = int64_t(s.y_row + i) * width + s.row + at.lane;
     const bool exists = at.lane < s.rows;
-    float y = scaled(results[i * 32 + at.lane], scale_of(a, s, s.matrix));
+    const Term sum = results[i * 32 + at.lane];
+    float y = scaled(sum.dot, scale_of(a, s, s.matrix));
     if (kActivation == kGated) {
-      const float up = results[(kRows + i) * 32 + at.lane];
-      y = flushed(gelu(y) * scaled(up, scale_of(a, s, 1)));
+      const Term up = results[(kRows + i) * 32 + at.lane];
+      y = flushed(gelu(y) * scaled(up.dot, scale_of(a, s, 1)));
     } else if (kActivation == kGatedByFactor) {
       const int64_t other = (s.y_row + i) * a.factor_stride + s.row + at.lane;
       y = exists ? flushed(gelu(y) * a.factor[other]) : 0.0f;
@@ -346,10 +350,6 @@ struct FloatDots {
 
 // ---- products -----------------------------------------------------------------------------------
 
-struct Term {
-  float dot, scale;
-};
-
 /// Terms of a block of K go to the memory that the warps share.
 template <int kSize, int kTerms>
 struct SharedTerms {
@@ -374,8 +374,7 @@ struct SplitMatmul {
   GPU_INT kChains = (kTerms + kWarps - 1) / kWarps;  // of a lane
   GPU_INT kSize = kWindow * kKinds * kTerms * 32;
   struct Memory {
-    SharedArray<Term, kSize> terms;  // [window][kinds][terms][lanes]
-    SharedArray<float, kMatrices * Dots::kRows * 32> results;
+    SharedArray<Term, kSize> terms;  // [window][kinds][terms][lanes]; then results
   };
 
   static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory& memory, Place at) {
@@ -398,10 +397,10 @@ struct SplitMatmul {
       const int term = at.warp + i * kWarps, of = term % Dots::kTerms;
       if (term >= kTerms) break;
       const int column = term / Dots::kTerms * Dots::kRows + Dots::column_of(of, at.lane);
-      memory.results[column * 32 + Dots::row_of(of, at.lane)] = acc[i];
+      memory.terms[column * 32 + Dots::row_of(of, at.lane)] = Term{acc[i], 0};
     }
     barrier();
-    finish<kActivation, Dots::kRows>(a, s, memory.results, at, kWarps);
+    finish<kActivation, Dots::kRows>(a, s, memory.terms, at, kWarps);
   }
 
   // Whole windows without a branch, so that the loads of all their blocks can be on their way.

@@ -1,8 +1,11 @@
-// The words that kernels are written in, for Metal. Compiled in safe math mode: one rounding for
-// each operation as it is written.
+// The words that kernels are written in, for Metal. Compiled in safe math mode, with precise
+// functions, and without contraction, which that mode leaves on: one rounding for each operation as
+// it is written.
 #pragma once
 
 #include <metal_stdlib>
+
+#pragma METAL fp contract(off)
 
 #define GPU_INLINE inline
 #define GPU_SHARED threadgroup  // where a reference points: to the block's memory,
@@ -13,7 +16,7 @@
 #define GPU_UNROLL _Pragma("unroll")
 #define GPU_NO_UNROLL _Pragma("unroll 1")
 #define GPU_KERNEL(name, ...)                                                                  \
-  kernel void gemtp_##name(                                                                    \
+  [[max_total_threads_per_threadgroup(__VA_ARGS__::kThreads)]] kernel void gemtp_##name(       \
       constant __VA_ARGS__::Arguments& arguments [[buffer(0)]],                                \
       uint3 grid [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]], \
       uint warp [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) { \
