@@ -3,15 +3,20 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "backend/gpu/address.h"
+#include "backend/gpu/cuda/cuda_device.h"
 #include "backend/gpu/emulated/kernels.h"
 #include "backend/gpu/format_names.h"
+#include "backend/gpu/gpu_device.h"
 #include "backend/gpu/kernels/arguments.h"
+#include "backend/gpu/metal/metal_device.h"
 #include "kernel_testing.h"
 
 namespace gemtp::gpu_testing {
@@ -21,20 +26,51 @@ using kernel_testing::Activations;
 using kernel_testing::Random;
 using kernel_testing::Values;
 
-/// Orders of blocks and threads that a test tries; in the first one races are looked for. The
-/// environment may ask for more: GEMTP_ORDERS.
+/// Whether the tests run on a GPU, which GEMTP_TEST_DEVICE names ("cuda", "cuda:N", "metal"),
+/// instead of the emulated one (tools/try_gpu.sh).
+inline const char* gpu_of_tests() {
+  static const char* const name = std::getenv("GEMTP_TEST_DEVICE");
+  return name;
+}
+
+/// Orders of blocks and threads that a test tries on the emulated device; in the first one races
+/// are looked for. The environment may ask for more: GEMTP_ORDERS.
 inline uint64_t orders() {
   static const char* const asked = std::getenv("GEMTP_ORDERS");
-  return asked ? std::strtoull(asked, nullptr, 10) : 3;
+  return gpu_of_tests() ? 1 : asked ? std::strtoull(asked, nullptr, 10) : 3;
+}
+
+/// An emulated device of its own, or the GPU, which all tests share.
+inline std::shared_ptr<GpuDevice> make_device(const EmulatedOptions& options) {
+  if (!gpu_of_tests()) return make_emulated_device(options);
+  static const std::shared_ptr<GpuDevice> gpu = [] {
+    const std::string name = gpu_of_tests();
+    const size_t colon = name.find(':');
+    std::shared_ptr<GpuDevice> opened =
+        name == "metal"
+            ? make_metal_device()
+            : make_cuda_device(colon == std::string::npos ? 0 : std::stoi(name.substr(colon + 1)));
+    REQUIRE(opened->quant_bytes() == quant_bytes());  // else these are the other program's tests
+    return opened;
+  }();
+  return gpu;
 }
 
 class TestDevice {
  public:
-  explicit TestDevice(uint64_t seed) : device_(seed, seed == 0) {}
+  explicit TestDevice(uint64_t seed)
+      : device_(make_device({seed, EmulatedOptions().memory, seed == 0})) {}
+  ~TestDevice() {
+    for (const uint64_t address : allocated_) device_->release(address);
+  }
+  TestDevice(const TestDevice&) = delete;
+  TestDevice& operator=(const TestDevice&) = delete;
 
   template <class T>
   Global<T> allocate(int64_t n) {
-    return Global<T>(device_.allocate(n * static_cast<int64_t>(sizeof(T))));
+    allocated_.push_back(
+        device_->allocate(std::max<int64_t>(n, 1) * static_cast<int64_t>(sizeof(T))));
+    return Global<T>(allocated_.back());
   }
   template <class T>
   Global<T> upload(const T* from, int64_t n) {
@@ -48,12 +84,12 @@ class TestDevice {
   }
   template <class T>
   void write(Global<T> to, const T* from, int64_t n) {
-    device_.write(to.address, from, n * static_cast<int64_t>(sizeof(T)));
+    device_->write(to.address, from, n * static_cast<int64_t>(sizeof(T)));
   }
   template <class T>
   std::vector<T> download(Global<T> from, int64_t n) const {
     std::vector<T> out(static_cast<size_t>(n));
-    device_.read(from.address, out.data(), n * static_cast<int64_t>(sizeof(T)));
+    device_->read(from.address, out.data(), n * static_cast<int64_t>(sizeof(T)));
     return out;
   }
 
@@ -62,13 +98,13 @@ class TestDevice {
     const Kernel* found = find_kernel(kernel);
     REQUIRE_MESSAGE(found, kernel);
     REQUIRE(found->argument_bytes == sizeof(Arguments));
-    device_.launch(*found, static_cast<int>(blocks), static_cast<int>(rows), &arguments);
+    device_->launch(kernel, blocks, rows, &arguments, static_cast<int64_t>(sizeof arguments));
+    device_->wait();
   }
 
-  EmulatedDevice& memory() { return device_; }
-
  private:
-  EmulatedDevice device_;
+  std::shared_ptr<GpuDevice> device_;
+  std::vector<uint64_t> allocated_;
 };
 
 /// Blocks of quantized rows, as the host reads and writes them.

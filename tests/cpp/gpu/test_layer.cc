@@ -19,7 +19,7 @@ using kernel_testing::Random;
 class CountingDevice : public gpu::GpuDevice {
  public:
   explicit CountingDevice(const gpu::EmulatedOptions& options)
-      : device_(gpu::make_emulated_device(options)) {}
+      : device_(gpu_testing::make_device(options)) {}
 
   int launches = 0, recordings = 0, repeats = 0;
   int64_t allocations = 0, fail_at = 0;  // the allocation that fails: 0, none
@@ -56,7 +56,7 @@ class CountingDevice : public gpu::GpuDevice {
   int64_t many_rows() const override { return device_->many_rows(); }
 
  private:
-  const std::unique_ptr<gpu::GpuDevice> device_;
+  const std::shared_ptr<gpu::GpuDevice> device_;
 };
 
 // Weights as a file has them, made for each backend from one seed.
