@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "that is compared is measured in turns; figures are medians."
     )
     add_target(parser)
-    parser.add_argument("--drafter", metavar="DRAFTER.gguf", help="the model's drafter")
+    parser.add_argument(
+        "--drafter", metavar="DRAFTER.gguf", help="its drafter, named likewise; or auto"
+    )
     what = parser.add_argument_group("what to measure")
     names = ",".join(_SECTIONS)
     what.add_argument("--only", type=_sections, metavar="A,B", help=f"of {names}")
