@@ -68,7 +68,7 @@ def test_one_sentence(device: str, settings: dict[str, int | str], sentence: str
     assert out.stderr.count("\n") == 1
 
 
-def test_the_second_gpu_and_another_process(pairs) -> None:
+def test_the_second_gpu_and_another_process() -> None:
     """Two processes have a context each."""
     target, _ = gemtp.demo_models()
     args = ("generate", target, "def f(x):", "--max-tokens", 3, "--device")

@@ -570,7 +570,7 @@ class GpuBackend : public Backend {
 
   void run_product(const GpuMatrix& w, const MatmulArguments& a, const char* activation) {
     if (w.quantized() && a.m > 16 && !*activation)
-      launch(name_of(w) + "_many", parts_of(a.strips, 4), parts_of(a.m, device_->many_rows()), a);
+      launch(name_of(w) + "_many", parts_of(a.strips, 4), parts_of(a.m, kManyRows), a);
     else
       run_panels(w, a, a.m, activation);
   }

@@ -284,9 +284,7 @@ void EmulatedDevice::read(uint64_t from, void* to, int64_t bytes) const {
                 static_cast<size_t>(bytes));
 }
 
-uint8_t* EmulatedDevice::host_address(uint64_t address) {
-  return holding(address, 0).bytes.data();
-}
+uint8_t* EmulatedDevice::host_address(uint64_t address) { return holding(address, 0).bytes.data(); }
 
 void EmulatedDevice::launch(const Kernel& kernel, int blocks, int rows, const void* arguments) {
   const auto n = static_cast<size_t>(kernel.threads);
