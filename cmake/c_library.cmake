@@ -26,7 +26,12 @@ set_target_properties(gemtp PROPERTIES
 if(BUILD_SHARED_LIBS)
   target_compile_definitions(gemtp PUBLIC GEMTP_SHARED)
   if(APPLE)
-    target_link_options(gemtp PRIVATE "-Wl,-exported_symbol,_gemtp_*")
+    # zig's linker has no such option.
+    include(CheckLinkerFlag)
+    check_linker_flag(CXX "-Wl,-exported_symbol,_gemtp_*" GEMTP_CAN_CHOOSE_SYMBOLS)
+    if(GEMTP_CAN_CHOOSE_SYMBOLS)
+      target_link_options(gemtp PRIVATE "-Wl,-exported_symbol,_gemtp_*")
+    endif()
   elseif(NOT WIN32)
     set(symbols ${CMAKE_CURRENT_BINARY_DIR}/gemtp.map)
     file(WRITE ${symbols} "GEMTP_${abi} {\n  global: gemtp_*;\n  local: *;\n};\n")

@@ -84,7 +84,7 @@ def build(out: Path, glibc: str, cuda_kernels: Path | None = None) -> tuple[Path
         work = Path(folder)
         _python("-m", "build", "--sdist", "--outdir", work, ROOT)
         (sdist,) = work.glob("*.tar.gz")
-        environment = _compilers(work, f"{platform.machine()}-linux-gnu.{glibc}")
+        environment = compilers(work, f"{platform.machine()}-linux-gnu.{glibc}")
         # zig's C++ library has debug information, ten times its size. Names of functions are kept.
         strip = _script(work / "strip", "strip --strip-debug --keep-file-symbols")
         settings = (
@@ -110,7 +110,7 @@ def build(out: Path, glibc: str, cuda_kernels: Path | None = None) -> tuple[Path
         return _keep(sdist, out), _keep(wheel, out)
 
 
-def _compilers(work: Path, target: str) -> dict[str, str]:
+def compilers(work: Path, target: str) -> dict[str, str]:
     """Returns the environment in which CMake finds compilers that link for old systems."""
     import ziglang
 

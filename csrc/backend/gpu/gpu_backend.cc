@@ -541,7 +541,7 @@ class GpuBackend : public Backend {
   const std::atomic<bool>* stop_ = nullptr;
   bool recording_ = false;
   Launches launches_;
-  Products products_{launches_, device_->many_rows()};
+  Products products_{launches_};
 };
 
 }  // namespace

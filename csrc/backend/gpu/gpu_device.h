@@ -53,9 +53,8 @@ class GpuDevice {
   /// Enqueues what was recorded; the memory that it uses must still exist.
   virtual void repeat(Recording& recording) = 0;
 
-  /// Bytes that a quant takes in QuantizedRows, and activation rows that a matmul of many takes.
+  /// Bytes that a quant takes in QuantizedRows.
   virtual int64_t quant_bytes() const = 0;
-  virtual int64_t many_rows() const = 0;
 };
 
 struct EmulatedOptions {

@@ -163,7 +163,7 @@ MatmulArguments Products::product_of_places(const GpuRouting& r, const MatrixSet
 
 void Products::run(const GpuMatrix& w, const MatmulArguments& a, const char* activation) {
   if (w.quantized() && a.m > 16 && !*activation)
-    launches_.launch(name_of(w) + "_many", parts_of(a.strips, 4), parts_of(a.m, many_rows_), a);
+    launches_.launch(name_of(w) + "_many", parts_of(a.strips, 4), parts_of(a.m, kManyRows), a);
   else
     run_panels(w, a, activation);
 }

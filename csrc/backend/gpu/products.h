@@ -16,8 +16,7 @@ PackedMatrix packed(const Matrix& w);
 
 class Products {
  public:
-  /// many_rows: activation rows that a kernel for many takes.
-  Products(Launches& launches, int64_t many_rows) : launches_(launches), many_rows_(many_rows) {}
+  explicit Products(Launches& launches) : launches_(launches) {}
 
   void multiply(const std::vector<MatmulJob>& jobs);
   void multiply_gated(const std::vector<GatedJob>& jobs);
@@ -43,7 +42,6 @@ class Products {
   void run_panels(const GpuMatrix& w, const MatmulArguments& a, const char* activation);
 
   Launches& launches_;
-  const int64_t many_rows_;
 };
 
 }  // namespace gemtp::gpu

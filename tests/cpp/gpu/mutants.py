@@ -67,8 +67,8 @@ MUTANTS = (
     Mutant(
         "columns of fragments mixed up",
         "matmul.h",
-        "lane % 4 * 2 + term % 2;",
-        "lane % 4 + term % 2 * 4;",
+        "fragment_pair(lane) * 2 + term % 2;",
+        "fragment_pair(lane) + term % 2 * 4;",
         "gpu matmul*",
     ),
     Mutant(

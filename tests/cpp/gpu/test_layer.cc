@@ -53,7 +53,6 @@ class CountingDevice : public gpu::GpuDevice {
     device_->repeat(recording);
   }
   int64_t quant_bytes() const override { return device_->quant_bytes(); }
-  int64_t many_rows() const override { return device_->many_rows(); }
 
  private:
   const std::shared_ptr<gpu::GpuDevice> device_;

@@ -93,10 +93,9 @@ TEST_CASE("gpu matmul: many rows") {
   Random random(2);
   for (const gemtp_format format : formats()) {
     if (format <= GEMTP_BF16) continue;
-    const int64_t panel = quant_bytes() == 1 ? 32 : 16;
     for (const int64_t m : {17, 32, 70})
-      check_plain(random, format, {std::string("matmul_") + kFormatNames[format] + "_many", panel},
-                  m);
+      check_plain(random, format,
+                  {std::string("matmul_") + kFormatNames[format] + "_many", kManyRows}, m);
   }
 }
 

@@ -244,7 +244,6 @@ class CudaDevice : public GpuDevice {
 
   // As in cuda/gpu.h.
   int64_t quant_bytes() const override { return 1; }
-  int64_t many_rows() const override { return 32; }
 
  private:
   // A graph, ready to be launched. The backend destroys recordings before their device.

@@ -102,9 +102,16 @@ GPU_INLINE Quads load_quads(Global<const Quant> block) {
   return Quads{{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
 }
 
-#define GPU_TENSOR 1
-GPU_INT kManyRows = 32;
-/// sum = first + the dots of 16 elements; which lane holds what: emulated/gpu.h.
+/// Which lane holds what: emulated/gpu.h.
+GPU_INLINE int fragment_row(int lane) { return lane / 4; }
+GPU_INLINE int fragment_pair(int lane) { return lane % 4; }
+using Fragment = Words2;
+GPU_INLINE int64_t fragment_place(int g, int c, int64_t stride) { return g * stride + 8 * c; }
+GPU_INLINE Fragment load_fragment(Global<const uint8_t> at, int64_t) {
+  return as_global<const Words2>(at)[0];
+}
+/// sum = first + the dots of 16 elements.
+template <int kOffset>
 GPU_INLINE void multiply16(int32_t (&sum)[4], uint32_t low_row, uint32_t high_row, uint32_t x,
                            const int32_t (&first)[4]) {
 #if __CUDA_ARCH__ >= 800
@@ -123,7 +130,8 @@ GPU_INLINE void multiply16(int32_t (&sum)[4], uint32_t low_row, uint32_t high_ro
 #endif
 }
 /// The same of 32 elements: words of both halves.
-GPU_INLINE void multiply32(int32_t (&sum)[4], Words2 low_row, Words2 high_row, Words2 x,
+template <int kOffset>
+GPU_INLINE void multiply32(int32_t (&sum)[4], Words2 low_row, Words2 high_row, Fragment x,
                            const int32_t (&first)[4]) {
 #if __CUDA_ARCH__ >= 800
   asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
@@ -133,8 +141,8 @@ GPU_INLINE void multiply32(int32_t (&sum)[4], Words2 low_row, Words2 high_row, W
         "r"(first[0]), "r"(first[1]), "r"(first[2]), "r"(first[3]));
 #else
   int32_t half[4];
-  multiply16(half, low_row.x, high_row.x, x.x, first);
-  multiply16(sum, low_row.y, high_row.y, x.y, half);
+  multiply16<kOffset>(half, low_row.x, high_row.x, x.x, first);
+  multiply16<kOffset>(sum, low_row.y, high_row.y, x.y, half);
 #endif
 }
 

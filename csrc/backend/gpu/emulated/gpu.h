@@ -69,20 +69,35 @@ struct alignas(16) Quad {
   float x, y, z, w;
 };
 using Dot = float;
-GPU_INT kManyRows = 16;
 constexpr Dot kDotBase = 0;
 inline float float_of_dot(Dot dot) { return dot; }
 inline Quant as_quant(int q) { return static_cast<float>(q); }
+inline Dot quant_of(const Quad& q, int i) { return (&q.x)[i]; }
+template <int kOffset>
+Dot element_of(int32_t code) {
+  return static_cast<float>(code - kOffset);
+}
 template <int kOffset>
 Dot first_dot(int32_t) {
   return 0;
 }
-template <int kOffset>
-Dot dot4(uint32_t codes, Quad q, Dot acc) {
-  const float x[4] = {q.x, q.y, q.z, q.w};
-  for (int i = 0; i < 4; ++i)
-    acc = fused(static_cast<float>(byte_of(codes, i) - kOffset), x[i], acc);
-  return acc;
+
+/// Which lane holds what of a warp's matrices: as of Apple's simdgroup_matrix, 8 x 8, twice for 16
+/// elements. Lane (g, c) has of weight rows g and g + 8 elements 4 c to 4 c + 3; of activation rows
+/// 2 c and 2 c + 1 elements g / 2 * 4 + g % 2, then those 2 behind them.
+inline int fragment_row(int lane) { return (lane / 4 & 4) + lane / 2 % 4; }
+inline int fragment_pair(int lane) { return (lane / 4 & 2) + lane % 2; }
+inline int activation_row(int, int c, int i) { return 2 * c + i % 2; }
+inline int activation_element(int g, int, int i) { return g / 2 * 4 + i / 2 * 2 + g % 2; }
+struct Fragment {  // of both halves of a block
+  Quad x, y;
+};
+inline int64_t fragment_place(int g, int c, int64_t stride) {
+  return 2 * c * stride + 4 * (g / 2 * 8 + g % 2);
+}
+inline Fragment load_fragment(Global<const uint8_t> at, int64_t stride) {
+  const Global<const Quant> a = as_global<const Quant>(at), b = as_global<const Quant>(at + stride);
+  return {{a[0], b[0], a[2], b[2]}, {a[4], b[4], a[6], b[6]}};
 }
 #else
 using Quant = int8_t;
@@ -91,52 +106,75 @@ using Dot = int32_t;
 constexpr Dot kDotBase = 0x4b400000;  // of 12582912.0f: integers added to it are added to that
 inline float float_of_dot(Dot dot) { return float_of(static_cast<uint32_t>(dot)) - 12582912.0f; }
 inline Quant as_quant(int q) { return static_cast<int8_t>(q); }
+inline Dot quant_of(Quad q, int i) { return byte_of(q, i); }
+template <int kOffset>
+Dot element_of(int32_t code) {
+  return code;
+}
 template <int kOffset>
 Dot first_dot(int32_t sum) {
   return -kOffset * sum;
 }
+
+/// Which lane holds what of a warp's matrices: as of NVIDIA's mma with int8. Lane (g, c) has of
+/// weight rows g and g + 8, and of activation row g, elements 4 c to 4 c + 3.
+inline int fragment_row(int lane) { return lane / 4; }
+inline int fragment_pair(int lane) { return lane % 4; }
+inline int activation_row(int g, int, int) { return g; }
+inline int activation_element(int, int c, int i) { return 4 * c + i; }
+using Fragment = Words2;  // of both halves of a block
+inline int64_t fragment_place(int g, int c, int64_t stride) { return g * stride + 8 * c; }
+inline Fragment load_fragment(Global<const uint8_t> at, int64_t) {
+  return as_global<const Words2>(at)[0];
+}
+#endif
+
 template <int kOffset>
 Dot dot4(uint32_t codes, Quad q, Dot acc) {
-  for (int i = 0; i < 4; ++i) acc += byte_of(codes, i) * byte_of(q, i);
+  for (int i = 0; i < 4; ++i) acc += element_of<kOffset>(byte_of(codes, i)) * quant_of(q, i);
   return acc;
 }
 
-#define GPU_TENSOR 1
-GPU_INT kManyRows = 32;
-/// A warp's fragments of int8 matrices: 16 rows of weights times 8 of activations. Lane 4 g + c
-/// holds of weight rows g and g + 8, and of activation row g, elements 4 c to 4 c + 3, of each
-/// half of 16 elements; and the products of weight rows g, g + 8 with activation rows 2 c, 2 c + 1.
-struct Fragments {
-  uint32_t weights[2], activations;
-  int32_t* products;  // [4]: rows g and 2 c, g and 2 c + 1, g + 8 and 2 c, g + 8 and 2 c + 1
+/// What a lane brings to a product of matrices, and where it gets its own of the results: rows g
+/// and 2 c, g and 2 c + 1, g + 8 and 2 c, g + 8 and 2 c + 1.
+struct Operands {
+  uint32_t weights[2];
+  Quad activations;
+  Dot* products;  // [4]
 };
-inline void multiply_fragments(void* const* lanes) {
-  const auto of = [&](int lane) { return static_cast<const Fragments*>(lanes[lane]); };
-  for (int lane = 0; lane < 32; ++lane)
-    for (int i = 0; i < 4; ++i) {
-      int32_t& sum = of(lane)->products[i];
-      for (int c = 0; c < 4; ++c) {
-        const uint32_t w = of(lane / 4 * 4 + c)->weights[i / 2];
-        const uint32_t x = of((lane % 4 * 2 + i % 2) * 4 + c)->activations;
-        for (int j = 0; j < 4; ++j) sum += byte_of(w, j) * byte_of(x, j);
-      }
-    }
+template <int kOffset>
+void multiply_matrices(void* const* lanes) {
+  const Operands* of[8][4];
+  Dot x[8][16];
+  for (int lane = 0; lane < 32; ++lane) {
+    const int g = fragment_row(lane), c = fragment_pair(lane);
+    of[g][c] = static_cast<const Operands*>(lanes[lane]);
+    for (int i = 0; i < 4; ++i)
+      x[activation_row(g, c, i)][activation_element(g, c, i)] = quant_of(of[g][c]->activations, i);
+  }
+  for (int g = 0; g < 8; ++g)
+    for (int i = 0; i < 16; ++i)
+      for (int k = 0; k < 16; ++k)
+        of[g][i / 4]->products[i % 4] +=
+            element_of<kOffset>(byte_of(of[g][k / 4]->weights[i % 4 / 2], k % 4)) *
+            x[i / 4 * 2 + i % 2][k];
 }
 /// sum = first + the dots of 16 elements.
-inline void multiply16(int32_t (&sum)[4], uint32_t low_row, uint32_t high_row, uint32_t x,
-                       const int32_t (&first)[4], int line = __builtin_LINE()) {
+template <int kOffset>
+void multiply16(Dot (&sum)[4], uint32_t low_row, uint32_t high_row, Quad x, const Dot (&first)[4],
+                int line = __builtin_LINE()) {
   for (int i = 0; i < 4; ++i) sum[i] = first[i];
-  Fragments own = {{low_row, high_row}, x, sum};
-  warp_meeting(&own, line, multiply_fragments);
+  Operands own = {{low_row, high_row}, x, sum};
+  warp_meeting(&own, line, multiply_matrices<kOffset>);
 }
 /// The same of 32 elements: words of both halves.
-inline void multiply32(int32_t (&sum)[4], Words2 low_row, Words2 high_row, Words2 x,
-                       const int32_t (&first)[4], int line = __builtin_LINE()) {
-  int32_t half[4];
-  multiply16(half, low_row.x, high_row.x, x.x, first, line);
-  multiply16(sum, low_row.y, high_row.y, x.y, half, line);
+template <int kOffset>
+void multiply32(Dot (&sum)[4], Words2 low_row, Words2 high_row, Fragment x, const Dot (&first)[4],
+                int line = __builtin_LINE()) {
+  Dot half[4];
+  multiply16<kOffset>(half, low_row.x, high_row.x, x.x, first, line);
+  multiply16<kOffset>(sum, low_row.y, high_row.y, x.y, half, line);
 }
-#endif
 
 /// The quants of a block, four to a place.
 struct Quads {

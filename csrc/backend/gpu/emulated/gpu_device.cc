@@ -114,7 +114,6 @@ class Emulated : public GpuDevice {
   }
 
   int64_t quant_bytes() const override { return gpu::quant_bytes(); }
-  int64_t many_rows() const override { return gpu::many_rows(); }
 
  private:
   void enqueue(const Copy& copy) {

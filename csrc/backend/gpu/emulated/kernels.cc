@@ -44,6 +44,4 @@ const Kernel* find_kernel(std::string_view name) {
 
 int64_t quant_bytes() { return sizeof(Quant); }
 
-int64_t many_rows() { return kManyRows; }
-
 }  // namespace gemtp::gpu

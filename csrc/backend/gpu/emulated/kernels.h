@@ -13,7 +13,4 @@ const Kernel* find_kernel(std::string_view name);
 /// Bytes of a quant in QuantizedRows.
 int64_t quant_bytes();
 
-/// Activation rows that a block of the matmuls of many rows takes.
-int64_t many_rows();
-
 }  // namespace gemtp::gpu

@@ -44,6 +44,8 @@ struct MatrixRows {
   int32_t count;   // 0: none
 };
 
+enum { kManyRows = 32 };  // of a panel of matmul_F_many
+
 /// Grid: (strips of 32 rows of all matrices, or of one times the entries of the list; panels of the
 /// kernel's rows). Behind the last row of x there must be room for a whole panel, holding zeros or
 /// earlier rows.

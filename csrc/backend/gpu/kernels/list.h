@@ -1,17 +1,17 @@
 // All kernels, by the names that the host asks for.
 
 // Of a panel of 1, 2, 4, 8 or 16 activation rows.
-#define GPU_FEW_ROWS(NAME, FORMAT, SUFFIX, ACTIVATION)                       \
-  GPU_KERNEL(NAME##_1##SUFFIX, SplitMatmul<LaneDots<FORMAT, 1>, ACTIVATION>) \
-  GPU_KERNEL(NAME##_2##SUFFIX, SplitMatmul<LaneDots<FORMAT, 2>, ACTIVATION>) \
-  GPU_KERNEL(NAME##_4##SUFFIX, SplitMatmul<LaneDots<FORMAT, 4>, ACTIVATION>) \
-  GPU_KERNEL(NAME##_8##SUFFIX, SplitMatmul<WideDots<FORMAT, 8>, ACTIVATION>) \
-  GPU_KERNEL(NAME##_16##SUFFIX, SplitMatmul<WideDots<FORMAT, 16>, ACTIVATION>)
-#define GPU_QUANTIZED(NAME, FORMAT)                                              \
-  GPU_FEW_ROWS(matmul_##NAME, FORMAT, , kPlain)                                  \
-  GPU_FEW_ROWS(matmul_##NAME, FORMAT, _gated, kGated)                            \
-  GPU_FEW_ROWS(matmul_##NAME, FORMAT, _factor, kGatedByFactor)                   \
-  GPU_KERNEL(matmul_##NAME##_many, ManyRowsMatmul<WideDots<FORMAT, kManyRows> >) \
+#define GPU_FEW_ROWS(NAME, FORMAT, SUFFIX, ACTIVATION)                         \
+  GPU_KERNEL(NAME##_1##SUFFIX, SplitMatmul<LaneDots<FORMAT, 1>, ACTIVATION>)   \
+  GPU_KERNEL(NAME##_2##SUFFIX, SplitMatmul<LaneDots<FORMAT, 2>, ACTIVATION>)   \
+  GPU_KERNEL(NAME##_4##SUFFIX, SplitMatmul<LaneDots<FORMAT, 4>, ACTIVATION>)   \
+  GPU_KERNEL(NAME##_8##SUFFIX, SplitMatmul<TensorDots<FORMAT, 8>, ACTIVATION>) \
+  GPU_KERNEL(NAME##_16##SUFFIX, SplitMatmul<TensorDots<FORMAT, 16>, ACTIVATION>)
+#define GPU_QUANTIZED(NAME, FORMAT)                                                \
+  GPU_FEW_ROWS(matmul_##NAME, FORMAT, , kPlain)                                    \
+  GPU_FEW_ROWS(matmul_##NAME, FORMAT, _gated, kGated)                              \
+  GPU_FEW_ROWS(matmul_##NAME, FORMAT, _factor, kGatedByFactor)                     \
+  GPU_KERNEL(matmul_##NAME##_many, ManyRowsMatmul<TensorDots<FORMAT, kManyRows> >) \
   GPU_KERNEL(embed_##NAME, Embed<PackedElement<FORMAT> >)
 
 GPU_QUANTIZED(q8_0, Q8_0)

@@ -176,9 +176,9 @@ struct LaneDots {
   }
 };
 
-#ifdef GPU_TENSOR
-/// A warp's matrix instructions multiply a tile with 8 activation rows. Lane 4 g + c has rows g and
-/// g + 8 of each tile, and activation rows 2 c and 2 c + 1 of each 8.
+/// A warp's matrix instructions multiply a tile with 8 activation rows. A lane of row g and pair c,
+/// which gpu.h knows, has rows g and g + 8 of each tile, and activation rows 2 c and 2 c + 1 of
+/// each 8.
 template <class Format, int kPanelRows>
 struct TensorDots {
   using Quants = typename Format::Quants;
@@ -188,10 +188,10 @@ struct TensorDots {
 
   static GPU_INLINE int count(GPU_CONSTANT MatmulArguments& a) { return a.k / 32; }
   static GPU_INLINE int row_of(int term, int lane) {
-    return term / kOfTile * 16 + term % 4 / 2 * 8 + lane / 4;
+    return term / kOfTile * 16 + term % 4 / 2 * 8 + fragment_row(lane);
   }
   static GPU_INLINE int column_of(int term, int lane) {
-    return term % kOfTile / 4 * 8 + lane % 4 * 2 + term % 2;
+    return term % kOfTile / 4 * 8 + fragment_pair(lane) * 2 + term % 2;
   }
 
   /// Where the lane's numbers begin.
@@ -200,13 +200,13 @@ struct TensorDots {
     Words row[2], group[2];  // of row g of both tiles
     Bytes scales[2];
     Words4 table;
-    Bytes quants;  // of activation row g, the words 2 c and 2 c + 1
+    Bytes quants;  // the first of the lane's
     Bytes heads;   // of activation row 2 c
   };
   static GPU_INLINE Lane begin(GPU_CONSTANT MatmulArguments& a, Strip s, int matrix, int lane) {
     Lane own;
-    own.g = lane / 4;
-    own.c = lane % 4;
+    own.g = fragment_row(lane);
+    own.c = fragment_pair(lane);
     own.count = count(a);
     GPU_UNROLL
     for (int t = 0; t < 2; ++t) {
@@ -217,7 +217,7 @@ struct TensorDots {
     }
     own.table = a.matrix[matrix].table;
     const Bytes x = a.x + int64_t(s.x_row) * own.count * kBlockBytes;
-    own.quants = x + (int64_t(own.g) * own.count * kBlockBytes + kHeadBytes + 8 * own.c);
+    own.quants = x + (kHeadBytes + fragment_place(own.g, own.c, int64_t(own.count) * kBlockBytes));
     own.heads = x + int64_t(2 * own.c) * own.count * kBlockBytes;
     return own;
   }
@@ -236,12 +236,13 @@ struct TensorDots {
     GPU_UNROLL
     for (int n = 0; n < kRows / 8; ++n) {
       const int at = b + 8 * n * own.count;
-      const Words2 q = as_global<const Words2>(own.quants + int64_t(at) * kBlockBytes)[0];
+      const Fragment q =
+          load_fragment(own.quants + int64_t(at) * kBlockBytes, int64_t(own.count) * kBlockBytes);
       BlockHead x[2];
       GPU_UNROLL
       for (int i = 0; i < 2; ++i)
         x[i] = as_global<const BlockHead>(own.heads + int64_t(at + i * own.count) * kBlockBytes)[0];
-      int32_t first[4], second[4];
+      Dot first[4], second[4];
       begin_dots(x, first, second);
       GPU_UNROLL
       for (int t = 0; t < 2; ++t) {
@@ -255,41 +256,35 @@ struct TensorDots {
   }
 
   // What the sums of products begin with: of both halves where these have scales of their own.
-  static GPU_INLINE void begin_dots(GPU_LOCAL const BlockHead (&x)[2],
-                                    GPU_LOCAL int32_t (&first)[4], GPU_LOCAL int32_t (&second)[4]) {
+  static GPU_INLINE void begin_dots(GPU_LOCAL const BlockHead (&x)[2], GPU_LOCAL Dot (&first)[4],
+                                    GPU_LOCAL Dot (&second)[4]) {
     GPU_UNROLL
     for (int i = 0; i < 4; ++i) {
       first[i] = Scales::kGroups ? first_dot<kOffset>(first_sum(x[i % 2]))
                                  : kDotBase + first_dot<kOffset>(x[i % 2].total);
-      second[i] = Scales::kGroups ? first_dot<kOffset>(second_sum(x[i % 2])) : 0;
+      second[i] = Scales::kGroups ? first_dot<kOffset>(second_sum(x[i % 2])) : Dot(0);
     }
   }
 
-  static GPU_INLINE void multiply(GPU_LOCAL const Words2 (&codes)[2], Words2 q,
+  static GPU_INLINE void multiply(GPU_LOCAL const Words2 (&codes)[2], Fragment q,
                                   GPU_LOCAL const BlockScale (&scale)[2],
-                                  GPU_LOCAL const int32_t (&first)[4],
-                                  GPU_LOCAL const int32_t (&second)[4],
+                                  GPU_LOCAL const Dot (&first)[4], GPU_LOCAL const Dot (&second)[4],
                                   GPU_LOCAL float (&dots)[4]) {
-    int32_t sum[4], other[4];
+    Dot sum[4], other[4];
     if (Scales::kGroups) {
-      multiply16(sum, codes[0].x, codes[1].x, q.x, first);
-      multiply16(other, codes[0].y, codes[1].y, q.y, second);
+      multiply16<kOffset>(sum, codes[0].x, codes[1].x, q.x, first);
+      multiply16<kOffset>(other, codes[0].y, codes[1].y, q.y, second);
       GPU_UNROLL
       for (int i = 0; i < 4; ++i)
-        dots[i] = float(scale[i / 2].of_group[0] * sum[i] + scale[i / 2].of_group[1] * other[i]);
+        dots[i] = float(Dot(scale[i / 2].of_group[0]) * sum[i] +
+                        Dot(scale[i / 2].of_group[1]) * other[i]);
     } else {
-      multiply32(sum, codes[0], codes[1], q, first);
+      multiply32<kOffset>(sum, codes[0], codes[1], q, first);
       GPU_UNROLL
       for (int i = 0; i < 4; ++i) dots[i] = float_of_dot(sum[i]);
     }
   }
 };
-template <class Format, int kRows>
-using WideDots = TensorDots<Format, kRows>;
-#else
-template <class Format, int kRows>
-using WideDots = LaneDots<Format, kRows>;
-#endif
 
 // ---- float formats ------------------------------------------------------------------------------
 

@@ -87,7 +87,6 @@ GPU_INLINE Words2 look_up(uint32_t nibbles, Words4 table) {
 using Quant = float;
 using Quad = float4;
 using Dot = float;
-GPU_INT kManyRows = 16;
 constexpr constant Dot kDotBase = 0;
 GPU_INLINE float float_of_dot(Dot dot) { return dot; }
 GPU_INLINE Quant as_quant(int q) { return float(q); }
@@ -95,17 +94,22 @@ template <int kOffset>
 GPU_INLINE Dot first_dot(int32_t) {
   return 0;
 }
-/// Bytes become halves by their place in 1024 + n; the subtraction is exact, too.
+/// Four elements. Bytes become halves by their place in 1024 + n; the subtraction is exact, too.
 template <int kOffset>
-GPU_INLINE Dot dot4(uint32_t codes, Quad q, Dot acc) {
+GPU_INLINE half4 halves_of(uint32_t codes) {
   const uint32_t unsigned_codes = codes ^ 0x80808080u;
   const half base = half(1024 + 128 + kOffset);
   const half2 even = as_type<half2>((unsigned_codes & 0x00ff00ffu) | 0x64006400u) - base;
   const half2 odd = as_type<half2>((unsigned_codes >> 8 & 0x00ff00ffu) | 0x64006400u) - base;
-  acc = fma(float(even.x), q.x, acc);
-  acc = fma(float(odd.x), q.y, acc);
-  acc = fma(float(even.y), q.z, acc);
-  return fma(float(odd.y), q.w, acc);
+  return half4{even.x, odd.x, even.y, odd.y};
+}
+template <int kOffset>
+GPU_INLINE Dot dot4(uint32_t codes, Quad q, Dot acc) {
+  const half4 w = halves_of<kOffset>(codes);
+  acc = fma(float(w.x), q.x, acc);
+  acc = fma(float(w.y), q.y, acc);
+  acc = fma(float(w.z), q.z, acc);
+  return fma(float(w.w), q.w, acc);
 }
 
 /// The quants of a block, four to a place.
@@ -116,6 +120,54 @@ GPU_INLINE Quads load_quads(Global<const Quant> block) {
   Quads out;
   for (int i = 0; i < 8; ++i) out.of[i] = as_global<const Quad>(block)[i];
   return out;
+}
+
+/// Which lane holds what: emulated/gpu.h.
+GPU_INLINE int fragment_row(int lane) { return (lane / 4 & 4) + lane / 2 % 4; }
+GPU_INLINE int fragment_pair(int lane) { return (lane / 4 & 2) + lane % 2; }
+struct Fragment {
+  half4 x, y;
+};
+GPU_INLINE int64_t fragment_place(int g, int c, int64_t stride) {
+  return 2 * c * stride + 4 * (g / 2 * 8 + g % 2);
+}
+GPU_INLINE Fragment load_fragment(Global<const uint8_t> at, int64_t stride) {
+  const Global<const Quant> a = as_global<const Quant>(at), b = as_global<const Quant>(at + stride);
+  return Fragment{half4{half(a[0]), half(b[0]), half(a[2]), half(b[2])},
+                  half4{half(a[4]), half(b[4]), half(a[6]), half(b[6])}};
+}
+/// sum += the products of a warp's matrices of 8 x 8.
+GPU_INLINE void multiply8(GPU_LOCAL float2& sum, half2 a, half2 b) {
+  simdgroup_half8x8 weights, activations;
+  simdgroup_float8x8 products;
+  for (int i = 0; i < 2; ++i) {
+    weights.thread_elements()[i] = a[i];
+    activations.thread_elements()[i] = b[i];
+    products.thread_elements()[i] = sum[i];
+  }
+  simdgroup_multiply_accumulate(products, weights, activations, products);
+  for (int i = 0; i < 2; ++i) sum[i] = products.thread_elements()[i];
+}
+/// sum = first + the dots of 16 elements.
+template <int kOffset>
+GPU_INLINE void multiply16(GPU_LOCAL float (&sum)[4], uint32_t low_row, uint32_t high_row, half4 x,
+                           GPU_LOCAL const float (&first)[4]) {
+  for (int i = 0; i < 2; ++i) {
+    const half4 w = halves_of<kOffset>(i ? high_row : low_row);
+    float2 dots = float2{first[2 * i], first[2 * i + 1]};
+    multiply8(dots, w.xy, x.xy);
+    multiply8(dots, w.zw, x.zw);
+    sum[2 * i] = dots.x;
+    sum[2 * i + 1] = dots.y;
+  }
+}
+/// The same of 32 elements: words of both halves.
+template <int kOffset>
+GPU_INLINE void multiply32(GPU_LOCAL float (&sum)[4], Words2 low_row, Words2 high_row, Fragment x,
+                           GPU_LOCAL const float (&first)[4]) {
+  float half_sum[4];
+  multiply16<kOffset>(half_sum, low_row.x, high_row.x, x.x, first);
+  multiply16<kOffset>(sum, low_row.y, high_row.y, x.y, half_sum);
 }
 
 }  // namespace gpu

@@ -175,7 +175,6 @@ class MetalDevice : public GpuDevice {
 
   // As in metal/gpu.h.
   int64_t quant_bytes() const override { return 4; }
-  int64_t many_rows() const override { return 16; }
 
  private:
   // Steps, with their arguments in memory of the device.
