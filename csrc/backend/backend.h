@@ -241,6 +241,10 @@ class Backend : public Storage {
   virtual std::string device() const = 0;  // e.g. "cpu"
   virtual std::string isa() const = 0;     // of the CPU, which every device uses too: "avx2"
   std::string name() const { return device() + "/" + isa(); }
+  /// Names the device, and the driver that its results depend on, in one line.
+  virtual std::string identity() const { return name(); }
+  /// The backend of the CPU, which every other one uses, too: this one, if it is that.
+  virtual Backend& host() { return *this; }
   /// Whether the memory is not the host's. Mirrored values then take as much of the host's, too.
   virtual bool own_memory() const { return false; }
   /// Bytes that may still be allocated; 0: unknown.

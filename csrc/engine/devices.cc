@@ -30,6 +30,19 @@ bool is_known(const std::string& name) {
   return std::find(std::begin(kKnown), std::end(kKnown), kind) != std::end(kKnown);
 }
 
+// Tests can have "auto" choose the emulated GPU, to see what it does with one.
+bool emulated_is_automatic() {
+#ifdef GEMTP_HAVE_EMULATED_GPU
+  const char* value = std::getenv("GEMTP_EMULATED_AUTO");
+  return value && *value;
+#else
+  return false;
+#endif
+}
+
+// Whether "auto" has to look for GPUs.
+bool has_automatic_gpus() { return emulated_is_automatic() || gpu::cuda_is_built(); }
+
 // Returns the number in "cuda:N", 0 for "cuda"; one that no GPU has if it is too large.
 int number_of(const std::string& name) {
   const size_t colon = name.find(':');
@@ -61,7 +74,7 @@ std::string select_device(const std::string& device) {
       origin = "device of GEMTP_DEVICE";
     }
   const std::vector<DeviceInfo> here = devices();
-  if (name.empty() || name == "auto") return here.front().name;
+  if (name.empty() || name == kAutoDevice) return has_automatic_gpus() ? kAutoDevice : "cpu";
   for (const DeviceInfo& d : here)
     if (name == d.name) return name;
   if (is_known(name) && name.starts_with("cuda")) {
@@ -76,9 +89,20 @@ std::string select_device(const std::string& device) {
                      origin.c_str(), quoted(name).c_str()));
 }
 
-std::unique_ptr<Backend> make_backend(const std::string& device, int threads,
+std::vector<std::string> automatic_gpus(std::vector<std::string>& problems) {
+  std::vector<std::string> out;
+  if (emulated_is_automatic()) out.push_back("emulated");
+  if (!gpu::cuda_is_built()) return out;
+  try {
+    for (const gpu::CudaGpu& g : gpu::cuda_gpus()) out.push_back(g.name);
+  } catch (const Error& e) {
+    if (e.kind() != ErrorKind::kArgument) problems.push_back(e.what());
+  }
+  return out;
+}
+
+std::unique_ptr<Backend> make_backend(const std::string& name, int threads,
                                       const std::string& isa) {
-  const std::string name = select_device(device);
   std::unique_ptr<Backend> cpu = make_cpu_backend(threads, isa);
 #ifdef GEMTP_HAVE_EMULATED_GPU
   if (name == "emulated") return make_gpu_backend(gpu::make_emulated_device(), std::move(cpu));

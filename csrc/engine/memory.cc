@@ -87,6 +87,7 @@ MemoryEstimate estimate_memory(const ModelFiles& files, const EngineOptions& opt
     const DrafterScratch step(files.drafter_config, used, 1);
   }
   out.weights = add(loaded.matrices(), loaded.buffers());
+  out.formats = loaded.formats();
   out.kv = used.kv();
   // Besides its buffers, the forward pass needs its activations as int8, with a scale and a
   // correction for each block of 32.

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 
+#include "backend/cpu/kernels.h"
 #include "engine/model_files.h"
 #include "engine/options.h"
 
@@ -19,7 +21,8 @@ struct MemoryEstimate {
   int64_t mirrored = 0;        // the part of the scratch that the host has, too
   int64_t device_scratch = 0;  // instead of `scratch`
   int64_t context = 0;
-  int64_t sources = 0;  // bytes of the files that are read for the matrices
+  int64_t sources = 0;             // bytes of the files that are read for the matrices
+  std::set<gemtp_format> formats;  // of the packed matrices
 
   /// Bytes of the host's memory that a model on the CPU takes; tables count only if they are read
   /// into memory.

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "engine/devices.h"
 #include "engine/memory.h"
+#include "engine/self_test.h"
 
 namespace gemtp {
 namespace {
@@ -59,10 +60,32 @@ class OpenProgress {
 }  // namespace
 
 OpenedModel::OpenedModel(ModelFiles files, const EngineOptions& options)
-    : files_(std::move(files)),
-      options_(options),
-      backend_(make_backend(options.device, options.threads ? options.threads : default_threads(),
-                            options.isa)) {
+    : files_(std::move(files)), options_(options) {
+  OpenProgress progress(options.progress, take_device());
+  options_.progress = nullptr;  // releases what the callback refers to
+  progress.tell(0);
+  load([&progress](int64_t bytes) { progress.read(bytes); });
+  progress.tell(1);
+}
+
+// Returns the bytes of the files that will be read.
+int64_t OpenedModel::take_device() {
+  const std::string name = select_device(options_.device);
+  if (name != kAutoDevice) return take_device(name);
+  for (const std::string& gpu : automatic_gpus(refused_gpus_)) {
+    try {
+      return take_device(gpu);
+    } catch (const Error& e) {
+      if (e.kind() != ErrorKind::kDevice && e.kind() != ErrorKind::kMemory) throw;
+      refused_gpus_.push_back(e.what());
+    }
+  }
+  return take_device("cpu");
+}
+
+int64_t OpenedModel::take_device(const std::string& name) {
+  backend_ =
+      make_backend(name, options_.threads ? options_.threads : default_threads(), options_.isa);
   const MemoryEstimate estimate = estimate_memory(files_, options_);
   MemoryLimits limits{available_memory(), {}, 0};
   if (backend_->own_memory()) {
@@ -70,11 +93,12 @@ OpenedModel::OpenedModel(ModelFiles files, const EngineOptions& options)
     limits.on_device = backend_->available();
   }
   check_memory(estimate, files_, options_, limits);
-  OpenProgress progress(options.progress, estimate.sources);
-  options_.progress = nullptr;  // releases what the callback refers to
-  progress.tell(0);
-  load([&progress](int64_t bytes) { progress.read(bytes); });
-  progress.tell(1);
+  if (backend_->own_memory()) {
+    std::set<TestedKernels> kernels;
+    for (const gemtp_format format : estimate.formats) kernels.insert({format, options_.kv_f16});
+    prove(*backend_, kernels);
+  }
+  return estimate.sources;
 }
 
 void OpenedModel::load(const std::function<void(int64_t bytes)>& read) {

@@ -28,13 +28,15 @@ namespace gemtp {
 
 class OpenedModel {
  public:
-  /// Estimates the memory that the model needs and loads it. Throws Error{kFile, kModel, kArgument,
-  /// kMemory, kCancelled}.
+  /// Takes a device, which proves that it is exact, estimates the memory that the model needs and
+  /// loads it. Throws Error{kFile, kModel, kArgument, kMemory, kDevice, kCancelled}.
   OpenedModel(ModelFiles files, const EngineOptions& options);
 
   const EngineOptions& options() const { return options_; }
   const Config& config() const { return files_.target_config; }
   const GgufFile& file() const { return *files_.target; }
+  /// Why "auto" has not taken GPUs that are there: a sentence each.
+  const std::vector<std::string>& refused_gpus() const { return refused_gpus_; }
   bool has_drafter() const { return drafter_ != nullptr; }
   /// Null for a model file without a tokenizer.
   const Tokenizer* tokenizer() const { return tokenizer_.get(); }
@@ -96,11 +98,14 @@ class OpenedModel {
   Backend& backend() { return *backend_; }
 
  private:
+  int64_t take_device();
+  int64_t take_device(const std::string& name);
   void load(const std::function<void(int64_t bytes)>& read);
   const Config& drafter_config() const { return files_.drafter_config; }
 
   const ModelFiles files_;
   EngineOptions options_;
+  std::vector<std::string> refused_gpus_;
   std::unique_ptr<Backend> backend_;
   Weights weights_, drafter_weights_;
   std::unique_ptr<Tokenizer> tokenizer_;

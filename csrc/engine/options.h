@@ -14,7 +14,7 @@ struct EngineOptions {
   bool kv_f16 = true;           // K/V in f16, else f32
   bool mmap = true;             // false: tables are read into memory, not row by row
   int64_t kv_budget = 0;        // bytes for the K/V of all sequences; 0: a share of free memory
-  std::string device;           // as for make_backend()
+  std::string device;           // as for select_device()
   std::string isa;              // "" : GEMTP_ISA, or the best that runs
   /// If set, called on the opening thread with the fraction that is done, from 0 to 1, never
   /// decreasing. If it returns false, opening ends with Error{kCancelled}; exceptions pass through.

@@ -123,9 +123,10 @@ class Model:
         progress: called while weights are loaded, with the fraction that is done, from 0 to 1; if
             it returns False, loading ends with CancelledError.
         device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", "emulated" (a GPU that is imitated
-            on the CPU to test the GPU kernels; very slow) or "auto", which is the CPU as long as
-            no GPU has been tried. It never changes the text. None: the environment variable
-            GEMTP_DEVICE, or "auto" if that is not set.
+            on the CPU to test the GPU kernels; very slow) or "auto": a GPU if there is one on
+            which the model fits, else the CPU. It never changes the text: a GPU first proves that
+            it gives the CPU's bytes, or is refused with DeviceError ("auto": left, with a
+            warning). None: the environment variable GEMTP_DEVICE, or "auto" if that is not set.
 
     Raises FileError for a damaged file, ModelError for files that do not fit together, and
     OutOfMemoryError, before loading anything, for a model that does not fit into memory;
@@ -169,6 +170,8 @@ class Model:
         self._warned = False  # about control tokens in a prompt
         self._streams: weakref.WeakSet[TextStream | Session] = weakref.WeakSet()
         _log.info("%s", _opened(self, found, helper, kv_type, time.monotonic() - start))
+        for why in self._engine.refused_gpus:
+            _warnings.warning("the device is the CPU, for %s", why)
         if boolean("profile", profile) and use_profile(self._engine, found, helper, kv_type):
             _log.info("depth control starts from a saved profile")
 
@@ -493,8 +496,9 @@ def demo_models() -> tuple[Path, Path]:
 
 def system_info() -> dict[str, Any]:
     """Describes the build and the machine: isa (in use), isas (available), threads, device (on
-    which models open by default), backends (the available devices, without GPUs, which are not
-    looked for), cuda_kernels (whether this build has those for NVIDIA's GPUs), version."""
+    which models open by default; "auto": a GPU or the CPU, as the model fits), backends (the
+    available devices, without GPUs, which are not looked for), cuda_kernels (whether this build
+    has those for NVIDIA's GPUs), version."""
     return {
         "version": __version__,
         "isa": _core.selected_isa(),

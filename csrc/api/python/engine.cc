@@ -56,6 +56,8 @@ void bind_properties(EngineClass& c) {
       .def_property_readonly("threads",
                              [](const Engine& e) { return e.model().backend().threads(); })
       .def_property_readonly("device", [](const Engine& e) { return e.model().backend().device(); })
+      .def_property_readonly("refused_gpus",
+                             [](const Engine& e) { return e.model().refused_gpus(); })
       .def_property_readonly("isa", [](const Engine& e) { return e.model().backend().isa(); })
       .def_property_readonly("target_bytes",
                              [](const Engine& e) { return e.model().target_bytes(); })

@@ -31,6 +31,8 @@ class GpuBackend : public Backend {
 
   std::string device() const override { return device_->name(); }
   std::string isa() const override { return host_->isa(); }
+  std::string identity() const override { return device_->identity(); }
+  Backend& host() override { return *host_; }
   bool own_memory() const override { return true; }
   uint64_t available() const override { return static_cast<uint64_t>(device_->memory().free); }
   int threads() const override { return host_->threads(); }
