@@ -50,22 +50,25 @@ constexpr int64_t kVocab = 100, kClusters = 10;
 class Maker {
  public:
   Maker(gemtp_format format, Storage& storage, RandomModel& model)
-      : format_(format), storage_(storage), model_(model) {}
+      : format_(format), storage_(&storage), model_(model) {}
+
+  /// What is made from now on lies there.
+  void into(Storage& storage) { storage_ = &storage; }
 
   MatrixPtr matrix(int64_t rows, int64_t cols) {
-    return storage_.load_matrix(source(format_, rows, cols));
+    return storage_->load_matrix(source(format_, rows, cols));
   }
   MatrixPtr floats(int64_t rows, int64_t cols) {
-    return storage_.load_matrix(source(GEMTP_F32, rows, cols));
+    return storage_->load_matrix(source(GEMTP_F32, rows, cols));
   }
   WeightSource source(int64_t rows, int64_t cols) { return source(format_, rows, cols); }
-  MatrixPtr matrix(const WeightSource& source) { return storage_.load_matrix(source); }
+  MatrixPtr matrix(const WeightSource& source) { return storage_->load_matrix(source); }
 
   Buffer vector(int64_t n) {
-    Buffer out = storage_.alloc(n);
+    Buffer out = storage_->alloc(n);
     std::vector<float> values(static_cast<size_t>(n));
     for (float& v : values) v = number();
-    storage_.write(values.data(), n, out.get());
+    storage_->write(values.data(), n, out.get());
     return out;
   }
   std::unique_ptr<MatrixSet> set(int64_t count, int64_t rows, int64_t cols) {
@@ -74,16 +77,16 @@ class Maker {
       all.push_back(matrix(rows, cols));
       all.back()->scale = 0.5f + number() * number();
     }
-    return storage_.make_set(std::move(all));
+    return storage_->make_set(std::move(all));
   }
   Mirror<int32_t> shuffled_ids(int64_t n, int64_t each) {
     std::vector<int32_t> ids(static_cast<size_t>(n));
     std::iota(ids.begin(), ids.end(), 0);
     for (size_t i = ids.size(); i > 1; --i) std::swap(ids[i - 1], ids[bits() % i]);
     for (auto at = ids.begin(); at != ids.end(); at += each) std::sort(at, at + each);
-    Mirror<int32_t> out = storage_.mirror<int32_t>(n);
+    Mirror<int32_t> out = storage_->mirror<int32_t>(n);
     std::copy(ids.begin(), ids.end(), out.host());
-    storage_.write(ids.data(), n, out.device());
+    storage_->write(ids.data(), n, out.device());
     return out;
   }
 
@@ -120,7 +123,7 @@ class Maker {
   }
 
   const gemtp_format format_;
-  Storage& storage_;
+  Storage* storage_;
   RandomModel& model_;
   uint64_t state_ = 7;
 };
@@ -173,19 +176,23 @@ Config drafter_config(gemtp_format format) {
   return c;
 }
 
-std::unique_ptr<ExpertWeights> expert_weights(Maker& make, const Config& c) {
+std::unique_ptr<ExpertWeights> expert_weights(Maker& make, const Config& c, Storage& of_experts,
+                                              Storage& of_layer) {
   auto w = std::make_unique<ExpertWeights>();
   w->router = make.floats(c.experts, c.hidden);
   for (Buffer* norm : {&w->router_scale, &w->dense_post_norm, &w->pre_norm, &w->post_norm})
     *norm = make.vector(c.hidden);
+  make.into(of_experts);
   w->per_expert_scale = make.vector(c.experts);
   w->experts = {make.set(c.experts, c.expert_ffn, c.hidden),
                 make.set(c.experts, c.expert_ffn, c.hidden),
                 make.set(c.experts, c.hidden, c.expert_ffn)};
+  make.into(of_layer);
   return w;
 }
 
-LayerWeights layer(Maker& make, const Config& c, int i) {
+LayerWeights layer(Maker& make, const Config& c, int i, Split<Storage> storages) {
+  make.into(storages.of_layer(i));
   const LayerConfig& l = c.layers[static_cast<size_t>(i)];
   LayerWeights w;
   w.attn_norm = make.vector(c.hidden);
@@ -203,7 +210,7 @@ LayerWeights layer(Maker& make, const Config& c, int i) {
   w.ffn_gate = make.matrix(l.ffn, c.hidden);
   w.ffn_up = make.matrix(l.ffn, c.hidden);
   w.ffn_down = make.matrix(c.hidden, l.ffn);
-  if (c.experts) w.moe = expert_weights(make, c);
+  if (c.experts) w.moe = expert_weights(make, c, storages.of_experts(i), storages.of_layer(i));
   if (c.per_layer) {
     w.ple_gate = make.matrix(c.per_layer, c.hidden);
     w.ple_proj = make.matrix(c.hidden, c.per_layer);
@@ -213,21 +220,23 @@ LayerWeights layer(Maker& make, const Config& c, int i) {
   return w;
 }
 
-void make_layers(Maker& make, RandomModel& model) {
+void make_layers(Maker& make, RandomModel& model, Split<Storage> storages) {
   for (int i = 0; i < model.config.n_layers(); ++i)
-    model.weights.layers.push_back(layer(make, model.config, i));
+    model.weights.layers.push_back(layer(make, model.config, i, storages));
+  make.into(storages.device);
   model.weights.output_norm = make.vector(model.config.hidden);
   model.weights.rope_factors.assign(32, 1.0f);
 }
 
-RandomModel target(Config config, gemtp_format format, Storage& storage) {
+RandomModel target(Config config, gemtp_format format, Split<Storage> storages) {
   RandomModel model;
   model.config = std::move(config);
   const Config& c = model.config;
   Weights& w = model.weights;
-  Maker make(format, storage, model);
+  Maker make(format, storages.device, model);
   w.token_embedding = make.source(c.vocab, c.hidden);
   w.head = make.matrix(w.token_embedding);
+  make.into(storages.of_layer(0));
   if (c.per_layer) {
     const int64_t all = c.n_layers() * c.per_layer, early = c.early_layers() * c.per_layer;
     w.per_layer_embedding = make.source(c.vocab, all);
@@ -235,18 +244,18 @@ RandomModel target(Config config, gemtp_format format, Storage& storage) {
     w.ple_late_projection = make.matrix(all - early, c.hidden);
     w.ple_norm = make.vector(c.per_layer);
   }
-  make_layers(make, model);
+  make_layers(make, model, storages);
   return model;
 }
 
 }  // namespace
 
-RandomModel RandomModel::dense(gemtp_format format, Storage& storage) {
-  return target(dense_config(format), format, storage);
+RandomModel RandomModel::dense(gemtp_format format, Split<Storage> storages) {
+  return target(dense_config(format), format, storages);
 }
 
-RandomModel RandomModel::experts(gemtp_format format, Storage& storage) {
-  return target(expert_config(format), format, storage);
+RandomModel RandomModel::experts(gemtp_format format, Split<Storage> storages) {
+  return target(expert_config(format), format, storages);
 }
 
 RandomModel RandomModel::drafter(gemtp_format format, Storage& storage) {
@@ -255,7 +264,7 @@ RandomModel RandomModel::drafter(gemtp_format format, Storage& storage) {
   const Config& c = model.config;
   Weights& w = model.weights;
   Maker make(format, storage, model);
-  make_layers(make, model);
+  make_layers(make, model, storage);
   w.pre_projection = make.matrix(c.hidden, 2 * c.backbone);
   w.post_projection = make.matrix(c.backbone, c.hidden);
   w.centroids = make.floats(c.centroids, c.hidden);

@@ -7,6 +7,7 @@
 
 #include "backend/cpu/kernels.h"
 #include "model/config.h"
+#include "model/split.h"
 #include "model/weights.h"
 
 namespace gemtp {
@@ -16,8 +17,8 @@ namespace gemtp {
 struct RandomModel {
   /// dense(): like E2B, with per-layer inputs and layers that share K/V. experts(): like 26B-A4B,
   /// with keys that are the values of full layers.
-  static RandomModel dense(gemtp_format format, Storage& storage);
-  static RandomModel experts(gemtp_format format, Storage& storage);
+  static RandomModel dense(gemtp_format format, Split<Storage> storages);
+  static RandomModel experts(gemtp_format format, Split<Storage> storages);
   /// A drafter for dense(), with an ordered head.
   static RandomModel drafter(gemtp_format format, Storage& storage);
 

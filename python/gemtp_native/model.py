@@ -22,6 +22,7 @@ from .arguments import (
     checked_path,
     device_name,
     generation_params,
+    gpu_layer_count,
     id_list,
     integer,
     is_f16,
@@ -127,6 +128,10 @@ class Model:
             which the model fits, else the CPU. It never changes the text: a GPU first proves that
             it gives the CPU's bytes, or is refused with DeviceError ("auto": left, with a
             warning). None: the environment variable GEMTP_DEVICE, or "auto" if that is not set.
+        gpu_layers: how many layers, the last ones, lie on a GPU, with their keys and values, or
+            "auto": as many as fit, else their experts on the CPU. The head and the drafter lie
+            there in any case. It never changes the text. None: the environment variable
+            GEMTP_GPU_LAYERS, or "auto" if that is not set.
 
     Raises FileError for a damaged file, ModelError for files that do not fit together, and
     OutOfMemoryError, before loading anything, for a model that does not fit into memory;
@@ -147,6 +152,7 @@ class Model:
         kv_budget: int | None = None,
         progress: Callable[[float], bool | None] | None = None,
         device: str | None = None,
+        gpu_layers: int | Literal["auto"] | None = None,
     ):
         found, helper = _files(target, drafter)
         start_early(found)
@@ -163,6 +169,7 @@ class Model:
             0 if kv_budget is None else integer("kv_budget", kv_budget, *KV_BUDGETS),
             callback("progress", progress),
             device_name(device),
+            gpu_layer_count(gpu_layers),
         )
         self._target = Path(os.fsdecode(found))
         self._chats: Chats | None = Chats(self._engine, os.fspath(found))
@@ -459,6 +466,11 @@ class Model:
         return self._engine.device
 
     @property
+    def gpu_layers(self) -> int:
+        """The number of layers on a GPU; 0 on the CPU."""
+        return self._engine.gpu_layers
+
+    @property
     def isa(self) -> str:
         """The instruction set in use, e.g. "avx2"."""
         return self._engine.isa
@@ -553,8 +565,13 @@ def _opened(model: Model, target: Any, drafter: Any, kv_type: str, seconds: floa
     engine = model._engine
     read = engine.target_bytes / 1e6
     with_drafter = f" with {os.fsdecode(drafter)}" if drafter else ", no drafter"
+    device = model.device
+    if device != "cpu":
+        device += f", {model.gpu_layers} layers there"
+    if engine.cpu_experts:
+        device += f", experts of {engine.cpu_experts} on the CPU"
     return (
-        f"opened {os.fsdecode(target)}{with_drafter} in {seconds:.2f} s: {model.device}, "
+        f"opened {os.fsdecode(target)}{with_drafter} in {seconds:.2f} s: {device}, "
         f"{model.isa}, {model.threads} threads, context {model.context}, K/V in {kv_type} (at most "
         f"{engine.kv_budget / 1e6:.0f} MB), {read:.0f} MB of weights a token"
     )

@@ -137,7 +137,7 @@ def test_gemtp_alone_helps(call):
         (["genrate", "t.gguf"], "no command 'genrate', did you mean generate?"),
         (["fly"], "no command 'fly'; gemtp --help"),
         (["generate", "t.gguf", "x", "--temprature", "1"], "did you mean --temperature?"),
-        (["generate", "t.gguf", "x", "-ngl", "5"], "no option -ngl: it runs on the processor"),
+        (["generate", "t.gguf", "x", "-ngl", "some"], "'some' is neither auto nor a number of"),
     ],
     ids=str,
 )

@@ -121,7 +121,7 @@ class GpuBackend : public Backend {
            const std::function<void()>& body) override {
     place(rows);
     forms_.forget_all();
-    if (observed() || rows.count > kMostRecorded) {
+    if (observed() || shape.empty() || rows.count > kMostRecorded) {
       body();
     } else {
       run_recorded(static_cast<GpuRecordings&>(recordings), shape_of(rows, shape), body);
@@ -414,8 +414,9 @@ class GpuBackend : public Backend {
     }
     for (size_t s = 0; s < rows.kv.size(); ++s)
       for (size_t l = 0; l < rows.kv[s].size(); ++l)
-        own->kv[static_cast<int64_t>(l) * own->sequences + static_cast<int64_t>(s)] =
-            static_cast<const GpuKv&>(*rows.kv[s][l]).place();
+        if (rows.kv[s][l])  // else the layer lies on the host
+          own->kv[static_cast<int64_t>(l) * own->sequences + static_cast<int64_t>(s)] =
+              static_cast<const GpuKv&>(*rows.kv[s][l]).place();
     own->full_stride = score_stride(rows, rows.full.spans);
     own->sliding_stride = score_stride(rows, rows.sliding.spans);
   }

@@ -27,15 +27,14 @@ _OPTIONS = {
     "--repeat-penalty": "--repetition-penalty",
     "--repeat-last-n": "--penalty-last-n",
     "-np": "--parallel",
+    "-ngl": "--gpu-layers",
+    "--n-gpu-layers": "--gpu-layers",
     "-a": "--alias",
     "-v": "--verbose",
     "--log-verbose": "--verbose",
     "-lv": "--verbose",
 }
 _POSITIONAL = {"-m": "target", "--model": "target", "-p": "prompt", "--prompt": "prompt"}
-_HINTS = dict.fromkeys(
-    ("-ngl", "--gpu-layers", "--n-gpu-layers"), "it runs on the processor; leave it out"
-)
 
 
 def translated(args: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
@@ -63,8 +62,3 @@ def translated(args: Sequence[str], parser: argparse.ArgumentParser) -> list[str
             out.append(word)
     first = [found.pop(places[0])] if places and places[0] in found else []
     return [*first, *out, *found.values()]
-
-
-def hint(option: str) -> str:
-    """Returns what to do instead of an option that means nothing here; "" if that is unknown."""
-    return _HINTS.get(option, "")

@@ -195,6 +195,7 @@ class App:
                 "context": self._model.context,
                 "threads": self._model.threads,
                 "device": self._model.device,
+                "gpu_layers": self._model.gpu_layers,
                 "exact": True,  # no model opens on a device that has not proved it
                 "isa": self._model.isa,
                 "drafter": self._model.has_drafter,

@@ -68,22 +68,23 @@ struct Part {
 };
 using Pass = std::vector<Part>;
 
-using Make = RandomModel (*)(gemtp_format, Storage&);
+using Make = RandomModel (*)(gemtp_format, Split<Storage>);
 
 class Model {
  public:
   static constexpr int64_t kMostRows = 48, kContext = 512;
 
-  Model(Make make, std::unique_ptr<Backend> backend)
+  Model(Make make, std::unique_ptr<Backend> backend, Placement placement = {})
       : backend_(std::move(backend)),
-        model_(make(GEMTP_Q4_0, *backend_)),
+        backends_(*backend_, backend_->host(), placement),
+        model_(make(GEMTP_Q4_0, backends_)),
         config_(model_.config),
-        target_(std::in_place, config_, model_.weights, *backend_, kMostRows),
+        target_(std::in_place, config_, model_.weights, backends_, kMostRows),
         outputs_{backend_->mirror<float>(kMostRows * config_.hidden),
                  backend_->mirror<BestLogit>(kMostRows),
                  backend_->mirror<float>(kMostRows * config_.vocab)} {
     for (int i = 0; i < 2; ++i)
-      sequences_.emplace_back(config_, *backend_, kContext, kMostRows, true);
+      sequences_.emplace_back(config_, backends_, kContext, kMostRows, true);
   }
 
   // The outputs of the wanted rows: hidden states, logits, and the best of them.
@@ -107,10 +108,12 @@ class Model {
   }
 
   // Makes the target again; its recordings go with it.
-  void renew() { target_.emplace(config_, model_.weights, *backend_, kMostRows); }
+  void renew() { target_.emplace(config_, model_.weights, backends_, kMostRows); }
+  int layers() const { return config_.n_layers(); }
 
  private:
   const std::unique_ptr<Backend> backend_;
+  const Split<Backend> backends_;
   const RandomModel model_;
   const Config& config_;
   std::optional<Target> target_;
@@ -182,6 +185,29 @@ int launches(Make make) {
 
 TEST_CASE("gpu passes: the CPU's bytes, recorded or not") {
   for (const Make make : {&RandomModel::dense, &RandomModel::experts}) check(make);
+}
+
+TEST_CASE("gpu passes: the CPU's bytes, wherever the layers and their experts lie") {
+  for (const Make make : {&RandomModel::dense, &RandomModel::experts}) {
+    const bool has_experts = make == &RandomModel::experts;
+    Model expected(make, make_cpu_backend(1, "scalar"));
+    std::vector<std::vector<float>> outputs;
+    for (const Pass& pass : kPasses) outputs.push_back(expected.run(pass));
+    for (int layers = 0; layers <= expected.layers(); ++layers)
+      for (int experts = layers; experts <= (has_experts ? expected.layers() : layers); ++experts) {
+        CAPTURE(layers);
+        CAPTURE(experts);
+        auto device = std::make_unique<CountingDevice>(gpu::EmulatedOptions{});
+        const CountingDevice& counts = *device;
+        Model model(make, make_gpu_backend(std::move(device), make_cpu_backend(1, "scalar")),
+                    {layers, experts});
+        for (size_t i = 0; i < kPasses.size(); ++i) {
+          CAPTURE(i);
+          CHECK(kernel_testing::same(model.run(kPasses[i]), outputs[i]));
+        }
+        CHECK(counts.recordings == (experts > layers ? 0 : 4));
+      }
+  }
 }
 
 TEST_CASE("gpu passes: memory that is used up ends a pass, and nothing else") {
