@@ -241,6 +241,10 @@ class Backend : public Storage {
   virtual std::string device() const = 0;  // e.g. "cpu"
   virtual std::string isa() const = 0;     // of the CPU, which every device uses too: "avx2"
   std::string name() const { return device() + "/" + isa(); }
+  /// Names the device, and the driver that its results depend on, in one line.
+  virtual std::string identity() const { return name(); }
+  /// The backend of the CPU, which every other one uses, too: this one, if it is that.
+  virtual Backend& host() { return *this; }
   /// Whether the memory is not the host's. Mirrored values then take as much of the host's, too.
   virtual bool own_memory() const { return false; }
   /// Bytes that may still be allocated; 0: unknown.
@@ -281,7 +285,7 @@ class Backend : public Storage {
   /// Runs `body`, which enqueues the operations of a pass of `rows` and sends these itself. A
   /// backend that has recorded a body of the same shape may repeat the recording instead.
   /// Everything that can differ between two such bodies must therefore be part of the shape, or be
-  /// sent.
+  /// sent. A body without a shape is not recorded: it may wait.
   virtual void run(Recordings& recordings, PassRows& rows, std::span<const int64_t> shape,
                    const std::function<void()>& body) {
     static_cast<void>(recordings);
@@ -299,6 +303,12 @@ class Backend : public Storage {
   template <class T>
   void fetch(const Mirror<T>& mirror, int64_t at, int64_t n) {
     fetch_bytes((mirror.device() + at).address(), mirror.host() + at, n * bytes_of<T>());
+  }
+  /// Where this backend finds mirrored values, its own or another's: that of the CPU uses those of
+  /// the host.
+  template <class T>
+  Device<T> at(const Mirror<T>& mirror) const {
+    return own_memory() ? mirror.device() : Device<T>(mirror.host());
   }
   /// Sends all of the rows.
   virtual void send(PassRows& rows) = 0;
@@ -336,8 +346,8 @@ class Backend : public Storage {
   /// experts, times the expert's scale [experts]; computed in floats, with the kernels' exp.
   virtual void route(Device<const float> scores, Device<const float> scale, int64_t m,
                      Routing& to) = 0;
-  /// y[i] = sum over the experts of row i, best first, of weight * expert(x[i]); x and y are [m,
-  /// hidden], with the m of route().
+  /// y[i] = sum over the experts of row i, best first, of weight * expert(x[i]); x and y, which
+  /// may be x, are [m, hidden], with the m of route().
   virtual void expert_feed_forward(const ExpertMatrices& w, Device<const float> x, int64_t m,
                                    Routing& routing, Device<float> y) = 0;
 

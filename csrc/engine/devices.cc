@@ -31,6 +31,29 @@ bool is_known(const std::string& name) {
   return std::find(std::begin(kKnown), std::end(kKnown), kind) != std::end(kKnown);
 }
 
+// Tests can have "auto" choose the emulated GPU, to see what it does with one.
+bool emulated_is_automatic() {
+#ifdef GEMTP_HAVE_EMULATED_GPU
+  const char* value = std::getenv("GEMTP_EMULATED_AUTO");
+  return value && *value;
+#else
+  return false;
+#endif
+}
+
+bool metal_may_be_here() {
+#ifdef GEMTP_HAVE_METAL
+  return gpu::metal_may_be_here();
+#else
+  return false;
+#endif
+}
+
+// Whether "auto" has to look for GPUs.
+bool has_automatic_gpus() {
+  return emulated_is_automatic() || metal_may_be_here() || gpu::cuda_is_built();
+}
+
 // Returns the number in "cuda:N", 0 for "cuda"; one that no GPU has if it is too large.
 int number_of(const std::string& name) {
   const size_t colon = name.find(':');
@@ -58,7 +81,7 @@ std::vector<DeviceInfo> devices(bool look_for_gpus) {
       for (const gpu::CudaGpu& g : gpu::cuda_gpus()) out.push_back({g.name, g.description});
     });
 #ifdef GEMTP_HAVE_METAL
-  if (gpu::metal_may_be_here()) look([&] { out.push_back({"metal", gpu::metal_gpu()}); });
+  if (metal_may_be_here()) look([&] { out.push_back({"metal", gpu::metal_gpu()}); });
 #endif
   return out;
 }
@@ -71,7 +94,7 @@ std::string select_device(const std::string& device) {
       origin = "device of GEMTP_DEVICE";
     }
   const std::vector<DeviceInfo> here = devices();
-  if (name.empty() || name == "auto") return here.front().name;
+  if (name.empty() || name == kAutoDevice) return has_automatic_gpus() ? kAutoDevice : "cpu";
   for (const DeviceInfo& d : here)
     if (name == d.name) return name;
   if (is_known(name) && name.starts_with("cuda")) {
@@ -79,7 +102,7 @@ std::string select_device(const std::string& device) {
     return "cuda:" + std::to_string(number_of(name));
   }
 #ifdef GEMTP_HAVE_METAL
-  if (name == "metal" && gpu::metal_may_be_here()) {
+  if (name == "metal" && metal_may_be_here()) {
     gpu::check_metal_gpu();
     return name;
   }
@@ -92,9 +115,32 @@ std::string select_device(const std::string& device) {
                      origin.c_str(), quoted(name).c_str()));
 }
 
-std::unique_ptr<Backend> make_backend(const std::string& device, int threads,
+std::vector<std::string> automatic_gpus(std::vector<std::string>& problems) {
+  std::vector<std::string> out;
+  if (emulated_is_automatic()) out.push_back("emulated");
+  const auto look = [&](const auto& find) {
+    try {
+      find();
+    } catch (const Error& e) {
+      if (e.kind() != ErrorKind::kArgument) problems.push_back(e.what());
+    }
+  };
+#ifdef GEMTP_HAVE_METAL
+  if (metal_may_be_here())
+    look([&] {
+      gpu::check_metal_gpu();
+      out.push_back("metal");
+    });
+#endif
+  if (gpu::cuda_is_built())
+    look([&] {
+      for (const gpu::CudaGpu& g : gpu::cuda_gpus()) out.push_back(g.name);
+    });
+  return out;
+}
+
+std::unique_ptr<Backend> make_backend(const std::string& name, int threads,
                                       const std::string& isa) {
-  const std::string name = select_device(device);
   std::unique_ptr<Backend> cpu = make_cpu_backend(threads, isa);
 #ifdef GEMTP_HAVE_EMULATED_GPU
   if (name == "emulated") return make_gpu_backend(gpu::make_emulated_device(), std::move(cpu));

@@ -19,14 +19,22 @@ struct DeviceInfo {
 /// is wrong with it stands in their place, as a description without a name.
 std::vector<DeviceInfo> devices(bool look_for_gpus = false);
 
-/// Returns the device for a name: "cpu", "cuda" (the first GPU), "cuda:N", "metal", "emulated", or "auto",
-/// which is the CPU as long as no GPU has been tried; "" means the environment variable
-/// GEMTP_DEVICE or, if it is empty or not set, "auto". Throws Error{kArgument} for a device that is
-/// unknown or not available, and Error{kDevice} for a GPU or driver that is too old or fails.
+/// The device of which the model decides: a GPU, if there is one on which it can run, or the CPU.
+inline constexpr const char* kAutoDevice = "auto";
+
+/// Returns the device for a name: "cpu", "cuda" (the first GPU), "cuda:N", "metal", "emulated", or
+/// "auto"; "" means the environment variable GEMTP_DEVICE or, if it is empty or not set, "auto".
+/// For "auto" it is "cpu" in a build that has no GPU to choose. Throws Error{kArgument} for a
+/// device that is unknown or not available, and Error{kDevice} for a GPU or driver that is too old
+/// or fails.
 std::string select_device(const std::string& device);
 
-/// Makes the backend of a device; device: as for select_device(). threads and isa: of the CPU,
-/// which every device uses too. Throws Error{kMemory}, too, for a GPU.
+/// The GPUs among which "auto" chooses, the preferred one first. Looking for them loads their
+/// driver. What is wrong with it is added to `problems`, unless there is none.
+std::vector<std::string> automatic_gpus(std::vector<std::string>& problems);
+
+/// Makes the backend of a device; device: a result of select_device(), but not "auto". threads and
+/// isa: of the CPU, which every device uses too. Throws as select_device(), and Error{kMemory}.
 std::unique_ptr<Backend> make_backend(const std::string& device, int threads,
                                       const std::string& isa);
 

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "engine/devices.h"
 #include "engine/memory.h"
+#include "engine/self_test.h"
 
 namespace gemtp {
 namespace {
@@ -59,22 +60,55 @@ class OpenProgress {
 }  // namespace
 
 OpenedModel::OpenedModel(ModelFiles files, const EngineOptions& options)
-    : files_(std::move(files)),
-      options_(options),
-      backend_(make_backend(options.device, options.threads ? options.threads : default_threads(),
-                            options.isa)) {
-  const MemoryEstimate estimate = estimate_memory(files_, options_);
-  MemoryLimits limits{available_memory(), {}, 0};
-  if (backend_->own_memory()) {
-    limits.device = backend_->device();
-    limits.on_device = backend_->available();
-  }
-  check_memory(estimate, files_, options_, limits);
-  OpenProgress progress(options.progress, estimate.sources);
+    : files_(std::move(files)), options_(options) {
+  OpenProgress progress(options.progress, take_device());
   options_.progress = nullptr;  // releases what the callback refers to
   progress.tell(0);
   load([&progress](int64_t bytes) { progress.read(bytes); });
   progress.tell(1);
+}
+
+// Returns the bytes of the files that will be read.
+int64_t OpenedModel::take_device() {
+  select_gpu_layers(options_.gpu_layers, config().n_layers());  // it may be wrong on every device
+  const std::string name = select_device(options_.device);
+  if (name != kAutoDevice) return take_device(name, false);
+  for (const std::string& gpu : automatic_gpus(refused_gpus_)) {
+    try {
+      return take_device(gpu, true);
+    } catch (const Error& e) {
+      if (e.kind() != ErrorKind::kDevice && e.kind() != ErrorKind::kMemory) throw;
+      refused_gpus_.push_back(e.what());
+    }
+  }
+  placement_ = {};
+  return take_device("cpu", false);
+}
+
+// automatic: only a GPU on which the layers fit is taken. Whether a split model is faster than the
+// CPU alone, nobody knows without a measurement.
+int64_t OpenedModel::take_device(const std::string& name, bool automatic) {
+  backend_ =
+      make_backend(name, options_.threads ? options_.threads : default_threads(), options_.isa);
+  const bool gpu = backend_->own_memory();
+  MemoryLimits limits{available_memory(), {}, 0};
+  if (gpu) {
+    limits.device = backend_->device();
+    limits.on_device = backend_->available();
+    EngineOptions wanted = options_;
+    const int layers = config().n_layers();
+    if (automatic && !select_gpu_layers(options_.gpu_layers, layers))
+      wanted.gpu_layers = std::to_string(layers);
+    placement_ = fitting_placement(files_, wanted, limits);
+  }
+  const MemoryEstimate estimate = estimate_memory(files_, options_, {gpu, placement_});
+  check_memory(estimate, files_, options_, limits, placement_);
+  if (gpu) {
+    std::set<TestedKernels> kernels;
+    for (const gemtp_format format : estimate.formats) kernels.insert({format, options_.kv_f16});
+    prove(*backend_, kernels);
+  }
+  return estimate.sources;
 }
 
 void OpenedModel::load(const std::function<void(int64_t bytes)>& read) {
@@ -85,7 +119,7 @@ void OpenedModel::load(const std::function<void(int64_t bytes)>& read) {
   if (file().has("tokenizer.ggml.model"))
     tokenizer = std::async([this] { return std::make_unique<Tokenizer>(file()); });
   const Backend::Pass pass(*backend_);
-  weights_ = load_weights(files_.target, config(), *backend_, read);
+  weights_ = load_weights(files_.target, config(), backends(), read);
   if (tokenizer.valid()) {
     tokenizer_ = tokenizer.get();
     check_tokenizer(file(), *tokenizer_, config());
@@ -96,7 +130,7 @@ void OpenedModel::load(const std::function<void(int64_t bytes)>& read) {
     drafter_ = std::make_unique<Drafter>(drafter_config(), drafter_weights_, config(), weights_,
                                          *backend_);
   }
-  target_ = std::make_unique<Target>(config(), weights_, *backend_, options_.max_rows());
+  target_ = std::make_unique<Target>(config(), weights_, backends(), options_.max_rows());
 }
 
 OpenedModel::Exclusive::Lock::Lock(OpenedModel& opened) : model(opened), use(opened.watch_) {

@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -20,6 +21,7 @@
 #include "model/config.h"
 #include "model/drafter.h"
 #include "model/kv_cache.h"
+#include "model/split.h"
 #include "model/target.h"
 #include "model/weights.h"
 #include "text/tokenizer.h"
@@ -28,13 +30,15 @@ namespace gemtp {
 
 class OpenedModel {
  public:
-  /// Estimates the memory that the model needs and loads it. Throws Error{kFile, kModel, kArgument,
-  /// kMemory, kCancelled}.
+  /// Takes a device, which proves that it is exact, estimates the memory that the model needs and
+  /// loads it. Throws Error{kFile, kModel, kArgument, kMemory, kDevice, kCancelled}.
   OpenedModel(ModelFiles files, const EngineOptions& options);
 
   const EngineOptions& options() const { return options_; }
   const Config& config() const { return files_.target_config; }
   const GgufFile& file() const { return *files_.target; }
+  /// Why "auto" has not taken GPUs that are there: a sentence each.
+  const std::vector<std::string>& refused_gpus() const { return refused_gpus_; }
   bool has_drafter() const { return drafter_ != nullptr; }
   /// Null for a model file without a tokenizer.
   const Tokenizer* tokenizer() const { return tokenizer_.get(); }
@@ -59,7 +63,7 @@ class OpenedModel {
 
   /// Makes an empty cache for `positions` positions.
   KvCache new_kv(int64_t positions) {
-    return {config(), *backend_, positions, options_.max_rows(), options_.kv_f16};
+    return {config(), backends(), positions, options_.max_rows(), options_.kv_f16};
   }
 
   /// Gives one caller at a time the model's scratch memory and keeps its threads awake. stop: as
@@ -68,7 +72,9 @@ class OpenedModel {
   class Exclusive {
    public:
     explicit Exclusive(OpenedModel& model, const std::atomic<bool>* stop = nullptr)
-        : lock_(model), pass_(*model.backend_, stop) {}
+        : lock_(model), pass_(*model.backend_, stop) {
+      if (model.placement_.split()) host_pass_.emplace(model.backend_->host(), stop);
+    }
 
    private:
     struct Lock {
@@ -80,6 +86,7 @@ class OpenedModel {
     };
     const Lock lock_;
     const Backend::Pass pass_;
+    std::optional<Backend::Pass> host_pass_;
   };
   /// Throws Error{kArgument} if this thread has an Exclusive: a caller's function that is called by
   /// a pass would wait for that pass.
@@ -87,21 +94,30 @@ class OpenedModel {
   /// Watches everything that locks or changes the model.
   ForkWatch& watch() { return watch_; }
 
+  /// The device's: of the head, the drafter and the last layers.
   const Backend& backend() const { return *backend_; }
+  const Placement& placement() const { return placement_; }
+  /// Layers on the device.
+  int device_layers() const { return config().n_layers() - placement_.host_layers; }
   const Weights& target_weights() const { return weights_; }
   const Weights& drafter_weights() const { return drafter_weights_; }
   // To be used only within an Exclusive.
   Target& target() { return *target_; }
   Drafter& drafter() { return *drafter_; }
   Backend& backend() { return *backend_; }
+  Split<Backend> backends() { return {*backend_, backend_->host(), placement_}; }
 
  private:
+  int64_t take_device();
+  int64_t take_device(const std::string& name, bool automatic);
   void load(const std::function<void(int64_t bytes)>& read);
   const Config& drafter_config() const { return files_.drafter_config; }
 
   const ModelFiles files_;
   EngineOptions options_;
+  std::vector<std::string> refused_gpus_;
   std::unique_ptr<Backend> backend_;
+  Placement placement_;
   Weights weights_, drafter_weights_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Target> target_;

@@ -1,6 +1,7 @@
 #include "engine/options.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "base/error.h"
 #include "draft/costs.h"
@@ -19,6 +20,23 @@ void EngineOptions::check() const {
   need("context", context, 2, int64_t{1} << 24);
   need("prefill_chunk", prefill_chunk, 1, 65536);
   need("kv_budget", kv_budget, 0, int64_t{1} << 50);
+}
+
+std::optional<int> select_gpu_layers(const std::string& text, int layers) {
+  std::string given = text, origin = "gpu_layers";
+  if (given.empty())
+    if (const char* value = std::getenv("GEMTP_GPU_LAYERS")) {
+      given = value;
+      origin = "gpu_layers of GEMTP_GPU_LAYERS";
+    }
+  if (given.empty() || given == "auto") return std::nullopt;
+  const bool number =
+      given.size() <= 9 && given.find_first_not_of("0123456789") == std::string::npos;
+  if (!number || std::stoi(given) > layers)
+    throw Error(ErrorKind::kArgument,
+                format("%s is %s; it must be auto or, for this model, a number from 0 to %d",
+                       origin.c_str(), quoted(given).c_str(), layers));
+  return std::stoi(given);
 }
 
 int64_t EngineOptions::max_rows() const {

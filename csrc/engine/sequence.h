@@ -54,7 +54,7 @@ class Sequence {
 
   /// For measurements, like those of KvCache. A sequence that has jumped shares no prefix with any
   /// prompt.
-  void fill_with_noise(Backend& backend) { kv_.fill_with_noise(backend); }
+  void fill_with_noise(Split<Backend> backends) { kv_.fill_with_noise(backends); }
   void jump(int64_t length);
 
  private:

@@ -26,11 +26,18 @@ constexpr int64_t kReprocessedTokens = 64;
 // Interval at which a waiting guest calls its `poll` function.
 constexpr std::chrono::milliseconds kPollInterval{50};
 
-int64_t cache_bytes(const OpenedModel& model) {
-  MeasuringStorage storage;
+// Bytes of the K/V cache of one sequence.
+struct CacheBytes {
+  int64_t device = 0, host = 0;
+  int64_t total() const { return device + host; }
+};
+
+CacheBytes cache_bytes(const OpenedModel& model) {
+  MeasuringStorage device, host;
   const EngineOptions& o = model.options();
-  const KvCache cache(model.config(), storage, model.context(), o.max_rows(), o.kv_f16);
-  return storage.kv();
+  const KvCache cache(model.config(), {device, host, model.placement()}, model.context(),
+                      o.max_rows(), o.kv_f16);
+  return {device.kv(), host.kv()};
 }
 
 constexpr uint64_t kNoThread = 0;
@@ -48,10 +55,19 @@ std::string megabytes(int64_t bytes) {
   return format(mb < 10 ? "%.2f MB" : "%.0f MB", mb);
 }
 
-int64_t budget_or_default(int64_t given, int64_t each, const Backend& backend) {
+int64_t budget_or_default(int64_t given, OpenedModel& model) {
   if (given) return given;
-  const auto half = static_cast<int64_t>(backend.available() / 2);  // 0: unknown
-  return std::max(each, half ? std::min(kFullCaches * each, half) : kFullCaches * each);
+  const CacheBytes each = cache_bytes(model);
+  int64_t budget = kFullCaches * each.total();
+  const auto keep_within = [&](int64_t part, const Backend& backend) {
+    const auto half = static_cast<double>(backend.available() / 2);  // 0: unknown
+    if (half > 0 && part > 0)
+      budget = std::min(budget, static_cast<int64_t>(half * static_cast<double>(each.total()) /
+                                                     static_cast<double>(part)));
+  };
+  keep_within(each.device, model.backend());
+  keep_within(each.host, model.backend().host());
+  return std::max(each.total(), budget);
 }
 
 }  // namespace
@@ -122,8 +138,8 @@ struct SequencePool::State {
 
 SequencePool::SequencePool(OpenedModel& model, int64_t budget)
     : model_(model),
-      each_(cache_bytes(model)),
-      budget_(budget_or_default(budget, each_, model.backend())),
+      each_(cache_bytes(model).total()),
+      budget_(budget_or_default(budget, model)),
       state_(std::make_shared<State>()) {
   if (budget_ < each_)
     throw Error(ErrorKind::kArgument,

@@ -65,6 +65,7 @@ Generation::Generation(std::shared_ptr<Engine> engine, std::vector<int32_t> prom
   check(model(), params_);
   if (params_.max_tokens < 0) params_.max_tokens = model().context();
   stats_.seed = params_.sampling.seed;
+  stats_.device = model().backend().device();
   state_.chooser.set_processor(params_.logits_processor);
   model().check_ids(prompt_, 1);
   if (model().tokenizer()) decoder_ = std::make_unique<StreamDecoder>(*model().tokenizer());

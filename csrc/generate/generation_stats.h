@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace gemtp {
@@ -21,6 +22,8 @@ struct GenerationStats {
   std::vector<int64_t> drafted_at;       // [i]: rounds that drafted an (i+1)-th token
   std::vector<int64_t> accepted_at;      // [i]: rounds that accepted it
   uint64_t seed = 0;                     // the seed used, also for kRandomSeed
+  std::string device;                    // that computed it, e.g. "cuda:0"
+  bool exact = true;  // it has proved that it gives the CPU's bytes, or is the CPU
 
   /// Decoding speed: the tokens after the first, divided by their time.
   double tokens_per_second() const {
@@ -48,6 +51,8 @@ void for_each_figure(const GenerationStats& s, const Fn& fn) {
   fn("drafted_at", s.drafted_at);
   fn("accepted_at", s.accepted_at);
   fn("seed", s.seed);
+  fn("device", s.device);
+  fn("exact", s.exact);
 }
 
 }  // namespace gemtp

@@ -13,19 +13,19 @@ constexpr int64_t kLongest = 65536;  // most rows of a pass
 
 }  // namespace
 
-ActivationSums::ActivationSums(const std::string& path, int threads, int64_t context,
-                               const std::string& device)
-    : model_(open(path, threads, context, device)),
+ActivationSums::ActivationSums(const std::string& path, int64_t context,
+                               const EngineOptions& options)
+    : model_(open(path, context, options)),
       outputs_{model_->backend().mirror<float>(context * model_->config().hidden), {}, {}} {
-  model_->backend().observe([this](const WeightSource& source, const float* x, int64_t stride,
-                                   int64_t m) { observe(source, x, stride, m); });
+  const Split<Backend> backends = model_->backends();
+  for (Backend* backend : {&backends.device, &backends.host})
+    backend->observe([this](const WeightSource& source, const float* x, int64_t stride, int64_t m) {
+      observe(source, x, stride, m);
+    });
 }
 
-std::unique_ptr<OpenedModel> ActivationSums::open(const std::string& path, int threads,
-                                                  int64_t context, const std::string& device) {
-  EngineOptions options;
-  options.threads = threads;
-  options.device = device;
+std::unique_ptr<OpenedModel> ActivationSums::open(const std::string& path, int64_t context,
+                                                  EngineOptions options) {
   options.context = options.prefill_chunk = context;  // a text is one pass
   ModelFiles files = ModelFiles::open(path, "");
   const int64_t longest = std::min(files.target_config.context, kLongest);

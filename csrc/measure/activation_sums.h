@@ -20,10 +20,9 @@ class ActivationSums {
     std::vector<double> squares;  // [matrices, cols]
   };
 
-  /// Opens a target. threads: 0 for the default; context: tokens of the longest text; device: as in
-  /// EngineOptions. Throws like OpenedModel().
-  ActivationSums(const std::string& path, int threads, int64_t context,
-                 const std::string& device = "");
+  /// Opens a target. context: tokens of the longest text; other options of a context are ignored.
+  /// Throws like OpenedModel().
+  ActivationSums(const std::string& path, int64_t context, const EngineOptions& options = {});
 
   /// Runs a text through all layers of the model for all tokens. Throws Error{kArgument} for ids
   /// outside the vocabulary and for a text that is empty or too long.
@@ -36,8 +35,8 @@ class ActivationSums {
   const Tokenizer* tokenizer() const { return model_->tokenizer(); }
 
  private:
-  static std::unique_ptr<OpenedModel> open(const std::string& path, int threads, int64_t context,
-                                           const std::string& device);
+  static std::unique_ptr<OpenedModel> open(const std::string& path, int64_t context,
+                                           EngineOptions options);
   void observe(const WeightSource& source, const float* x, int64_t stride, int64_t m);
 
   const std::unique_ptr<OpenedModel> model_;

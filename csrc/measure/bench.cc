@@ -54,7 +54,7 @@ void Bench::need_room(int64_t context, int64_t rows) const {
 }
 
 void Bench::need_noise() {
-  if (!noisy_) sequence_->fill_with_noise(model_.backend());
+  if (!noisy_) sequence_->fill_with_noise(model_.backends());
   noisy_ = true;
 }
 

@@ -48,7 +48,7 @@ void Drafter::begin_round(const KvCache& kv, int64_t p, const float* h, int64_t 
   GEMTP_ASSERT(p >= 1 && kv.length() >= p);
   PassRows& rows = scratch_.rows;
   rows.clear();
-  rows.kv = {kv.layers()};
+  rows.kv = {kv.on_device()};
   rows.begin_run(0);
   rows.add_row();
   const auto last = static_cast<int32_t>(p - 1);
@@ -108,7 +108,7 @@ void Drafter::run_layers(int64_t step) {
     LayerPass pass{scratch_.rows, 0, 1, 1};
     pass.index = i;
     pass.kv_source = target_.last_kv_layer(c.layers[at].sliding);
-    pass.next = norm_after(i, weights_, scratch_.layer, normed);
+    pass.next = {norm_after(i, weights_, scratch_.layer, normed)};
     layer_forward(c, weights_.layers[at], pass, scratch_.layer, backend_, x);
   }
 }

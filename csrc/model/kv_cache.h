@@ -1,5 +1,7 @@
 // K and V of one sequence: a full-length cache for every full-attention layer that owns K/V, and a
-// ring for every such sliding layer.
+// ring for every such sliding layer. They lie where their layer lies. If the last such layer of a
+// type lies on the host, the device has a copy of its K/V, for the layers that share them and for
+// the drafter.
 #pragma once
 
 #include <algorithm>
@@ -10,6 +12,7 @@
 
 #include "backend/backend.h"
 #include "model/config.h"
+#include "model/split.h"
 
 namespace gemtp {
 
@@ -17,9 +20,15 @@ class KvCache {
  public:
   /// context: the cache holds positions 0 .. context - 1. max_rows: the most rows written in one
   /// pass.
-  KvCache(const Config& target, Storage& storage, int64_t context, int64_t max_rows, bool f16);
+  KvCache(const Config& target, Split<Storage> storages, int64_t context, int64_t max_rows,
+          bool f16);
 
-  KvLayers layers() const { return layers_; }
+  /// By layer; null where a layer's K/V are not there.
+  KvLayers on_device() const { return device_; }
+  KvLayers on_host() const { return host_; }
+  /// Copies what layers on the host have stored at positions first .. first + count - 1 to where
+  /// the device reads it.
+  void update_copies(int64_t first, int64_t count);
 
   /// Positions 0 .. length() - 1 are valid.
   int64_t length() const { return length_; }
@@ -54,7 +63,7 @@ class KvCache {
 
   /// For measurements, which do not depend on the keys and values: fills every slot of every layer
   /// with noise, so that jump() can be called with any length.
-  void fill_with_noise(Backend& backend);
+  void fill_with_noise(Split<Backend> backends);
   /// Treats positions 0 .. length - 1 as written. Precondition: length <= context.
   void jump(int64_t length);
 
@@ -62,9 +71,13 @@ class KvCache {
   template <class Fn>
   void for_each_block(int64_t length, int64_t oldest, const Fn& fn) const;
   void restored(int64_t length, int64_t oldest);
+  bool copied(size_t i) const { return host_[i] && device_[i]; }
+  /// Where the layer stores its K/V.
+  KvLayer& home(size_t i) const { return host_[i] ? *host_[i] : *device_[i]; }
+  void put_block(size_t i, int64_t b, const uint8_t* block);
 
-  std::vector<std::unique_ptr<KvLayer>> layers_;  // [kv_layers]
-  std::vector<bool> sliding_;                     // [kv_layers]
+  std::vector<std::unique_ptr<KvLayer>> device_, host_;  // [kv_layers]
+  std::vector<bool> sliding_;                            // [kv_layers]
   int64_t window_ = 0;
   int64_t ring_ = 0;  // slots of a sliding layer; 0: no sliding layer
   int64_t length_ = 0;

@@ -50,13 +50,28 @@ void dense_feed_forward(const LayerWeights& w, int64_t m, LayerScratch& s, Backe
   b.matmul({job(w.ffn_down, s.gated.get(), m, y)});
 }
 
+// Runs the experts that the scores choose, on the backend where they lie.
+void mix_experts(const ExpertWeights& w, int64_t m, const LayerScratch& s, Routing& routing,
+                 Backend& b) {
+  b.route(b.at(s.router_scores), w.per_expert_scale.get(), m, routing);
+  b.expert_feed_forward(w.experts, b.at(s.expert_rows), m, routing, b.at(s.expert_rows));
+}
+
 // Adds the norm of the experts' outputs to that of the dense branch, in s.branch.
-void expert_feed_forward(const Config& c, const ExpertWeights& w, int64_t m, LayerScratch& s,
-                         Backend& b) {
-  b.matmul({job(w.router, s.router_input.get(), m, s.router_scores.get())});
-  b.route(s.router_scores.get(), w.per_expert_scale.get(), m, *s.routing);
-  b.expert_feed_forward(w.experts, s.expert_input.get(), m, *s.routing, s.branch.get());
-  b.norm(s.branch.get(), m, c.hidden, c.eps, {{{w.post_norm.get(), s.branch.get()}}});
+void expert_feed_forward(const Config& c, const ExpertWeights& w, const LayerPass& p,
+                         LayerScratch& s, Backend& b) {
+  const int64_t m = p.keep;
+  b.matmul({job(w.router, s.router_input.get(), m, s.router_scores.device())});
+  if (p.host) {
+    b.fetch(s.router_scores, 0, m * c.experts);
+    b.fetch(s.expert_rows, 0, m * c.hidden);
+    b.wait();
+    mix_experts(w, m, s, *s.host_routing, *p.host);
+    b.send(s.expert_rows, 0, m * c.hidden);
+  } else {
+    mix_experts(w, m, s, *s.routing, b);
+  }
+  b.norm(s.expert_rows.device(), m, c.hidden, c.eps, {{{w.post_norm.get(), s.branch.get()}}});
   b.add_branch({s.dense_out.get(), w.dense_post_norm.get()}, m, c.hidden, c.eps, s.branch.get(),
                {});
 }
@@ -68,14 +83,15 @@ std::vector<NormResult> feed_forward_norms(const Config& c, const LayerWeights& 
   if (w.moe) {
     out.push_back({w.moe->router_scale.get(), s.router_input.get(),
                    1.0f / std::sqrt(static_cast<float>(c.hidden))});
-    out.push_back({w.moe->pre_norm.get(), s.expert_input.get()});
+    out.push_back({w.moe->pre_norm.get(), s.expert_rows.device()});
   }
   return out;
 }
 
 }  // namespace
 
-LayerScratch::LayerScratch(const Config& c, Storage& b, int64_t rows) {
+LayerScratch::LayerScratch(const Config& c, Split<Storage> storages, int64_t rows) {
+  Storage& b = storages.device;
   int64_t heads = 0, kv = 0, ffn = 0;
   for (const LayerConfig& l : c.layers) {
     heads = std::max(heads, l.heads * l.head_dim);
@@ -96,9 +112,11 @@ LayerScratch::LayerScratch(const Config& c, Storage& b, int64_t rows) {
   }
   if (c.experts) {
     router_input = b.alloc(rows * c.hidden);
-    expert_input = b.alloc(rows * c.hidden);
-    router_scores = b.alloc(rows * c.experts);
-    routing = b.make_routing({rows, c.experts, c.experts_used, c.hidden, c.expert_ffn});
+    expert_rows = b.mirror<float>(rows * c.hidden);
+    router_scores = b.mirror<float>(rows * c.experts);
+    const RoutingSizes sizes{rows, c.experts, c.experts_used, c.hidden, c.expert_ffn};
+    if (storages.placement.host_experts < c.n_layers()) routing = b.make_routing(sizes);
+    if (storages.placement.splits_layers()) host_routing = storages.host.make_routing(sizes);
     dense_out = b.alloc(rows * c.hidden);
   }
 }
@@ -123,19 +141,19 @@ void layer_forward(const Config& c, const LayerWeights& w, const LayerPass& p, L
   add(w.attn_post_norm, 1.0f, feed_forward_norms(c, w, s));
   if (w.moe) {
     dense_feed_forward(w, m, s, b, s.dense_out.get());
-    expert_feed_forward(c, *w.moe, m, s, b);
+    expert_feed_forward(c, *w.moe, p, s, b);
   } else {
     dense_feed_forward(w, m, s, b, s.branch.get());
   }
   if (!c.per_layer) {
-    add(w.ffn_post_norm, w.output_scale, {p.next});
+    add(w.ffn_post_norm, w.output_scale, p.next);
     return;
   }
   add(w.ffn_post_norm, 1.0f, {});
   b.gated_matmul({{w.ple_gate.get(), nullptr, kept, c.hidden, m, s.ple_gated.get(), c.per_layer,
                    p.per_layer.first, p.per_layer.stride}});
   b.matmul({job(w.ple_proj, s.ple_gated.get(), m, s.branch.get())});
-  add(w.ple_post_norm, w.output_scale, {p.next});
+  add(w.ple_post_norm, w.output_scale, p.next);
 }
 
 }  // namespace gemtp

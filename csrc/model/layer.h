@@ -9,14 +9,16 @@
 #include "model/config.h"
 #include "model/kv_cache.h"
 #include "model/per_layer_inputs.h"
+#include "model/split.h"
 #include "model/weights.h"
 
 namespace gemtp {
 
-/// Buffers for one pass of at most `rows` rows through any layer of `config`.
+/// Buffers for one pass of at most `rows` rows through any layer of `config` that lies on the
+/// device. For those on the host, it is a storage of its own.
 class LayerScratch {
  public:
-  LayerScratch(const Config& config, Storage& storage, int64_t rows);
+  LayerScratch(const Config& config, Split<Storage> storages, int64_t rows);
 
   Buffer normed;     // [rows, hidden]: the input of the next products
   Buffer q;          // [rows, heads * head_dim]
@@ -26,10 +28,11 @@ class LayerScratch {
   Buffer gated;      // [rows, ffn]: gelu(gate) * up; at least PerLayerInputs::scratch_width() wide
   Buffer ple_gated;  // [rows, P]
   // MoE only.
-  Buffer router_input, expert_input;  // [rows, hidden]
-  Buffer router_scores;               // [rows, experts]
-  std::unique_ptr<Routing> routing;
-  Buffer dense_out;  // [rows, hidden]
+  Buffer router_input;          // [rows, hidden]
+  Mirror<float> expert_rows;    // [rows, hidden]: what experts compute with, and what they give
+  Mirror<float> router_scores;  // [rows, experts]
+  std::unique_ptr<Routing> routing, host_routing;  // of experts on the device, and on the host
+  Buffer dense_out;                                // [rows, hidden]
 };
 
 /// A range of rows of a pass, on its way through one layer.
@@ -39,10 +42,11 @@ struct LayerPass {
   int64_t m = 0;      // number of rows
   int64_t keep = 0;   // trailing rows that continue past K/V; the others only store K/V
   PerLayerInputs::Slice per_layer = {};  // of the kept rows; unused without PLE
-  NormResult next = {};                  // the norm that follows the layer, of the kept rows
+  std::vector<NormResult> next = {};     // the norm that follows the layer, of the kept rows
   int index = 0;                         // index of the layer
-  int kv_source = 0;     // layer of the sequences' caches whose K/V this layer reads
-  bool owns_kv = false;  // this layer also writes K/V
+  int kv_source = 0;        // layer of the sequences' caches whose K/V this layer reads
+  bool owns_kv = false;     // this layer also writes K/V
+  Backend* host = nullptr;  // the host's, if the experts lie there and the layer does not
 };
 
 /// Returns the norm that follows layer `index` (-1: the embeddings): that of the next layer goes to

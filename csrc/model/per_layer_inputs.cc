@@ -36,15 +36,20 @@ void PerLayerInputs::finish(const PassRows& rows, int64_t wanted, const Weights&
     backend.matmul(
         {{projection.get(), x + (rows.count - m) * c.hidden, c.hidden, m, scratch, part.width(c)}});
     const Branch branch{scratch, weights.ple_norm.get(), before, 0.70710678118654752f};
-    backend.add_branch(branch, m * part.layers, c.per_layer, c.eps, part.inputs.device(), {});
+    backend.add_branch(branch, m * part.layers, c.per_layer, c.eps, backend.at(part.inputs), {});
   };
   add(early_, weights.ple_early_projection, rows.count);
   add(late_, weights.ple_late_projection, wanted);
 }
 
-PerLayerInputs::Slice PerLayerInputs::of(int layer) const {
+void PerLayerInputs::send(const PassRows& rows, int64_t wanted, int first, Backend& backend) {
+  if (first < late_.first) backend.send(early_.inputs, 0, rows.count * early_.width(config_));
+  backend.send(late_.inputs, 0, wanted * late_.width(config_));
+}
+
+PerLayerInputs::Slice PerLayerInputs::of(int layer, const Backend& backend) const {
   const Part& part = layer < late_.first ? early_ : late_;
-  return {part.inputs.device() + (layer - part.first) * config_.per_layer, part.width(config_)};
+  return {backend.at(part.inputs) + (layer - part.first) * config_.per_layer, part.width(config_)};
 }
 
 int64_t PerLayerInputs::scratch_width(const Config& c) {

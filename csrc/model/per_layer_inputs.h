@@ -26,13 +26,16 @@ class PerLayerInputs {
   void finish(const PassRows& rows, int64_t wanted, const Weights& weights, Device<const float> x,
               Device<float> scratch, Backend& backend);
 
+  /// Sends the slices that the layers from `first` on need, if another backend has computed them.
+  void send(const PassRows& rows, int64_t wanted, int first, Backend& backend);
+
   /// Of one layer: rows of P floats, `stride` apart. The first row is the pass' first one, or its
   /// first wanted one if the layer is a late one.
   struct Slice {
     Device<const float> first;
     int64_t stride = 0;
   };
-  Slice of(int layer) const;
+  Slice of(int layer, const Backend& backend) const;
 
   static int64_t scratch_width(const Config& config);
 

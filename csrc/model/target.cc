@@ -30,29 +30,37 @@ PassRows make_rows(const Config& config, Storage& storage, int64_t rows) {
   return {storage, rows, half_width(config, false), half_width(config, true)};
 }
 
-TargetScratch::TargetScratch(const Config& config, Storage& storage, int64_t rows)
-    : rows(make_rows(config, storage, rows)),
-      per_layer(config, storage, rows),
-      layer(config, storage, rows),
-      x(storage.mirror<float>(rows * config.hidden)) {}
+TargetScratch::TargetScratch(const Config& config, Split<Storage> storages, int64_t rows)
+    : rows(make_rows(config, storages.device, rows)),
+      per_layer(config, storages.device, rows),
+      layer(config, storages, rows),
+      x(storages.device.mirror<float>(rows * config.hidden)) {
+  if (storages.placement.host_layers > 0)
+    host_layer = std::make_unique<LayerScratch>(config, storages.host, rows);
+}
 
-Target::Target(const Config& config, const Weights& weights, Backend& backend, int64_t max_rows)
+Target::Target(const Config& config, const Weights& weights, Split<Backend> backends,
+               int64_t max_rows)
     : config_(config),
       weights_(weights),
-      backend_(backend),
+      backends_(backends),
+      backend_(backends.device),
       max_rows_(max_rows),
       rope_full_(make_rope(config, weights, false)),
       rope_sliding_(make_rope(config, weights, true)),
-      scratch_(config, backend, max_rows),
-      recordings_(backend.make_recordings()) {}
+      scratch_(config, backends, max_rows),
+      recordings_(backend_.make_recordings()) {}
 
 void Target::forward(std::span<const SequenceRows> sequences, const TargetOutputs& outputs) {
   lay_out(sequences, outputs);
   try {
     embed();
+    if (backends_.placement.host_layers > 0) run_on_host(sequences);
+    // A recording is repeated as a whole: it cannot wait for experts on the host.
+    if (backends_.placement.splits_layers()) shape_.clear();
     backend_.run(*recordings_, scratch_.rows, shape_, [&] {
       backend_.send(scratch_.rows);
-      run_layers(outputs);
+      run_on_device(outputs);
       if (wanted_ > 0) give_outputs(sequences, outputs);
     });
     backend_.wait();
@@ -79,7 +87,7 @@ void Target::lay_out(std::span<const SequenceRows> sequences, const TargetOutput
   wanted_ = 0;
   for (const SequenceRows& s : sequences) {
     GEMTP_ASSERT(s.m >= 1 && s.want >= 0 && s.want <= s.m);
-    rows.kv.push_back(s.kv->layers());
+    rows.kv.push_back(s.kv->on_device());
     wanted_ += s.want;
     shape_.insert(shape_.end(), {s.m, s.want, static_cast<int64_t>(s.head)});
   }
@@ -113,29 +121,60 @@ void Target::embed() {
   scratch_.per_layer.embed(scratch_.rows, wanted_, weights_, backend_);
 }
 
-void Target::run_layers(const TargetOutputs& outputs) {
+// Runs the layers on the host, which works on the host's side of what is mirrored. The rest of the
+// pass reads what they leave.
+void Target::run_on_host(std::span<const SequenceRows> sequences) {
+  PassRows& rows = scratch_.rows;
+  for (size_t i = 0; i < sequences.size(); ++i) rows.kv[i] = sequences[i].kv->on_host();
+  run_layers(backends_.host, *scratch_.host_layer, 0, backends_.placement.host_layers, {});
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const SequenceRows& s = sequences[i];
+    rows.kv[i] = s.kv->on_device();
+    s.kv->update_copies(s.kv->length(), s.m);
+  }
+}
+
+void Target::run_on_device(const TargetOutputs& outputs) {
+  const int first = backends_.placement.host_layers;
+  const int64_t rows = rows_before(first), at = (scratch_.rows.count - rows) * config_.hidden;
+  GEMTP_ASSERT(outputs.hidden.size() >= wanted_ * config_.hidden);
+  if (rows == 0) return;
+  backend_.send(scratch_.x, at, rows * config_.hidden);
+  if (first > 0 && config_.per_layer)
+    scratch_.per_layer.send(scratch_.rows, wanted_, first, backend_);
+  run_layers(backend_, scratch_.layer, first, config_.n_layers(), outputs.hidden.device());
+}
+
+// Rows that reach a layer, always the trailing ones.
+int64_t Target::rows_before(int layer) const {
+  return layer <= config_.early_layers() ? scratch_.rows.count : wanted_;
+}
+
+// Runs layers first .. end - 1, which lie on the backend. hidden: where the output norm of the last
+// layer goes.
+void Target::run_layers(Backend& backend, LayerScratch& scratch, int first, int end,
+                        Device<float> hidden) {
   const Config& c = config_;
   const int64_t m = scratch_.rows.count;
-  const Device<float> x = scratch_.x.device(), hidden = outputs.hidden.device();
-  backend_.send(scratch_.x, 0, m * c.hidden);
-  if (c.per_layer)
-    scratch_.per_layer.finish(scratch_.rows, wanted_, weights_, x, scratch_.layer.gated.get(),
-                              backend_);
-  backend_.norm(x, m, c.hidden, c.eps, {norm_after(-1, weights_, scratch_.layer, hidden)});
+  const Device<float> x = backend.at(scratch_.x);
+  int64_t rows = rows_before(first);  // those still in progress
+  if (first == 0 && c.per_layer)
+    scratch_.per_layer.finish(scratch_.rows, wanted_, weights_, x, scratch.gated.get(), backend);
+  backend.norm(x + (m - rows) * c.hidden, rows, c.hidden, c.eps,
+               {norm_after(first - 1, weights_, scratch, hidden)});
 
-  int64_t rows = m;  // rows still in progress, always the trailing ones
-  GEMTP_ASSERT(outputs.hidden.size() >= wanted_ * c.hidden);
-  for (int i = 0; i < c.n_layers() && rows > 0 && !backend_.stopped(); ++i) {
+  for (int i = first; i < end && rows > 0 && !backend.stopped(); ++i) {
     const auto at = static_cast<size_t>(i);
-    const int64_t first = m - rows;
-    LayerPass pass{scratch_.rows, first, rows};
-    pass.keep = i < c.early_layers() ? rows : wanted_;
-    if (c.per_layer) pass.per_layer = scratch_.per_layer.of(i);
-    pass.next = norm_after(i, weights_, scratch_.layer, hidden);
+    LayerPass pass{scratch_.rows, m - rows, rows};
+    pass.keep = rows_before(i + 1);
+    if (c.per_layer) pass.per_layer = scratch_.per_layer.of(i, backend);
+    if (i + 1 < end || &backend == &backend_)  // else the device makes it from x
+      pass.next = {norm_after(i, weights_, scratch, hidden)};
     pass.index = i;
     pass.kv_source = c.layers[at].kv_source;
     pass.owns_kv = i < c.kv_layers;
-    layer_forward(c, weights_.layers[at], pass, scratch_.layer, backend_, x + first * c.hidden);
+    if (&backends_.of_experts(i) != &backend) pass.host = &backends_.host;
+    layer_forward(c, weights_.layers[at], pass, scratch, backend, x + pass.first * c.hidden);
     rows = pass.keep;
   }
 }

@@ -37,18 +37,19 @@ struct TargetOutputs {
 
 /// Buffers for one pass of at most `rows` rows.
 struct TargetScratch {
-  TargetScratch(const Config& config, Storage& storage, int64_t rows);
+  TargetScratch(const Config& config, Split<Storage> storages, int64_t rows);
 
   PassRows rows;
   PerLayerInputs per_layer;
   LayerScratch layer;
+  std::unique_ptr<LayerScratch> host_layer;  // for layers on the host
   Mirror<float> x;  // [rows, hidden]: scaled embeddings, then the residual stream
 };
 
 class Target {
  public:
   /// max_rows: the most rows of one pass.
-  Target(const Config& config, const Weights& weights, Backend& backend, int64_t max_rows);
+  Target(const Config& config, const Weights& weights, Split<Backend> backends, int64_t max_rows);
 
   /// Runs the rows of one or more sequences together and appends to the K/V of each; the results of
   /// a sequence do not depend on the others. Rows without outputs skip every layer that shares K/V,
@@ -70,12 +71,17 @@ class Target {
   void lay_out(std::span<const SequenceRows> sequences, const TargetOutputs& outputs);
   void add_row(const SequenceRows& s, int64_t i);
   void embed();
-  void run_layers(const TargetOutputs& outputs);
+  void run_on_host(std::span<const SequenceRows> sequences);
+  void run_on_device(const TargetOutputs& outputs);
+  void run_layers(Backend& backend, LayerScratch& scratch, int first, int end,
+                  Device<float> hidden);
+  int64_t rows_before(int layer) const;
   void give_outputs(std::span<const SequenceRows> sequences, const TargetOutputs& outputs);
 
   const Config& config_;
   const Weights& weights_;
-  Backend& backend_;
+  const Split<Backend> backends_;
+  Backend& backend_;  // the device's
   int64_t max_rows_;
   Rope rope_full_, rope_sliding_;
   // Its rows: first those without outputs, then the wanted ones, both in the order of the

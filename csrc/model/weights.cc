@@ -24,7 +24,10 @@ class Loader {
  public:
   Loader(const GgufFile& file, Storage& storage, Weights& weights,
          const std::function<void(int64_t)>& read, Problems* problems)
-      : file_(file), storage_(storage), weights_(weights), read_(read), problems_(problems) {}
+      : file_(file), storage_(&storage), weights_(weights), read_(read), problems_(problems) {}
+
+  /// What is loaded from now on lies there.
+  void into(Storage& storage) { storage_ = &storage; }
 
   template <class Part>
   auto attempt(const Part& part) const {
@@ -89,7 +92,7 @@ class Loader {
   /// Loads a matrix of all rows of `source`.
   MatrixPtr layout(const WeightSource& source) {
     const int64_t end = weights_.source_bytes + source.rows * source.row_bytes();
-    MatrixPtr m = storage_.load_matrix(source, nullptr, [&](int64_t bytes) { tell(bytes); });
+    MatrixPtr m = storage_->load_matrix(source, nullptr, [&](int64_t bytes) { tell(bytes); });
     weights_.matrix_bytes += m->bytes;
     if (weights_.source_bytes < end) tell(end - weights_.source_bytes);  // only measured
     return m;
@@ -99,17 +102,17 @@ class Loader {
   /// which is kept in memory meanwhile.
   std::unique_ptr<MatrixSet> gather(WeightSource source, const std::vector<int32_t>& rows,
                                     int64_t each, float scale) {
-    const AlignedBytes bytes = storage_.read(source);
+    const AlignedBytes bytes = storage_->read(source);
     source.data = bytes.get();
     std::vector<MatrixPtr> out;
     for (auto from = rows.begin(); from != rows.end(); from += each) {
       const std::vector<int32_t> some(from, from + each);
-      out.push_back(storage_.load_matrix(source, &some));
+      out.push_back(storage_->load_matrix(source, &some));
       out.back()->scale = scale;
       weights_.matrix_bytes += out.back()->bytes;
       tell(each * source.row_bytes());
     }
-    return storage_.make_set(std::move(out));
+    return storage_->make_set(std::move(out));
   }
 
   /// Loads a matrix of rows of a tensor, with the tensor's scale.
@@ -157,17 +160,17 @@ class Loader {
   Buffer vector(const std::string& name, int64_t n) const {
     return attempt([&] {
       const std::vector<float> v = values(name, n);
-      Buffer b = storage_.alloc(n);
-      storage_.write(v.data(), n, b.get());
+      Buffer b = storage_->alloc(n);
+      storage_->write(v.data(), n, b.get());
       return b;
     });
   }
 
   Mirror<int32_t> ids(const std::vector<int32_t>& values) const {
     const auto n = static_cast<int64_t>(values.size());
-    Mirror<int32_t> out = storage_.mirror<int32_t>(n);
+    Mirror<int32_t> out = storage_->mirror<int32_t>(n);
     if (out.host()) std::copy(values.begin(), values.end(), out.host());  // null: only measured
-    storage_.write(values.data(), n, out.device());
+    storage_->write(values.data(), n, out.device());
     return out;
   }
 
@@ -185,7 +188,7 @@ class Loader {
         out.push_back(layout(all.slice(e * rows + first, count)));
         out.back()->scale = scale[static_cast<size_t>(e)];
       }
-      return storage_.make_set(std::move(out));
+      return storage_->make_set(std::move(out));
     });
   }
 
@@ -206,7 +209,7 @@ class Loader {
   }
 
   const GgufFile& file_;
-  Storage& storage_;
+  Storage* storage_;
   Weights& weights_;
   const std::function<void(int64_t)>& read_;
   Problems* problems_;
@@ -254,11 +257,13 @@ void load_attention(Loader& load, const Config& c, const LayerConfig& l, const s
   w.attn_post_norm = load.vector(p + "post_attention_norm.weight", c.hidden);
 }
 
-std::unique_ptr<ExpertWeights> load_experts(Loader& load, const Config& c, const std::string& p) {
+std::unique_ptr<ExpertWeights> load_experts(Loader& load, const Config& c, int i,
+                                            const std::string& p, Split<Storage> storages) {
   auto e = std::make_unique<ExpertWeights>();
   const std::string router = p + "ffn_gate_inp.weight";  // its .scale applies to its input
   e->router = load.attempt([&] { return load.layout(load.source(router, c.experts, c.hidden)); });
   e->router_scale = load.vector(p + "ffn_gate_inp.scale", c.hidden);
+  load.into(storages.of_experts(i));
   e->per_expert_scale = load.vector(p + "ffn_down_exps.scale", c.experts);
   if (load.has(p + "ffn_gate_up_exps.weight")) {
     const std::string name = p + "ffn_gate_up_exps.weight";
@@ -273,6 +278,7 @@ std::unique_ptr<ExpertWeights> load_experts(Loader& load, const Config& c, const
   e->experts.down =
       load.experts(p + "ffn_down_exps.weight", c.experts, c.hidden, c.expert_ffn, 0, c.hidden,
                    /*own_scales=*/false);  // they become per_expert_scale
+  load.into(storages.of_layer(i));
   e->dense_post_norm = load.vector(p + "post_ffw_norm_1.weight", c.hidden);
   e->pre_norm = load.vector(p + "pre_ffw_norm_2.weight", c.hidden);
   e->post_norm = load.vector(p + "post_ffw_norm_2.weight", c.hidden);
@@ -295,7 +301,9 @@ bool full_layers_reuse_k(const Loader& load, const Config& c) {
   return true;
 }
 
-void load_layer(Loader& load, const Config& c, int i, bool full_k_is_v, LayerWeights& w) {
+void load_layer(Loader& load, const Config& c, int i, bool full_k_is_v, Split<Storage> storages,
+                LayerWeights& w) {
+  load.into(storages.of_layer(i));
   const LayerConfig& l = c.layers[static_cast<size_t>(i)];
   const std::string p = "blk." + std::to_string(i) + ".";
   load_attention(load, c, l, p, i < c.kv_layers, !l.sliding && full_k_is_v, w);
@@ -304,7 +312,7 @@ void load_layer(Loader& load, const Config& c, int i, bool full_k_is_v, LayerWei
   w.ffn_up = load.matrix(p + "ffn_up.weight", l.ffn, c.hidden);
   w.ffn_down = load.matrix(p + "ffn_down.weight", c.hidden, l.ffn);
   w.ffn_post_norm = load.vector(p + "post_ffw_norm.weight", c.hidden);
-  if (c.experts) w.moe = load_experts(load, c, p);
+  if (c.experts) w.moe = load_experts(load, c, i, p, storages);
   if (c.per_layer) {
     w.ple_gate = load.matrix(p + "inp_gate.weight", c.per_layer, c.hidden);
     w.ple_proj = load.matrix(p + "proj.weight", c.hidden, c.per_layer);
@@ -378,11 +386,11 @@ int64_t bytes_per_pass(const Weights& weights, const Config& config, int rows) {
   return weights.matrix_bytes - std::llround(unread);
 }
 
-Weights load_weights(std::shared_ptr<const GgufFile> file, const Config& c, Storage& storage,
+Weights load_weights(std::shared_ptr<const GgufFile> file, const Config& c, Split<Storage> storages,
                      const std::function<void(int64_t)>& read, Problems* problems) {
   Weights w;
   w.file = file;
-  Loader load(*file, storage, w, read, problems);
+  Loader load(*file, storages.of_layer(0), w, read, problems);
 
   for (const char* scale : {"token_embd.scale", "per_layer_token_embd.scale"})
     load.attempt([&] {
@@ -401,14 +409,9 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, const Config& c, Stor
     });
     w.ple_norm = load.vector("per_layer_proj_norm.weight", c.per_layer);
   }
-  w.output_norm = load.vector("output_norm.weight", c.hidden);
   load.attempt([&] { w.rope_factors = load_rope_factors(load, c); });
   load.know("rope_freqs.weight");  // unused without full-attention layers
 
-  w.layers.resize(c.layers.size());
-  const bool full_k_is_v = full_layers_reuse_k(load, c);
-  for (int i = 0; i < c.n_layers(); ++i)
-    load_layer(load, c, i, full_k_is_v, w.layers[static_cast<size_t>(i)]);
   load.attempt([&] {
     if (!c.per_layer) return;
     const std::string name = "per_layer_model_proj.weight";
@@ -418,6 +421,12 @@ Weights load_weights(std::shared_ptr<const GgufFile> file, const Config& c, Stor
     w.ple_late_projection = load.layout(all.slice(early, all.rows - early));
   });
 
+  w.layers.resize(c.layers.size());
+  const bool full_k_is_v = full_layers_reuse_k(load, c);
+  for (int i = 0; i < c.n_layers(); ++i)
+    load_layer(load, c, i, full_k_is_v, storages, w.layers[static_cast<size_t>(i)]);
+  load.into(storages.device);
+  w.output_norm = load.vector("output_norm.weight", c.hidden);
   if (c.drafter) {
     w.pre_projection = load.matrix(name_of(kPreProjection, *file), c.hidden, 2 * c.backbone);
     w.post_projection = load.matrix(name_of(kPostProjection, *file), c.backbone, c.hidden);

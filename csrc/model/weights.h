@@ -10,6 +10,7 @@
 #include "backend/backend.h"
 #include "gguf/reader.h"
 #include "model/config.h"
+#include "model/split.h"
 
 namespace gemtp {
 
@@ -73,13 +74,14 @@ inline int64_t bytes_per_token(const Weights& weights, const Config& config) {
   return bytes_per_pass(weights, config, 1);
 }
 
-/// Loads every tensor that `config` requires. Throws Error{kFile} naming a tensor that is missing,
-/// misshapen, damaged, or of a type this build cannot compute with, or a file that has changed
-/// meanwhile. `read` is called on the calling thread for each piece of Weights::source_bytes; an
-/// exception from it ends the loading. `problems` is for a `storage` that only measures: problems
-/// are added to it instead of thrown, and a size that is 0 in the config matches any.
-Weights load_weights(std::shared_ptr<const GgufFile> file, const Config& config, Storage& storage,
-                     const std::function<void(int64_t bytes)>& read = {},
+/// Loads every tensor that `config` requires. The per-layer inputs lie with the first layer. Throws
+/// Error{kFile} naming a tensor that is missing, misshapen, damaged, or of a type this build cannot
+/// compute with, or a file that has changed meanwhile. `read` is called on the calling thread for
+/// each piece of Weights::source_bytes; an exception from it ends the loading. `problems` is for a
+/// `storage` that only measures: problems are added to it instead of thrown, and a size that is 0
+/// in the config matches any.
+Weights load_weights(std::shared_ptr<const GgufFile> file, const Config& config,
+                     Split<Storage> storages, const std::function<void(int64_t bytes)>& read = {},
                      Problems* problems = nullptr);
 
 /// Called after load_weights() of a target: from here on only single rows of its tables are read,

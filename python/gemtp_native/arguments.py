@@ -129,6 +129,18 @@ def device_name(device: Any) -> str:
     return device or ""
 
 
+def gpu_layer_count(layers: Any) -> str:
+    """Returns the number as the core takes it: as text, "" for None."""
+    if layers is None or (isinstance(layers, str) and layers == "auto"):
+        return layers or ""
+    try:
+        return str(integer("gpu_layers", layers, 0))
+    except ArgumentError:
+        raise ArgumentError(
+            f'gpu_layers is {shown(layers)}; it must be "auto", a number of layers or None'
+        ) from None
+
+
 def id_list(ids: Iterable[int]) -> list[int]:
     if isinstance(ids, (str, bytes, bytearray, memoryview)):
         raise ArgumentError("token ids must be a list of numbers, not text; tokenize it first")

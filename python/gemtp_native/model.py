@@ -22,6 +22,7 @@ from .arguments import (
     checked_path,
     device_name,
     generation_params,
+    gpu_layer_count,
     id_list,
     integer,
     is_f16,
@@ -123,9 +124,14 @@ class Model:
         progress: called while weights are loaded, with the fraction that is done, from 0 to 1; if
             it returns False, loading ends with CancelledError.
         device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", "emulated" (a GPU that is imitated
-            on the CPU to test the GPU kernels; very slow) or "auto", which is the CPU as long as
-            no GPU has been tried. It never changes the text. None: the environment variable
-            GEMTP_DEVICE, or "auto" if that is not set.
+            on the CPU to test the GPU kernels; very slow) or "auto": a GPU if there is one on
+            which the model fits, else the CPU. It never changes the text: a GPU first proves that
+            it gives the CPU's bytes, or is refused with DeviceError ("auto": left, with a
+            warning). None: the environment variable GEMTP_DEVICE, or "auto" if that is not set.
+        gpu_layers: how many layers, the last ones, lie on a GPU, with their keys and values, or
+            "auto": as many as fit, else their experts on the CPU. The head and the drafter lie
+            there in any case. It never changes the text. None: the environment variable
+            GEMTP_GPU_LAYERS, or "auto" if that is not set.
 
     Raises FileError for a damaged file, ModelError for files that do not fit together, and
     OutOfMemoryError, before loading anything, for a model that does not fit into memory;
@@ -146,6 +152,7 @@ class Model:
         kv_budget: int | None = None,
         progress: Callable[[float], bool | None] | None = None,
         device: str | None = None,
+        gpu_layers: int | Literal["auto"] | None = None,
     ):
         found, helper = _files(target, drafter)
         start_early(found)
@@ -162,6 +169,7 @@ class Model:
             0 if kv_budget is None else integer("kv_budget", kv_budget, *KV_BUDGETS),
             callback("progress", progress),
             device_name(device),
+            gpu_layer_count(gpu_layers),
         )
         self._target = Path(os.fsdecode(found))
         self._chats: Chats | None = Chats(self._engine, os.fspath(found))
@@ -169,6 +177,8 @@ class Model:
         self._warned = False  # about control tokens in a prompt
         self._streams: weakref.WeakSet[TextStream | Session] = weakref.WeakSet()
         _log.info("%s", _opened(self, found, helper, kv_type, time.monotonic() - start))
+        for why in self._engine.refused_gpus:
+            _warnings.warning("the device is the CPU, for %s", why)
         if boolean("profile", profile) and use_profile(self._engine, found, helper, kv_type):
             _log.info("depth control starts from a saved profile")
 
@@ -471,6 +481,11 @@ class Model:
         return self._engine.device
 
     @property
+    def gpu_layers(self) -> int:
+        """The number of layers on a GPU; 0 on the CPU."""
+        return self._engine.gpu_layers
+
+    @property
     def isa(self) -> str:
         """The instruction set in use, e.g. "avx2"."""
         return self._engine.isa
@@ -508,8 +523,9 @@ def demo_models() -> tuple[Path, Path]:
 
 def system_info() -> dict[str, Any]:
     """Describes the build and the machine: isa (in use), isas (available), threads, device (on
-    which models open by default), backends (the available devices, without GPUs, which are not
-    looked for), cuda_kernels (whether this build has those for NVIDIA's GPUs), version."""
+    which models open by default; "auto": a GPU or the CPU, as the model fits), backends (the
+    available devices, without GPUs, which are not looked for), cuda_kernels (whether this build
+    has those for NVIDIA's GPUs), version."""
     return {
         "version": __version__,
         "isa": _core.selected_isa(),
@@ -564,8 +580,13 @@ def _opened(model: Model, target: Any, drafter: Any, kv_type: str, seconds: floa
     engine = model._engine
     read = engine.target_bytes / 1e6
     with_drafter = f" with {os.fsdecode(drafter)}" if drafter else ", no drafter"
+    device = model.device
+    if device != "cpu":
+        device += f", {model.gpu_layers} layers there"
+    if engine.cpu_experts:
+        device += f", experts of {engine.cpu_experts} on the CPU"
     return (
-        f"opened {os.fsdecode(target)}{with_drafter} in {seconds:.2f} s: {model.device}, "
+        f"opened {os.fsdecode(target)}{with_drafter} in {seconds:.2f} s: {device}, "
         f"{model.isa}, {model.threads} threads, context {model.context}, K/V in {kv_type} (at most "
         f"{engine.kv_budget / 1e6:.0f} MB), {read:.0f} MB of weights a token"
     )

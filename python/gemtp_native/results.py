@@ -64,6 +64,11 @@ class Stats:
     """[i]: rounds whose (i+1)-th proposal was accepted."""
     seed: int
     """The seed that was used, even if it was drawn at random."""
+    device: str
+    """What computed it, e.g. "cuda:0"."""
+    exact: bool
+    """Whether that device has proved in its self-test to give the CPU's bytes, or is the CPU. (No
+    model opens on a device that has not.)"""
     depth: DepthReport | None = None
     """What draft="auto" has learned; None for a fixed depth."""
 

@@ -43,6 +43,7 @@ EngineOptions engine_options(const gemtp_model_options& o) {
   e.mmap = o.no_mmap == 0;
   e.isa = o.isa ? o.isa : "";
   e.device = o.device ? o.device : "";
+  e.gpu_layers = o.gpu_layers ? o.gpu_layers : "";
   if (o.progress) e.progress = [o](double fraction) { return o.progress(fraction, o.user) == 0; };
   return e;
 }
@@ -107,10 +108,10 @@ gemtp_status gemtp_memory_estimate(const char* target_path, const gemtp_model_op
     const MemoryEstimate estimate =
         estimate_memory(ModelFiles::open(target_path, drafter_of(o)), e);
     gemtp_memory out{};
-    out.weights = estimate.weights;
+    out.weights = estimate.device.weights;
     out.tables = estimate.tables;
-    out.kv = estimate.kv;
-    out.scratch = estimate.scratch;
+    out.kv = estimate.device.kv;
+    out.scratch = estimate.device.scratch;
     out.needed = estimate.needed(e.mmap);
     out.available = static_cast<int64_t>(available_memory());
     out.context = estimate.context;

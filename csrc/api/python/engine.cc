@@ -20,34 +20,36 @@ namespace {
 using EngineClass = Class<Engine, std::shared_ptr<Engine>>;
 
 void bind_opening(EngineClass& c) {
-  c.def(
-      py::init([](const py::object& target, const py::object& drafter, int threads, int64_t context,
-                  int64_t prefill_chunk, bool kv_f16, bool mmap, const std::string& isa,
-                  int64_t kv_budget, const py::object& progress, const std::string& device) {
-        EngineOptions o;
-        o.threads = threads;
-        o.context = context;
-        o.prefill_chunk = prefill_chunk;
-        o.kv_f16 = kv_f16;
-        o.mmap = mmap;
-        o.isa = isa;
-        o.kv_budget = kv_budget;
-        o.device = device;
-        o.progress = [&progress](double fraction) {
-          check_signals();
-          return progress.is_none() ||
-                 call_python([&] { return !call(progress, fraction).is(py::bool_(false)); });
-        };
-        const std::string target_path = path_of(target);
-        const std::string drafter_path = drafter.is_none() ? "" : path_of(drafter);
-        if (!drafter.is_none() && drafter_path.empty())
-          throw Error(ErrorKind::kArgument, "the path of the drafter is empty");
-        const ReleasedGil release;
-        return Engine::open(target_path, drafter_path, o);
-      }),
-      py::arg("target"), py::arg("drafter"), py::arg("threads"), py::arg("context"),
-      py::arg("prefill_chunk"), py::arg("kv_f16"), py::arg("mmap"), py::arg("isa"),
-      py::arg("kv_budget") = 0, py::arg("progress") = py::none(), py::arg("device") = "");
+  c.def(py::init([](const py::object& target, const py::object& drafter, int threads,
+                    int64_t context, int64_t prefill_chunk, bool kv_f16, bool mmap,
+                    const std::string& isa, int64_t kv_budget, const py::object& progress,
+                    const std::string& device, const std::string& gpu_layers) {
+          EngineOptions o;
+          o.threads = threads;
+          o.context = context;
+          o.prefill_chunk = prefill_chunk;
+          o.kv_f16 = kv_f16;
+          o.mmap = mmap;
+          o.isa = isa;
+          o.kv_budget = kv_budget;
+          o.device = device;
+          o.gpu_layers = gpu_layers;
+          o.progress = [&progress](double fraction) {
+            check_signals();
+            return progress.is_none() ||
+                   call_python([&] { return !call(progress, fraction).is(py::bool_(false)); });
+          };
+          const std::string target_path = path_of(target);
+          const std::string drafter_path = drafter.is_none() ? "" : path_of(drafter);
+          if (!drafter.is_none() && drafter_path.empty())
+            throw Error(ErrorKind::kArgument, "the path of the drafter is empty");
+          const ReleasedGil release;
+          return Engine::open(target_path, drafter_path, o);
+        }),
+        py::arg("target"), py::arg("drafter"), py::arg("threads"), py::arg("context"),
+        py::arg("prefill_chunk"), py::arg("kv_f16"), py::arg("mmap"), py::arg("isa"),
+        py::arg("kv_budget") = 0, py::arg("progress") = py::none(), py::arg("device") = "",
+        py::arg("gpu_layers") = "");
 }
 
 void bind_properties(EngineClass& c) {
@@ -57,6 +59,18 @@ void bind_properties(EngineClass& c) {
       .def_property_readonly("threads",
                              [](const Engine& e) { return e.model().backend().threads(); })
       .def_property_readonly("device", [](const Engine& e) { return e.model().backend().device(); })
+      .def_property_readonly("gpu_layers",
+                             [](const Engine& e) {
+                               return e.model().backend().own_memory() ? e.model().device_layers()
+                                                                       : 0;
+                             })
+      .def_property_readonly("cpu_experts",
+                             [](const Engine& e) {
+                               const Placement& p = e.model().placement();
+                               return p.splits_layers() ? p.host_experts - p.host_layers : 0;
+                             })
+      .def_property_readonly("refused_gpus",
+                             [](const Engine& e) { return e.model().refused_gpus(); })
       .def_property_readonly("isa", [](const Engine& e) { return e.model().backend().isa(); })
       .def_property_readonly("target_bytes",
                              [](const Engine& e) { return e.model().target_bytes(); })
@@ -214,9 +228,9 @@ void bind_estimate(py::module_& m) {
             ModelFiles::open(path_of(target), drafter.is_none() ? "" : path_of(drafter));
         const MemoryEstimate e = estimate_memory(files, o);
         using namespace py::literals;
-        return py::dict("weights"_a = e.weights, "kv"_a = e.kv, "scratch"_a = e.scratch,
-                        "needed"_a = e.needed(true), "tables"_a = e.tables,
-                        "context"_a = e.context);
+        return py::dict("weights"_a = e.device.weights, "kv"_a = e.device.kv,
+                        "scratch"_a = e.device.scratch, "needed"_a = e.needed(true),
+                        "tables"_a = e.tables, "context"_a = e.context);
       },
       py::arg("target"), py::arg("drafter"), py::arg("context"), py::arg("prefill_chunk"),
       py::arg("kv_f16"));

@@ -15,6 +15,7 @@
 #include "engine/devices.h"
 #include "engine/engine.h"
 #include "engine/memory.h"
+#include "engine/self_test.h"
 #include "text/tokenizer.h"
 
 namespace py = pybind11;
@@ -244,6 +245,19 @@ PYBIND11_MODULE(_core, m) {
         return out;
       },
       py::arg("look_for_gpus") = false);
+  m.def(
+      "self_test",
+      [](const std::string& device) {
+        SelfTestReport r;
+        {
+          const ReleasedGil release;
+          r = self_test_of(device);
+        }
+        using namespace py::literals;
+        return py::dict("device"_a = r.device, "identity"_a = r.identity, "exact"_a = r.exact,
+                        "problem"_a = r.problem, "seconds"_a = r.seconds);
+      },
+      py::arg("device"));
   m.def("has_cuda_kernels", &gpu::cuda_is_built);
   m.def("select_device", &select_device, py::arg("device") = "");
   m.def("isas", [] {

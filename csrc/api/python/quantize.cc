@@ -80,12 +80,17 @@ void bind_quantize(py::module_& m) {
       py::arg("type"), py::arg("data"));
   Class<ActivationSums, std::shared_ptr<ActivationSums>>(m, "ActivationSums")
       .def(py::init([](const py::object& target, int threads, int64_t context,
-                       const std::string& device) {
+                       const std::string& device, const std::string& gpu_layers) {
              const std::string path = path_of(target);
+             EngineOptions options;
+             options.threads = threads;
+             options.device = device;
+             options.gpu_layers = gpu_layers;
              const ReleasedGil release;
-             return std::make_shared<ActivationSums>(path, threads, context, device);
+             return std::make_shared<ActivationSums>(path, context, options);
            }),
-           py::arg("target"), py::arg("threads"), py::arg("context"), py::arg("device") = "")
+           py::arg("target"), py::arg("threads"), py::arg("context"), py::arg("device") = "",
+           py::arg("gpu_layers") = "")
       .def("add", &ActivationSums::add, py::arg("ids"), NoGil())
       .def_property_readonly("tokenizer",
                              [](const std::shared_ptr<ActivationSums>& sums) -> py::object {

@@ -47,6 +47,7 @@ std::unique_ptr<Matrix> MeasuringStorage::load_matrix(const WeightSource& source
   m->bytes = (m->rows + GEMTP_TILE - 1) / GEMTP_TILE * tile_bytes(m->type, m->cols);
   add(&matrices_, static_cast<double>(m->bytes));
   max_cols_ = std::max(max_cols_, m->cols);
+  formats_.insert(packed_form(m->type).format);
   return m;
 }
 

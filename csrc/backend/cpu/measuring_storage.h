@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 
 #include "backend/backend.h"
+#include "backend/cpu/kernels.h"
 
 namespace gemtp {
 
@@ -16,6 +18,8 @@ class MeasuringStorage : public Storage {
   int64_t kv() const { return kv_; }
   /// Columns of the widest matrix.
   int64_t max_cols() const { return max_cols_; }
+  /// Packed formats of the matrices.
+  const std::set<gemtp_format>& formats() const { return formats_; }
 
   /// Returns an empty buffer.
   Buffer alloc(int64_t n) override;
@@ -33,6 +37,7 @@ class MeasuringStorage : public Storage {
   void read_bytes(const void*, void*, int64_t) override {}
 
   int64_t buffers_ = 0, mirrored_ = 0, matrices_ = 0, kv_ = 0, max_cols_ = 0;
+  std::set<gemtp_format> formats_;
 };
 
 }  // namespace gemtp

@@ -33,6 +33,8 @@ class GpuBackend : public Backend {
 
   std::string device() const override { return device_->name(); }
   std::string isa() const override { return host_->isa(); }
+  std::string identity() const override { return device_->identity(); }
+  Backend& host() override { return *host_; }
   bool own_memory() const override { return true; }
   uint64_t available() const override { return static_cast<uint64_t>(device_->memory().free); }
   int threads() const override { return host_->threads(); }
@@ -121,7 +123,7 @@ class GpuBackend : public Backend {
            const std::function<void()>& body) override {
     place(rows);
     launches_.forget_forms();
-    if (observed() || rows.count > kMostRecorded) {
+    if (observed() || shape.empty() || rows.count > kMostRecorded) {
       body();
     } else {
       run_recorded(static_cast<GpuRecordings&>(recordings), shape_of(rows, shape), body);
@@ -383,8 +385,9 @@ class GpuBackend : public Backend {
     }
     for (size_t s = 0; s < rows.kv.size(); ++s)
       for (size_t l = 0; l < rows.kv[s].size(); ++l)
-        own->kv[static_cast<int64_t>(l) * own->sequences + static_cast<int64_t>(s)] =
-            static_cast<const GpuKv&>(*rows.kv[s][l]).place();
+        if (rows.kv[s][l])  // else the layer lies on the host
+          own->kv[static_cast<int64_t>(l) * own->sequences + static_cast<int64_t>(s)] =
+              static_cast<const GpuKv&>(*rows.kv[s][l]).place();
     own->full_stride = score_stride(rows, rows.full.spans);
     own->sliding_stride = score_stride(rows, rows.sliding.spans);
   }

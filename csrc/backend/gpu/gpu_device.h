@@ -18,6 +18,8 @@ class GpuDevice {
   virtual ~GpuDevice() = default;
 
   virtual std::string name() const = 0;  // e.g. "emulated"
+  /// Names the GPU and its driver, in one line: what kernels give could change with either.
+  virtual std::string identity() const = 0;
 
   /// Bytes of the device's memory, and of what is free of it at the moment.
   struct Memory {
@@ -61,8 +63,9 @@ struct EmulatedOptions {
   uint64_t seed = 0;                   // of the order of blocks and threads
   int64_t memory = int64_t{64} << 30;  // bytes that the device has
   bool find_races = false;
+  std::string fault = {};  // kernel of which each launch leaves wrong bytes; "": none
 
-  /// Those of the environment: GEMTP_EMULATED_SEED, GEMTP_EMULATED_MEMORY.
+  /// Those of the environment: GEMTP_EMULATED_SEED, GEMTP_EMULATED_MEMORY, GEMTP_EMULATED_FAULT.
   static EmulatedOptions of_environment();
 };
 

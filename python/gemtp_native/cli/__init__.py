@@ -16,7 +16,7 @@ from .. import __version__, chat
 from ..errors import Error
 from . import streams
 from .signals import orderly_end
-from .spellings import command_hint, hint, translated
+from .spellings import command_hint, translated
 
 __all__ = ["main"]
 
@@ -138,14 +138,10 @@ class _Parser(argparse.ArgumentParser):
         unknown = re.fullmatch(r"unrecognized arguments: (-\S*?)(=.*| .*)?", message, re.DOTALL)
         if unknown:
             option = unknown[1]
-            message = f"there is no option {option}{self._instead_of(option)}"
+            close = _closest(option, self._option_string_actions)
+            message = f"there is no option {option}{close}"
         message += " " if message.endswith("?") else "; "
         self.exit(2, f"{self.prog}: error: {message}{self.prog} --help lists what there is\n")
-
-    def _instead_of(self, option: str) -> str:
-        known = self._option_string_actions
-        meant = hint(option)
-        return f": {meant}" if meant else _closest(option, known)
 
 
 def _closest(word: str, known: Iterable[str]) -> str:

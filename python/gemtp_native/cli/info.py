@@ -16,6 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--devices", action="store_true", help="look for GPUs, too, which loads their driver"
     )
+    parser.add_argument(
+        "--self-test",
+        nargs="?",
+        const="",
+        metavar="DEVICE",
+        help="compare the kernels of each GPU, or of DEVICE, with the CPU's: byte for byte",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -25,14 +32,20 @@ def run(args: argparse.Namespace) -> int:
     info: dict[str, Any] = system_info()
     info["memory_bytes"] = _core.physical_memory() or None  # 0: unknown
     info["available_memory_bytes"] = _core.available_memory() or None
-    devices = _core.devices(args.devices)
-    if args.devices:
+    looked = args.devices or args.self_test is not None
+    devices = _core.devices(looked)
+    if looked:
         info["devices"] = [{"name": name or None, "about": about} for name, about in devices]
+    if args.self_test is not None:
+        gpus = [name for name, _ in devices if name not in ("", "cpu", "emulated")]
+        tested = [args.self_test] if args.self_test else gpus
+        info["self_test"] = [_core.self_test(name) for name in tested]
     info["platform"] = f"{platform.system()} {platform.machine()}"
     info["python"] = platform.python_version()
+    failed = not all(result["exact"] for result in info.get("self_test", ()))
     if args.json:
         print(json_text(info))
-        return 0
+        return int(failed)
     memory, available = info["memory_bytes"], info["available_memory_bytes"]
     memory_text = "unknown" if memory is None else size_text(memory)
     if available != memory:
@@ -44,11 +57,24 @@ def run(args: argparse.Namespace) -> int:
         ("memory", memory_text),
         ("device", f"{info['device']} ({_picked('GEMTP_DEVICE')})"),
         ("devices", "; ".join(f"{name} ({about})" if name else about for name, about in devices)),
-        ("cuda", _cuda_text(info["cuda_kernels"], args.devices)),
+        ("cuda", _cuda_text(info["cuda_kernels"], looked)),
+        *(("self-test", text) for text in _self_test_texts(info)),
         ("platform", f"{info['platform']}, Python {info['python']}"),
     ):
         print(f"{name:<9} {value}")
-    return 0
+    return int(failed)
+
+
+def _self_test_texts(info: dict[str, Any]) -> list[str]:
+    results = info.get("self_test")
+    if results == []:
+        return ["no GPU is here"]
+    return [
+        f"{r['identity']}: exact, each kernel gives the CPU's bytes ({r['seconds']:.2f} s)"
+        if r["exact"]
+        else r["problem"]
+        for r in results or ()
+    ]
 
 
 def _cuda_text(built: bool, looked: bool) -> str:

@@ -157,13 +157,20 @@ def add_machine_options(group: argparse._ActionsContainer) -> None:
         "--device",
         metavar="NAME",
         help="what computes, of those that gemtp info lists; never changes the text "
-        "(default: GEMTP_DEVICE, else the fastest)",
+        "(default: GEMTP_DEVICE, else a GPU on which the model fits, else the CPU)",
+    )
+    group.add_argument(
+        "--gpu-layers",
+        type=_gpu_layers,
+        metavar="auto|N",
+        help="how many layers, the last ones, lie on a GPU; never changes the text "
+        "(default: GEMTP_GPU_LAYERS, else as many as fit)",
     )
 
 
 def machine_options(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the options of add_machine_options() as keywords of Model."""
-    return {"threads": args.threads, "device": args.device}
+    return {"threads": args.threads, "device": args.device, "gpu_layers": args.gpu_layers}
 
 
 def add_engine_options(group: argparse._ActionsContainer) -> None:
@@ -243,6 +250,14 @@ def draft_depth(text: str) -> int | Literal["auto"]:
     if text.isascii() and text.isdigit() and int(text) <= MAX_DRAFT:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number from 0 to {MAX_DRAFT}")
+
+
+def _gpu_layers(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if text.isascii() and text.isdigit():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number of layers")
 
 
 def _bias(text: str) -> tuple[int, float]:

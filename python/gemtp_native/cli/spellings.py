@@ -27,6 +27,8 @@ _OPTIONS = {
     "--repeat-penalty": "--repetition-penalty",
     "--repeat-last-n": "--penalty-last-n",
     "-np": "--parallel",
+    "-ngl": "--gpu-layers",
+    "--n-gpu-layers": "--gpu-layers",
     "-a": "--alias",
     "-v": "--verbose",
     "--log-verbose": "--verbose",
@@ -45,9 +47,6 @@ _COMMANDS = {
     "download": "gemtp pull does that",
     "create": "gemtp convert makes a GGUF of a folder, gemtp quantize a smaller one of a GGUF",
 }
-_HINTS = dict.fromkeys(
-    ("-ngl", "--gpu-layers", "--n-gpu-layers"), "it runs on the processor; leave it out"
-)
 
 
 def translated(args: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
@@ -80,8 +79,3 @@ def translated(args: Sequence[str], parser: argparse.ArgumentParser) -> list[str
 def command_hint(command: str) -> str:
     """Returns what to call instead of a command that other programs have; "" if that is unknown."""
     return _COMMANDS.get(command, "")
-
-
-def hint(option: str) -> str:
-    """Returns what to do instead of an option that means nothing here; "" if that is unknown."""
-    return _HINTS.get(option, "")

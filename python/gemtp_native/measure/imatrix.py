@@ -6,11 +6,12 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from .. import _core
-from ..arguments import device_name, thread_count
+from ..arguments import device_name, gpu_layer_count, thread_count
 from ..base.whole_file import check_output
 from ..errors import ArgumentError, ModelError
 from ..gguf.parts import files_of
@@ -44,6 +45,7 @@ def collect(
     chunks: int | None = None,
     threads: int | None = None,
     device: str | None = None,
+    gpu_layers: int | Literal["auto"] | None = None,
     progress: Progress = lambda _, __: None,
 ) -> Collected:
     """Runs the texts through a target in chunks of `context` tokens (the first `chunks` of them, or
@@ -58,7 +60,11 @@ def collect(
         raise ArgumentError(f"the number of chunks is {chunks}; it must be at least 1.")
     contents = [read_text(text) for text in texts]
     sums = _core.ActivationSums(
-        os.fspath(target), thread_count(threads), context, device_name(device)
+        os.fspath(target),
+        thread_count(threads),
+        context,
+        device_name(device),
+        gpu_layer_count(gpu_layers),
     )
     tokenizer = sums.tokenizer
     if tokenizer is None:

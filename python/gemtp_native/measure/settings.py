@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .. import _core
-from ..arguments import device_name, is_f16, thread_count
+from ..arguments import device_name, gpu_layer_count, is_f16, thread_count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,11 +17,13 @@ class EngineSettings:
     threads: int | None = None
     kv_type: Literal["f16", "f32"] = "f16"
     device: str | None = None
+    gpu_layers: int | Literal["auto"] | None = None
 
     def __post_init__(self) -> None:
         thread_count(self.threads)
         is_f16(self.kv_type)
         _core.select_device(device_name(self.device))
+        gpu_layer_count(self.gpu_layers)
 
     @property
     def engine(self) -> dict[str, Any]:

@@ -19,7 +19,8 @@ _NAMES = {"grammar_accepted": "grammar_forced"}  # of figures; others have the s
 # Figures that are part of usage and timings, or not for clients.
 _TOLD = (
     "drafted", "accepted", "grammar_drafted", "prompt_tokens", "cached_tokens", "prompt_seconds",
-    "tokens", "decode_seconds", "tokens_per_second", "seed", "depth",
+    "tokens", "decode_seconds", "tokens_per_second", "seed", "device",
+    "exact", "depth",
 )  # fmt: skip
 
 
@@ -247,6 +248,7 @@ class Answer:
             if f.name not in _TOLD
         }
         more["seed"] = ends[0].seed
+        more["device"], more["exact"] = stats[0].device, stats[0].exact
         return {"timings": timings, "gemtp_stats": more}
 
 

@@ -200,6 +200,9 @@ class App:
                 "model": s.name,
                 "context": self._model.context,
                 "threads": self._model.threads,
+                "device": self._model.device,
+                "gpu_layers": self._model.gpu_layers,
+                "exact": True,  # no model opens on a device that has not proved it
                 "isa": self._model.isa,
                 "drafter": self._model.has_drafter,
                 "version": __version__,

@@ -326,6 +326,9 @@ Thing* element(Array* a, Sel, uint64_t i) {
 }
 Thing* description(ErrorOf* e, Sel) { return autoreleased(world().add(new String(e->text))); }
 Thing* process_info(Thing*, Sel) { return world().lasting("NSProcessInfo"); }
+Thing* version_text(Thing*, Sel) {
+  return string(nullptr, nullptr, ("Version " + std::to_string(world()["macos"])).c_str());
+}
 bool is_at_least(Thing*, Sel, Version v) {
   return std::pair<int64_t, int64_t>(world()["macos"], 0) >= std::pair(v.major, v.minor);
 }
@@ -566,6 +569,7 @@ const Table& methods() {
       {{"NSError", "localizedDescription"}, method<description>()},
       {{"class NSProcessInfo", "processInfo"}, method<process_info>()},
       {{"NSProcessInfo", "isOperatingSystemAtLeastVersion:"}, method<is_at_least>()},
+      {{"NSProcessInfo", "operatingSystemVersionString"}, method<version_text>()},
       {{"class MTLCompileOptions", "new"}, method<new_options>()},
       {{"class MTLResidencySetDescriptor", "new"}, method<new_descriptor>(15)},
       {{"MTLDevice", "respondsToSelector:"}, method<responds>()},

@@ -134,6 +134,10 @@ class CudaDevice : public GpuDevice {
   }
 
   std::string name() const override { return name_; }
+  std::string identity() const override {
+    return where_ + format(", %s, driver for CUDA %d.%d", found_.capability_text().c_str(),
+                           driver_.cuda_version / 1000, driver_.cuda_version % 1000 / 10);
+  }
 
   Memory memory() const override {
     const Current current(*this);

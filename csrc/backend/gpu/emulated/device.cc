@@ -148,6 +148,13 @@ struct Launch {
     threads.next.push_back(thread.place.index);
   }
 
+  uint8_t* written(uint64_t address, size_t bytes) {
+    uint8_t* at = access(address, bytes, true);
+    const uint64_t place = next_random(device.write_choice_) % ++device.writes_;
+    if (place < device.written_.size()) device.written_[place] = at + bytes / 2;
+    return at;
+  }
+
   void release_barrier() {
     ordered = ++clock;
     at_barrier = 0;
@@ -297,6 +304,8 @@ void EmulatedDevice::launch(const Kernel& kernel, int blocks, int rows, const vo
   if (find_races_) launch.shared_shadow.resize(launch.shared.size() * sizeof(uint64_t));
   const std::lock_guard lock(Launch::one_at_a_time);
   Launch::now = &launch;
+  written_.fill(nullptr);
+  writes_ = 0;
   launch.begun = Launch::clock + 1;
 
   std::vector<int> order(static_cast<size_t>(blocks) * static_cast<size_t>(rows));
@@ -309,13 +318,17 @@ void EmulatedDevice::launch(const Kernel& kernel, int blocks, int rows, const vo
   }
 }
 
+void EmulatedDevice::spoil_writes() {
+  // The middle byte of a number is not so low that rounding hides it.
+  for (uint8_t* byte : written_)
+    if (byte) *byte ^= 0x20;
+}
+
 const void* checked_read(uint64_t address, size_t bytes) {
   return Launch::now->access(address, bytes, false);
 }
 
-void* checked_write(uint64_t address, size_t bytes) {
-  return Launch::now->access(address, bytes, true);
-}
+void* checked_write(uint64_t address, size_t bytes) { return Launch::now->written(address, bytes); }
 
 void check_shared(const void* at, size_t bytes, bool write) {
   Launch& l = *Launch::now;

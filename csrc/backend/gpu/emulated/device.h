@@ -5,6 +5,7 @@
 // to a byte that nothing orders, one of them a write, end the launch with a sentence.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -54,6 +55,8 @@ class EmulatedDevice {
 
   /// Runs blocks * rows blocks to their end.
   void launch(const Kernel& kernel, int blocks, int rows, const void* arguments);
+  /// Changes a byte in a few of the numbers that the last launch wrote.
+  void spoil_writes();
 
  private:
   friend struct Launch;
@@ -66,6 +69,9 @@ class EmulatedDevice {
   std::unique_ptr<Threads> threads_;
   uint64_t base_;  // of all addresses
   int64_t allocated_ = 0;
+  // The middle bytes of some numbers that the last launch wrote, each as likely as another.
+  std::array<uint8_t*, 8> written_{};
+  uint64_t writes_ = 0, write_choice_ = 1;
   uint64_t random_;
   bool find_races_;
 };

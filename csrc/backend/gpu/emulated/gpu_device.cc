@@ -43,9 +43,12 @@ struct EmulatedRecording : Recording {
 class Emulated : public GpuDevice {
  public:
   explicit Emulated(const EmulatedOptions& options)
-      : device_(options.seed, options.find_races), total_(options.memory) {}
+      : device_(options.seed, options.find_races), total_(options.memory), fault_(options.fault) {}
 
   std::string name() const override { return "emulated"; }
+  std::string identity() const override {
+    return "emulated" + (fault_.empty() ? "" : " (with a fault in " + fault_ + ")");
+  }
   Memory memory() const override {
     const std::lock_guard<std::mutex> lock(mutex_);
     return {total_ - device_.allocated(), total_};
@@ -126,6 +129,7 @@ class Emulated : public GpuDevice {
     const std::lock_guard<std::mutex> lock(mutex_);
     try {
       device_.launch(*launch.kernel, launch.blocks, launch.rows, launch.arguments.data());
+      if (fault_ == launch.kernel->name) device_.spoil_writes();
     } catch (const KernelError& e) {
       throw Error(ErrorKind::kInternal, e.what());
     }
@@ -140,6 +144,7 @@ class Emulated : public GpuDevice {
   mutable std::mutex mutex_;  // K/V of a sequence is copied and released while others run
   EmulatedDevice device_;
   const int64_t total_;
+  const std::string fault_;
   std::unique_ptr<EmulatedRecording> recording_;
 };
 
@@ -150,6 +155,7 @@ EmulatedOptions EmulatedOptions::of_environment() {
   out.seed = variable("GEMTP_EMULATED_SEED", out.seed);
   out.memory =
       static_cast<int64_t>(variable("GEMTP_EMULATED_MEMORY", static_cast<uint64_t>(out.memory)));
+  if (const char* kernel = std::getenv("GEMTP_EMULATED_FAULT")) out.fault = kernel;
   return out;
 }
 

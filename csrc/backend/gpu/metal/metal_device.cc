@@ -99,6 +99,11 @@ class MetalDevice : public GpuDevice {
   }
 
   std::string name() const override { return "metal"; }
+  std::string identity() const override {  // the driver is part of the system
+    const Pool pool;
+    const Id system = r_.version_text(r_.process_info(r_.find_class("NSProcessInfo")));
+    return where_ + ", macOS " + r_.text_of(system);
+  }
 
   Memory memory() const override {
     refuse_lost();

@@ -41,6 +41,7 @@ constexpr uint64_t kCompleted = 4;                       // MTLCommandBufferStat
   X(description, "localizedDescription", Id, ())                                                   \
   X(process_info, "processInfo", Id, ())                                                           \
   X(is_at_least, "isOperatingSystemAtLeastVersion:", bool, (Version version))                      \
+  X(version_text, "operatingSystemVersionString", Id, ())                                          \
   X(name, "name", Id, ())                                                                          \
   X(supports, "supportsFamily:", bool, (int64_t family))                                           \
   X(most_memory, "recommendedMaxWorkingSetSize", uint64_t, ())                                     \

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -51,6 +52,7 @@ class ClusterSettings:
     """Replace an ordered head that the file already has."""
     threads: int | None = None
     device: str | None = None
+    gpu_layers: int | Literal["auto"] | None = None
 
 
 def cluster(
@@ -249,6 +251,7 @@ def _states(
         context=_WINDOW + 1,
         profile=False,
         device=settings.device,
+        gpu_layers=settings.gpu_layers,
     )
     ids = model.tokenize(text, add_bos=False)[: settings.positions]
     if len(ids) < 64:

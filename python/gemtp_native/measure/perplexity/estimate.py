@@ -91,13 +91,21 @@ def perplexity(
     threads: int | None = None,
     kv_type: Literal["f16", "f32"] = "f16",
     device: str | None = None,
+    gpu_layers: int | Literal["auto"] | None = None,
     progress: Progress = lambda _, __: None,
 ) -> Result:
     """Scores `text` in chunks of `context` tokens (the first `chunks` of them, or all).
 
     ``progress`` is called after each chunk with the estimate so far and the number of chunks.
     """
-    model = Model(target, threads=threads, context=max(2, context), kv_type=kv_type, device=device)
+    model = Model(
+        target,
+        threads=threads,
+        context=max(2, context),
+        kv_type=kv_type,
+        device=device,
+        gpu_layers=gpu_layers,
+    )
     ids = token_ids(model, text)
     parts = split(model, ids, context, chunks)
     tally, running = Tally(), []
