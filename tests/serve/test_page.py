@@ -4,11 +4,9 @@ the real server."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 
 import pytest
 
-from fake_gemtp_server import FakeServer, Script
 from page_browser import Keys, shown
 
 LONG = "Some words that go on for a while, so that a test can look at them. " * 30
@@ -39,19 +37,6 @@ HOSTILE = (
     f"| a | b |\n|---|---|\n| <b>x</b> | {'w' * 400} |\n\n"
     f"{'x' * 5000}\n\n{'שלום ' * 20}\n"
 )
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., FakeServer]]:
-    servers = []
-
-    def start(**script: object) -> FakeServer:
-        servers.append(FakeServer(Script(**script)))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 # ---------------------------------------------------------------- answers

@@ -29,6 +29,16 @@ export function svg(tag, attributes = {}, ...children) {
   return element;
 }
 
+const MATHML = "http://www.w3.org/1998/Math/MathML";
+
+/** A tree of math.js as elements. */
+export function mathml({ tag, text, children = [], attributes = {} }) {
+  const element = document.createElementNS(MATHML, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...(text === undefined ? children.map(mathml) : [text]));
+  return element;
+}
+
 // Drawn on a grid of 20 x 20, as strokes.
 const ICONS = {
   send: "M10 16V4M4.5 9.5 10 4l5.5 5.5",
