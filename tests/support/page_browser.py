@@ -133,7 +133,8 @@ class Browser:
         """Returns the pixels by which the page, or the open dialog, could be scrolled sideways."""
         return self.script(
             "const roots = [document.documentElement, document.body,"
-            " ...document.querySelectorAll('#scroll, header, #composer, dialog, .dialog-body')];"
+            " ...document.querySelectorAll('#scroll, header, #composer, dialog, .dialog-body'),"
+            " ...document.querySelectorAll('.fields')];"
             "return Math.max(...roots.map(e => e.scrollWidth - e.clientWidth), "
             " ...[...document.querySelectorAll('body *')].filter(e =>"
             "  e.checkVisibility()"

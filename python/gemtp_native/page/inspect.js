@@ -12,7 +12,7 @@ const NAMES = {
 export function describe(token, { rounds, lead }) {
   const round = rounds[token.round - 1];
   const place = token.step ? `, place ${token.step} of its drafts` : "";
-  if (token.round === lead) return [NAMES[token.source], "when the prompt had been read"];
+  if (token.round === lead) return [NAMES[token.source], "right after the prompt"];
   const gave = `gave ${round.tokens} ${round.tokens === 1 ? "token" : "tokens"}`;
   return [`${NAMES[token.source]}${place}`, `round ${token.round - lead} of ${rounds.length - lead} (${gave})`];
 }
