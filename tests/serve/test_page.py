@@ -473,6 +473,14 @@ def test_small_screens_do_not_scroll_sideways(browser, serve, width):
     assert browser.sideways() <= 0
     browser.send("A question " + "x" * 200)
     assert browser.sideways() <= 0
+    edges = "return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility())"
+    edges += ".map(e => e.getBoundingClientRect()).flatMap(r => [r.left, r.right])"
+    row = browser.script(edges, ".underline label, #live > *, #open-help")
+    assert row == sorted(row), "nothing lies over its neighbour"
+    assert browser.find("#draft").is_displayed()
+    assert "Drafts" in browser.find(".underline label").text, "what is Auto"
+    assert browser.find("#model").size["width"] > 30
+    assert browser.find(".context meter").is_displayed()
     browser.script("document.querySelector('#scroll').scrollTop = 0")
     for open_it in (("#open-settings",), ("#open-help",), ("#open-export",)):
         browser.click(*open_it)

@@ -297,11 +297,11 @@ export class Chat {
   #watchScroll() {
     const { scrollTop, scrollHeight, clientHeight } = this.scroller;
     byId("tip").hidden = true;
-    this.follow = scrollHeight - scrollTop - clientHeight < 60;
+    this.follow = scrollHeight - scrollTop - clientHeight < 60 || !this.thread.childElementCount;
     byId("to-end").hidden = this.follow;
   }
 
   #keepUp() {
-    if (this.follow) this.scroller.scrollTop = this.scroller.scrollHeight;
+    if (this.follow) this.scroller.scrollTop = this.thread.childElementCount ? this.scroller.scrollHeight : 0;
   }
 }

@@ -31,7 +31,7 @@ export function showWelcome(props, mode, { use, choose }) {
     h("ul", { class: "examples" }, examples),
     h("p", { class: "fine" }, `${props.model ?? "The model"}: ${facts.join(" · ")}`),
     h("p", { class: "fine tint-key" }, "Tokens come from the ", swatch("target", 0, "model itself"), " or were guessed and confirmed: ",
-      swatch("drafter", 2, "drafted"), " ", swatch("lookup", 0, "look-up"), " ", swatch("grammar", 0, "grammar"), "."),
+      swatch("drafter", 2, "drafted"), " ", swatch("lookup", 0, "look-up"), " ", swatch("grammar", 0, "grammar")),
   );
 }
 
