@@ -14,6 +14,7 @@ def legend(browser):
 def proceed(browser):
     browser.click(".cut .button")
     browser.answered()
+    assert browser.focused() == "prompt", "the button is gone"
 
 
 def test_an_answer_that_was_cut_goes_on(browser, serve):
@@ -25,7 +26,9 @@ def test_an_answer_that_was_cut_goes_on(browser, serve):
     cut = shown(browser)
     assert TEXT.startswith(cut)
     assert cut != TEXT
-    proceed(browser)
+    browser.press(Keys.ALT, "c")
+    browser.until(lambda: len(server.bodies()) == 2, "the request")
+    browser.answered()
     assert len(browser.all(".message.assistant")) == 1, "in the same answer"
     assert shown(browser).startswith(cut)
     first, second = server.bodies()
@@ -39,6 +42,8 @@ def test_an_answer_that_was_cut_goes_on(browser, serve):
     assert legend(browser) == 10
     proceed(browser)
     assert shown(browser) == TEXT
+    assert "The answer was cut off: 10 tokens" in browser.text("#said")
+    assert "The answer is complete" in browser.text("#said p:last-child")
     assert not browser.all(".cut")
     assert "complete" in browser.text(".figures")
     tokens = legend(browser)

@@ -131,8 +131,10 @@ def test_a_notice_ends_with_its_conversation(browser, serve):
     assert browser.text("#notice p") == (
         "The answer stays the same, because the temperature is 0 or the seed is fixed."
     )
+    assert browser.text("#live")
     browser.click("#new")
     assert not browser.find("#notice").is_displayed()
+    assert browser.text("#live") == "", "nor do the figures stay"
     browser.click("#conversations .conversation")
     browser.click("[aria-label^=Regenerate]")
     browser.answered()

@@ -10,7 +10,7 @@ import { DEFAULTS, newSeed, options, request } from "./request.js";
 import { Conversation } from "./store.js";
 
 export class Chat {
-  /** @param app {store, settings, props, onchange, ontrouble, storageFull, isFixed, sayFixed} */
+  /** @param app {store, settings, props, onchange, ontrouble, storageFull, isFixed, sayFixed, toPrompt} */
   constructor(app) {
     this.app = app;
     this.thread = byId("thread");
@@ -36,6 +36,7 @@ export class Chat {
   open(conversation) {
     this.stop();
     clearNotice("conversation");
+    byId("live").replaceChildren();
     this.conversation = conversation;
     this.follow = true;
     this.render();
@@ -138,6 +139,11 @@ export class Chat {
     this.#make(node, new Answer(asked, record));
   }
 
+  /** Presses the button that the latest answer has for going on. */
+  proceedLatest() {
+    this.thread.lastElementChild?.querySelector(".cut .button")?.click();
+  }
+
   /** Whether nothing stands behind a message. */
   isLatest(node) {
     return this.conversation.path().at(-1)?.id === node.id;
@@ -182,6 +188,7 @@ export class Chat {
     const view = new AnswerMessage(node, conversation, this, before);
     this.thread.lastElementChild.replaceWith(view.element);
     this.thread.setAttribute("aria-busy", "true");
+    if (document.activeElement === document.body) this.app.toPrompt(); // the button that was pressed is gone
     say("The model is answering.");
     this.#watch(answer, view);
     await answer.run();
@@ -232,7 +239,8 @@ export class Chat {
     }
     const rate = answer.timings?.predicted_per_second ?? answer.trace.rate();
     const tail = rate ? `, ${number(rate)} tokens a second` : "";
-    say(node.trouble ?? `The answer is complete: ${many(answer.trace.tokens.length, "token")}${tail}.`);
+    const end = { length: "was cut off", stopped: "was stopped" }[node.finish] ?? "is complete";
+    say(node.trouble ?? `The answer ${end}: ${many(answer.trace.tokens.length, "token")}${tail}.`);
     this.app.onchange();
     if (answer.trouble) this.app.ontrouble(answer.trouble);
   }

@@ -13,6 +13,7 @@ export const KEYS = [
   ["Alt + T", "tints on or off"],
   ["Alt + R", "race the latest answer: with and without drafts"],
   ["Alt + A", "regenerate the latest answer"],
+  ["Alt + C", "continue an answer that was cut off"],
   ["Alt + S", "settings"],
   ["← → in an answer", "go through its tokens (Tab reaches it)"],
   ["F2, Del in the list", "rename or delete a chat"],

@@ -36,6 +36,7 @@ const app = {
   settings: store.settings(DEFAULTS),
   props: null,
   onchange: refresh,
+  toPrompt,
   ontrouble: (trouble) => {
     if (trouble.kind === "lost" || trouble.kind === "key") connection.handle(trouble);
   },
@@ -200,6 +201,7 @@ const SHORTCUTS = {
   KeyT: toggleTints,
   KeyR: () => chat.raceLatest(),
   KeyA: () => chat.againLatest(),
+  KeyC: () => chat.proceedLatest(),
   KeyS: showSettings,
 };
 

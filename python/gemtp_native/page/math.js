@@ -1,8 +1,9 @@
 // LaTeX's formulas as trees of MathML: {tag, text} or {tag, children}, with `attributes`. What it does not know
 // makes it give up, and the formula is left as it was written.
 
+import { COMMANDS } from "./math_commands.js";
 import { ACCENTS, DELIMITERS, ENVIRONMENTS, FUNCTIONS, INTEGRALS, LETTERS, LIMITS, OPERATORS, SPACES, STYLES, SUMS, UNDER, UPRIGHT } from "./math_symbols.js";
-import { fenced, grid, isEmpty, leaf, limit, node, operator, restyle, row, scripts, space } from "./math_tree.js";
+import { fenced, grid, isEmpty, leaf, limit, node, operator, restyle, row, scripts, space, Unknown } from "./math_tree.js";
 
 export const LONGEST_FORMULA = 5000; // UTF-16 units
 const DEEPEST = 40; // groups inside of each other
@@ -10,8 +11,6 @@ const BIG = { big: "1.2em", Big: "1.8em", bigg: "2.4em", Bigg: "3em" };
 const CLOSES = "})]";
 // Characters that hide, or that turn the direction of what follows.
 const UNSOUND = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}]/u;
-
-class Unknown extends Error {}
 
 /** The MathML of a formula without its delimiters, or null if there is something in it that this does not know. */
 export function formula(source) {
@@ -223,7 +222,7 @@ class Parser {
     if (big) return this.#big(BIG[big[1]], big[2]);
     if (DELIMITERS.has(`\\${name}`)) return operator(DELIMITERS.get(`\\${name}`), { stretchy: "false", ...sideOf(name) });
     if (/^[%#&_$]$/.test(name)) return leaf("mi", name, { mathvariant: "normal" });
-    const build = BUILDERS.get(name);
+    const build = COMMANDS.get(name);
     if (!build) throw new Unknown();
     return build(this);
   }
@@ -300,57 +299,6 @@ class Parser {
     if (!/^[\p{L}\p{N}\u00a0 -]+$/u.test(name)) throw new Unknown();
     return under ? limit(name) : { ...leaf("mi", name, { mathvariant: "normal" }), isFunction: true };
   }
-}
-
-const fraction = (attributes) => (p) => node("mfrac", [p.argument(), p.argument()], attributes);
-const styledFraction = (display) => (p) => node("mstyle", [fraction({})(p)], { displaystyle: String(display) });
-const binomial = (p) => fenced("(", fraction({ linethickness: "0" })(p), ")");
-const modulo = (p) => node("mrow", [space("1em"), operator("(", { form: "prefix" }), leaf("mi", "mod"), space("0.333em"), p.argument(), operator(")", { form: "postfix" })]);
-
-const BUILDERS = new Map([
-  ["frac", fraction({})], ["dfrac", styledFraction(true)], ["cfrac", styledFraction(true)], ["tfrac", styledFraction(false)],
-  ["binom", binomial], ["dbinom", binomial], ["tbinom", binomial],
-  ["sqrt", (p) => p.root()],
-  ["left", (p) => p.fence()],
-  ["middle", (p) => operator(p.delimiter(), { stretchy: "true", fence: "true" })],
-  ["begin", (p) => p.environment()],
-  ["not", (p) => p.not()],
-  ["operatorname", (p) => p.named()],
-  ["bmod", () => operator("mod", { lspace: "0.222em", rspace: "0.222em" })],
-  ["mod", () => operator("mod", { lspace: "1em", rspace: "0.333em" })],
-  ["pmod", modulo],
-  ["overset", over], ["stackrel", over], ["underset", under],
-  ["xrightarrow", (p) => node("mover", [operator("→", { stretchy: "true" }), padded(p.argument())])],
-  ["xleftarrow", (p) => node("mover", [operator("←", { stretchy: "true" }), padded(p.argument())])],
-  ["boxed", (p) => node("mrow", [p.argument()], { class: "math-boxed" })],
-  ["phantom", (p) => node("mphantom", [p.argument()])],
-  ["substack", (p) => grid(inGroup(p), "center", false)],
-  ["tag", (p) => node("mrow", [space("2em"), leaf("mtext", `(${p.raw()})`)])],
-  ...["text", "textrm", "textnormal", "mbox"].map((name) => [name, (p) => p.text()]),
-  ...[["textbf", "math-bold"], ["textit", "math-italic"], ["emph", "math-italic"], ["texttt", "math-mono"]].map(([name, style]) => (
-    [name, (p) => ({ ...p.text(), attributes: { class: style } })])),
-]);
-
-function over(p) {
-  const above = p.argument();
-  return node("mover", [p.argument(), above]);
-}
-
-function under(p) {
-  const below = p.argument();
-  return { ...node("munder", [p.argument(), below]), limits: true };
-}
-
-function padded(inside) {
-  return node("mrow", [space("0.4em"), inside, space("0.4em")]);
-}
-
-/** Rows in braces. */
-function inGroup(p) {
-  p.take("{");
-  const rows = p.rows("");
-  p.take("}");
-  return rows;
 }
 
 function sideOf(name) {

@@ -2,6 +2,9 @@
 
 import { styled } from "./math_symbols.js";
 
+/** Thrown for what these modules do not know. */
+export class Unknown extends Error {}
+
 export function node(tag, children, attributes = {}) {
   return { tag, children, attributes };
 }

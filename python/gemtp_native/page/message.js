@@ -199,13 +199,13 @@ export class AnswerMessage {
   /** The button that goes on with an answer; JSON can only be made again, longer. */
   #more() {
     const { node, actions } = this;
-    const button = (text, onclick) => h("button", { type: "button", class: "button", onclick }, text);
+    const button = (text, onclick, title = null) => h("button", { type: "button", class: "button", title, onclick }, text);
     if (node.options?.response_format) {
       const longer = 2 * (node.options.max_tokens ?? DEFAULTS.max_tokens);
       return button(`Regenerate with up to ${many(longer, "token")}`, () => actions.retry(node, { ...node.options, max_tokens: longer }));
     }
     if (node.content === "" && !(node.reasoning && node.thinking)) return button("Try again", () => actions.retry(node));
-    return button("Continue", () => actions.proceed(node));
+    return button("Continue", () => actions.proceed(node), "Continue this answer (Alt+C)");
   }
 
   #trouble() {

@@ -7,19 +7,25 @@ function folded(text) {
   return text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
 }
 
-/** Those of the conversations that hold all words: [{conversation, excerpt}]; `excerpt` "" where the title has them. */
+const known = new WeakMap(); // conversation -> its folded texts
+
+function foldedTexts(conversation) {
+  if (!known.has(conversation)) known.set(conversation, Object.values(conversation.nodes).map((node) => folded(node.content)));
+  return known.get(conversation);
+}
+
+/** Those of the conversations, as Store.list() gives them, that hold all words: [{conversation, excerpt}]; `excerpt` "" where the title has them. */
 export function search(conversations, query) {
   const words = folded(query).split(/\s+/).filter(Boolean);
   if (!words.length) return conversations.map((conversation) => ({ conversation, excerpt: "" }));
   const found = [];
   for (const conversation of conversations) {
     const title = folded(conversation.title);
-    const texts = Object.values(conversation.nodes).map((node) => node.content);
-    const all = texts.map(folded);
+    const all = foldedTexts(conversation);
     if (!words.every((word) => title.includes(word) || all.some((text) => text.includes(word)))) continue;
     const word = words.find((each) => !title.includes(each));
     const k = word === undefined ? -1 : all.findIndex((text) => text.includes(word));
-    found.push({ conversation, excerpt: k < 0 ? "" : excerpt(texts[k], all[k], word) });
+    found.push({ conversation, excerpt: k < 0 ? "" : excerpt(Object.values(conversation.nodes)[k].content, all[k], word) });
   }
   return found;
 }
