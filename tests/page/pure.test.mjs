@@ -269,9 +269,9 @@ test("damaged and foreign files are refused with a sentence", () => {
 test("what is imported is plain data", () => {
   const data = JSON.parse(asJson(OWN()));
   const id = Object.keys(data.nodes)[1];
-  Object.assign(data.nodes[id], { timings: { predicted_n: "<b>", draft_n: 2 }, finish: { x: 1 }, trouble: 3, extra: "x", options: "x" });
+  Object.assign(data.nodes[id], { timings: { predicted_n: "<b>", draft_n: 2 }, finish: { x: 1 }, trouble: 3, extra: "x", options: { seed: 4, messages: [], prompt: "x", stream: false, stop: [3], top_k: "x" } });
   const found = Object.values(conversationIn("f", JSON.stringify(data)).nodes)[1];
-  assert.deepEqual([found.timings, found.finish, found.trouble, found.extra, found.options], [{ draft_n: 2 }, null, null, undefined, {}]);
+  assert.deepEqual([found.timings, found.finish, found.trouble, found.extra, found.options], [{ draft_n: 2 }, null, null, undefined, { seed: 4, draft: "auto" }]);
 });
 
 test("a circle in the storage ends", () => {

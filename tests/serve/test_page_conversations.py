@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gemtp_native.chat.messages import prepared
 from page_browser import Browser, Keys, shown
 
 UNKNOWN = "not in this browser"
@@ -104,6 +105,8 @@ def test_deleting_what_is_being_written(browser, serve):
     browser.open(server.url)
     browser.send("one", wait=False)
     browser.until(lambda: len(shown(browser)) > 10, "text")
+    browser.click("#conversations .conversation")
+    assert not server.gone.is_set(), "choosing what is open stops nothing"
     browser.click("#conversations [aria-label^=Delete]")
     browser.click("dialog .danger")
     assert server.gone.wait(5)
@@ -222,7 +225,7 @@ def test_what_export_writes_can_be_imported(browser, serve, tmp_path):
     assert shown(browser) == "Yes, it is."
     assert "Hm." in browser.text(".assistant .thoughts .body")
     messages = json.loads((tmp_path / "Is-it-so.messages.json").read_text())["messages"]
-    assert [m["role"] for m in messages] == ["user", "assistant"]
+    assert [m["role"] for m in prepared(messages)] == ["user", "assistant"], "gemtp chat"
 
 
 def test_what_gemtp_chat_saves_can_be_imported(browser, serve, tmp_path):

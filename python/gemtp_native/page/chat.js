@@ -263,7 +263,7 @@ export class Chat {
   race(node) {
     if (this.running) return;
     const draft = node.options.draft === 0 || node.options.draft === "0" ? "auto" : node.options.draft;
-    const tokens = Math.max(node.timings?.predicted_n ?? 0, node.usage?.completion_tokens ?? 0) || node.options.max_tokens;
+    const tokens = Math.max(node.timings?.predicted_n ?? 0, node.usage?.completion_tokens ?? 0) || node.options.max_tokens || 1;
     const stopped = node.continued || ["stopped", "left", "lost", "error"].includes(node.finish);
     const max_tokens = stopped ? Math.max(1, node.trace.rounds.reduce((sum, [, count]) => sum + count, 0)) : node.options.max_tokens;
     const race = new Race({

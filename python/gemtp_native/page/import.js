@@ -1,6 +1,7 @@
 // Files to conversations: the JSON of Export, and messages as OpenAI's protocol and `gemtp chat` write them.
 // A file that is damaged or something else is refused with a sentence.
 
+import { SAMPLING } from "./sampling.js";
 import { Conversation, newId } from "./store.js";
 import { Trace } from "./trace.js";
 
@@ -79,7 +80,7 @@ function imported(id, node, known, ids) {
     system: textOr(node.system, ""),
     thinking: node.thinking === true,
     continued: node.continued === true,
-    options: isObject(node.options) ? node.options : {},
+    options: isObject(node.options) ? optionsOf(node.options) : {},
     trace: node.trace ?? new Trace().pack(),
     usage: figures(node.usage),
     timings: figures(node.timings),
@@ -100,6 +101,18 @@ function checkRoots(known) {
     }
     for (const at of way) sound.add(at);
   }
+}
+
+/** The options that this page sends; others could change what is asked without being seen. */
+function optionsOf(options) {
+  const { draft, stop, response_format: format } = options;
+  const numbers = [...Object.keys(SAMPLING), "seed", "max_tokens"].filter((name) => Number.isFinite(options[name]));
+  return {
+    ...Object.fromEntries(numbers.map((name) => [name, options[name]])),
+    draft: Number.isInteger(draft) ? draft : "auto",
+    ...(Array.isArray(stop) && stop.every((text) => typeof text === "string") ? { stop } : {}),
+    ...(isObject(format) ? { response_format: format } : {}),
+  };
 }
 
 function textOr(value, other) {

@@ -46,7 +46,9 @@ export class Library {
 
   open(id) {
     const found = this.store.load(id);
-    if (found) {
+    if (id === this.chat.conversation.id) {
+      this.page.refresh(); // it is open: an answer that is being made goes on
+    } else if (found) {
       setAddress(id);
       this.chat.open(found);
     } else {

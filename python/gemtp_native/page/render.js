@@ -207,7 +207,7 @@ export class MarkdownView {
 /** The <math> of a tree; what was written is its alternative text. */
 function math(tree, display, leaves) {
   const source = leaves.map(({ text }) => text).join("");
-  return mathml({ tag: "math", children: [tree], attributes: { display: display ? "block" : "inline", alttext: source } });
+  return mathml({ tag: "math", children: [tree], attributes: { display: display ? "block" : "inline", dir: "ltr", alttext: source } });
 }
 
 /**
