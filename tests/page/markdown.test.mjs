@@ -16,7 +16,7 @@ function shown(blocks) {
       case "list":
         return `${block.ordered ? `ol${block.first}` : "ul"}(${block.items.map((item) => shown(item.blocks)).join(";")})`;
       case "code":
-        return `code:${block.language}(${text(block.leaves)})`;
+        return `code:${block.language}(${block.lines.map((line) => line.text).join("\n")})`;
       case "table":
         return `table(${[block.head, ...block.rows].map((row) => row.map(spans).join("|")).join("/")})`;
       default:

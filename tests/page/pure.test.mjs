@@ -7,7 +7,11 @@ import * as requests from "../../python/gemtp_native/page/request.js";
 import { Conversation, Forgetful, Store, titleOf } from "../../python/gemtp_native/page/store.js";
 import { duration, progressAt, verdict } from "../../python/gemtp_native/page/race.js";
 import { number, seconds } from "../../python/gemtp_native/page/figures.js";
-import { asJson, asText } from "../../python/gemtp_native/page/export.js";
+import { isFull, usedTokens } from "../../python/gemtp_native/page/context.js";
+import { asJson, asMessages, asText } from "../../python/gemtp_native/page/export.js";
+import { conversationIn } from "../../python/gemtp_native/page/import.js";
+import * as sampling from "../../python/gemtp_native/page/sampling.js";
+import { search } from "../../python/gemtp_native/page/search.js";
 
 test("events come out whole, wherever the stream is cut", () => {
   const text = 'data: {"a": 1}\r\n\r\n: a comment\ndata:one\ndata: two\n\nevent: x\n\ndata: \u00e9\r\rdata: [DONE]\n\n';
@@ -201,4 +205,132 @@ test("exports", () => {
   assert.deepEqual(new Conversation(JSON.parse(asJson(conversation))).path(), conversation.path());
   conversation.mode = "completion";
   assert.equal(asText(conversation), "qa");
+});
+
+const OWN = () => {
+  const conversation = new Conversation({ title: "T", system: "S" });
+  const user = conversation.add(null, { role: "user", content: "q" });
+  conversation.add(user.id, { role: "assistant", content: "a", options: { seed: 1 }, trace: traced().pack(), usage: { prompt_tokens: 3 } });
+  conversation.add(user.id, { role: "assistant", content: "b", reasoning: "r", finish: "length", trace: null });
+  return conversation;
+};
+
+test("imports of exports", () => {
+  const conversation = OWN();
+  const again = conversationIn("x.json", asJson(conversation));
+  const plain = (one) => one.path().map(({ role, content, reasoning }) => [role, content, reasoning ?? ""]);
+  assert.deepEqual(plain(again), plain(conversation));
+  assert.notEqual(again.id, conversation.id, "a copy beside the other");
+  const [user, answer] = again.path();
+  assert.deepEqual(again.siblings(answer).map(({ content }) => content), ["a", "b"]);
+  assert.deepEqual([again.title, again.system, user.parent, answer.finish], ["T", "S", null, "length"]);
+  const messages = conversationIn("x.json", asMessages(conversation));
+  assert.deepEqual(plain(messages), plain(conversation));
+  assert.equal(messages.system, "S");
+  assert.equal(conversationIn("x", JSON.stringify([{ role: "user", content: "hello" }])).title, "hello");
+});
+
+test("damaged and foreign files are refused with a sentence", () => {
+  const change = (make) => {
+    const data = JSON.parse(asJson(OWN()));
+    const [user, a, b] = Object.keys(data.nodes);
+    make(data, { user: data.nodes[user], a: data.nodes[a], b: data.nodes[b], ids: [user, a, b] });
+    return JSON.stringify(data);
+  };
+  const messages = (...list) => JSON.stringify({ messages: list });
+  const ask = { role: "user", content: "q" };
+  for (const [text, sentence] of [
+    ["", /is not JSON/], ["{", /is not JSON/], ["[".repeat(200_000), /is not JSON|no conversation/], ["3", /no conversation/], ["null", /no conversation/], ["{}", /no conversation/],
+    [change((data) => { data.version = 2; }), /newer/],
+    [change((data) => { data.nodes = []; }), /no messages/],
+    [change((data) => { data.nodes = {}; }), /no messages/],
+    [change((data) => { data.active.root = "gone"; }), /not there/],
+    [change((data, { ids }) => { data.active[ids[1]] = ids[0]; }), /not there/],
+    [change((data, { ids, user }) => { user.parent = ids[1]; }), /circle/],
+    [change((data, { user }) => { user.parent = "gone"; }), /not there/],
+    [change((data, { user }) => { user.content = 3; }), /no text/],
+    [change((data, { a }) => { a.role = "tool"; }), /neither/],
+    [change((data, { a }) => { a.parent = null; }), /no question/],
+    [change((data, { a }) => { a.trace.tokens.pop(); }), /damaged/],
+    [change((data, { a }) => { a.trace.rounds[0][1] = 1e9; }), /damaged/],
+    [change((data, { a }) => { a.trace = "x"; }), /damaged/],
+    [change((data) => { data.nodes.__proto__ = null; data.nodes.x = null; }), /no text/],
+    [messages(), /no messages/], [messages({ role: "system", content: "s" }), /no question/],
+    [messages({ role: "assistant", content: "a" }), /no question/], [messages(ask, { role: "assistant", content: "a" }, { role: "assistant", content: "b" }), /no question/],
+    [messages(ask, { role: "tool", content: "a" }), /tools/], [messages(ask, { role: "assistant", content: null, tool_calls: [{}] }), /tools/],
+    [messages(3), /message 1 is none/], [messages({ role: "user", content: [{ type: "image_url" }] }), /more than text/],
+    [messages(ask, { role: "system", content: "s" }), /in the middle/], [messages({ role: "x", content: "" }), /role "x"/], [messages({ role: "user", content: 3 }), /no text/],
+  ]) {
+    assert.throws(() => conversationIn("f.json", text), (error) => (
+      error.message.startsWith("“f.json”") && error.message.endsWith(".") && sentence.test(error.message)), text.slice(0, 200));
+  }
+});
+
+test("what is imported is plain data", () => {
+  const data = JSON.parse(asJson(OWN()));
+  const id = Object.keys(data.nodes)[1];
+  Object.assign(data.nodes[id], { timings: { predicted_n: "<b>", draft_n: 2 }, finish: { x: 1 }, trouble: 3, extra: "x", options: { seed: 4, messages: [], prompt: "x", stream: false, stop: [3], top_k: "x" } });
+  const found = Object.values(conversationIn("f", JSON.stringify(data)).nodes)[1];
+  assert.deepEqual([found.timings, found.finish, found.trouble, found.extra, found.options], [{ draft_n: 2 }, null, null, undefined, { seed: 4, draft: "auto" }]);
+});
+
+test("a circle in the storage ends", () => {
+  const conversation = new Conversation({ nodes: { a: { id: "a", parent: "b" }, b: { id: "b", parent: "a" } }, active: { root: "a", a: "b", b: "a" } });
+  assert.deepEqual(conversation.path(), []);
+});
+
+test("search", () => {
+  const make = (title, ...texts) => Object.assign(new Conversation({ title }), { nodes: Object.fromEntries(texts.map((content, k) => [k, { content }])) });
+  const all = [make("Paris", "What is the CAFÉ?"), make("Rome", `${"x ".repeat(60)}needle ${"y ".repeat(90)}`)];
+  const names = (query) => search(all, query).map(({ conversation }) => conversation.title);
+  assert.deepEqual(names(""), ["Paris", "Rome"]);
+  assert.deepEqual(names(" cafe  PAR "), ["Paris"]);
+  assert.deepEqual(names("cafe rome"), []);
+  assert.equal(search(all, "paris")[0].excerpt, "");
+  const { excerpt } = search(all, "needle")[0];
+  assert.ok(excerpt.includes("needle") && excerpt.length < 120 && excerpt.startsWith("…") && excerpt.endsWith("…"), excerpt);
+});
+
+test("sampling options in words and fields", () => {
+  assert.equal(sampling.samplingText({ top_p: 0.949999988, temperature: 1, unknown: 3 }), "temperature 1, top-p 0.95");
+  for (const stops of [[], ["a"], ["\n", "a\tb", "\\n", "\\\\"]]) assert.deepEqual(sampling.readStops(sampling.stopsText(stops)), stops);
+  assert.throws(() => sampling.readStops("x\n".repeat(65)), /At most 64/);
+  assert.throws(() => sampling.readStops("x".repeat(1025)), /1,024/);
+  const props = (usual, advised) => ({ default_generation_settings: usual, model_sampling: advised });
+  assert.match(sampling.defaultsText(props({ temperature: 0, top_k: 0 }, {})), /defaults: temperature 0\. The model's file recommends nothing/);
+  assert.match(sampling.defaultsText(null), /defaults: temperature 0/);
+  assert.match(sampling.defaultsText(props({ temperature: 1, top_p: 1 }, { temperature: 1, top_p: 1 })), /makers recommend: temperature 1/);
+});
+
+test("requests that go on with an answer", () => {
+  const { DEFAULTS, options, request } = requests;
+  const chosen = options({ ...DEFAULTS, stop: ["x"], top_k: 4 }, 42);
+  assert.deepEqual([chosen.stop, chosen.top_k, "min_p" in chosen], [["x"], 4, false]);
+  const path = [{ role: "user", content: "q" }, { role: "assistant", content: "a", reasoning: "r" }];
+  const body = (mode, more) => request(mode, path, chosen, more).body;
+  assert.deepEqual(body("chat", {}).messages.at(-1), { role: "assistant", content: "a" });
+  assert.equal(body("chat", {}).continue_final_message, true);
+  assert.equal(body("chat", { thinking: true }).messages.at(-1).reasoning_content, "r");
+  assert.equal(body("completion", {}).prompt, "qa");
+  assert.ok(!("continue_final_message" in body("completion", {})));
+  assert.ok(!("continue_final_message" in request("chat", path.slice(0, 1), chosen).body));
+});
+
+test("a trace of an answer whose beginning has none", () => {
+  const trace = new Trace({ content: "abc" });
+  trace.add({ t: 1, tokens: [{ text: "de", kind: "content" }] });
+  assert.equal(trace.spelled("content")[0].at, 3);
+  const again = Trace.unpack(JSON.parse(JSON.stringify(trace.pack())), { content: "abcde" });
+  assert.deepEqual(again.spelled("content").map(({ at, text }) => [at, text]), [[3, "de"]]);
+  assert.ok(Trace.isPacked(trace.pack()));
+});
+
+test("how much of the context is used", () => {
+  const answer = (prompt_tokens, completion_tokens, finish) => ({ finish, usage: { prompt_tokens, completion_tokens } });
+  assert.equal(usedTokens([{}, answer(3, 4), {}]), 7);
+  assert.equal(usedTokens([{}, { usage: { completion_tokens: 3 } }]), null);
+  assert.equal(isFull(answer(90, 10, "length"), 100), true);
+  assert.equal(isFull(answer(90, 8, "length"), 100), false);
+  assert.equal(isFull(answer(90, 10, "stop"), 100), false);
+  assert.equal(isFull({ finish: "length" }, 100), false);
 });

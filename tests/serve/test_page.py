@@ -4,11 +4,9 @@ the real server."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 
 import pytest
 
-from fake_gemtp_server import FakeServer, Script
 from page_browser import Keys, shown
 
 LONG = "Some words that go on for a while, so that a test can look at them. " * 30
@@ -39,19 +37,6 @@ HOSTILE = (
     f"| a | b |\n|---|---|\n| <b>x</b> | {'w' * 400} |\n\n"
     f"{'x' * 5000}\n\n{'שלום ' * 20}\n"
 )
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., FakeServer]]:
-    servers = []
-
-    def start(**script: object) -> FakeServer:
-        servers.append(FakeServer(Script(**script)))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 # ---------------------------------------------------------------- answers
@@ -192,7 +177,7 @@ def test_conversations_are_kept(browser, serve):
         "One *two* three four five six.",
         "More",
     ]
-    browser.click("#conversations li.current .icon-only")
+    browser.click("#conversations li.current [aria-label^=Delete]")
     browser.click("dialog .danger")
     browser.until(lambda: len(browser.all("#conversations li")) == 1, "one less")
     assert not browser.all(".message")
@@ -225,7 +210,7 @@ def test_edited_messages_and_new_answers_are_branches(browser, serve):
 def test_an_answer_that_must_be_the_same_again(browser, serve):
     browser.open(serve().url)
     browser.send("one")
-    browser.click("[aria-label='Answer again']")
+    browser.click("[aria-label^='Regenerate']")
     browser.answered()
     assert "the temperature is 0" in browser.text("#notice")
     browser.click("#notice .button")
@@ -233,29 +218,28 @@ def test_an_answer_that_must_be_the_same_again(browser, serve):
     browser.press(Keys.ESCAPE)
 
 
+def fill(browser, values):
+    for name, value in values.items():
+        browser.find(f"#set-{name}").clear()
+        browser.find(f"#set-{name}").send_keys(value)
+
+
 def test_settings_reach_the_request(browser, serve):
     server = serve()
     browser.open(server.url)
     browser.press(Keys.ALT, "s")
-    for name, value in {
-        "system": "Be brief.",
-        "temperature": "0.7",
-        "top_p": "2",
-        "seed": "11",
-        "max_tokens": "33",
-        "schema": "{",
-    }.items():
-        field = browser.find(f"#set-{name}")
-        field.clear()
-        field.send_keys(value)
+    fill(browser, {"system": "Be brief.", "temperature": "0.7", "top_p": "2", "schema": "{"})
+    fill(browser, {"seed": "11", "max_tokens": "33", "top_k": "40", "min_p": "0.05"})
+    browser.click(".sampling summary")
+    fill(browser, {"repetition_penalty": "1.1", "presence_penalty": "-0.5"})
+    fill(browser, {"frequency_penalty": "0,25", "penalty_last_n": "64"})
+    browser.script("document.querySelector('#set-stop').value = 'END\\\\n\\n\\n###'")
     browser.click("#set-thinking")
     browser.click(".settings .strong")
-    assert "from 0 to 1" in browser.text("#problem-top_p")
+    assert browser.text("#problem-top_p") == "Top-p is a number from 0 to 1."
     assert "not JSON" in browser.text("#problem-schema")
     assert browser.focused() == "set-top_p"
-    for name, value in {"top_p": "0.9", "schema": '{"type": "object"}'}.items():
-        browser.find(f"#set-{name}").clear()
-        browser.find(f"#set-{name}").send_keys(value)
+    fill(browser, {"top_p": "0.9", "schema": '{"type": "object"}'})
     browser.click(".settings .strong")
     browser.script(
         "const d = document.querySelector('#draft'); d.value = '3';"
@@ -264,6 +248,8 @@ def test_settings_reach_the_request(browser, serve):
     browser.send("Hello")
     (body,) = server.bodies()
     wanted = {"temperature": 0.7, "top_p": 0.9, "seed": 11, "max_tokens": 33, "draft": 3}
+    wanted |= {"top_k": 40, "min_p": 0.05, "repetition_penalty": 1.1, "presence_penalty": -0.5}
+    wanted |= {"frequency_penalty": 0.25, "penalty_last_n": 64, "stop": ["END\n", "###"]}
     assert wanted.items() <= body.items()
     assert body["thinking"] is True
     assert body["messages"][0] == {"role": "system", "content": "Be brief."}
@@ -272,6 +258,42 @@ def test_settings_reach_the_request(browser, serve):
     browser.until(lambda: browser.find("#prompt").is_enabled(), "the page")
     browser.press(Keys.ALT, "s")
     assert browser.find("#set-seed").get_attribute("value") == "11"
+    assert browser.find("#set-stop").get_attribute("value") == "END\\n\n###"
+    assert browser.find(".sampling details").get_attribute("open")
+    browser.click("#reset-sampling")
+    browser.click(".settings .strong")
+    browser.click("#new")
+    browser.send("Hello")
+    body = server.bodies()[-1]
+    names = {"temperature", "top_p", "top_k", "min_p", "penalty_last_n", "stop"}
+    assert not names & set(body), "the server's defaults count"
+
+
+def test_the_models_sampling_is_the_default(browser, serve):
+    server = serve()
+    advised = {"temperature": 1.0, "top_k": 64, "top_p": 0.949999988}
+    server.script.props |= {"model_sampling": advised}
+    server.script.props["default_generation_settings"] = {**advised, "min_p": 0.0}
+    browser.open(server.url)
+    browser.press(Keys.ALT, "s")
+    sentence = "Empty fields use what the model's makers recommend"
+    assert browser.text("#sampling-defaults") == (
+        f"{sentence}: temperature 1, top-k 64, top-p 0.95."
+    )
+    shown = {n: browser.find(f"#set-{n}").get_attribute("placeholder") for n in advised}
+    assert shown == {"temperature": "1", "top_k": "64", "top_p": "0.95"}
+    browser.press(Keys.ESCAPE)
+    server.script.props["default_generation_settings"] = {**advised, "temperature": 0.5}
+    browser.open(server.url)
+    browser.press(Keys.ALT, "s")
+    said = browser.text("#sampling-defaults")
+    assert "the server's defaults: temperature 0.5, top-k 64" in said
+    assert "recommend temperature 1, top-k 64" in said
+    browser.press(Keys.ESCAPE)
+    server.script.props["model_sampling"] = {}
+    browser.open(server.url)
+    browser.press(Keys.ALT, "s")
+    assert "The model's file recommends nothing." in browser.text("#sampling-defaults")
     browser.press(Keys.ESCAPE)
 
 
@@ -367,7 +389,7 @@ def test_a_server_without_room(browser, serve):
     server = serve(refuse=(503, "All 4 places are taken", {"Retry-After": "3"}))
     browser.open(server.url)
     browser.send("Hello")
-    sentence = "no room now. All 4 places are taken. Try again in 3 s."
+    sentence = "The server is busy. All 4 places are taken. Try again in 3 s."
     assert sentence in browser.text(".trouble")
     server.script.refuse = None
     browser.click(".trouble .button")
@@ -451,6 +473,14 @@ def test_small_screens_do_not_scroll_sideways(browser, serve, width):
     assert browser.sideways() <= 0
     browser.send("A question " + "x" * 200)
     assert browser.sideways() <= 0
+    edges = "return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility())"
+    edges += ".map(e => e.getBoundingClientRect()).flatMap(r => [r.left, r.right])"
+    row = browser.script(edges, ".underline label, #live > *, #open-help")
+    assert row == sorted(row), "nothing lies over its neighbour"
+    assert browser.find("#draft").is_displayed()
+    assert "Drafts" in browser.find(".underline label").text, "what is Auto"
+    assert browser.find("#model").size["width"] > 30
+    assert browser.find(".context meter").is_displayed()
     browser.script("document.querySelector('#scroll').scrollTop = 0")
     for open_it in (("#open-settings",), ("#open-help",), ("#open-export",)):
         browser.click(*open_it)
@@ -504,7 +534,7 @@ def test_what_is_said_aloud(browser, serve):
     browser.send("Hello")
     said = browser.text("#said")
     assert browser.find("#said").get_attribute("aria-live") == "polite"
-    assert "The model answers." in said
+    assert "The model is answering." in said
     assert "The answer is complete" in said
 
 

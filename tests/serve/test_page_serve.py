@@ -73,6 +73,37 @@ def test_a_text_is_what_python_says(texts, model):
     assert shown(texts) == more
 
 
+def test_a_text_that_was_cut_goes_on_as_if_it_had_not_been(texts, model):
+    set_settings(texts, temperature=0.8, seed=5, max_tokens=40)
+    texts.send(type_of(PROMPT))
+    assert "Cut off" in texts.text(".cut p")
+    used = model.generate(PROMPT, max_tokens=40, temperature=0.8, seed=5).stats
+    assert texts.text(".context span") == f"{used.prompt_tokens + used.tokens} / 2,048"
+    texts.click(".cut .button")
+    texts.until(lambda: sum(counts(texts).values()) == 80, "40 tokens more")
+    texts.answered()
+    expected = model.generate(PROMPT, max_tokens=80, temperature=0.8, seed=5)
+    assert shown(texts) == PROMPT + expected.text
+
+
+def test_sampling_options_are_what_python_takes(texts, model):
+    options = {"temperature": 0.9, "top_k": 20, "top_p": 0.9, "min_p": 0.02, "seed": 3}
+    options |= {"repetition_penalty": 1.1, "presence_penalty": 0.2, "frequency_penalty": 0.1}
+    options |= {"penalty_last_n": 30, "max_tokens": 60}
+    texts.set_settings(**options, stop=["\n\n"])
+    texts.send(type_of(PROMPT))
+    expected = model.generate(PROMPT, **options, stop=["\n\n"])
+    assert shown(texts) == PROMPT + expected.text
+
+
+def test_a_full_context_has_no_way_on(texts):
+    texts.set_settings(temperature=1.0, seed=4, max_tokens=5000)
+    texts.script("document.querySelector('#prompt').value = 'x = 1\\n'.repeat(300)")
+    texts.send(" ")
+    assert "context of 2,048 tokens is full" in texts.text(".cut p")
+    assert not texts.all(".cut .button")
+
+
 def test_stopping_ends_the_work_of_the_server(texts, demo_server):
     set_settings(texts, temperature=1.5, max_tokens=1900)
     texts.send("def f(", wait=False)
@@ -133,6 +164,19 @@ def test_a_chat_with_thoughts(browser, scripted_server):
     assert "add them first" in browser.text(".thoughts .body")
     assert ANSWER not in browser.text(".thoughts .body")
     assert browser.text(".figures").count("tokens") >= 1
+
+
+def test_a_chat_that_was_cut_goes_on(browser, scripted_server):
+    browser.open(scripted_server.url)
+    browser.set_settings(max_tokens=3, thinking=True, mode="chat", temperature=0)
+    browser.send("the sum?")
+    assert "Cut off" in browser.text(".cut p")
+    thought = browser.text(".thoughts .body")
+    browser.click(".cut .button")
+    browser.answered()
+    assert not browser.all(".trouble")
+    assert browser.text(".thoughts .body").startswith(thought)
+    assert sum(counts(browser).values()) > 3
 
 
 def test_a_key_is_asked_for(browser, tmp_path, scripted):

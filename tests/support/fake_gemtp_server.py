@@ -35,7 +35,10 @@ PROPS = {
     "mode": "chat",
     "structured": True,
     "auth": False,
-    "default_generation_settings": {"temperature": 0.0, "top_p": 1.0},
+    "parallel": 4,
+    "max_tokens": None,
+    "default_generation_settings": {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0},
+    "model_sampling": {},
 }
 
 
@@ -46,6 +49,7 @@ class Script:
     text: str | Callable[[dict[str, Any]], str] = "Hello there."
     reasoning: str = ""
     prompt: tuple[int, float] | None = None  # prompt tokens; seconds to process them
+    prompt_tokens: int = 17  # as the usage has them
     round_seconds: float = 0.0
     break_after: int | None = None  # rounds until the connection breaks
     error_after: int | None = None  # rounds until an error is sent in the stream
@@ -153,7 +157,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self._event(chat, {"prompt": {"done": done, "total": total}})
                 time.sleep(took / 8)
         text = script.text(body) if callable(script.text) else script.text
-        plan = [*rounds(script.reasoning, body["draft"], "reasoning")] if script.reasoning else []
+        begun = body["messages"][-1] if chat else {"role": "user"}
+        thoughts = script.reasoning
+        if begun["role"] == "assistant":  # the script goes on behind what is there
+            thoughts = "" if begun["content"] else thoughts.removeprefix(begun["reasoning_content"])
+            text = text.removeprefix(begun["content"])
+        plan = [*rounds(thoughts, body["draft"], "reasoning")] if thoughts else []
         plan += rounds(text, body["draft"], "content")
         began = time.perf_counter()
         count = 0
@@ -173,7 +182,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._event(chat, more, "".join(token["text"] for token in tokens))
             if count >= body["max_tokens"]:
                 break
-        self._end(count, time.perf_counter() - began, len(plan))
+        whole = count == sum(len(tokens) for tokens in plan)
+        self._end("stop" if whole else "length", count, time.perf_counter() - began, len(plan))
 
     def _event(self, chat: bool, gemtp: dict[str, Any], text: str = "") -> None:
         kinds = {token["kind"] for token in gemtp.get("tokens", [])}
@@ -181,8 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
         choice = {"index": 0, "delta": {member: text}} if chat else {"index": 0, "text": text}
         self._send({"choices": [{**choice, "finish_reason": None}], "gemtp": gemtp})
 
-    def _end(self, count: int, seconds: float, passes: int) -> None:
-        end = {"index": 0, "delta": {}, "text": "", "finish_reason": "stop"}
+    def _end(self, finish: str, count: int, seconds: float, passes: int) -> None:
+        end = {"index": 0, "delta": {}, "text": "", "finish_reason": finish}
         timings = {
             "prompt_n": 12,
             "prompt_ms": 30.0,
@@ -193,7 +203,8 @@ class _Handler(BaseHTTPRequestHandler):
             "draft_n": count,
             "draft_n_accepted": count - passes,
         }
-        self._send({"choices": [end], "usage": {"completion_tokens": count}, "timings": timings})
+        usage = {"prompt_tokens": self.script.prompt_tokens, "completion_tokens": count}
+        self._send({"choices": [end], "usage": usage, "timings": timings})
         self.wfile.write(b"data: [DONE]\n\n")
 
     def _send(self, data: object) -> None:

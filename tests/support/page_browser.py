@@ -51,6 +51,16 @@ class Browser:
         self.driver.get(url)
         self.until(lambda: self.script("return !document.querySelector('#prompt')?.disabled"))
 
+    def set_settings(self, **values: Any) -> None:
+        """Loads the page again with these settings, named as in request.js."""
+        self.script(
+            "const old = JSON.parse(localStorage.getItem('gemtp.settings') ?? '{}');"
+            "localStorage.setItem('gemtp.settings', JSON.stringify({...old, ...arguments[0]}))",
+            values,
+        )
+        self.driver.refresh()
+        self.until(lambda: self.script("return !document.querySelector('#prompt')?.disabled"))
+
     def media(self, **features: str) -> None:
         named = [{"name": k.replace("_", "-"), "value": v} for k, v in features.items()]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": named})
@@ -123,11 +133,12 @@ class Browser:
         """Returns the pixels by which the page, or the open dialog, could be scrolled sideways."""
         return self.script(
             "const roots = [document.documentElement, document.body,"
-            " ...document.querySelectorAll('#scroll, header, #composer, dialog, .dialog-body')];"
+            " ...document.querySelectorAll('#scroll, header, #composer, dialog, .dialog-body'),"
+            " ...document.querySelectorAll('.fields')];"
             "return Math.max(...roots.map(e => e.scrollWidth - e.clientWidth), "
             " ...[...document.querySelectorAll('body *')].filter(e =>"
             "  e.checkVisibility()"
-            "  && !e.closest('.unseen, .skip, pre, .table, #sidebar, .long, #to-end'))"
+            "  && !e.closest('.unseen, .skip, pre, .table, .formula, #sidebar, #to-end'))"
             " .map(e => Math.round(e.getBoundingClientRect().right - innerWidth)))"
         )
 

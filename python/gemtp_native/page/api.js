@@ -56,11 +56,11 @@ async function refusal(response) {
   }
   said = said && !/[.!?]$/.test(said) ? `${said}.` : said;
   const { status } = response;
-  if (status === 401 || status === 403) return new Trouble("key", said || "The server asks for an API key.");
+  if (status === 401 || status === 403) return new Trouble("key", said || "The server requires an API key.");
   if (status === 503 || status === 429) {
     const wait = Number(response.headers.get("Retry-After")) || null;
     const when = wait ? `Try again in ${wait} s.` : "";
-    return new Trouble("busy", ["The server has no room now.", said, when].filter(Boolean).join(" "));
+    return new Trouble("busy", ["The server is busy.", said, when].filter(Boolean).join(" "));
   }
   return new Trouble("refused", said || `The server refused this (HTTP status ${status}).`);
 }
@@ -121,10 +121,10 @@ function chunk(data) {
   try {
     parsed = JSON.parse(data);
   } catch {
-    throw new Trouble("refused", "The server sent what this page does not understand.");
+    throw new Trouble("refused", "The server sent something that this page does not understand.");
   }
   if (parsed.error) {
-    throw new Trouble("refused", parsed.error.message ?? "The server stopped with an error it did not explain.");
+    throw new Trouble("refused", parsed.error.message ?? "The server stopped with an unknown error.");
   }
   return parsed;
 }

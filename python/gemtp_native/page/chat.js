@@ -3,19 +3,22 @@
 import { Answer } from "./answer.js";
 import { byId, h, say } from "./dom.js";
 import { many, number, percent, sparkline } from "./figures.js";
-import { AnswerMessage, editor, userMessage } from "./message.js";
+import { AnswerMessage, editor, systemMessage, userMessage } from "./message.js";
+import { clearNotice } from "./notice.js";
 import { Race } from "./race.js";
-import { newSeed, options, request } from "./request.js";
+import { DEFAULTS, newSeed, options, request } from "./request.js";
 import { Conversation } from "./store.js";
 
 export class Chat {
-  /** @param app {store, settings, props, onchange, ontrouble, storageFull, isFixed, sayFixed} */
+  /** @param app {store, settings, props, onchange, ontrouble, storageFull, isFixed, sayFixed, toPrompt} */
   constructor(app) {
     this.app = app;
     this.thread = byId("thread");
     this.scroller = byId("scroll");
     this.conversation = new Conversation();
     this.running = null; // the Answer that is being made
+    this.node = null; // its message
+    this.isLeft = false; // whether the page is being left, which breaks connections
     this.follow = true; // whether the newest text is kept in view
     this.scroller.addEventListener("scroll", () => this.#watchScroll());
     // A notice that comes makes the space for messages smaller.
@@ -32,6 +35,8 @@ export class Chat {
 
   open(conversation) {
     this.stop();
+    clearNotice("conversation");
+    byId("live").replaceChildren();
     this.conversation = conversation;
     this.follow = true;
     this.render();
@@ -41,7 +46,8 @@ export class Chat {
     const path = this.conversation.path();
     byId("tip").hidden = true;
     const completion = this.conversation.mode === "completion";
-    const items = [];
+    const { system } = this.conversation;
+    const items = system && path.length ? [systemMessage(system)] : [];
     path.forEach((node, k) => {
       if (node.role === "user" && !(completion && path[k + 1])) {
         items.push(userMessage(node, this.conversation, this));
@@ -98,8 +104,8 @@ export class Chat {
   /** Another answer beside this one: with a new seed, unless the user fixed it. */
   again(node) {
     if (this.running) return;
-    if (this.app.isFixed()) this.app.sayFixed();
     this.#answer(this.conversation.nodes[node.parent]);
+    if (this.app.isFixed()) this.app.sayFixed();
   }
 
   againLatest() {
@@ -107,12 +113,40 @@ export class Chat {
     if (last?.role === "assistant") this.again(last);
   }
 
-  /** The same request again, in place of an answer that failed. */
-  retry(node) {
+  /** The same request again, or one with other options, in place of an answer that failed or was cut. */
+  retry(node, chosen = node.options) {
     if (this.running) return;
     const parent = this.conversation.nodes[node.parent];
     this.conversation.remove(node);
-    this.#answer(parent, node.options);
+    this.#answer(parent, chosen);
+  }
+
+  /**
+   * Goes on with an answer that was cut. Its seed stays: what comes is what a longer answer would have had, as long as the
+   * text so far is made of the same tokens when it is read again.
+   */
+  proceed(node) {
+    if (this.running) return;
+    const { conversation } = this;
+    const record = { ...node };
+    node.options = node.options?.seed === undefined ? options(this.app.settings, newSeed()) : node.options;
+    const chosen = { ...node.options, max_tokens: this.app.settings.max_tokens ?? DEFAULTS.max_tokens };
+    const path = conversation.pathTo(node);
+    const asked = request(conversation.mode, path, chosen, {
+      system: node.system ?? conversation.system ?? "", thinking: node.thinking, model: this.app.props?.model,
+    });
+    Object.assign(node, { trouble: null, finish: "left" });
+    this.#make(node, new Answer(asked, record));
+  }
+
+  /** Presses the button that the latest answer has for going on. */
+  proceedLatest() {
+    this.thread.lastElementChild?.querySelector(".cut .button")?.click();
+  }
+
+  /** Whether nothing stands behind a message. */
+  isLatest(node) {
+    return this.conversation.path().at(-1)?.id === node.id;
   }
 
   turn(node, by) {
@@ -130,27 +164,38 @@ export class Chat {
     this.running?.stop();
   }
 
-  async #answer(user, chosen = null) {
+  #answer(user, chosen = null) {
     const { settings } = this.app;
     const { conversation } = this;
     const used = chosen ?? options(settings, newSeed());
     const node = conversation.add(user.id, {
-      role: "assistant", content: "", options: used, system: settings.system, thinking: settings.thinking,
+      role: "assistant", content: "", options: used, system: conversation.system ?? settings.system, thinking: settings.thinking,
+      finish: "left",
     });
-    const answer = new Answer(this.#request(node, used));
+    this.#make(node, new Answer(this.#request(node, used)));
+  }
+
+  /** Runs an answer and shows and keeps it as `node`. */
+  async #make(node, answer) {
+    const { conversation } = this;
+    clearNotice("conversation");
     this.running = answer;
-    this.render();
+    this.node = node;
     this.follow = true;
-    const before = conversation.mode === "completion" ? user : null;
+    this.#save();
+    this.render();
+    const before = conversation.mode === "completion" ? conversation.nodes[node.parent] : null;
     const view = new AnswerMessage(node, conversation, this, before);
     this.thread.lastElementChild.replaceWith(view.element);
     this.thread.setAttribute("aria-busy", "true");
-    say("The model answers.");
+    if (document.activeElement === document.body) this.app.toPrompt(); // the button that was pressed is gone
+    say("The model is answering.");
     this.#watch(answer, view);
     await answer.run();
     cancelAnimationFrame(this.frame);
     Object.assign(node, answer.record());
     this.running = null;
+    this.node = null;
     this.#finish(conversation, node, answer, view);
   }
 
@@ -185,7 +230,7 @@ export class Chat {
 
   #finish(conversation, node, answer, view) {
     conversation.changed = Date.now();
-    this.#save(conversation);
+    if (!this.isLeft) this.#save(conversation);
     this.thread.removeAttribute("aria-busy");
     if (this.conversation === conversation) {
       view.finish();
@@ -194,9 +239,18 @@ export class Chat {
     }
     const rate = answer.timings?.predicted_per_second ?? answer.trace.rate();
     const tail = rate ? `, ${number(rate)} tokens a second` : "";
-    say(node.trouble ?? `The answer is complete: ${many(answer.trace.tokens.length, "token")}${tail}.`);
+    const end = { length: "was cut off", stopped: "was stopped" }[node.finish] ?? "is complete";
+    say(node.trouble ?? `The answer ${end}: ${many(answer.trace.tokens.length, "token")}${tail}.`);
     this.app.onchange();
     if (answer.trouble) this.app.ontrouble(answer.trouble);
+  }
+
+  /** The page is being left: what has come of an answer is kept. */
+  keep() {
+    this.isLeft = true;
+    if (!this.running) return;
+    Object.assign(this.node, this.running.record(), { finish: "left", trouble: null });
+    this.app.store.save(this.conversation);
   }
 
   #save(conversation = this.conversation) {
@@ -209,8 +263,8 @@ export class Chat {
   race(node) {
     if (this.running) return;
     const draft = node.options.draft === 0 || node.options.draft === "0" ? "auto" : node.options.draft;
-    const tokens = Math.max(node.timings?.predicted_n ?? 0, node.usage?.completion_tokens ?? 0) || node.options.max_tokens;
-    const stopped = ["stopped", "lost", "error"].includes(node.finish);
+    const tokens = Math.max(node.timings?.predicted_n ?? 0, node.usage?.completion_tokens ?? 0) || node.options.max_tokens || 1;
+    const stopped = node.continued || ["stopped", "left", "lost", "error"].includes(node.finish);
     const max_tokens = stopped ? Math.max(1, node.trace.rounds.reduce((sum, [, count]) => sum + count, 0)) : node.options.max_tokens;
     const race = new Race({
       draft,
@@ -222,7 +276,7 @@ export class Chat {
 
   raceLatest() {
     const last = this.conversation.path().at(-1);
-    if (last?.role === "assistant" && last.trace) this.race(last);
+    if (last?.role === "assistant" && last.trace?.rounds.length) this.race(last);
   }
 
   // ------------------------------------------------------------ around the text
@@ -251,11 +305,11 @@ export class Chat {
   #watchScroll() {
     const { scrollTop, scrollHeight, clientHeight } = this.scroller;
     byId("tip").hidden = true;
-    this.follow = scrollHeight - scrollTop - clientHeight < 60;
+    this.follow = scrollHeight - scrollTop - clientHeight < 60 || !this.thread.childElementCount;
     byId("to-end").hidden = this.follow;
   }
 
   #keepUp() {
-    if (this.follow) this.scroller.scrollTop = this.scroller.scrollHeight;
+    if (this.follow) this.scroller.scrollTop = this.thread.childElementCount ? this.scroller.scrollHeight : 0;
   }
 }

@@ -2,23 +2,11 @@
 
 import { isHealthy, key, properties, tryKey, Trouble } from "./api.js";
 import { openDialog } from "./dialog.js";
-import { byId, h, say } from "./dom.js";
+import { h, say } from "./dom.js";
+import { clearNotice, notice } from "./notice.js";
 
 const FIRST_WAIT = 2; // seconds to the next look for a server that is away; doubles up to the longest
 const LONGEST_WAIT = 30;
-
-/** A sentence above the messages, with a way on. */
-export function notice(sentence, ...buttons) {
-  const bar = byId("notice");
-  bar.replaceChildren(h("p", {}, sentence), ...buttons.map(([text, onclick]) => (
-    h("button", { type: "button", class: "button", onclick }, text))));
-  bar.hidden = false;
-}
-
-export function clearNotice() {
-  byId("notice").hidden = true;
-  byId("notice").replaceChildren();
-}
 
 export class Connection {
   /** @param onready is called with /props whenever the server was found. */
@@ -37,7 +25,7 @@ export class Connection {
       return;
     }
     this.wait = FIRST_WAIT;
-    clearNotice();
+    clearNotice("server");
     this.onready(this.props);
   }
 
@@ -47,7 +35,7 @@ export class Connection {
     this.onaway();
     if (error.kind === "key") this.askKey(key.get() ? "The server refused this key." : null);
     else if (error.kind === "lost") await this.#lookFor(error.message);
-    else notice(error.message, ["Try again", () => this.open()]);
+    else notice("server", error.message, ["Try again", () => this.open()]);
   }
 
   /** Only one connection may have been lost: no word about a server that is there. */
@@ -58,11 +46,11 @@ export class Connection {
   #lookAgain(sentence) {
     const wait = this.wait ?? FIRST_WAIT;
     this.wait = Math.min(wait * 2, LONGEST_WAIT);
-    notice(`${sentence} Is “gemtp serve” running there? This page looks again every few seconds.`, ["Look now", () => this.open()]);
+    notice("server", `${sentence} Is “gemtp serve” running there? This page tries again every few seconds.`, ["Try now", () => this.open()]);
     clearTimeout(this.timer);
     this.timer = setTimeout(async () => {
       if (await isHealthy()) {
-        say("The server is back.");
+        say("The server is available again.");
         this.open();
       } else {
         this.#lookAgain(sentence);
@@ -76,7 +64,7 @@ export class Connection {
     const form = h("form", { method: "dialog" },
       problem && h("p", { class: "problem", role: "alert" }, problem),
       h("div", { class: "setting" }, h("label", { for: "key" }, "API key"), field,
-        h("p", { class: "fine", id: "key-hint" }, "The one that gemtp serve was started with. It is kept until this tab is closed.")),
+        h("p", { class: "fine", id: "key-hint" }, "The key that gemtp serve was started with. It is kept until this tab is closed.")),
       h("div", { class: "row end" }, h("button", { type: "submit", class: "button strong" }, "Use this key")));
     let given = false;
     form.addEventListener("submit", (event) => {
@@ -87,11 +75,11 @@ export class Connection {
       this.open();
     });
     this.asking = true;
-    const dialog = openDialog("This server asks for a key", form, {
+    const dialog = openDialog("This server requires a key", form, {
       name: "small",
       onclose: () => {
         this.asking = false;
-        if (!given) notice("The server asks for an API key.", ["Enter it", () => this.askKey()]);
+        if (!given) notice("server", "The server requires an API key.", ["Enter the key", () => this.askKey()]);
       },
     });
     field.focus();

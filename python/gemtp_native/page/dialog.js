@@ -33,7 +33,7 @@ export function openDialog(title, content, { name = "", onclose = () => {} } = {
 export function confirmDialog(title, sentence, action) {
   return new Promise((resolve) => {
     const yes = h("button", { type: "button", class: "button danger", onclick: () => dialog.close("yes") }, action);
-    const no = h("button", { type: "button", class: "button", onclick: () => dialog.close() }, "Keep it");
+    const no = h("button", { type: "button", class: "button", onclick: () => dialog.close() }, "Cancel");
     const dialog = openDialog(title, [h("p", {}, sentence), h("div", { class: "row end" }, no, yes)], {
       name: "small",
       onclose: (value) => resolve(value === "yes"),

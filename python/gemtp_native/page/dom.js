@@ -29,6 +29,16 @@ export function svg(tag, attributes = {}, ...children) {
   return element;
 }
 
+const MATHML = "http://www.w3.org/1998/Math/MathML";
+
+/** A tree of math.js as elements. */
+export function mathml({ tag, text, children = [], attributes = {} }) {
+  const element = document.createElementNS(MATHML, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...(text === undefined ? children.map(mathml) : [text]));
+  return element;
+}
+
 // Drawn on a grid of 20 x 20, as strokes.
 const ICONS = {
   send: "M10 16V4M4.5 9.5 10 4l5.5 5.5",
@@ -38,7 +48,6 @@ const ICONS = {
   edit: "M4 16l.8-3.6L13 4.2l2.8 2.8-8.2 8.2zM11 6.2 13.8 9",
   again: "M15.5 7A6.3 6.3 0 1 0 16 11.5M16 3v4.5h-4.5",
   race: "M3 6h8M3 10h12M3 14h5M15 4v12",
-  more: "M10 4.5v.01M10 10v.01M10 15.5v.01",
   remove: "M4 6h12M8 6V4h4v2M5.5 6l.7 10h7.6l.7-10",
   save: "M10 3v9M6 8.5 10 12.5l4-4M4 16h12",
   left: "M12 5 7 10l5 5",
@@ -46,7 +55,6 @@ const ICONS = {
   down: "M10 4v12M4.5 10.5 10 16l5.5-5.5",
   close: "m5 5 10 10M15 5 5 15",
   wrap: "M3 5h14M3 10h11a2.5 2.5 0 0 1 0 5h-3M12.5 13l-2 2 2 2M3 15h4",
-  go: "M4 10h11M10.5 5.5 15 10l-4.5 4.5",
 };
 
 export function icon(name) {

@@ -22,20 +22,20 @@ export function many(count, one, more = `${one}s`) {
 }
 
 const ENDS = {
-  stop: "ended by itself",
-  length: "cut at the token limit",
-  context: "cut where the context is full",
+  stop: "complete",
+  length: "cut off",
   stopped: "stopped by you",
+  left: "interrupted",
   cancelled: "stopped",
   lost: "connection lost",
-  error: "ended by an error",
+  error: "ended with an error",
   tool_calls: "calls a tool",
 };
 
 /** The line under an answer: [[value, what it is, explanation], ...]. */
 export function summary(trace, { timings, usage, stats, finish }) {
   const rows = [];
-  const tokens = timings?.predicted_n ?? usage?.completion_tokens ?? trace.tokens.length;
+  const tokens = timings?.predicted_n ?? (trace.tokens.length || usage?.completion_tokens || 0);
   rows.push([number(tokens), tokens === 1 ? "token" : "tokens", "of the answer"]);
   const rate = timings?.predicted_per_second ?? trace.rate();
   if (rate) rows.push([number(rate), "tokens/s", "after the first token"]);

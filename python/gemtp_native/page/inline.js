@@ -1,4 +1,7 @@
-// What stands inside of a paragraph: emphasis, code, links. See markdown.js for the promise about leaves.
+// What stands inside of a paragraph: emphasis, code, links, formulas. See markdown.js for the promise about leaves.
+
+import { Formulas } from "./formulas.js";
+import { formula } from "./math.js";
 
 const LONGEST = 20000; // units of text that are looked at; a longer paragraph is plain text
 const DEEPEST = 16; // emphasis inside of emphasis
@@ -9,7 +12,7 @@ const BARE_LINK = /^https?:\/\/[^\s<>"'`|\\^{}]+/;
 /**
  * @param lines pieces {at, text} of the source, one a line; `end` of all but the last: where its newline stands
  * @returns nodes: {type: "text" | "code", leaves}, {type: "strong" | "em" | "del", children},
- *   {type: "link", href, children}, {type: "break"}
+ *   {type: "link", href, children}, {type: "break"}, {type: "math", tree, display, leaves}
  */
 export function inline(lines) {
   const text = lines.map((line) => line.text).join("\n");
@@ -65,6 +68,7 @@ class Inline {
     this.plain = 0; // where text that belongs to no node yet begins
     this.i = 0;
     this.unclosed = new Set(); // lengths of backtick runs that have no end
+    this.formulas = new Formulas(text);
   }
 
   parse() {
@@ -77,6 +81,7 @@ class Inline {
     const c = this.text[this.i];
     if (c === "\\") return this.#escape();
     if (c === "`") return this.#code();
+    if (c === "$") return this.#formula() ?? this.#pass();
     if (c === "*" || c === "_" || c === "~") return this.#run(c);
     if (c === "[" || (c === "!" && this.text[this.i + 1] === "[")) return this.#open();
     if (c === "]") return this.#close();
@@ -85,6 +90,20 @@ class Inline {
     if (c === "\n") return this.#lineEnd();
     this.i += 1;
     return undefined;
+  }
+
+  #pass() {
+    this.i += 1;
+  }
+
+  /** A formula, or its text as it is written where it cannot be shown. True if there is one here. */
+  #formula() {
+    const found = this.formulas.at(this.i);
+    if (!found) return null;
+    const tree = formula(this.text.slice(found.from, found.to));
+    const node = tree ? { type: "math", tree, display: found.display } : { type: "text" };
+    this.#put({ ...node, from: this.i, to: found.end }, found.end);
+    return true;
   }
 
   /** Text up to `to` becomes a node. */
@@ -102,6 +121,11 @@ class Inline {
 
   #escape() {
     const next = this.text[this.i + 1];
+    if ((next === "(" || next === "[") && this.#formula()) return;
+    if (this.formulas.isOpen(this.i)) {
+      this.i += 2; // its end has not come: the backslash stays
+      return;
+    }
     if (next === "\n") {
       this.#put({ type: "break" }, this.i + 2);
     } else if (next !== undefined && /[!-/:-@[-`{-~]/.test(next)) {
@@ -310,6 +334,7 @@ function settle(nodes, place) {
   return nodes.map((node) => {
     if (node.children) return { type: node.type, href: node.href, children: settle(node.children, place) };
     if (node.type === "break") return node;
+    if (node.type === "math") return { type: "math", tree: node.tree, display: node.display, leaves: place.leaves(node.from, node.to) };
     return { type: node.type === "code" ? "code" : "text", leaves: place.leaves(node.from, node.to) };
   });
 }

@@ -12,7 +12,7 @@ const NAMES = {
 export function describe(token, { rounds, lead }) {
   const round = rounds[token.round - 1];
   const place = token.step ? `, place ${token.step} of its drafts` : "";
-  if (token.round === lead) return [NAMES[token.source], "when the prompt had been read"];
+  if (token.round === lead) return [NAMES[token.source], "right after the prompt"];
   const gave = `gave ${round.tokens} ${round.tokens === 1 ? "token" : "tokens"}`;
   return [`${NAMES[token.source]}${place}`, `round ${token.round - lead} of ${rounds.length - lead} (${gave})`];
 }
@@ -41,10 +41,12 @@ export function inspect(root, of) {
   root.addEventListener("keydown", (event) => {
     const by = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];
     if (event.target !== root || by === undefined) return;
-    const spans = [...root.querySelectorAll(".token")];
+    // A token that ends a line, or has several colours as code, stands in several spans.
+    const all = [...root.querySelectorAll(".token")];
+    const spans = all.filter((span, k) => span.dataset.token !== all[k - 1]?.dataset.token);
     if (!spans.length) return;
     event.preventDefault();
-    const now = marked ? spans.indexOf(marked) : by > 0 ? -1 : spans.length;
+    const now = marked ? spans.findIndex((span) => span.dataset.token === marked.dataset.token) : by > 0 ? -1 : spans.length;
     mark(spans[Math.min(Math.max(now + by, 0), spans.length - 1)], true);
     marked?.scrollIntoView({ block: "nearest" });
   });

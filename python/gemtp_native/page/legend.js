@@ -12,7 +12,7 @@ const WORDS = {
 
 /** @param counts of Trace.counts() */
 export function legend(counts) {
-  const list = h("ul", { class: "legend", "aria-label": "How the tokens came" });
+  const list = h("ul", { class: "legend", "aria-label": "Sources of the tokens" });
   for (const [source, [word, meaning]] of Object.entries(WORDS)) {
     if (!counts[source] && source !== "target" && source !== "drafter") continue;
     const item = h("li", { title: meaning, "data-source": source, "data-count": counts[source] },

@@ -1,15 +1,19 @@
 // The page: what its parts do together.
 
+import { openAbout } from "./about.js";
+import { setAddress } from "./address.js";
 import { Chat } from "./chat.js";
-import { confirmDialog } from "./dialog.js";
-import { Connection, notice, clearNotice } from "./connection.js";
+import { Connection } from "./connection.js";
+import { meter, usedTokens } from "./context.js";
 import { byId, h, icon } from "./dom.js";
 import { openExport } from "./export.js";
 import { openHelp } from "./help.js";
+import { Library } from "./library.js";
+import { notice } from "./notice.js";
 import { DEFAULTS } from "./request.js";
 import { DRAFTS, draftName, openSettings } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
-import { Conversation, Forgetful, Store } from "./store.js";
+import { Forgetful, Store } from "./store.js";
 import { showWelcome } from "./welcome.js";
 
 function storage() {
@@ -32,6 +36,7 @@ const app = {
   settings: store.settings(DEFAULTS),
   props: null,
   onchange: refresh,
+  toPrompt,
   ontrouble: (trouble) => {
     if (trouble.kind === "lost" || trouble.kind === "key") connection.handle(trouble);
   },
@@ -40,54 +45,33 @@ const app = {
     const temperature = app.settings.temperature ?? app.props?.default_generation_settings?.temperature;
     return app.settings.seed !== null || temperature === 0;
   },
-  sayFixed: () => notice("The text is the same again: the temperature is 0, or the seed is fixed.",
-    ["Settings", () => { clearNotice(); showSettings(); }], ["All right", clearNotice]),
-  storageFull: () => notice("This browser has no room left for conversations: this one is lost when the page is closed. Export it, or delete others.",
-    ["Export", () => openExport(chat.conversation)], ["Go on", clearNotice]),
+  sayFixed: () => notice("conversation", "The answer stays the same, because the temperature is 0 or the seed is fixed.",
+    ["Settings", showSettings], ["OK"]),
+  storageFull: () => notice("conversation", "This browser has no room left for chats: this one is lost when the page is closed. Export it, or delete others.",
+    ["Export", () => openExport(chat.conversation)], ["Dismiss"]),
 };
 
 const chat = new Chat(app);
-const sidebar = new Sidebar({ open: openConversation, remove: removeConversation, fresh: newConversation });
+const library = new Library(store, chat, { refresh, toPrompt });
+const sidebar = new Sidebar({
+  open: (id) => library.open(id),
+  rename: (id, title) => library.rename(id, title),
+  remove: (conversation) => library.remove(conversation),
+  fresh: () => library.fresh(),
+  receive: (files) => library.receive(files),
+});
 const connection = new Connection({
   onready: (props) => {
+    const isFirst = app.props === null;
     app.props = props;
     prompt.disabled = false;
     if (!chat.conversation.path().length) chat.conversation.mode = chat.mode;
-    refresh();
+    if (isFirst && !chat.running) chat.render(); // how an answer ended depends on the context
+    else refresh();
     if (!document.querySelector("dialog[open]")) toPrompt();
   },
   onaway: () => refresh(),
 });
-
-// ------------------------------------------------------------ conversations
-
-function newConversation() {
-  chat.open(new Conversation({ mode: chat.mode }));
-  toPrompt();
-}
-
-function openConversation(id) {
-  const found = store.load(id);
-  if (found) chat.open(found);
-  else refresh();
-  toPrompt();
-}
-
-async function removeConversation(conversation) {
-  const name = conversation.title || "Untitled";
-  if (!(await confirmDialog("Delete this conversation?", `“${name}” is deleted for good.`, "Delete it"))) return;
-  store.delete(conversation.id);
-  if (conversation.id === chat.conversation.id) newConversation();
-  else refresh();
-  byId("new").focus();
-}
-
-async function removeAll() {
-  const all = store.list();
-  if (!(await confirmDialog("Delete all conversations?", `All ${all.length} are deleted for good.`, "Delete them"))) return;
-  for (const { id } of all) store.delete(id);
-  newConversation();
-}
 
 // ------------------------------------------------------------ what is shown
 
@@ -95,15 +79,16 @@ function refresh() {
   const { conversation } = chat;
   const empty = !conversation.path().length;
   const running = Boolean(chat.running);
+  if (!empty) setAddress(conversation.id, { replace: true });
   sidebar.show(store.list(), conversation);
-  byId("title").textContent = conversation.title || "New conversation";
+  byId("title").textContent = conversation.title || "New chat";
   document.title = conversation.title ? `${conversation.title} – gemtp` : "gemtp";
-  byId("model").textContent = app.props?.model ?? "";
+  showModel(conversation.path());
   byId("open-export").hidden = empty;
   byId("welcome").hidden = !empty || !app.props;
   if (empty && app.props) showWelcome(app.props, conversation.mode, { use, choose: chooseMode });
   const goesOn = conversation.mode === "completion" && !empty;
-  const label = conversation.mode === "completion" ? (empty ? "Begin a text" : "Go on with the text, or just send") : "Message";
+  const label = conversation.mode === "completion" ? (empty ? "Text to complete" : "Add to the text, or just send to continue") : "Message";
   prompt.placeholder = label;
   byId("prompt-label").textContent = label;
   send.disabled = !app.props || (!running && prompt.value.trim() === "" && !goesOn);
@@ -113,6 +98,15 @@ function refresh() {
     send.setAttribute("aria-label", running ? "Stop" : "Send");
     send.title = running ? "Stop (Esc)" : "Send (Enter)";
   }
+}
+
+/** The model's name, which opens what is known of it, and how much of its context is used. */
+function showModel(path) {
+  const { model, context } = app.props ?? {};
+  byId("model").hidden = !model;
+  byId("model").firstChild.textContent = model ?? "";
+  const used = usedTokens(path);
+  byId("context").replaceChildren(...(used && context ? [meter(used, context)] : []));
 }
 
 function chooseMode(mode) {
@@ -160,7 +154,7 @@ function showSettings() {
       app.settings = settings;
       if (!store.saveSettings(settings)) app.storageFull();
     },
-    onclear: removeAll,
+    onclear: () => library.removeAll(),
   });
 }
 
@@ -203,10 +197,11 @@ draft.addEventListener("change", () => {
 // ------------------------------------------------------------ keys and buttons
 
 const SHORTCUTS = {
-  KeyN: newConversation,
+  KeyN: () => library.fresh(),
   KeyT: toggleTints,
   KeyR: () => chat.raceLatest(),
   KeyA: () => chat.againLatest(),
+  KeyC: () => chat.proceedLatest(),
   KeyS: showSettings,
 };
 
@@ -232,9 +227,15 @@ byId("open-help").addEventListener("click", openHelp);
 byId("open-export").append(icon("save"));
 byId("open-export").addEventListener("click", () => openExport(chat.conversation));
 byId("to-end").append(icon("down"));
-// Another tab saved or deleted a conversation.
-addEventListener("storage", refresh);
+byId("model").addEventListener("click", () => openAbout(app.props));
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address is that of the conversation
+  prompt.focus();
+});
+addEventListener("pagehide", () => chat.keep());
+addEventListener("pageshow", () => { chat.isLeft = false; });
 
 if (!app.settings.tints) toggleTints();
-newConversation();
+chat.open(chat.conversation);
+library.follow();
 connection.open();

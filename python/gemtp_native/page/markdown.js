@@ -2,7 +2,9 @@
 // (source.slice(at, at + text.length) === text), so that tokens can be tinted inside of rendered text.
 // HTML is text here. Images are links. What is not markdown is text: nothing is ever refused.
 
+import { displayAt } from "./formulas.js";
 import { inline } from "./inline.js";
+import { formula } from "./math.js";
 
 const MAX_DEPTH = 12; // quotes and lists inside of each other; deeper ones are text
 const FENCE = /^( {0,3})(`{3,}|~{3,})([^\n]*)$/;
@@ -50,6 +52,8 @@ function blocks(lines, depth) {
 function block1(lines, i, depth) {
   const { text } = lines[i];
   if (FENCE.test(text)) return fenced(lines, i);
+  const display = displayAt(lines, i);
+  if (display) return math(lines, i, display);
   if (HEADING.test(text)) return [heading(lines[i]), i + 1];
   if (RULE.test(text)) return [{ type: "rule" }, i + 1];
   if (depth < MAX_DEPTH && QUOTE.test(text)) return quote(lines, i, depth);
@@ -61,21 +65,62 @@ function block1(lines, i, depth) {
 function fenced(lines, i) {
   const [, indent, fence, info] = FENCE.exec(lines[i].text);
   if (fence[0] === "`" && info.includes("`")) return paragraph(lines, i, MAX_DEPTH);
-  const end = new RegExp(`^ {0,3}\\${fence[0]}{${fence.length},}[ \\t]*$`);
-  const language = info.trim().split(/\s+/, 1)[0];
-  const leaves = [];
-  let j = i + 1;
-  for (; j < lines.length && !end.test(lines[j].text); j++) {
-    const spaces = Math.min(indent.length, /^ */.exec(lines[j].text)[0].length);
-    const line = cut(lines[j], spaces);
-    if (leaves.length) leaves.push(newline(lines[j - 1]));
-    if (line.text) leaves.push({ at: line.at, text: line.text });
+  const block = {
+    type: "code",
+    language: info.trim().split(/\s+/, 1)[0],
+    indent: indent.length,
+    closer: new RegExp(`^ {0,3}\\${fence[0]}{${fence.length},}[ \\t]*$`),
+  };
+  const found = codeLines(block, lines, i + 1);
+  return [Object.assign(block, found), found.next];
+}
+
+/** Lines of code from line i on: {lines, open, resume, next}; `resume`: where the last line begins, which may grow. */
+function codeLines({ indent, closer }, lines, i) {
+  const found = [];
+  let j = i;
+  for (; j < lines.length && !closer.test(lines[j].text); j++) {
+    found.push(cut(lines[j], Math.min(indent, /^ */.exec(lines[j].text)[0].length)));
   }
-  return [{ type: "code", language, leaves, open: j >= lines.length }, j + 1];
+  return { lines: found, open: j >= lines.length, resume: lines.at(-1).at, next: j + 1 };
+}
+
+/**
+ * What a source that grew adds to open code at its end: {lines, end}: from its last line on, and the offset behind
+ * the code once that is closed, else null.
+ */
+export function moreOfFence(source, block) {
+  const lines = linesOf(source, block.resume);
+  const found = codeLines(block, lines, 0);
+  // What looks like the end may still grow to something else while it is the last line.
+  const closed = !found.open && found.next < lines.length;
+  if (!closed && !found.open) found.lines.push(lines[found.next - 1]);
+  block.resume = found.resume;
+  return { lines: found.lines, end: closed ? lines[found.next].at : null };
 }
 
 function newline(line) {
   return { at: line.end, text: "\n" };
+}
+
+/** A formula on lines of its own; as long as its end has not come, and where it is unknown, its tree is null. */
+function math(lines, i, { last, open, from, to }) {
+  const inside = lines.slice(i, last + 1);
+  const leaves = inside.flatMap((line, k) => [...(k ? [newline(inside[k - 1])] : []), { at: line.at, text: line.text }]);
+  const source = leaves.map(({ text }) => text).join("");
+  const lead = open ? 0 : offset(inside, from);
+  const tree = open ? null : formula(source.slice(lead, offset(inside, to)));
+  return [{ type: "math", tree, leaves }, last + 1];
+}
+
+/** Where the place `at` of the source stands in the joined text of lines. */
+function offset(lines, at) {
+  let sum = 0;
+  for (const line of lines) {
+    if (at <= line.at + line.text.length) return sum + at - line.at;
+    sum += line.text.length + 1;
+  }
+  return sum;
 }
 
 function heading(line) {
@@ -148,7 +193,7 @@ function listItem(lines, i, mark, depth) {
 function startsBlock(lines, j, depth) {
   const { text } = lines[j];
   const nested = depth < MAX_DEPTH && (QUOTE.test(text) || ITEM.test(text));
-  return nested || FENCE.test(text) || HEADING.test(text) || RULE.test(text);
+  return nested || FENCE.test(text) || HEADING.test(text) || RULE.test(text) || displayAt(lines, j) !== null;
 }
 
 function isTable(lines, i) {

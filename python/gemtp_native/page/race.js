@@ -37,7 +37,7 @@ class Lane {
     this.text = h("div", { class: "body plain lane-text", tabindex: 0, role: "group", "aria-label": title });
     this.clock = h("b", { class: "clock" }, "–");
     this.rate = h("span", { class: "fine" });
-    this.bar = h("progress", { max: 1, value: 0, "aria-label": `${title}: how far` });
+    this.bar = h("progress", { max: 1, value: 0, "aria-label": `${title}: progress` });
     this.element = h("section", { class: `lane ${name}` },
       h("div", { class: "lane-head" }, h("h3", {}, title), this.clock, this.rate), this.bar, this.text);
   }
@@ -86,14 +86,14 @@ export class Race {
   /** @param requestOf (draft) -> request; @param draft of the second run; @param tokens that are expected */
   constructor({ requestOf, draft, tokens, onclose }) {
     Object.assign(this, { requestOf, draft, tokens });
-    this.lanes = [new Lane("plain", "Plain"), new Lane("drafted", `Drafted (${draft})`)];
+    this.lanes = [new Lane("plain", "Without drafts"), new Lane("drafted", "With drafts")];
     this.said = h("p", { class: "verdict", role: "status" });
     this.again = h("button", { type: "button", class: "button", disabled: true, onclick: () => this.replay() }, icon("again"), h("span", {}, "Replay"));
     this.speed = h("select", { id: "race-speed", onchange: () => this.replay() },
-      [[1, "as it was"], [4, "4 times slower"], [16, "16 times slower"]].map(([value, text]) => h("option", { value }, text)));
+      [[1, "real time"], [4, "4 times slower"], [16, "16 times slower"]].map(([value, text]) => h("option", { value }, text)));
     const controls = h("div", { class: "row" }, this.again, h("label", { class: "inline", for: "race-speed" }, "Speed ", this.speed));
     const about = h("p", { class: "fine" },
-      "The same request, first without drafts, then with them, one after the other on this server; then both are replayed with the times that were measured, from the first token on. Other requests at that time would slow both.");
+      "The same request runs without drafts and then with them, one after the other on this server. Both are then replayed with the measured times, from the first token on. Other requests at the same time would slow both.");
     this.dialog = openDialog("Race", [this.said, h("div", { class: "lanes" }, this.lanes.map((lane) => lane.element)), controls, about], {
       name: "race",
       onclose: () => {
@@ -109,7 +109,7 @@ export class Race {
   async run() {
     const runs = [];
     for (const [k, draft] of [0, this.draft].entries()) {
-      this.said.textContent = k ? "Now with drafts …" : "First without drafts …";
+      this.said.textContent = k ? "Running with drafts …" : "Running without drafts …";
       this.running = new Answer(this.requestOf(draft));
       const run = await this.running.run(() => this.lanes[k].live(this.running, this.tokens));
       if (this.closed) return;
@@ -166,6 +166,6 @@ function conclusion({ equal, bytes, same, plain, drafted, ratio }) {
     h("strong", {}, `${ratio.toFixed(2)} ×`), ` as fast with drafts (${seconds(drafted)} rather than ${seconds(plain)}). `];
   const texts = equal
     ? `The texts are equal, byte for byte (${many(bytes, "byte")}).`
-    : `The texts differ from byte ${number(same)} on: that must not be; please report it.`;
+    : `The texts differ from byte ${number(same)} on. This should never happen; please report it.`;
   return [...times, h("span", { class: equal ? "equal" : "unequal" }, texts)];
 }

@@ -1,7 +1,9 @@
 // Trees of markdown.js and plain text as elements, with a span for every token.
 
 import { parse } from "./markdown.js";
-import { copyButton, h, iconButton } from "./dom.js";
+import { CodeView } from "./code.js";
+import { h, mathml } from "./dom.js";
+import { breakable } from "./math_tree.js";
 
 // Characters that would move or hide what stands around them: shown by name instead.
 // (Controls but tab and newline; marks of direction; what is unassigned on purpose.)
@@ -78,36 +80,48 @@ export class PlainView {
   }
 }
 
-/** Markdown, growing: what is behind the beginning of the last block is made anew each time. */
+/** Markdown, growing: what is behind the beginning of the last block is made anew each time, but open code grows. */
 export class MarkdownView {
   constructor(root, tokens) {
     this.root = root;
     this.tokens = tokens;
+    this.#reset();
+  }
+
+  #reset() {
+    this.root.replaceChildren();
     this.last = 0; // where the last block begins
-    this.blocks = []; // elements
+    this.tail = null; // its element
+    this.code = null; // its CodeView, where it is code without an end
   }
 
   /** Returns the elements of blocks that were finished by this. */
   update(source) {
-    const from = this.last;
-    const parsed = parse(source, from);
-    this.blocks.pop()?.remove();
-    const made = parsed.map((block) => this.#block(block));
+    const finished = [];
+    if (this.code) {
+      const end = this.code.update(source);
+      if (end === null) return [];
+      finished.push(this.code.element);
+      this.last = end;
+    } else {
+      this.tail?.remove();
+    }
+    const parsed = parse(source, this.last);
+    this.code = null;
+    const made = parsed.map((block) => this.#block(block, true));
     this.root.append(...made);
-    this.blocks.push(...made);
+    this.tail = made.at(-1) ?? null;
     if (parsed.length) this.last = lineStart(source, parsed.at(-1).start);
-    return made.slice(0, -1);
+    return [...finished, ...made.slice(0, -1)];
   }
 
   /** All of it anew: what came later may have joined blocks that stood apart. */
   finish(source) {
-    this.root.replaceChildren();
-    this.blocks = [];
-    this.last = 0;
+    this.#reset();
     this.update(source);
   }
 
-  #block(block) {
+  #block(block, isTop = false) {
     switch (block.type) {
       case "heading":
         // The page's own headings come above: h3 to h6.
@@ -115,27 +129,24 @@ export class MarkdownView {
       case "rule":
         return h("hr");
       case "code":
-        return this.#code(block);
+        return this.#code(block, isTop);
       case "quote":
         return h("blockquote", {}, block.blocks.map((inside) => this.#block(inside)));
       case "list":
         return this.#list(block);
       case "table":
         return this.#table(block);
+      case "math":
+        return this.#math(block);
       default:
         return directed(this.#inline(h("p"), block.children));
     }
   }
 
-  #code({ language, leaves }) {
-    const code = h("code");
-    for (const { at, text } of leaves) this.tokens.put(code, at, text);
-    const pre = h("pre", { tabindex: 0, role: "group", "aria-label": `Code ${language}`.trim() }, code);
-    const text = leaves.map((leaf) => leaf.text).join("");
-    const wrap = iconButton("wrap", "Wrap long lines", () => pre.classList.toggle("wrapped"));
-    const bar = h("div", { class: "code-bar" }, h("span", {}, language.slice(0, 40) || "text"), wrap,
-      copyButton(() => text, "Copy code"));
-    return h("div", { class: "code", dir: "ltr" }, bar, pre);
+  #code(block, isTop) {
+    const view = new CodeView(block, this.tokens);
+    if (isTop && block.open && block.lines.length) this.code = view;
+    return view.element;
   }
 
   #list({ ordered, first, loose, items }) {
@@ -159,10 +170,24 @@ export class MarkdownView {
     return h("div", { class: "table", tabindex: 0, role: "group", "aria-label": "Table" }, table);
   }
 
+  /** A formula on lines of its own; without a tree, as it is written. */
+  #math({ tree, leaves }) {
+    if (!tree) {
+      const text = h("p", { class: "unset" });
+      for (const { at, text: piece } of leaves) this.tokens.put(text, at, piece);
+      return directed(text);
+    }
+    return h("div", { class: "formula", tabindex: 0, role: "group", "aria-label": "Formula", dir: "ltr" },
+      math(tree, true, leaves));
+  }
+
   #inline(parent, nodes) {
     for (const node of nodes) {
       if (node.type === "break") {
         parent.append(h("br"));
+      } else if (node.type === "math") {
+        if (node.display) parent.append(this.#math(node));
+        else breakable(node.tree).forEach((piece) => parent.append(math(piece, false, node.leaves), h("wbr")));
       } else if (node.leaves) {
         const home = node.type === "code" ? h("code") : parent;
         for (const { at, text } of node.leaves) this.tokens.put(home, at, text);
@@ -177,6 +202,12 @@ export class MarkdownView {
     }
     return parent;
   }
+}
+
+/** The <math> of a tree; what was written is its alternative text. */
+function math(tree, display, leaves) {
+  const source = leaves.map(({ text }) => text).join("");
+  return mathml({ tag: "math", children: [tree], attributes: { display: display ? "block" : "inline", dir: "ltr", alttext: source } });
 }
 
 /**

@@ -1,9 +1,11 @@
 // What is asked of the server: pure functions of settings and conversation.
 
+import { SAMPLING } from "./sampling.js";
+
 export const DEFAULTS = {
   system: "",
-  temperature: null, // null: the server's default
-  top_p: null,
+  ...Object.fromEntries(Object.keys(SAMPLING).map((name) => [name, null])), // null: the server's default
+  stop: [],
   seed: null, // null: a new one for every answer
   max_tokens: 512,
   draft: "auto",
@@ -41,8 +43,8 @@ export function readSchema(text) {
 /** The sampling options of a request; a seed is always among them, so that the answer can be had again. */
 export function options(settings, randomSeed) {
   const chosen = { max_tokens: settings.max_tokens ?? DEFAULTS.max_tokens, draft: settings.draft };
-  if (settings.temperature !== null) chosen.temperature = settings.temperature;
-  if (settings.top_p !== null) chosen.top_p = settings.top_p;
+  for (const name of Object.keys(SAMPLING)) if (settings[name] !== null) chosen[name] = settings[name];
+  if (settings.stop.length) chosen.stop = settings.stop;
   chosen.seed = settings.seed ?? randomSeed;
   const schema = readSchema(settings.schema);
   if (schema) {
@@ -52,19 +54,22 @@ export function options(settings, randomSeed) {
 }
 
 /**
- * The request for the answer behind `path`, messages from the first on.
+ * The request for the answer behind `path`, messages from the first on; if `path` ends with an answer, for what follows in it.
  * @param mode "chat" or "completion": there, the text of all messages is the prompt.
  */
 export function request(mode, path, chosen, { system = "", thinking = false, model } = {}) {
+  const last = path.at(-1);
+  const goesOn = last?.role === "assistant";
   const common = { model, stream: true, stream_options: { include_usage: true }, return_tokens: true, ...chosen };
   if (mode === "completion") {
     return { url: "v1/completions", body: { prompt: path.map((node) => node.content).join(""), ...common } };
   }
   const messages = path
-    .filter((node) => node.role === "user" || node.content !== "")
+    .filter((node) => node.role === "user" || node.content !== "" || node === last)
     .map((node) => ({ role: node.role, content: node.content }));
+  if (goesOn && last.reasoning && thinking) messages.at(-1).reasoning_content = last.reasoning;
   if (system.trim() !== "") messages.unshift({ role: "system", content: system });
-  return { url: "v1/chat/completions", body: { messages, thinking, ...common } };
+  return { url: "v1/chat/completions", body: { messages, thinking, ...(goesOn ? { continue_final_message: true } : {}), ...common } };
 }
 
 /** A seed that every JSON reader can hold. */

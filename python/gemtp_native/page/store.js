@@ -13,6 +13,7 @@ export class Conversation {
     this.id = data.id ?? newId();
     this.title = data.title ?? "";
     this.mode = data.mode ?? "chat";
+    this.system = data.system ?? null; // its own system prompt; null: that of the settings
     this.changed = data.changed ?? Date.now();
     this.nodes = data.nodes ?? {}; // id -> {id, parent, role, content, ...}
     this.active = data.active ?? {}; // parent's id, or "root" -> id of the child that is shown
@@ -30,10 +31,10 @@ export class Conversation {
   /** The messages that are shown, from the first on. */
   path() {
     const shown = [];
-    let id = this.active.root;
-    while (id !== undefined && this.nodes[id]) {
-      shown.push(this.nodes[id]);
-      id = this.active[id];
+    let parent = null;
+    for (let node = this.nodes[this.active.root]; node && node.parent === parent; node = this.nodes[this.active[parent]]) {
+      shown.push(node);
+      parent = node.id;
     }
     return shown;
   }
@@ -81,15 +82,20 @@ export function titleOf(text) {
 export class Store {
   constructor(storage) {
     this.storage = storage;
+    this.gone = new Set(); // ids of those that were deleted: an answer that was running does not bring one back
+    this.read = new Map(); // id -> {text, conversation}: what list() has read before
   }
 
-  /** All of them, the latest first. What cannot be read is left alone. */
+  /** All of them, the latest first, to be looked at only: load() gives one to change. What cannot be read is left alone. */
   list() {
     const found = [];
     for (let i = 0; i < this.storage.length; i++) {
       const key = this.storage.key(i);
       if (!key.startsWith(PREFIX)) continue;
-      const conversation = this.load(key.slice(PREFIX.length));
+      const id = key.slice(PREFIX.length);
+      const text = this.storage.getItem(key);
+      if (this.read.get(id)?.text !== text) this.read.set(id, { text, conversation: this.load(id) });
+      const { conversation } = this.read.get(id);
       if (conversation) found.push(conversation);
     }
     return found.sort((a, b) => b.changed - a.changed);
@@ -110,10 +116,12 @@ export class Store {
    * if there is none.
    */
   save(conversation) {
+    if (this.gone.has(conversation.id)) return "saved";
     const text = JSON.stringify(conversation);
     if (this.#write(PREFIX + conversation.id, text)) return "saved";
-    for (const old of this.list().reverse()) {
-      if (old.id === conversation.id) continue;
+    for (const { id } of this.list().reverse()) {
+      if (id === conversation.id) continue;
+      const old = this.load(id);
       for (const node of Object.values(old.nodes)) delete node.trace;
       this.#write(PREFIX + old.id, JSON.stringify(old));
       if (this.#write(PREFIX + conversation.id, text)) return "thinned";
@@ -121,7 +129,14 @@ export class Store {
     return "full";
   }
 
+  /** Saves a new one, if there is room without taking anything from the others. */
+  add(conversation) {
+    return this.#write(PREFIX + conversation.id, JSON.stringify(conversation));
+  }
+
   delete(id) {
+    this.gone.add(id);
+    this.read.delete(id);
     this.storage.removeItem(PREFIX + id);
   }
 

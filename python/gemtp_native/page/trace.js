@@ -9,10 +9,12 @@ export const SOURCES = ["target", "drafter", "lookup", "grammar"];
  * tokens that it had proposed (null where the server does not say).
  */
 export class Trace {
-  constructor() {
+  /** @param texts that stand before the first token, of which nothing is known */
+  constructor({ content = "", reasoning = "" } = {}) {
     this.tokens = [];
     this.rounds = [];
-    this.lengths = { content: 0, reasoning: 0 };
+    this.before = [content.length, reasoning.length];
+    this.lengths = { content: content.length, reasoning: reasoning.length };
   }
 
   /** Takes the `gemtp` member of a streamed chunk that carries tokens. */
@@ -70,6 +72,7 @@ export class Trace {
   pack() {
     const kinds = ["content", "reasoning", "tool", "control"];
     return {
+      ...(this.before.some(Boolean) ? { before: this.before } : {}),
       rounds: this.rounds.map(({ t, tokens, drafted }) => [Math.round(t * 1e4) / 1e4, tokens, drafted]),
       tokens: this.tokens.flatMap(({ text, source, step, kind }) => [
         // Texts outside of content and reasoning are not kept anywhere else, and never shown.
@@ -79,10 +82,22 @@ export class Trace {
     };
   }
 
+  /** Whether a value is what pack() gives. */
+  static isPacked(value) {
+    const whole = (n) => Number.isSafeInteger(n) && n >= 0;
+    if (!Array.isArray(value?.rounds) || !Array.isArray(value.tokens)) return false;
+    const sound = value.rounds.every((round) => (
+      Array.isArray(round) && Number.isFinite(round[0]) && whole(round[1]) && (round[2] === null || whole(round[2]))));
+    if (value.before !== undefined && !(Array.isArray(value.before) && value.before.every(whole))) return false;
+    const count = sound ? value.rounds.reduce((sum, round) => sum + round[1], 0) : -1;
+    return 2 * count === value.tokens.length && value.tokens.every(whole);
+  }
+
   /** The opposite of pack(), with the texts of the answer: {content, reasoning}. */
   static unpack(packed, texts) {
     const kinds = ["content", "reasoning", "tool", "control"];
-    const trace = new Trace();
+    const [content = 0, reasoning = 0] = packed.before ?? [];
+    const trace = new Trace({ content: texts.content?.slice(0, content), reasoning: texts.reasoning?.slice(0, reasoning) });
     let next = 0;
     for (const [t, count, drafted] of packed.rounds) {
       const tokens = [];

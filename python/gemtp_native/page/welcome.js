@@ -17,17 +17,17 @@ export function showWelcome(props, mode, { use, choose }) {
   const examples = (chat ? CHAT : COMPLETION).map((text) => (
     h("li", {}, h("button", { type: "button", class: chat ? "example" : "example code-field", onclick: () => use(text) }, text))));
   const facts = [
-    props.drafter ? "drafts with its drafter" : "has no drafter: drafts come from look-ups in the text",
+    props.drafter ? "with a drafter" : "without a drafter: drafts are looked up in the text",
     props.context && `context of ${number(props.context)} tokens`,
     props.threads && `${number(props.threads)} thread${props.threads === 1 ? "" : "s"}`,
     props.isa,
   ].filter(Boolean);
   byId("welcome").replaceChildren(
-    h("h2", {}, chat ? "What shall it be?" : "Begin a text"),
+    h("h2", {}, chat ? "Start a new chat" : "Complete a text"),
     modes(mode, choose),
     h("p", {}, chat
-      ? "Ask something, and watch how the answer comes about."
-      : `${props.chat === false ? "This model has no chat template of its own. It" : "The model"} goes on with the text that you begin.`),
+      ? "Ask anything, and watch where the tokens of the answer come from."
+      : `${props.chat === false ? "This model has no chat template of its own. It" : "The model"} continues the text that you write.`),
     h("ul", { class: "examples" }, examples),
     h("p", { class: "fine" }, `${props.model ?? "The model"}: ${facts.join(" · ")}`),
     h("p", { class: "fine tint-key" }, "Tokens come from the ", swatch("target", 0, "model itself"), " or were guessed and confirmed: ",
@@ -39,6 +39,6 @@ function modes(mode, choose) {
   const button = (name, text) => h("button", {
     type: "button", class: "button", "aria-pressed": String(mode === name), onclick: () => choose(name),
   }, text);
-  return h("div", { class: "modes", role: "group", "aria-label": "What to do" },
-    button("chat", "Chat"), button("completion", "Go on with a text"));
+  return h("div", { class: "modes", role: "group", "aria-label": "Mode" },
+    button("chat", "Chat"), button("completion", "Complete a text"));
 }
