@@ -122,10 +122,10 @@ class Model:
             warning through the logger "gemtp_native". Profiles never change the text.
         progress: called while weights are loaded, with the fraction that is done, from 0 to 1; if
             it returns False, loading ends with CancelledError.
-        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", "emulated" (a GPU that is imitated
-            on the CPU to test the GPU kernels; very slow) or "auto", which is the CPU as long as
-            no GPU has been tried. It never changes the text. None: the environment variable
-            GEMTP_DEVICE, or "auto" if that is not set.
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", "metal" (Apple's GPU), "emulated" (a
+            GPU that is imitated on the CPU to test the GPU kernels; very slow) or "auto", which is
+            the CPU as long as no GPU has been tried. It never changes the text. None: the
+            environment variable GEMTP_DEVICE, or "auto" if that is not set.
 
     Raises FileError for a damaged file, ModelError for files that do not fit together, and
     OutOfMemoryError, before loading anything, for a model that does not fit into memory;
