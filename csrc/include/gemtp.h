@@ -130,12 +130,12 @@ typedef struct gemtp_model_options {
    * gemtp_model_open() returns GEMTP_ERROR_CANCELLED and frees everything. */
   int (*progress)(double fraction, void* user);
   void* user;
-  /* The device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", "emulated" (a GPU emulated on the
-   * CPU, for tests; very slow), or "auto": a GPU if there is one on which the model fits, else the
-   * CPU. It never changes the text: a GPU first proves that it gives the CPU's bytes, or is refused
-   * with GEMTP_ERROR_DEVICE ("auto": left). NULL: environment variable GEMTP_DEVICE, else "auto". A
-   * GPU that fails gives GEMTP_ERROR_DEVICE, then and in every later call: close the model and open
-   * it again, there or on the CPU. */
+  /* The device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", "metal" (Apple's GPU), "emulated"
+   * (a GPU emulated on the CPU, for tests; very slow), or "auto": a GPU if there is one on which
+   * the model fits, else the CPU. It never changes the text: a GPU first proves that it gives the
+   * CPU's bytes, or is refused with GEMTP_ERROR_DEVICE ("auto": left). NULL: environment variable
+   * GEMTP_DEVICE, else "auto". A GPU that fails gives GEMTP_ERROR_DEVICE, then and in every later
+   * call: close the model and open it again, there or on the CPU. */
   const char* device;
   /* How many layers, the last ones, lie on a GPU: "0" to the number that the model has, or "auto":
    * as many as fit, else their experts on the CPU. The head and the drafter lie there in any case.

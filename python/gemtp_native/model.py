@@ -123,9 +123,9 @@ class Model:
             warning through the logger "gemtp_native". Profiles never change the text.
         progress: called while weights are loaded, with the fraction that is done, from 0 to 1; if
             it returns False, loading ends with CancelledError.
-        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", "emulated" (a GPU that is imitated
-            on the CPU to test the GPU kernels; very slow) or "auto": a GPU if there is one on
-            which the model fits, else the CPU. It never changes the text: a GPU first proves that
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", "metal" (Apple's GPU), "emulated" (a
+            GPU that is imitated on the CPU to test the GPU kernels; very slow) or "auto": a GPU if
+            there is one on which the model fits, else the CPU. It never changes the text: a GPU first proves that
             it gives the CPU's bytes, or is refused with DeviceError ("auto": left, with a
             warning). None: the environment variable GEMTP_DEVICE, or "auto" if that is not set.
         gpu_layers: how many layers, the last ones, lie on a GPU, with their keys and values, or

@@ -81,13 +81,14 @@ def clang():
     pytest.skip("neither clang nor ziglang is installed; pip install '.[gpu]' brings the latter")
 
 
-def check_as_metal(clang, csrc: Path) -> str:
+def check_as_metal(clang, csrc: Path, source: Path | None = None) -> str:
     """What clang says of the kernels in their Metal form, as C++ for OpenCL."""
+    source = source or csrc / "backend/gpu/metal/kernels.metal"
     done = subprocess.run(
         [*clang, "-triple", "spir64", "-x", "clcpp", "-cl-std=clc++2021", "-Wall", "-Wextra",
          "-Werror", "-Wno-unknown-attributes", "-Wno-unknown-pragmas", "-fsyntax-only",
          f"-I{Path(__file__).parent}/metal", f"-I{csrc}",
-         str(csrc / "backend/gpu/metal/kernels.metal")],
+         str(source)],
         capture_output=True,
         text=True,
     )  # fmt: skip
@@ -96,6 +97,20 @@ def check_as_metal(clang, csrc: Path) -> str:
 
 def test_metal(clang):
     assert check_as_metal(clang, ROOT / "csrc") == ""
+
+
+def test_metal_as_it_is_embedded(clang, tmp_path):
+    """The text that is in the library includes nothing but Metal's own header."""
+    if not (cmake := shutil.which("cmake")):
+        pytest.skip("cmake is not on the path")
+    script = ROOT / "cmake" / "metal_source.cmake"
+    arguments = [f"-DCSRC={ROOT / 'csrc'}", f"-DOUT={tmp_path}", "-P", script]
+    subprocess.run([cmake, *arguments], check=True)
+    source = tmp_path / "kernels.metal"
+    assert re.findall(r"#include (.*)", source.read_text()) == ["<metal_stdlib>"]
+    assert check_as_metal(clang, tmp_path, source) == ""
+    data = (tmp_path / "kernel_text.cc").read_text()
+    assert f'R"gemtp({source.read_text()})gemtp"' in data
 
 
 @pytest.mark.parametrize(

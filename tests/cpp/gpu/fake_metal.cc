@@ -656,6 +656,7 @@ asm(R"(
   .globl objc_msgSend
   .type objc_msgSend, @function
 objc_msgSend:
+  endbr64
   pushq %rbp
   movq %rsp, %rbp
   pushq %rdi

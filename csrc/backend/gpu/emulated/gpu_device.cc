@@ -2,7 +2,7 @@
 #include "backend/gpu/gpu_device.h"
 
 #include <cstdlib>
-#include <cstring>
+#include <functional>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -19,24 +19,8 @@ uint64_t variable(const char* name, uint64_t otherwise) {
   return text ? std::strtoull(text, nullptr, 10) : otherwise;
 }
 
-struct Launch {
-  const Kernel* kernel;
-  int blocks, rows;
-  std::vector<uint8_t> arguments;
-};
-struct Copy {
-  uint64_t device;
-  void* host;
-  int64_t bytes;
-  bool to_device;
-};
-
 struct EmulatedRecording : Recording {
-  struct Step {
-    Launch launch;  // of no kernel: a copy
-    Copy copy;
-  };
-  std::vector<Step> steps;
+  std::vector<std::function<void()>> steps;
 };
 
 // What is enqueued is done at once.
@@ -85,20 +69,25 @@ class Emulated : public GpuDevice {
   }
 
   void send(uint64_t to, const void* from, int64_t bytes) override {
-    enqueue({to, const_cast<void*>(from), bytes, true});
+    enqueue([=, this] { write(to, from, bytes); });
   }
-  void fetch(uint64_t from, void* to, int64_t bytes) override { enqueue({from, to, bytes, false}); }
+  void fetch(uint64_t from, void* to, int64_t bytes) override {
+    enqueue([=, this] { read(from, to, bytes); });
+  }
   void launch(const std::string& name, int64_t blocks, int64_t rows, const void* arguments,
               int64_t bytes) override {
     const Kernel* kernel = find_kernel(name);
     GEMTP_ASSERT(kernel && kernel->argument_bytes == static_cast<size_t>(bytes));
     const auto* from = static_cast<const uint8_t*>(arguments);
-    const Launch launch{
-        kernel, static_cast<int>(blocks), static_cast<int>(rows), {from, from + bytes}};
-    if (recording_)
-      recording_->steps.push_back({launch, {}});
-    else
-      run(launch);
+    enqueue([=, this, kept = std::vector<uint8_t>(from, from + bytes)] {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      try {
+        device_.launch(*kernel, static_cast<int>(blocks), static_cast<int>(rows), kept.data());
+        if (fault_ == kernel->name) device_.spoil_writes();
+      } catch (const KernelError& e) {
+        throw Error(ErrorKind::kInternal, e.what());
+      }
+    });
   }
   void wait() override {}
 
@@ -109,36 +98,17 @@ class Emulated : public GpuDevice {
   std::unique_ptr<Recording> end_recording() override { return std::move(recording_); }
   void repeat(Recording& recording) override {
     GEMTP_ASSERT(!recording_);
-    for (const EmulatedRecording::Step& step : static_cast<EmulatedRecording&>(recording).steps)
-      if (step.launch.kernel)
-        run(step.launch);
-      else
-        run(step.copy);
+    for (const auto& step : static_cast<EmulatedRecording&>(recording).steps) step();
   }
 
   int64_t quant_bytes() const override { return gpu::quant_bytes(); }
 
  private:
-  void enqueue(const Copy& copy) {
+  void enqueue(std::function<void()> step) {
     if (recording_)
-      recording_->steps.push_back({{}, copy});
+      recording_->steps.push_back(std::move(step));
     else
-      run(copy);
-  }
-  void run(const Launch& launch) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    try {
-      device_.launch(*launch.kernel, launch.blocks, launch.rows, launch.arguments.data());
-      if (fault_ == launch.kernel->name) device_.spoil_writes();
-    } catch (const KernelError& e) {
-      throw Error(ErrorKind::kInternal, e.what());
-    }
-  }
-  void run(const Copy& copy) {
-    if (copy.to_device)
-      write(copy.device, copy.host, copy.bytes);
-    else
-      read(copy.device, copy.host, copy.bytes);
+      step();
   }
 
   mutable std::mutex mutex_;  // K/V of a sequence is copied and released while others run
