@@ -7,8 +7,8 @@ Texts with random prompts and parameters are generated alone: on one thread, wit
 several at a time, with a drafter, any depth, more threads, prompts that begin alike, sessions that
 are forked and rewound, and neighbours that are cancelled. All bytes are compared, and those of a
 cancelled text as far as it came. Runs until told to stop (--minutes, --texts or Ctrl+C), and prints
-what it counted; at the first difference it prints the case as JSON and exits with 1. Without
-models it takes the shipped pair.
+what it counted; at the first difference it prints the case as JSON, and it exits with 1 then and
+after any error. Without models it takes the shipped pair.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
     seed = random.SystemRandom().getrandbits(32) if args.seed is None else args.seed
     checker = Checker(target, drafter, seed)
     begin = shown = time.monotonic()
-    code = 0
+    ended = ""
     try:
         while not _done(args, checker, time.monotonic() - begin):
             checker.batch()
@@ -169,13 +169,12 @@ def main(argv: list[str] | None = None) -> int:
         pass
     except Different as e:
         print(e)
-        code = 1
+        ended = ": DIFFERENT"
     except gemtp.Error as e:
         print(f"check_identity: error: {e}", file=sys.stderr)
-        code = 1
-    seconds = time.monotonic() - begin
-    print(f"{_line(checker)}, in {seconds:.0f} s, seed {seed}" + (": DIFFERENT" if code else ""))
-    return code
+        ended = ": FAILED"
+    print(f"{_line(checker)}, in {time.monotonic() - begin:.0f} s, seed {seed}{ended}")
+    return 1 if ended else 0
 
 
 def _done(args: argparse.Namespace, checker: Checker, seconds: float) -> bool:

@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 
 import pytest
+
 from harness import TARGETS, Choices
 
 FUZZ = Path(__file__).parents[1] / "fuzz"

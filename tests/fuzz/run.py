@@ -1,9 +1,10 @@
 """Runs the fuzz targets: replays what each starts from and what was found, then looks for more.
 
-    python tests/fuzz/run.py BUILD [--seconds N] [--targets NAME ...] [--minimize]
+    python tests/fuzz/run.py BUILD [--seconds N | --hours H] [--targets NAME ...] [--minimize]
 
 BUILD is a tree built with GEMTP_FUZZ; the models and the growing corpora lie in BUILD/fuzz. The
-targets in Python run if atheris is installed. Prints executions and edges of each target. A find is
+targets in Python run if atheris is installed. Prints executions and edges of each target; with
+--hours also their sums, over rounds in which each has its turn. A find is
 kept in BUILD/fuzz/finds, and shown in base64 with the end of the log; with --minimize it is made
 as small as a minute allows. Exits with 1 if there is one.
 """
@@ -17,6 +18,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ from harness import TARGETS
 HERE = Path(__file__).parent
 _INPUT_SECONDS = 300  # for one input, on a machine that has other things to do
 _SHOWN = 4096  # bytes of a find in the log
+_TURN = 600  # seconds of a target, at most, before the next has its turn
 
 
 @dataclass
@@ -34,6 +37,18 @@ class Target:
     name: str
     command: list[str]
     work: Path
+    executions: int = 0  # in all turns
+    edges: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.name:12} {self.executions:14,} executions {self.edges:8,} edges"
+
+    def count(self, log: str) -> None:
+        """Counts what a run did, by its log: the final figure, or the latest one of a crash."""
+        executed = re.findall(r"number_of_executed_units: (\d+)", log)
+        executed += re.findall(r"^#(\d+)\s", log, re.M)[-1:]
+        self.executions += int(executed[0]) if executed else 0
+        self.edges = max([self.edges, *map(int, re.findall(r"cov: (\d+)", log))])
 
     @property
     def folders(self) -> list[str]:
@@ -73,11 +88,18 @@ def main(argv: list[str] | None = None) -> int:
     work = args.build / "fuzz"
     work.mkdir(exist_ok=True)
     corpus.main(work)
+    targets = list(_targets(args, work))
+    if not args.hours:
+        turns = [_turn(target, args.seconds, args.minimize) for target in targets]
+        return 0 if all(turns) else 1
+    end = time.monotonic() + 3600 * args.hours
+    seconds = max(1, min(_TURN, round(3600 * args.hours / max(1, len(targets)))))
     clean = True
-    for target in _targets(args, work):
-        # All inputs that are there run first, so one run is both.
-        limit = f"-max_total_time={args.seconds}" if args.seconds else "-runs=0"
-        clean &= _report(target, target.run(limit, "-print_final_stats=1"), args.minimize)
+    while time.monotonic() < end:
+        for target in targets:
+            clean &= _turn(target, seconds, args.minimize)
+    for target in targets:
+        print(f"in all: {target}")
     return 0 if clean else 1
 
 
@@ -99,15 +121,13 @@ def _wanted(name: str, args: argparse.Namespace) -> bool:
     return not args.targets or name in args.targets
 
 
-def _report(target: Target, run: subprocess.CompletedProcess, minimize: bool) -> bool:
-    executed = re.findall(r"number_of_executed_units: (\d+)", run.stdout)
-    executed += re.findall(r"^#(\d+)\s", run.stdout, re.M)[-1:]
-    edges = re.findall(r"cov: (\d+)", run.stdout)
-    print(
-        f"{target.name:12} {int(executed[0]) if executed else 0:12,} executions "
-        f"{int(edges[-1]) if edges else 0:8,} edges",
-        flush=True,
-    )
+def _turn(target: Target, seconds: int, minimize: bool) -> bool:
+    """Runs a target and prints what it did. Returns whether it found nothing."""
+    # All inputs that are there run first, so one run is both.
+    limit = f"-max_total_time={seconds}" if seconds else "-runs=0"
+    run = target.run(limit, "-print_final_stats=1")
+    target.count(run.stdout)
+    print(target, flush=True)
     if run.returncode == 0:
         return True
     print(run.stdout[-6000:])
@@ -126,6 +146,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("build", type=Path, metavar="BUILD")
     parser.add_argument("--seconds", type=int, default=0, help="each target (default: replay only)")
+    parser.add_argument("--hours", type=float, help="all targets, in turns")
     parser.add_argument("--targets", nargs="*", choices=[*corpus.CORE_TARGETS, *TARGETS])
     parser.add_argument("--minimize", action="store_true", help="make finds small")
     return parser.parse_args(argv)
