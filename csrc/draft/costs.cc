@@ -41,6 +41,8 @@ constexpr double kLeastNoise = 0.02, kMostNoise = 0.25;
 constexpr double kNoiseRate = 0.05;  // weight of a time in the estimate of the noise
 constexpr double kSurprise = 0.5;    // doubt of the speed after a surprise, per innovation
 constexpr double kHuber = 2.0;       // standard deviations up to which innovations count fully
+// Times beyond these, which no clock and no pass gives, would make rates of tokens infinite.
+constexpr double kLeastSeconds = 1e-12, kMostSeconds = 1e12;
 
 }  // namespace
 
@@ -122,6 +124,7 @@ void CostModel::drift(double seconds, double context) {
 
 void CostModel::update(const Prediction& predicted, double seconds, double context) {
   if (!(seconds > 0) || !std::isfinite(seconds)) return;
+  seconds = std::clamp(seconds, kLeastSeconds, kMostSeconds);
   drift(seconds, context);
   Vector gain;
   for (int i = 0; i < kStates; ++i) {
@@ -151,7 +154,8 @@ void CostModel::update(const Prediction& predicted, double seconds, double conte
 double CostModel::verify(int rows, double context) const {
   if (rows <= kMaxRows) return std::exp(predict_verify(rows, context).value);
   const double most = verify(kMaxRows, context), half = verify(kMaxRows / 2, context);
-  return most + (most - half) / (kMaxRows - kMaxRows / 2) * (rows - kMaxRows);
+  const double slope = std::max(most - half, 0.0) / (kMaxRows - kMaxRows / 2);
+  return most + slope * (rows - kMaxRows);
 }
 
 double CostModel::draft(int steps) const {

@@ -32,7 +32,7 @@ class CostModel {
 
   /// Learns that a pass over `rows` rows, including the choices, took `seconds`, with K/V of
   /// `context` times the bytes of the weights read for one token. Times that are not positive and
-  /// finite are ignored.
+  /// finite are ignored, and others limited to 1e-12 and 1e12.
   void observe_verify(int rows, double context, double seconds);
   /// Learns that the `steps` draft steps of a round took `seconds`.
   void observe_draft(int steps, double context, double seconds);
@@ -41,7 +41,7 @@ class CostModel {
   void pass_time(double seconds);
 
   /// Expected seconds. Beyond kMaxRows the latter half of the curve is extrapolated linearly,
-  /// because arithmetic dominates there.
+  /// because arithmetic dominates there; further rows never save time.
   double verify(int rows, double context) const;
   double draft(int steps) const;
   /// Standard deviation of log(verify(rows) / verify(than)), the uncertainty of the ratio of the

@@ -14,8 +14,24 @@ __all__ = [
 ]
 
 
+_LONGEST = 2000  # characters
+
+
+def in_one_line(message: str, longest: int = _LONGEST) -> str:
+    """Returns a sentence as a terminal can show it: on one line, with whatever is not printable,
+    such as the control characters of a stranger's name, as an escape; its middle left out if it is
+    long."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+    if len(line) <= longest:
+        return line
+    return f"{line[: longest // 2]} ... {line[-longest // 3 :]}"
+
+
 class Error(Exception):
     """Base class of all errors that gemtp raises deliberately."""
+
+    def __init__(self, message: str):
+        super().__init__(in_one_line(message))
 
 
 class FileError(Error):

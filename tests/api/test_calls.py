@@ -125,6 +125,7 @@ def test_random_calls_of_random_functions(model):
         (of("s", {"type": "string", "pattern": "b"}), ['{s:<|"|>abc<|"|>}'], ['{s:<|"|>ac<|"|>}']),
         (of("s", {"type": "string", "nullable": True}), ["{s:null}", '{s:<|"|><|"|>}'], ["{}"]),
         (of("s", {"type": "STRING"}), ['{s:<|"|><|"|>}'], ["{s:1}"]),
+        (of("n", {**INTEGER, "required": False}) | {"required": False}, ["{n:1}", "{}"], ["{m:1}"]),
     ],
 )
 def test_what_a_call_may_be(model, parameters, texts, wrong):
@@ -156,6 +157,9 @@ BOMB = {
         (of("a", {"type": "number", "multipleOf": 0}), "cannot be compiled"),
         (of("a", {"type": "x"}), "have the type 'x'"),
         (of("a", {"type": "integer", "minimum": "1"}), 'have a "minimum" that is no number'),
+        (of("a", {"type": "string", "format": {}}), 'have a "format" that is no text'),
+        (of("a", {"$ref": "#/anyOf/\u00b2"}) | {"anyOf": [{}]}, "refer to"),
+        (of("a", {"$ref": f"#/anyOf/{'1' * 5000}"}) | {"anyOf": [{}]}, "refer to"),
         (of("a", {"$ref": "#/$defs/b"}), 'refer to "#/\\$defs/b"'),
         (of("a", {"$ref": "https://example.org/schema"}), "refer to"),
         (WITHOUT_END, "satisfied by no object"),

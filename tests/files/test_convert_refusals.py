@@ -17,6 +17,7 @@ from convert_folders import (
     make_tensors,
     run,
     save_sharded,
+    text_of,
     values_of,
 )
 from gemtp_native.errors import FileError, ModelError
@@ -214,6 +215,27 @@ def test_bad_files(tmp_path):
     add_tokenizer(folder)
     with pytest.raises(FileError, match="'suppress_tokens' must be a list"):
         run(folder, tokenizer=True)
+
+
+@pytest.mark.parametrize("name", ["\x1b[2Jx", "a\nb", "\ud800", "x" * 5000])
+def test_what_a_stranger_wrote_is_shown_on_one_line(tmp_path, name):
+    """Whatever an error repeats of it, no terminal takes it for an order."""
+    folder = make_folder(tmp_path, CONFIGS["31b"])
+    header = json.dumps({name: {"dtype": "F32"}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(FileError, match="not a complete safetensors file") as e:
+        run(folder)
+    assert str(e.value).isprintable()
+    assert len(str(e.value)) < 2000
+
+
+@pytest.mark.parametrize("digits", ["\u00b2", "1" * 5000])
+def test_layers_are_counted_in_plain_digits(tmp_path, digits):
+    """Of other digits Python's int raises for some, and for too many."""
+    config = copy.deepcopy(CONFIGS["31b"])
+    text_of(config)["per_layer_config"] = {digits: {}}
+    with pytest.raises((FileError, ModelError), match="per_layer_config"):
+        run(make_folder(tmp_path, config))
 
 
 def test_every_truncation_of_the_weights(tmp_path):

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Any
 
+from ..base.whole_number import whole_number
 from ..options import MAX_DRAFT, MAX_ROWS
 from .options import (
     add_engine_options,
@@ -140,12 +141,14 @@ def _lengths(text: str) -> list[int]:
     """Parses "1,4,8" or "1-4,8"."""
     numbers: list[int] = []
     for part in text.split(","):
-        low, dash, high = part.partition("-")
-        if not _is_number(low) or (dash and not (_is_number(high) and int(low) <= int(high))):
+        begin, dash, end = part.partition("-")
+        low = whole_number(begin)
+        high = whole_number(end) if dash else low
+        if low is None or high is None or low > high:
             raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 1,2,4-8")
-        if dash and int(high) - int(low) > 1000:
+        if high - low > 1000:
             raise argparse.ArgumentTypeError(f"{part!r} is too long a range")
-        numbers += range(int(low), int(high if dash else low) + 1)
+        numbers += range(low, high + 1)
     return numbers
 
 
@@ -155,7 +158,3 @@ def _depths(text: str) -> list[Any]:
         for value in [part] if part == "auto" else map(str, _lengths(part)):
             depths.append(draft_depth(value))
     return depths
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 9

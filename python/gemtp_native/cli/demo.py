@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base.json_text import json_text
+from ..base.whole_number import whole_number
 from ..errors import FileError
 from .options import add_draft_option, add_machine_options, machine_options
 from .text import acceptance_table
@@ -129,8 +130,8 @@ def _files(args: argparse.Namespace) -> tuple[Path, Path]:
 
 
 def _positive(text: str) -> int:
-    if text.isascii() and text.isdigit() and int(text) > 0:
-        return int(text)
+    if number := whole_number(text):
+        return number
     raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
 
 

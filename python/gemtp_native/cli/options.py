@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..base.input_file import read_text_input
 from ..base.json_text import json_text
+from ..base.whole_number import whole_number
 from ..gguf.parts import files_of
 from ..options import MAX_DRAFT, NUMBERS, OPTIONS, Option
 
@@ -247,8 +248,9 @@ def draft_depth(text: str) -> int | Literal["auto"]:
     """Parses the value of --draft."""
     if text == "auto":
         return "auto"
-    if text.isascii() and text.isdigit() and int(text) <= MAX_DRAFT:
-        return int(text)
+    depth = whole_number(text)
+    if depth is not None and depth <= MAX_DRAFT:
+        return depth
     raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number from 0 to {MAX_DRAFT}")
 
 

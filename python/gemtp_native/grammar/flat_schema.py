@@ -148,7 +148,8 @@ class Flattener:
             return {"anyOf": choices}
         if key == "pattern":
             return {"pattern": value if isinstance(value, list) else [value]}
-        if (key == "format" and value not in FORMATS) or (key == "required" and value is True):
+        known = not isinstance(value, str) or value in FORMATS
+        if (key == "format" and not known) or (key == "required" and isinstance(value, bool)):
             return {}
         return {key: value}
 
@@ -167,6 +168,8 @@ class Flattener:
         names = isinstance(value, list) and all(isinstance(name, str) for name in value)
         if key == "required" and not (names or isinstance(value, bool)):
             raise self.error('have a "required" that is no list of names')
+        if key == "format" and not isinstance(value, str):
+            raise self.error('have a "format" that is no text')
 
     def _type_names(self, value: Any) -> list[str]:
         names = [value] if isinstance(value, str) else value

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..base.whole_number import whole_number
+
 FORMATS = frozenset(
     ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
 )
@@ -97,8 +99,8 @@ def resolved(schema: Any, name: str) -> Any:
         key = step.replace("~1", "/").replace("~0", "~")
         if isinstance(found, Mapping):
             found = found.get(key)
-        elif isinstance(found, list) and key.isdigit() and int(key) < len(found):
-            found = found[int(key)]
+        elif isinstance(found, list) and (at := whole_number(key)) is not None and at < len(found):
+            found = found[at]
         else:
             return None
     return found

@@ -5,9 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from ..errors import ArgumentError, CancelledError, ContextError, Error, OutOfMemoryError
+from ..errors import (
+    ArgumentError,
+    CancelledError,
+    ContextError,
+    Error,
+    OutOfMemoryError,
+    in_one_line,
+)
 
 Header = tuple[bytes, bytes]
+
+_LONGEST = 380  # characters of a message
 
 
 class RequestError(Exception):
@@ -21,7 +30,7 @@ class RequestError(Exception):
         status: int = 400,
         headers: Sequence[Header] = (),
     ):
-        self.message = _in_one_line(message)
+        self.message = in_one_line(message, _LONGEST)
         super().__init__(self.message)
         self.param = param
         self.code = code
@@ -39,17 +48,6 @@ class RequestError(Exception):
     def body(self) -> bytes:
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return json.dumps({"error": error}, ensure_ascii=False).encode("utf-8", "replace")
-
-
-def _in_one_line(message: str) -> str:
-    """Sanitizes a message, which may repeat long or arbitrary input of a client."""
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
-    return (
-        line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 3 :]}"
-    )
-
-
-_LONGEST = 380  # characters
 
 
 def busy(message: str, code: str) -> RequestError:

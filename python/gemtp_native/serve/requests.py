@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import LEAST_SEED, MOST_SEED
+from ..base.whole_number import whole_number
 from ..options import MAX_DRAFT, MAX_LOGPROBS, NONE, NUMBERS, OPTIONS, later_seed
 from .echo import echoed
 from .errors import RequestError
@@ -308,7 +309,8 @@ def _biases(f: Fields) -> dict[int, float] | None:
         return None
     out = {}
     for name in biases.data:
-        if not (name.isascii() and name.isdigit() and len(name) <= 9):
+        token = whole_number(name)
+        if token is None:
             raise RequestError(
                 f"logit_bias names token {shown(name[:40])}; it must be the number of a token",
                 "logit_bias",
@@ -316,7 +318,7 @@ def _biases(f: Fields) -> dict[int, float] | None:
             )
         value = biases.number(name, -MAX_BIAS, MAX_BIAS)
         if value is not None:
-            out[int(name)] = value
+            out[token] = value
     return out
 
 

@@ -380,14 +380,25 @@ TEST_CASE("no time, however odd, spoils the estimate of costs") {
     costs.pass_time(odd);
     CHECK(costs.verify(2, 0) == before);
   }
-  for (double jump : {1e-12, 1e-3, 3600.0, 1e12}) {
+  for (double jump : {5e-324, 1e-12, 1e-3, 3600.0, 1e12, 1e308}) {
     CAPTURE(jump);
     costs.observe_verify(2, 0, jump);
+    CHECK(std::isfinite(1 / costs.verify(1, 0)));  // a rate of tokens
     costs.pass_time(jump);
     passes(12);
     for (int rows = 1; rows <= 4; ++rows)
       CHECK(costs.verify(rows, 0) == doctest::Approx(0.05 * kAvx2[rows - 1]).epsilon(0.1));
   }
+}
+
+TEST_CASE("a pass with more rows than were ever measured is not expected to take less time") {
+  CostModel costs;
+  for (int round = 0; round < 50; ++round) {  // twice the rows in half the time, as noise has it
+    costs.observe_verify(CostModel::kMaxRows / 2, 0, 0.1);
+    costs.observe_verify(CostModel::kMaxRows, 0, 0.05);
+  }
+  REQUIRE(costs.verify(CostModel::kMaxRows, 0) < costs.verify(CostModel::kMaxRows / 2, 0));
+  for (const int rows : {17, 40, 200}) CHECK(costs.verify(rows, 0) >= costs.verify(16, 0));
 }
 
 TEST_CASE("chances follow what confidence and position turn out to mean") {

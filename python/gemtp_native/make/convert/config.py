@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...base.input_file import read_input
+from ...base.whole_number import whole_number
 from ...errors import FileError, ModelError
 from ...gguf.impostor import refuse_impostor
 
@@ -481,11 +482,12 @@ def _head_sizes(
     overrides: dict[int, dict[str, Any]] = {}
     if "per_layer_config" in text.values:
         for key, value in (text.obj("per_layer_config") or {}).items():
-            if not key.isdecimal() or int(key) >= layers or not isinstance(value, dict):
+            layer = whole_number(key)
+            if layer is None or layer >= layers or not isinstance(value, dict):
                 raise text.bad(
                     "per_layer_config", f"a map from layer (0 to {layers - 1}) to object"
                 )
-            overrides[int(key)] = value
+            overrides[layer] = value
     else:
         full: dict[str, Any] = {"head_dim": text.integer("global_head_dim", 512, 2, 65536)}
         full_kv = text.values.get("num_global_key_value_heads")

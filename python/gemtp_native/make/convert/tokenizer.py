@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...base.input_file import read_text_input
+from ...base.whole_number import whole_number
 from ...errors import FileError, ModelError
 from ...gguf.file import Metadata, read_metadata
 from ...gguf.impostor import refuse_impostor
@@ -220,16 +221,17 @@ def _from_sentencepiece(path: Path, settings: dict[str, Any]) -> Tokenizer:
     if isinstance(added, dict):
         for index, entry in added.items():
             text = entry.get("content") if isinstance(entry, dict) else None
-            if not isinstance(text, str) or not index.isdecimal():
+            at = whole_number(index)
+            if not isinstance(text, str) or at is None:
                 continue
-            if int(index) < len(texts):
-                if texts[int(index)] != text:
+            if at < len(texts):
+                if texts[at] != text:
                     raise FileError(
-                        f"{path} has {texts[int(index)]!r} as token {index}, tokenizer_config.json "
+                        f"{path} has {texts[at]!r} as token {index}, tokenizer_config.json "
                         f"has {text!r}."
                     )
             else:
-                extra[int(index)] = text
+                extra[at] = text
             if entry.get("special") and kinds.get(text) != UNKNOWN:
                 kinds[text] = CONTROL
             else:
