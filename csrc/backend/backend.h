@@ -339,6 +339,8 @@ class Backend : public Storage {
   /// Adds the branch to x, in place. Then, as norm(): norms of the new x.
   virtual void add_branch(const Branch& branch, int64_t m, int64_t n, float eps, Device<float> x,
                           const std::vector<NormResult>& results) = 0;
+  /// Copies n floats.
+  virtual void copy(Device<const float> from, int64_t n, Device<float> to) = 0;
   /// x = cap * tanh(x / cap), n values in place.
   virtual void softcap(Device<float> x, int64_t n, float cap) = 0;
   /// Assigns each of m rows to the experts with its largest scores, best first; of equal scores the

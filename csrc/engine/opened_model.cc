@@ -133,6 +133,14 @@ void OpenedModel::load(const std::function<void(int64_t bytes)>& read) {
   target_ = std::make_unique<Target>(config(), weights_, backends(), options_.max_rows());
 }
 
+std::string OpenedModel::identity() const {
+  if (!backend_->own_memory()) return backend_->device();
+  std::string out = backend_->identity() + format(", %d layers", device_layers());
+  if (placement_.splits_layers())
+    out += format(", experts of %d on the CPU", placement_.host_experts - placement_.host_layers);
+  return out;
+}
+
 OpenedModel::Exclusive::Lock::Lock(OpenedModel& opened) : model(opened), use(opened.watch_) {
   if (!use) throw_lost_by_fork();
   model.refuse_nested();

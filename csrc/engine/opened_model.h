@@ -97,6 +97,9 @@ class OpenedModel {
   /// The device's: of the head, the drafter and the last layers.
   const Backend& backend() const { return *backend_; }
   const Placement& placement() const { return placement_; }
+  /// Names what the costs of a pass depend on: the device, its driver and what lies there. "cpu"
+  /// for the CPU.
+  std::string identity() const;
   /// Layers on the device.
   int device_layers() const { return config().n_layers() - placement_.host_layers; }
   const Weights& target_weights() const { return weights_; }

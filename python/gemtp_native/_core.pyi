@@ -120,6 +120,12 @@ class Engine:
     @property
     def gpu_layers(self) -> int: ...
     @property
+    def identity(self) -> str:
+        """The device, its driver and what lies there: what costs depend on. "cpu" for the CPU."""
+    @property
+    def split(self) -> bool:
+        """Whether a part of the model lies on the CPU and another on a GPU."""
+    @property
     def cpu_experts(self) -> int:
         """Layers on a GPU whose experts lie on the CPU."""
     @property
@@ -253,6 +259,14 @@ class ActivationSums:
     @property
     def tokenizer(self) -> Tokenizer | None: ...
     def entries(self) -> list[tuple[str, NDArray[np.int64], NDArray[np.float64]]]: ...
+
+class CopyBandwidth:
+    """Measures bytes per second that the engine's GPU reads and writes in a copy."""
+
+    def __init__(self, engine: Engine) -> None: ...
+    def sample(self) -> float: ...
+    @property
+    def bytes(self) -> int: ...
 
 class ReadBandwidth:
     """Measures bytes per second; every call is one sample."""

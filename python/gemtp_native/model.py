@@ -125,9 +125,10 @@ class Model:
             it returns False, loading ends with CancelledError.
         device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", "metal" (Apple's GPU), "emulated" (a
             GPU that is imitated on the CPU to test the GPU kernels; very slow) or "auto": a GPU if
-            there is one on which the model fits, else the CPU. It never changes the text: a GPU first proves that
-            it gives the CPU's bytes, or is refused with DeviceError ("auto": left, with a
-            warning). None: the environment variable GEMTP_DEVICE, or "auto" if that is not set.
+            there is one on which the model fits, else the CPU. It never changes the text: a GPU
+            first proves that it gives the CPU's bytes, or is refused with DeviceError ("auto":
+            left, with a warning). None: the environment variable GEMTP_DEVICE, or "auto" if that
+            is not set.
         gpu_layers: how many layers, the last ones, lie on a GPU, with their keys and values, or
             "auto": as many as fit, else their experts on the CPU. The head and the drafter lie
             there in any case. It never changes the text. None: the environment variable

@@ -188,7 +188,7 @@ def test_what_is_saved_is_loaded(saved):
     assert why is None
     assert found == made_up()
     data = json.loads(saved.read_text(encoding="ascii"))
-    assert data["format"] == profile.FORMAT == 1
+    assert data["format"] == profile.FORMAT == 2
     at = data["conditions"]
     assert at["version"] == gemtp.__version__
     assert at["target"]["bytes"] == TARGET.stat().st_size
@@ -374,7 +374,7 @@ ATTACKS = {
     "not a list": (change("costs", "verify", to={}), "verify is {}"),
     "endless": (change("costs", "verify", to=[[1, 64, 1.0]] * 5000), "5000 entries"),
     # sound, and for something else
-    "next format": (change("format", to=2), "format is 2, this gemtp reads 1"),
+    "next format": (change("format", to=3), "format is 3, this gemtp reads 2"),
     "no format": (remove("format"), "format is None"),
     "format of another kind": (change("format", to=True), "format is True"),
     "another version": (change("conditions", "version", to="0.0.9"), "gemtp was 0.0.9 and is"),
@@ -382,6 +382,7 @@ ATTACKS = {
     "another ISA": (change("conditions", "isa", to="sse9"), "instruction set was sse9 and is"),
     "other threads": (change("conditions", "threads", to=7), "threads was 7 and is 1"),
     "another type": (change("conditions", "kv_type", to="f32"), "K/V type was f32 and is f16"),
+    "another device": (change("conditions", "device", to="cuda:0"), "device was cuda:0 and is cpu"),
     "another machine": (change("conditions", "machine", "cpu", to="Z80"), "cpu was Z80 and is"),
     "other cores": (change("conditions", "machine", "usable_cores", to=999), "usable_cores was"),
     "other memory": (change("conditions", "machine", "memory_bytes", to=65536), "memory_bytes was"),
@@ -543,7 +544,7 @@ def test_generate_says_it_once(saved, capsys):
 
 
 def test_programs_can_silence_it(saved, caplog):
-    change("format", to=2)(saved)
+    change("format", to=3)(saved)
     caplog.set_level(logging.ERROR, logger="gemtp_native")
     text_of()
     assert caplog.records == []

@@ -6,6 +6,7 @@
 #include "engine/memory.h"
 #include "engine/model_files.h"
 #include "measure/bench.h"
+#include "measure/copy_bandwidth.h"
 #include "measure/features.h"
 #include "measure/measured_costs.h"
 #include "measure/score.h"
@@ -64,6 +65,8 @@ void bind_properties(EngineClass& c) {
                                return e.model().backend().own_memory() ? e.model().device_layers()
                                                                        : 0;
                              })
+      .def_property_readonly("identity", [](const Engine& e) { return e.model().identity(); })
+      .def_property_readonly("split", [](const Engine& e) { return e.model().placement().split(); })
       .def_property_readonly("cpu_experts",
                              [](const Engine& e) {
                                const Placement& p = e.model().placement();
@@ -203,6 +206,14 @@ void bind_bench(py::module_& m) {
       .def_property_readonly("ordered_head", &Bench::ordered_head)
       .def_property_readonly("both_heads", &Bench::both_heads)
       .def_property_readonly("plain_head_bytes", &Bench::plain_head_bytes);
+  Class<CopyBandwidth>(m, "CopyBandwidth")
+      .def(py::init([](std::shared_ptr<Engine> engine) {
+             const ReleasedGil release;
+             return std::make_unique<CopyBandwidth>(std::move(engine));
+           }),
+           py::arg("engine"))
+      .def("sample", &CopyBandwidth::sample, NoGil())
+      .def_property_readonly("bytes", &CopyBandwidth::bytes);
   Class<ReadBandwidth>(m, "ReadBandwidth")
       .def(py::init([](int threads, int64_t bytes) {
              const ReleasedGil release;

@@ -155,6 +155,10 @@ class CpuBackend : public Backend {
     });
   }
 
+  void copy(Device<const float> from, int64_t n, Device<float> to) override {
+    std::memcpy(to.address(), from.address(), static_cast<size_t>(n) * sizeof(float));
+  }
+
   void softcap(Device<float> x, int64_t n, float cap) override {
     elements(n, [&](int64_t at, int64_t count) {
       kernels_.softcap((x + at).address(), count, cap, (x + at).address());
@@ -237,10 +241,6 @@ class CpuBackend : public Backend {
 
   static std::shared_ptr<void> zeros(int64_t bytes) {
     return {allocate_zeros(static_cast<size_t>(bytes)), free_zeros};
-  }
-
-  static void copy(Device<const float> from, int64_t n, Device<float> to) {
-    std::memcpy(to.address(), from.address(), static_cast<size_t>(n) * sizeof(float));
   }
 
   // The norms of row i of x.

@@ -161,7 +161,12 @@ class GpuBackend : public Backend {
     best_of(all, m, n, cap, Global<Best>(number(best)));
     for (int64_t i = 0; i < m; ++i)
       if (const Device<float> to = logits[static_cast<size_t>(i)])
-        launches_.elements("copy", {all + i * n, {}, 0, 0, launches_.written(to, n), {}}, n);
+        copy(Device<const float>(y + i * n), n, to);
+  }
+
+  void copy(Device<const float> from, int64_t n, Device<float> to) override {
+    launches_.elements("copy",
+                       {Global<float>(number(from)), {}, 0, 0, launches_.written(to, n), {}}, n);
   }
 
   void norm(Device<const float> x, int64_t m, int64_t n, float eps,

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     with _progress(args.quiet) as progress:
         report = tune.run(args.target, args.drafter, settings, progress)
     unsaved = None
-    if not args.no_save and report.device == "cpu":
+    if not args.no_save:
         try:
             tune.save(report)
         except FileError as e:

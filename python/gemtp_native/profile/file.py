@@ -1,8 +1,9 @@
 """Saved profiles: costs of passes and draft steps on this machine, measured by `gemtp tune`.
 
-A profile is valid for one pair of files, one number of threads and one type of K/V, on the machine
-and with the build that it was measured with. Other profiles are ignored with a notice: the costs
-are only the starting point of draft="auto", which learns them by itself.
+A profile is valid for one pair of files, one number of threads, one type of K/V and one device with
+so many layers on it, on the machine and with the build that it was measured with. Other profiles
+are ignored with a notice: the costs are only the starting point of draft="auto", which learns them
+by itself.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ..errors import ArgumentError, Error, FileError
 from ..gguf.parts import files_of, first_of
 from ..options import MAX_DRAFT, MAX_ROWS
 
-FORMAT = 1
+FORMAT = 2
 
 _MAX_BYTES = 1 << 20  # of a profile; one takes about 4 kB
 _MAX_COSTS = 4096
@@ -59,6 +60,8 @@ class Conditions:
     isa: str
     threads: int
     kv_type: str
+    device: str
+    """"cpu", or the GPU, its driver and the layers that lie there."""
     machine: Mapping[str, Any]
     target: FileIdentity
     drafter: FileIdentity | None
@@ -158,10 +161,12 @@ def folder() -> Path:
     return Path(place) / "gemtp" / "profiles"
 
 
-def path_of(target: PathLike, drafter: PathLike | None, threads: int, kv_type: str) -> Path:
+def path_of(
+    target: PathLike, drafter: PathLike | None, threads: int, kv_type: str, device: str = "cpu"
+) -> Path:
     """The path of the profile for these files: readable names, and a hash that makes it unique."""
     files = [_resolved(target), "" if drafter is None else _resolved(drafter)]
-    key = "\0".join([*files, str(threads), kv_type])
+    key = "\0".join([*files, str(threads), kv_type, *([] if device == "cpu" else [device])])
     digest = hashlib.sha256(os.fsencode(key)).hexdigest()[:12]
     names = [re.sub(r"[^A-Za-z0-9._-]+", "_", Path(f).stem)[:40] for f in files if f]
     return folder() / f"{'+'.join(names)}-{threads}t-{kv_type}-{digest}.json"
@@ -175,7 +180,12 @@ def _resolved(path: PathLike) -> str:
 
 
 def conditions(
-    target: PathLike, drafter: PathLike | None, threads: int, kv_type: str, isa: str
+    target: PathLike,
+    drafter: PathLike | None,
+    threads: int,
+    kv_type: str,
+    isa: str,
+    device: str = "cpu",
 ) -> Conditions:
     """Returns the current conditions. Raises OSError for files that cannot be read."""
     from .machine import describe_machine
@@ -187,6 +197,7 @@ def conditions(
         isa=isa,
         threads=threads,
         kv_type=kv_type,
+        device=device,
         machine={
             k: machine[k] for k in ("cpu", "cores", "usable_cores", "memory_bytes", "platform")
         },
@@ -219,6 +230,7 @@ def difference(then: Conditions, now: Conditions) -> str | None:
         ("isa", "the instruction set"),
         ("threads", "the number of threads"),
         ("kv_type", "the K/V type"),
+        ("device", "the device"),
     ):
         before, after = getattr(then, name), getattr(now, name)
         if before != after:
@@ -247,7 +259,7 @@ def save(profile: Profile) -> Path:
     """Saves a profile, completely or not at all. Raises FileError if it cannot be written."""
     at = profile.conditions
     drafter = at.drafter.path if at.drafter else None
-    path = path_of(at.target.path, drafter, at.threads, at.kv_type)
+    path = path_of(at.target.path, drafter, at.threads, at.kv_type, at.device)
     data = {"format": FORMAT, **asdict(profile)}
     _write(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
     return path
@@ -292,18 +304,24 @@ class _Unusable(Exception):
 
 
 def load(
-    target: PathLike, drafter: PathLike | None, threads: int, kv_type: str, isa: str
+    target: PathLike,
+    drafter: PathLike | None,
+    threads: int,
+    kv_type: str,
+    isa: str,
+    device: str = "cpu",
 ) -> tuple[Profile | None, str | None]:
     """Returns the saved profile, or None if there is none; or None and a sentence that says why the
     saved profile is unusable. Never raises because of the file's contents."""
     try:
-        path = path_of(target, drafter, threads, kv_type)
+        path = path_of(target, drafter, threads, kv_type, device)
         status = path.stat()
     except (OSError, ValueError, FileError):
         return None, None  # no profile can be found
     try:
         profile = _parse(_read(path, status))
-        why = difference(profile.conditions, conditions(target, drafter, threads, kv_type, isa))
+        now = conditions(target, drafter, threads, kv_type, isa, device)
+        why = difference(profile.conditions, now)
     except _Unusable as e:
         why = str(e)
     except (OSError, FileError) as e:
@@ -316,9 +334,7 @@ def load(
 def use(engine: _core.Engine, target: PathLike, drafter: PathLike | None, kv_type: str) -> bool:
     """Starts the engine's depth control from the saved profile, if there is one; logs a notice
     through the logger "gemtp_native" if it is unusable. Returns whether a profile is used."""
-    if engine.device != "cpu":
-        return False
-    profile, why = load(target, drafter, engine.threads, kv_type, engine.isa)
+    profile, why = load(target, drafter, engine.threads, kv_type, engine.isa, engine.identity)
     if profile:
         try:
             engine.set_costs(list(profile.costs.verify), list(profile.costs.draft))
@@ -368,6 +384,7 @@ def _parse_conditions(data: dict[str, Any]) -> Conditions:
         isa=_get(data, "isa", str),
         threads=_get(data, "threads", int),
         kv_type=_get(data, "kv_type", str),
+        device=_get(data, "device", str),
         machine=_get(data, "machine", dict),
         target=_parse_identity(_get(data, "target", dict)),
         drafter=None if drafter is None else _parse_identity(drafter),

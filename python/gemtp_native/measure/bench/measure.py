@@ -89,6 +89,26 @@ def repeated(sample: Callable[[], float]) -> float:
     return total / count
 
 
+class BandwidthCases:
+    """Measures the memory from which the model's weights are read: the CPU's by reading, that of a
+    GPU by copying within it."""
+
+    def __init__(self, model: Model):
+        self.samples: list[Callable[[], float]]
+        if model.device == "cpu":
+            cpu = _core.ReadBandwidth(model.threads)
+            self.bytes, self.samples = cpu.bytes, [cpu.plain, cpu.prefetched]
+        else:
+            gpu = _core.CopyBandwidth(model._engine)
+            self.bytes, self.samples = gpu.bytes, [gpu.sample]
+
+    def report(self, found: list[list[float]]) -> Bandwidth:
+        """found: what each of the samples has given."""
+        best: list[float | None] = [max(values) for values in found]
+        plain, prefetched, copied = [*best, None] if len(best) == 2 else [None, None, *best]
+        return Bandwidth(plain, prefetched, copied, self.bytes, len(found[0]))
+
+
 class _Run:
     def __init__(
         self, target: Path, drafter: Path | None, settings: BenchSettings, progress: Progress
@@ -107,6 +127,7 @@ class _Run:
             machine=describe_machine(),
             threads=self.model.threads,
             device=self.model.device,
+            identity=self.model._engine.identity,
             isa=self.model.isa,
             target=files[0],
             drafter=files[1],
@@ -242,10 +263,10 @@ class _Run:
             cases["draft", 0] = draft(False)
             if bench.both_heads:
                 cases["draft", 1] = draft(True)
-        memory = _core.ReadBandwidth(report.threads) if self._wants("bandwidth") else None
+        memory = BandwidthCases(self.model) if self._wants("bandwidth") else None
         if memory:
-            cases["bandwidth", 0] = memory.plain
-            cases["bandwidth", 1] = memory.prefetched
+            for n, sample in enumerate(memory.samples):
+                cases["bandwidth", n] = sample
         if cases:
             self.progress("warming up")
             for case in cases.values():
@@ -256,19 +277,12 @@ class _Run:
             for section in dict.fromkeys(section for section, _ in cases):
                 report.rounds[section] = len(next(iter(samples.values())))
             if memory:
-                self._report_bandwidth(memory, samples)
+                found = [samples["bandwidth", n] for n in range(len(memory.samples))]
+                report.bandwidth = memory.report(found)
             self._report_pieces(bench, samples)
         del memory
         if self.prompts:
             self._measure_prefill(bench)
-
-    def _report_bandwidth(
-        self, memory: _core.ReadBandwidth, samples: dict[tuple[str, int], list[float]]
-    ) -> None:
-        plain, prefetched = (max(samples["bandwidth", n]) for n in (0, 1))
-        self.report.bandwidth = Bandwidth(
-            plain, prefetched, memory.bytes, self.report.rounds["bandwidth"]
-        )
 
     def _report_pieces(
         self, bench: _core.Bench, samples: dict[tuple[str, int], list[float]]
@@ -279,7 +293,8 @@ class _Run:
             if section == "decode":
                 seconds = time_of["ms"] / 1000
                 read = report.weights.token_bytes + bench.kv_bytes(n)
-                share = read / seconds / report.bandwidth.best if report.bandwidth else None
+                whole = report.bandwidth if not self.model._engine.split else None
+                share = read / seconds / whole.best if whole else None
                 report.decode.append(
                     Decode(
                         context=n,

@@ -72,9 +72,9 @@ def csv_rows(report: BenchReport) -> Iterator[dict[str, Any]]:
         }
 
     yield row("load", "", None, ms=1000 * report.load.seconds)
-    if report.bandwidth:
-        yield row("bandwidth", "plain", None, bytes_per_second=report.bandwidth.plain)
-        yield row("bandwidth", "prefetched", None, bytes_per_second=report.bandwidth.prefetched)
+    for name in ("plain", "prefetched", "copied") if report.bandwidth else ():
+        if (bandwidth := getattr(report.bandwidth, name)) is not None:
+            yield row("bandwidth", name, None, bytes_per_second=bandwidth)
     for p in report.prefill:
         yield row("prefill", p.tokens, p)
     for d in report.decode:
@@ -97,7 +97,7 @@ def setup_lines(setup: Setup) -> list[tuple[str, str]]:
         ("machine", machine_line(setup)),
         (
             "build",
-            f"gemtp {setup.version}, {setup.device}/{setup.isa}, {setup.threads} threads, "
+            f"gemtp {setup.version}, {setup.identity}/{setup.isa}, {setup.threads} threads, "
             f"K/V in {setup.kv_type}, {setup.compiler}",
         ),
         ("target", _file(setup.target)),
@@ -106,10 +106,9 @@ def setup_lines(setup: Setup) -> list[tuple[str, str]]:
 
 
 def bandwidth_line(b: Bandwidth) -> str:
-    return (
-        f"{b.plain / 1e9:.1f} GB/s with plain loads, {b.prefetched / 1e9:.1f} GB/s with "
-        f"prefetch, from {size_text(b.buffer_bytes)}; best of {b.rounds}"
-    )
+    ways = {"with plain loads": b.plain, "with prefetch": b.prefetched, "copied": b.copied}
+    found = [f"{value / 1e9:.1f} GB/s {way}" for way, value in ways.items() if value is not None]
+    return f"{', '.join(found)}, from {size_text(b.buffer_bytes)}; best of {b.rounds}"
 
 
 def header(lines: Iterable[tuple[str, str]]) -> str:

@@ -50,16 +50,17 @@ class Weights:
 
 @dataclass
 class Bandwidth:
-    """The best bandwidth of all rounds."""
+    """The best bandwidth of all rounds: of the CPU's memory, or of a GPU's."""
 
-    plain: float
-    prefetched: float
+    plain: float | None
+    prefetched: float | None
+    copied: float | None  # by a GPU within its memory: what it reads and writes
     buffer_bytes: int
     rounds: int
 
     @property
     def best(self) -> float:
-        return max(self.plain, self.prefetched)
+        return max(b for b in (self.plain, self.prefetched, self.copied) if b is not None)
 
 
 @dataclass
@@ -114,6 +115,7 @@ class Setup:
     machine: dict[str, Any]
     threads: int
     device: str
+    identity: str  # the device, its driver and the layers on it; "cpu"
     isa: str
     target: dict[str, Any]
     drafter: dict[str, Any] | None

@@ -12,13 +12,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ... import __version__, _core
-from ...errors import ArgumentError, ContextError
+from ...errors import ContextError
 from ...model import Model
 from ...options import MAX_ROWS
 from ...profile import Profile, conditions
 from ...profile import save as save_profile
 from ...profile.machine import describe_file, describe_machine
-from ..bench.measure import interleave, repeated
+from ..bench.measure import BandwidthCases, interleave, repeated
 from ..bench.report import Bandwidth, Timing
 from .report import Draft, TuneReport, Verify, choices
 from .settings import TuneSettings
@@ -60,6 +60,7 @@ def run(
         machine=describe_machine(),
         threads=model.threads,
         device=model.device,
+        identity=model._engine.identity,
         isa=model.isa,
         target=files[0],
         drafter=files[1],
@@ -77,17 +78,18 @@ def run(
 
 
 def save(report: TuneReport) -> Path:
-    """Saves the profile for Model(...). Raises FileError if it cannot be written, and ArgumentError
-    for the costs of a device other than the CPU, which Model(...) would not use."""
-    if report.device != "cpu":
-        raise ArgumentError(
-            f"the costs of the device {report.device} are not saved: profiles are for the CPU"
-        )
+    """Saves the profile for Model(...) on the same device. Raises FileError if it cannot be
+    written."""
     drafter = report.drafter["path"] if report.drafter else None
     profile = Profile(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         conditions=conditions(
-            report.target["path"], drafter, report.threads, report.kv_type, report.isa
+            report.target["path"],
+            drafter,
+            report.threads,
+            report.kv_type,
+            report.isa,
+            report.identity,
         ),
         costs=report.costs,
         bandwidth=report.bandwidth.best,
@@ -115,7 +117,7 @@ class _Pieces:
         self.contexts, self.budget, self.progress = contexts, budget, progress
         self.bench = _core.Bench(model._engine, plain_head=False)
         self.has_drafter = model.has_drafter
-        self.memory = _core.ReadBandwidth(model.threads)
+        self.memory = BandwidthCases(model)
         self.drafted: _Samples = defaultdict(list)
         self.what, self.done = "", 0
 
@@ -125,8 +127,8 @@ class _Pieces:
         for context in self.contexts:
             for rows in range(1, MAX_ROWS + 1):
                 cases["verify", context, rows] = self._pass(context, rows)
-        cases["plain", 0, 0] = self.memory.plain
-        cases["prefetched", 0, 0] = self.memory.prefetched
+        for n, sample in enumerate(self.memory.samples):
+            cases["bandwidth", n, 0] = sample
         self.start, self.end = time.monotonic(), len(cases) * ROUNDS
         self.progress(0, "warming up")
         for (_, _, rows), case in cases.items():
@@ -136,8 +138,8 @@ class _Pieces:
         cases = {key: self._counted(case) for key, case in cases.items()}
         left = self.budget - (time.monotonic() - self.start)
         samples = interleave(cases, ROUNDS, left, self._round)
-        plain, prefetched = samples.pop(("plain", 0, 0)), samples.pop(("prefetched", 0, 0))
-        bandwidth = Bandwidth(max(plain), max(prefetched), self.memory.bytes, len(plain))
+        found = [samples.pop(("bandwidth", n, 0)) for n in range(len(self.memory.samples))]
+        bandwidth = self.memory.report(found)
         return {**samples, **self.drafted}, bandwidth
 
     def _pass(self, context: int, rows: int) -> Callable[[], float]:

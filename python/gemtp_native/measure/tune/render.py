@@ -25,8 +25,7 @@ def text(report: TuneReport) -> str:
     if report.profile:
         parts.append(f'{took}; draft="auto" starts from the profile saved in\n{report.profile}')
     else:
-        why = "" if report.device == "cpu" else ": profiles are for the CPU"
-        parts.append(f"{took}; no profile was saved{why}")
+        parts.append(f"{took}; no profile was saved")
     return "\n\n".join(parts)
 
 
