@@ -1,6 +1,7 @@
 // Passes through whole models, small ones with everything that Gemma 4's have, on the emulated GPU
 // against the scalar kernels: what the backend makes of them, its recordings, and its launches.
 #include <algorithm>
+#include <cstdlib>
 #include <optional>
 #include <utility>
 
@@ -218,7 +219,10 @@ TEST_CASE("gpu passes: memory that is used up ends a pass, and nothing else") {
   for (const Pass& pass : passes) outputs.push_back(expected.run(pass));
   // A pass of each kind fails somewhere, and so does the making of a model.
   std::vector<int> failed(passes.size() + 1);
-  for (int64_t n = 0, allocations = 0; n <= allocations; ++n) {  // at first none fails
+  // Under sanitizers, which take seven times as long, every seventh allocation.
+  const char* const asked = std::getenv("GEMTP_FAULT_STEP");
+  const int64_t step = asked ? std::atoll(asked) : 1;
+  for (int64_t n = 0, allocations = 0; n <= allocations; n += step) {  // at first none fails
     CAPTURE(n);
     const auto device = std::make_shared<CountingDevice>(gpu::EmulatedOptions{});
     const int64_t free = device->memory().free;
@@ -244,7 +248,8 @@ TEST_CASE("gpu passes: memory that is used up ends a pass, and nothing else") {
     CHECK(device->memory().free == free);  // nothing is left
     allocations = std::max(allocations, device->allocations);
   }
-  CHECK(failed.back() > 100);
+  CHECK(failed.back() > 100 / step);
+  if (step > 1) return;
   CHECK(failed[0] > 3);
   CHECK(failed[1] > 0);
 }
