@@ -19,8 +19,8 @@ struct DeviceInfo {
 /// is wrong with it stands in their place, as a description without a name.
 std::vector<DeviceInfo> devices(bool look_for_gpus = false);
 
-/// Returns the device for a name: "cpu", "cuda" (the first GPU), "cuda:N", "metal", "emulated", or "auto",
-/// which is the CPU as long as no GPU has been tried; "" means the environment variable
+/// Returns the device for a name: "cpu", "cuda" (the first GPU), "cuda:N", "metal", "emulated", or
+/// "auto", which is the CPU as long as no GPU has been tried; "" means the environment variable
 /// GEMTP_DEVICE or, if it is empty or not set, "auto". Throws Error{kArgument} for a device that is
 /// unknown or not available, and Error{kDevice} for a GPU or driver that is too old or fails.
 std::string select_device(const std::string& device);

@@ -130,8 +130,8 @@ typedef struct gemtp_model_options {
    * gemtp_model_open() returns GEMTP_ERROR_CANCELLED and frees everything. */
   int (*progress)(double fraction, void* user);
   void* user;
-  /* The device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", "metal" (Apple's GPU), "emulated" (a
-   * GPU emulated on the CPU, for tests; very slow), or "auto", now the CPU. It never changes the
+  /* The device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", "metal" (Apple's GPU), "emulated"
+   * (a GPU emulated on the CPU, for tests; very slow), or "auto", now the CPU. It never changes the
    * text. NULL: environment variable GEMTP_DEVICE, else "auto". A GPU that fails gives
    * GEMTP_ERROR_DEVICE, then and in every later call: close the model and open it again, there or
    * on the CPU. */
