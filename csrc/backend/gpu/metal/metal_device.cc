@@ -432,7 +432,8 @@ class MetalDevice : public GpuDevice {
     open_ = std::move(made);
     if (residency_ || blocks_.empty()) return;
     std::vector<Id> all;
-    for (const auto& [address, block] : blocks_) all.push_back(block.buffer);
+    for (const auto& [address, block] : blocks_)
+      if (block.released == UINT64_MAX) all.push_back(block.buffer);
     use(all);
   }
 
@@ -452,6 +453,9 @@ class MetalDevice : public GpuDevice {
   void submit() {
     Submission& s = *open_;
     commit_residents();
+    if (residency_ && some_released_)  // what is still in the set is used by this one, too
+      for (auto& [address, block] : blocks_)
+        if (block.released != UINT64_MAX) block.released = s.number;
     r_.update_fence(s.encoder, fence_);
     r_.end_encoding(s.encoder);
     r_.commit(s.buffer);
