@@ -38,7 +38,8 @@ def stand_in():
     one = StandIn()
     one.set(slow=30)
     yield one
-    one.set(slow=0)
+    one.set(slow=0, gpus=0)  # "auto" finds none
+    del os.environ["GEMTP_CUDA_DRIVER"]
 
 
 @pytest.fixture
@@ -111,6 +112,22 @@ def test_sessions_go_from_device_to_device(pairs, clean, tmp_path) -> None:
                 session.save(tmp_path / "again")
                 assert (tmp_path / "again").read_bytes() == kept
                 assert session.generate(**options).tokens == went_on
+
+
+def test_auto_and_split_models(pairs, clean, caplog) -> None:
+    pair = pairs("e2b")
+    prompt = checkpoints.random_prompt("e2b", 24, 7)
+    expected = tokens(open_on("cpu", pair), prompt)
+    for layers in (None, 0, 4):
+        with open_on("auto", pair, gpu_layers=layers) as model:
+            assert (model.device, model.gpu_layers) == ("cuda:0", 6 if layers is None else layers)
+            assert tokens(model, prompt) == expected
+    assert not caplog.records
+    with clean.setting("capability", 61, 89), open_on("auto", pair) as model:
+        assert model.device == "cpu"
+        assert tokens(model, prompt) == expected
+    (record,) = caplog.records
+    assert "the device is the CPU, for cuda:0 (Stand-in) has compute cap" in record.getMessage()
 
 
 def test_cancelling(pairs, clean) -> None:
