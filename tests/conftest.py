@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_saved_profiles(tmp_path_factory):
-    """No test reads or writes a profile of whoever runs it."""
+def nobodys_machine(tmp_path_factory):
+    """No test reads or writes a profile, or a proof, of whoever runs it. Models open on the CPU,
+    also where there is a GPU, unless a test, or whoever runs it, names another device."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEMTP_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        if "GEMTP_DEVICE" not in os.environ:
+            patch.setenv("GEMTP_DEVICE", "cpu")
         yield
 
 
@@ -69,7 +73,7 @@ def other_pair(tmp_path_factory) -> checkpoints.Pair:
 
 
 @pytest.fixture(scope="session")
-def demo_server(tmp_path_factory, no_saved_profiles) -> Iterator[Server]:
+def demo_server(tmp_path_factory, nobodys_machine) -> Iterator[Server]:
     """`gemtp serve` of the shipped pair."""
     pytest.importorskip("uvicorn")
     target, drafter = gemtp_native.demo_models()
@@ -84,7 +88,7 @@ def scripted(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def scripted_server(tmp_path_factory, no_saved_profiles, scripted) -> Iterator[Server]:
+def scripted_server(tmp_path_factory, nobodys_machine, scripted) -> Iterator[Server]:
     """`gemtp serve` of a model that thinks and calls a tool."""
     pytest.importorskip("uvicorn")
     with serving(tmp_path_factory.mktemp("serve"), scripted, "--context", 1024) as server:

@@ -90,6 +90,7 @@ class Subject {
       append(out, drafter_->hidden(), c.backbone);
       token = drafter_->candidates()[std::max_element(drafter_->logits(), drafter_->logits() + n) -
                                      drafter_->logits()];
+      if (token < 0 || token >= c.vocab) break;  // of a GPU that is not exact
     }
     return out;
   }

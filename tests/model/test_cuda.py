@@ -12,6 +12,7 @@ import pytest
 import checkpoints
 import gemtp_native as gemtp
 from device_tests import DeviceTests, tokens
+from devices import open_on
 from stand_ins import CUDA
 
 
@@ -26,6 +27,15 @@ class TestCuda(DeviceTests):
         with self.open(pairs("e2b")) as gpu:
             tokens(gpu, checkpoints.random_prompt("e2b", 24, 1), 12, 3)
         assert clean.get("graph_launches") > graphs
+
+    def test_auto_says_why_it_leaves_a_gpu(self, pairs, clean, caplog) -> None:
+        prompt = checkpoints.random_prompt("e2b", 24, 7)
+        expected = tokens(open_on("cpu", pairs("e2b")), prompt)
+        with clean.setting("capability", 61, 89), open_on("auto", pairs("e2b")) as model:
+            assert model.device == "cpu"
+            assert tokens(model, prompt) == expected
+        (record,) = caplog.records
+        assert "the device is the CPU, for cuda:0 (Stand-in) has compute cap" in record.getMessage()
 
     def test_the_status_of_the_c_library(self, stand_in, monkeypatch) -> None:
         path = CUDA.library().parents[2] / "libgemtp.so"

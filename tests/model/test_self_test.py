@@ -119,6 +119,7 @@ def test_auto(cache, monkeypatch, caplog) -> None:
             assert (output.stats.device, output.stats.exact) == (model.device, True)
             return model.device, output.tokens
 
+    monkeypatch.delenv("GEMTP_DEVICE", raising=False)
     device, expected = opened()
     assert device == "cpu"
     assert not cache.exists()

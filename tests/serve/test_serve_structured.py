@@ -94,7 +94,7 @@ def test_what_cannot_be_followed_is_refused(demo_server: Server, request_):
 
 
 @pytest.fixture(scope="module")
-def tool_server(tmp_path_factory, no_saved_profiles):
+def tool_server(tmp_path_factory, nobodys_machine):
     target, drafter = without_template()
     options = ["--drafter", drafter, "--context", 2048]
     with serving(tmp_path_factory.mktemp("serve"), target, *options) as server:

@@ -63,9 +63,22 @@ class DeviceTests:
     @classmethod
     def stand_in(cls) -> Iterator[StandIn]:
         one = StandIn(cls.KIND)
-        one.set(slow=30)
+        one.set(slow=30, gpus=1)
         yield one
-        one.set(slow=0)
+        one.set(slow=0, gpus=0)  # "auto" finds none
+        del os.environ[cls.KIND.variable]
+
+    def test_auto_and_split_models(self, pairs, clean, caplog) -> None:
+        pair = pairs("e2b")
+        prompt = checkpoints.random_prompt("e2b", 24, 7)
+        expected = tokens(open_on("cpu", pair), prompt)
+        for layers in (None, 0, 4):
+            with open_on("auto", pair, gpu_layers=layers) as model:
+                device, on_gpu = model.device, model.gpu_layers
+                assert tokens(model, prompt) == expected
+            assert device.startswith(self.KIND.device)
+            assert on_gpu == (6 if layers is None else layers)
+        assert not caplog.records
 
     @pytest.fixture
     def clean(self, stand_in: StandIn) -> Iterator[StandIn]:
