@@ -84,6 +84,7 @@ struct SequencePool::State {
     const Guest* guest;
     uint64_t thread;    // the guest's; `guest` may be gone once it has a sequence
     uint64_t asleep;    // the thread that waits; kNoThread: the guest has a sequence
+    bool denied;        // there was no memory for it, or for one before it
     bool lost = false;  // its thread does not exist in this process
   };
   std::list<Place> places;  // in order of arrival
@@ -98,6 +99,12 @@ struct SequencePool::State {
     const auto first = std::find_if(places.begin(), places.end(),
                                     [](const Place& p) { return p.asleep != kNoThread; });
     return first->guest == &guest;
+  }
+
+  /// Whether some guest waits for memory, and not just for its turn to take what is there.
+  bool someone_is_denied() const {
+    return std::any_of(places.begin(), places.end(),
+                       [](const Place& p) { return p.asleep != kNoThread && p.denied; });
   }
 
   /// Whether some guest has a sequence and its thread does not wait here, so that it will finish.
@@ -125,7 +132,8 @@ struct SequencePool::State {
                                std::list<Place>::iterator* at) {
     const std::lock_guard<std::mutex> lock(state->mutex);
     state->begin_in_child();
-    state->places.push_back({&guest, guest.thread_, this_thread_number()});
+    state->places.push_back(
+        {&guest, guest.thread_, this_thread_number(), state->someone_is_denied()});
     *at = std::prev(state->places.end());
     state->change();  // the first guest may have relied on this thread
     return Sequence::Lease(state.get(), [state, place = *at](void*) {
@@ -177,8 +185,7 @@ std::unique_ptr<Sequence> SequencePool::without_waiting(const Try& try_it) {
 
 bool SequencePool::guests_wait() const {
   const std::lock_guard<std::mutex> lock(state_->mutex);
-  return std::any_of(state_->places.begin(), state_->places.end(),
-                     [](const State::Place& p) { return p.asleep != kNoThread; });
+  return state_->someone_is_denied();
 }
 
 std::unique_ptr<Sequence> SequencePool::take(const std::vector<int32_t>& prompt) {
@@ -216,6 +223,7 @@ std::unique_ptr<Sequence> SequencePool::Guest::take(const std::vector<int32_t>& 
         sequence->guest = std::move(lease);
         return sequence;
       }
+      for (State::Place& p : state.places) p.denied = true;
       if (state.changes == seen && !state.someone_is_at_work()) pool_.throw_no_room();
     }
     const auto changed = [&] { return state.changes != seen; };

@@ -822,3 +822,30 @@ def test_in_a_terminal(tmp_path):
 
 def test_tiny_vocabulary_has_turns():
     assert "<|turn>" in TOKENS
+
+
+@pytest.mark.parametrize("content", [[True], [None], ["x"], [{"text": 5}], [[]], {"a": 1}, 5])
+def test_an_answer_behind_no_call_is_refused_whatever_it_is(scripted, content):
+    """In the format that is built in; the core would read its parts as those of a text."""
+    messages = [{"role": "user", "content": "hi"}, {"role": "tool", "content": content}]
+    model = gemtp.Model(scripted, threads=1, context=64)
+    with pytest.raises(gemtp.ArgumentError, match="behind no call"):
+        model.chat_prompt(messages)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        5,
+        {"role": 5, "content": "x"},
+        {"role": "user", "content": [True]},
+        {"role": "user", "content": [{"text": 5}]},
+        {"role": "user", "content": "x", "preface": 5},
+        {"role": "assistant", "tool_calls": [True]},
+        {"role": "assistant", "tool_calls": [{"function": {"name": 5}}]},
+        {"role": "assistant", "tool_responses": [None]},
+    ],
+)
+def test_the_core_refuses_messages_that_nobody_prepared(message):
+    with pytest.raises(gemtp.ArgumentError, match="a part of a message is a "):
+        _core.render_chat([message], [], False, True)

@@ -16,16 +16,22 @@ from gemtp_native.serve.settings import ServerSettings
 from harness import Choices, check_sentence, folder
 from scripted_model import scripted_model
 
+CALL = {"id": "c", "type": "function", "function": {"name": "add", "arguments": '{"a": 2}'}}
 CHAT = {
     "model": "gemtp",
-    "messages": [{"role": "user", "content": "hello"}],
+    "messages": [
+        {"role": "system", "content": "brief"},
+        {"role": "user", "content": [{"type": "text", "text": "hello"}]},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c", "content": "5"},
+    ],
     "max_tokens": 3,
     "temperature": 0.5,
     "seed": 1,
     "stop": ["x"],
     "logprobs": True,
     "top_logprobs": 2,
-    "stream": False,
+    "stream": True,
     "stream_options": {"include_usage": True},
     "logit_bias": {"5": -1},
     "response_format": {"type": "text"},
@@ -40,7 +46,7 @@ COMPLETION = {
     "logprobs": 1,
     "n": 2,
     "presence_penalty": 0.1,
-    "stream": True,
+    "stream": False,
     "ignore_eos": True,
 }
 PATHS = {
@@ -100,7 +106,7 @@ class Client:
 
 @cache
 def _app() -> tuple[App, asyncio.AbstractEventLoop]:
-    model = gemtp.Model(scripted_model(folder() / "scripted.gguf"), threads=1, context=64)
+    model = gemtp.Model(scripted_model(folder() / "scripted.gguf"), threads=1, context=512)
     settings = ServerSettings(parallel=2, max_tokens=4, max_body=1 << 16)
     return App(model, settings), asyncio.new_event_loop()
 

@@ -62,13 +62,13 @@ void edit(std::string* bytes, Data& data) {
     case 2: {  // keys and values that are no numbers, or large ones
       const auto half =
           data.PickValueInArray<uint16_t>({0x7C00, 0xFC00, 0x7E00, 0x7BFF, 0, 0x8000, 1});
-      size_t at = data.ConsumeIntegralInRange<size_t>(kHeader, last);
+      size_t at = data.ConsumeIntegralInRange<size_t>(std::min(kHeader, last), last);
       for (int n = 0; n < 32 && at + sizeof half <= bytes->size(); ++n, at += sizeof half)
         std::memcpy(bytes->data() + at, &half, sizeof half);
       break;
     }
     case 3:
-      bytes->resize(data.ConsumeIntegralInRange<size_t>(kHeader, bytes->size()));
+      bytes->resize(data.ConsumeIntegralInRange<size_t>(std::min(kHeader, last), bytes->size()));
       break;
     case 4:
       *bytes += data.ConsumeRandomLengthString(64);

@@ -320,3 +320,11 @@ def test_strict_functions_reach_the_model(caplog, monkeypatch):
     (declared,) = work.jobs[0].prompt.conversation["tools"]  # type: ignore[attr-defined]
     assert declared["function"]["strict"] is True
     assert caplog.messages == []
+
+
+def test_an_answer_behind_no_call_does_not_end_the_server(scripted_server):
+    messages = [{"role": "user", "content": "hi"}, {"role": "tool", "content": [True]}]
+    answer = scripted_server.ask("/v1/chat/completions", {"messages": messages})
+    assert answer.status == 400
+    assert "behind no call" in answer.error["message"]
+    assert scripted_server.ask("/health").status == 200

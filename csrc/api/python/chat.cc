@@ -67,29 +67,40 @@ py::object object_of(const ChatValue& v) {
   return py::none();
 }
 
+[[noreturn]] void refuse(const py::handle& o, const char* wanted) {
+  throw Error(ErrorKind::kArgument, std::string("a part of a message is a ") +
+                                        Py_TYPE(o.ptr())->tp_name + "; it must be " + wanted);
+}
+
+std::string text_of(const py::handle& o) {
+  if (!py::isinstance<py::str>(o)) refuse(o, "text");
+  return o.cast<std::string>();
+}
+
 py::object member(const py::handle& dict, const char* key) {
+  if (!py::isinstance<py::dict>(dict)) refuse(dict, "a dict");
   const py::dict d = py::reinterpret_borrow<py::dict>(dict);
   return d.contains(key) ? py::reinterpret_borrow<py::object>(d[key]) : py::none();
 }
 
 std::string name_of(const py::handle& dict, const char* missing) {
   const py::object name = member(dict, "name");
-  return name.is_none() ? missing : name.cast<std::string>();
+  return name.is_none() ? missing : text_of(name);
 }
 
 ChatMessage message_of(const py::handle& o) {
   ChatMessage m;
-  m.role = member(o, "role").cast<std::string>();
+  m.role = text_of(member(o, "role"));
   const py::object content = member(o, "content");
   if (py::isinstance<py::str>(content)) {
-    m.content = content.cast<std::string>();
+    m.content = text_of(content);
   } else if (!content.is_none()) {
     std::vector<std::string> parts;
-    for (const py::handle part : content) parts.push_back(member(part, "text").cast<std::string>());
+    for (const py::handle part : content) parts.push_back(text_of(member(part, "text")));
     m.content = std::move(parts);
   }
   if (const py::object preface = member(o, "preface"); !preface.is_none())
-    m.preface = preface.cast<std::string>();
+    m.preface = text_of(preface);
   const py::object calls = member(o, "tool_calls");
   if (!calls.is_none()) {
     for (const py::handle call : calls) {

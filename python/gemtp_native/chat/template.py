@@ -81,7 +81,11 @@ class BuiltinTemplate:
 
 def _text_of(message: Mapping[str, Any]) -> Any:
     content = message.get("content")
-    if content is None or isinstance(content, (str, list)):
+    if content is None or isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(
+        isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content
+    ):
         return content
     raise ArgumentError("the answer of a tool stands behind no call; put it behind one")
 

@@ -102,6 +102,19 @@ TEST_CASE_FIXTURE(Pool, "who waits is served in the order of coming, and nobody 
   CHECK(pool.take(kPrompt));
 }
 
+TEST_CASE("a guest that comes and finds memory is in nobody's way") {
+  SequencePool pool(Pool::open(), Pool::budget_of(8));
+  std::atomic<int> rounds{0};
+  std::thread guests([&] {
+    for (; rounds < 5000; ++rounds) SequencePool::Guest(pool).take({2, 100 + rounds % 50, 7}, {});
+  });
+  int refused = 0;
+  while (rounds < 5000)
+    if (error_of([&] { pool.take(kPrompt); }) == ErrorKind::kMemory) ++refused;
+  guests.join();
+  CHECK(refused == 0);
+}
+
 TEST_CASE_FIXTURE(Pool, "waiting ends when it is cancelled, and when what it calls throws") {
   SequencePool::Guest guest(pool);
   const Taken one = guest.take(kPrompt, {}), two = pool.make();
