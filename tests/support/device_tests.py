@@ -18,7 +18,7 @@ import pytest
 
 import checkpoints
 import gemtp_native as gemtp
-from devices import Pairs, open_on
+from devices import Pairs, check_sessions_travel, open_on
 from serving import serving
 from stand_ins import Kind, StandIn
 
@@ -125,23 +125,8 @@ class DeviceTests:
                 assert list(pool.map(lambda p, gpu=gpu: tokens(gpu, p), prompts)) == expected
 
     def test_sessions_go_from_device_to_device(self, pairs, clean, tmp_path: Path) -> None:
-        pair = pairs("e4b")
         prompt = checkpoints.random_prompt("e4b", 30, 3)
-        options = {"max_tokens": 6, "ignore_eos": True, "draft": 2}
-        with open_on("cpu", pair) as cpu, self.open(pair) as gpu:
-            for here, there in ((cpu, gpu), (gpu, cpu)):
-                with here.session() as session:
-                    session.append(prompt)
-                    begun = session.generate(**options).tokens
-                    session.save(tmp_path / "session")
-                    with session.fork() as fork:
-                        went_on = fork.generate(**options).tokens
-                    kept = (tmp_path / "session").read_bytes()
-                with there.restore(tmp_path / "session") as session:
-                    assert session.tokens == prompt + begun
-                    session.save(tmp_path / "again")
-                    assert (tmp_path / "again").read_bytes() == kept
-                    assert session.generate(**options).tokens == went_on
+        check_sessions_travel(pairs("e4b"), self.KIND.device, prompt, tmp_path)
 
     def test_cancelling(self, pairs, clean) -> None:
         """A stream that is closed in a pass stops; the next text is the right one."""

@@ -53,9 +53,12 @@ inline std::shared_ptr<void> reserve(const std::shared_ptr<GpuDevice>& device, i
 /// Likewise, all zero.
 inline std::shared_ptr<void> reserve_zeros(const std::shared_ptr<GpuDevice>& device,
                                            int64_t bytes) {
+  constexpr int64_t kPiece = 16 << 20;
   std::shared_ptr<void> memory = reserve(device, bytes);
-  const std::vector<uint8_t> zeros(static_cast<size_t>(bytes));
-  device->write(reinterpret_cast<uint64_t>(memory.get()), zeros.data(), bytes);
+  const std::vector<uint8_t> zeros(static_cast<size_t>(std::min(bytes, kPiece)));
+  for (int64_t at = 0; at < bytes; at += kPiece)
+    device->write(address(memory) + static_cast<uint64_t>(at), zeros.data(),
+                  std::min(kPiece, bytes - at));
   return memory;
 }
 
@@ -107,10 +110,11 @@ class GpuKv : public TiledKv {
  public:
   explicit GpuKv(std::shared_ptr<GpuDevice> device) : device_(std::move(device)) {}
 
+  // Zero, as on the CPU: blocks that are only partly used go into session files.
   void allocate() {
     bytes = kv_heads * (key_bytes() + value_bytes());
-    keys_ = reserve(device_, kv_heads * key_bytes());
-    values_ = reserve(device_, kv_heads * value_bytes());
+    keys_ = reserve_zeros(device_, kv_heads * key_bytes());
+    values_ = reserve_zeros(device_, kv_heads * value_bytes());
   }
   const char* type() const { return f16 ? "f16" : "f32"; }
   KvPlace place() const {
