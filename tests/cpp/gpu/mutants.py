@@ -251,7 +251,7 @@ class Builder:
         )  # fmt: skip
         tests = mutant.tests if mutant else "gpu *"
         done = subprocess.run(
-            [str(program), f"--test-case={tests}", "--abort-after=1"],
+            [str(program), f"--test-case={tests}", "--abort-after=1", "-tse=long"],
             capture_output=True,
             text=True,
             timeout=600,
