@@ -133,6 +133,9 @@ class KvLayer {
   virtual int64_t block_bytes() const = 0;
   virtual void get_block(int64_t b, uint8_t* to) const = 0;
   virtual void put_block(int64_t b, const uint8_t* from) = 0;
+  /// Zeroes what a block from get_block() has besides K and V of its slots first .. end - 1: what
+  /// lay in the memory before, or belongs to another text.
+  virtual void keep_slots(uint8_t* block, int64_t first, int64_t end) const = 0;
 };
 
 /// One product y = x W^T: x is [m] rows of cols floats, y [m] rows of W.rows floats.

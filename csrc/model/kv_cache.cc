@@ -136,6 +136,9 @@ void KvCache::write(const std::function<void(const uint8_t* data, int64_t bytes)
   for_each_block(length_, oldest(), [&](size_t i, int64_t b) {
     block.resize(static_cast<size_t>(home(i).block_bytes()));
     home(i).get_block(b, block.data());
+    const int64_t first = sliding_[i] ? oldest() : 0;
+    home(i).keep_slots(block.data(), std::clamp<int64_t>(first - 16 * b, 0, 16),
+                       std::clamp<int64_t>(length_ - 16 * b, 0, 16));
     put(block.data(), home(i).block_bytes());
   });
 }

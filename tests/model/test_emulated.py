@@ -81,17 +81,23 @@ def test_prompts_in_chunks_and_several_sequences(pairs) -> None:
                 assert list(pool.map(tokens, prompts)) == expected
 
 
-def test_a_session_file_holds_nothing_else_of_the_gpus_memory(pairs, tmp_path) -> None:
-    """Blocks of K/V that are only partly used are saved as a whole."""
+def test_a_session_file_holds_its_session_alone(pairs, tmp_path) -> None:
+    """Blocks of K/V are saved as a whole, also those that are only partly used: by another text
+    before, or not yet at all."""
     prompt = checkpoints.random_prompt("e4b", 20, 4)
+    options = {"max_tokens": 2, "ignore_eos": True, "draft": 0}
     files = []
     for device in ("cpu", "emulated"):
-        with open_on(device, pairs("e4b")) as model, model.session() as session:
-            session.append(prompt)
-            session.generate(max_tokens=2, ignore_eos=True, draft=0)
-            session.save(tmp_path / device)
-            files.append((tmp_path / device).read_bytes())
-    assert files[0] == files[1]
+        with open_on(device, pairs("e4b")) as model:
+            for other in (None, [*prompt, *checkpoints.random_prompt("e4b", 11, 5)]):
+                if other:
+                    model.generate(other, **options)
+                with model.session() as session:
+                    session.append(prompt)
+                    session.generate(**options)
+                    session.save(tmp_path / "session")
+                files.append((tmp_path / "session").read_bytes())
+    assert files == files[:1] * 4
 
 
 def test_sessions_go_from_device_to_device(pairs, tmp_path) -> None:

@@ -20,6 +20,7 @@ class NoKv : public KvLayer {
   int64_t block_bytes() const override { return 0; }
   void get_block(int64_t, uint8_t*) const override {}
   void put_block(int64_t, const uint8_t*) override {}
+  void keep_slots(uint8_t*, int64_t, int64_t) const override {}
 };
 
 void add(int64_t* sum, double bytes) { *sum = saturate(static_cast<double>(*sum) + bytes); }

@@ -1,7 +1,9 @@
 // K/V of one layer in the layout of kernels.h, one K/V head after another, in any memory.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include "backend/backend.h"
 
@@ -18,6 +20,24 @@ class TiledKv : public KvLayer {
 
   int64_t block_bytes() const override {
     return kv_heads * (head_dim + columns() * 16) * 16 * element();
+  }
+
+  void keep_slots(uint8_t* block, int64_t first, int64_t end) const override {
+    const auto clear = [this](uint8_t* at, int64_t n) {
+      std::memset(at, 0, static_cast<size_t>(n * element()));
+    };
+    for (int64_t head = 0; head < kv_heads; ++head) {
+      for (int64_t d = 0; d < head_dim; ++d, block += 16 * element()) {  // 16 slots of a dimension
+        clear(block, first);
+        clear(block + end * element(), 16 - end);
+      }
+      for (int64_t c = 0; c < columns(); ++c)  // 16 dimensions of a slot
+        for (int64_t slot = 0; slot < 16; ++slot, block += 16 * element()) {
+          const bool kept = slot >= first && slot < end;
+          const int64_t dims = kept ? std::min<int64_t>(16, head_dim - c * 16) : 0;
+          clear(block + dims * element(), 16 - dims);
+        }
+    }
   }
 
  protected:

@@ -110,11 +110,10 @@ class GpuKv : public TiledKv {
  public:
   explicit GpuKv(std::shared_ptr<GpuDevice> device) : device_(std::move(device)) {}
 
-  // Zero, as on the CPU: blocks that are only partly used go into session files.
   void allocate() {
     bytes = kv_heads * (key_bytes() + value_bytes());
-    keys_ = reserve_zeros(device_, kv_heads * key_bytes());
-    values_ = reserve_zeros(device_, kv_heads * value_bytes());
+    keys_ = reserve(device_, kv_heads * key_bytes());
+    values_ = reserve(device_, kv_heads * value_bytes());
   }
   const char* type() const { return f16 ? "f16" : "f32"; }
   KvPlace place() const {
