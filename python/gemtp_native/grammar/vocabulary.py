@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import _core
-from ..base.ending import sleeping_at_end
+from ..base.ending import finished_before_end, sleeping_at_end
 from ..base.forking import begins_anew_in_child
 from ..base.log import logger
 from ..errors import ArgumentError
@@ -85,11 +85,12 @@ class Grammars:
 
     def matcher(self, engine: _core.Engine, source: Source) -> LLMatcher:
         """Returns a matcher for one generation. Raises like :meth:`constraint`."""
-        matcher = self._found(source)
-        if matcher is None:
-            with self._compiling:
-                matcher = self._found(source) or self._made(engine, source)
-        return matcher
+        with finished_before_end():
+            matcher = self._found(source)
+            if matcher is None:
+                with self._compiling:
+                    matcher = self._found(source) or self._made(engine, source)
+            return matcher
 
     def _found(self, source: Source) -> LLMatcher | None:
         """Returns a copy of the cached matcher."""
