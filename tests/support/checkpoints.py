@@ -197,9 +197,9 @@ def with_tiny_weights(arch: str, out: Path) -> Path:
 
 
 def with_vocabulary_of(lender: Pair, out: Path) -> Pair:
-    """Makes an agreeing pair of a hundredth of the shipped pair's size, with the tokenizer and the
-    chat template of `lender`, for tests that need a real vocabulary and must be fast. Its texts
-    consist of whole ASCII tokens.
+    """Makes an agreeing pair of a hundredth of the shipped pair's size, with the tokenizer, the
+    template and the purpose of `lender`, for tests that need a real vocabulary and must be fast.
+    Its texts consist of whole ASCII tokens.
     """
     metadata = [read_contents(path).metadata for path in (lender.target, lender.drafter)]
     tokens = read_metadata(lender.target)["tokenizer.ggml.tokens"]
@@ -218,7 +218,7 @@ def with_vocabulary_of(lender: Pair, out: Path) -> Pair:
 
 def _lend_tokenizer(lent: Metadata, metadata: Metadata) -> None:
     for key, value in lent.items():
-        if key.startswith("tokenizer."):
+        if key.startswith("tokenizer.") or key == "gemtp.completes":
             metadata.raw(key, value)
 
 
