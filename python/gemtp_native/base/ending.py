@@ -8,22 +8,34 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 from ..errors import CancelledError
+from .forking import begins_anew_in_child
 
 __all__ = ["at_end", "finished_before_end", "sleep_at_end", "sleeping_at_end"]
 
 _LONGEST = 2.0  # seconds that the end takes, unless an exit handler waits for a thread that sleeps
-
 _FINISHING = 1.0  # seconds that the end waits for calls of finished_before_end()
 
 _ended_by: int | None = None  # the thread whose exit handlers run
-_calls = 0  # in finished_before_end()
-_finished = threading.Condition()
+
+
+class _Calls:
+    """Those that are in finished_before_end()."""
+
+    def __init__(self) -> None:
+        self.begin_in_child()
+        begins_anew_in_child(self)
+
+    def begin_in_child(self) -> None:
+        self.count = 0
+        self.changed = threading.Condition()
+
+
+_calls = _Calls()
 
 
 def at_end(close: Callable[[], None]) -> None:
@@ -31,7 +43,8 @@ def at_end(close: Callable[[], None]) -> None:
 
     def end() -> None:
         global _ended_by
-        _ended_by = threading.get_ident()
+        with _calls.changed:
+            _ended_by = threading.get_ident()
         close()
 
     atexit.register(end)
@@ -40,8 +53,13 @@ def at_end(close: Callable[[], None]) -> None:
 def sleep_at_end() -> None:
     """Does nothing before the end. Otherwise does not come back, unless somebody waits for this
     thread: then it raises CancelledError."""
-    if _ended_by not in (None, threading.get_ident()):
+    if _has_ended():
         _sleep()
+
+
+def _has_ended() -> bool:
+    """For this thread."""
+    return _ended_by not in (None, threading.get_ident())
 
 
 @contextlib.contextmanager
@@ -49,35 +67,25 @@ def finished_before_end() -> Iterator[None]:
     """Around calls into a library that lets other threads run meanwhile and does not survive that
     Python has ended when it comes back, as those written in Rust. The end waits for them, and those
     that begin later sleep."""
-    global _calls
-    with _finished:
-        ended = _ended_by not in (None, threading.get_ident())
-        _calls += not ended
+    with _calls.changed:
+        ended = _has_ended()
+        _calls.count += not ended
     if ended:
         _sleep()
     try:
         yield
     finally:
-        with _finished:
-            _calls -= 1
-            _finished.notify_all()
+        with _calls.changed:
+            _calls.count -= 1
+            _calls.changed.notify_all()
 
 
 def _finish() -> None:
-    global _ended_by
-    with _finished:
-        _ended_by = threading.get_ident()
-        _finished.wait_for(lambda: _calls == 0, _FINISHING)
+    with _calls.changed:
+        _calls.changed.wait_for(lambda: _calls.count == 0, _FINISHING)
 
 
-def _begin_in_child() -> None:
-    global _calls, _finished
-    _calls, _finished = 0, threading.Condition()  # the calls of threads that do not exist here
-
-
-atexit.register(_finish)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)
+at_end(_finish)
 
 
 @contextlib.contextmanager
