@@ -10,177 +10,204 @@ namespace {
 
 constexpr int kRefits = 6;
 
+// x = scale * code - min, of every group.
 struct Fit {
-  float scale = 0, min = 0;  // x = scale * code - min
+  Floats scale{}, min{};
 };
 
-// Returns the scale and minimum with the least error for a single group; with `signed_min` the
-// minimum may be negative. For given codes q they solve the normal equations of least squares; the
-// search is over the codes, as in fit_scale().
+// Returns the scales and minimums with the least error of every group by itself; with `signed_min`
+// a minimum may be negative. For given codes q they solve the normal equations of least squares;
+// the search is over the codes, as in fit_scale().
 template <int N>
-Fit fit_affine(const Group<N>& g, int top, bool signed_min) {
-  float low = g.x[0], high = g.x[0];
-  for (float v : g.x) {
-    low = std::min(low, v);
-    high = std::max(high, v);
+Fit fit_affine(const Groups<N>& groups, float top, bool signed_min) {
+  Floats low = groups.x[0], high = groups.x[0];
+  for (const Floats& v : groups.x) {
+    low = v < low ? v : low;
+    high = v > high ? v : high;
   }
-  if (!signed_min) low = std::min(low, 0.0f);
-  if (!(high - low > kZero)) return {0, -low};
-  const IntegerLevels levels{0, static_cast<float>(top)};
-  const double sum_w = total(g.w), sum_x = total(g.wx);
-  double best = -HUGE_VAL;  // error reduction of the best codes
-  Fit fit;
-  float q[N];
-  const auto attempt = [&](float inverse, float offset) {
-    g.round(inverse, offset, levels, q);
-    const double q1 = g.wq(q), q2 = g.wqq(q), xq = g.wxq(q);
-    const double det = sum_w * q2 - q1 * q1;
-    double scale = 0, min = 0;
-    if (det > 1e-6 * sum_w * q2) {
-      scale = (sum_w * xq - sum_x * q1) / det;
-      min = (q1 * xq - q2 * sum_x) / det;
-    }
-    if (scale == 0 || (min < 0 && !signed_min)) {  // also if all codes are equal
-      min = 0;
-      scale = xq / q2;
-    }
-    const double gain = scale * xq - min * sum_x;
-    if (!(scale > 0) || !(gain > best)) return false;
-    best = gain;
-    fit = {static_cast<float>(scale), static_cast<float>(min)};
-    return true;
+  if (!signed_min) low = low > 0 ? Floats{} : low;
+  const FloatMask ranging = high - low > kZero;  // the others are their minimum alone
+  const IntegerLevels levels{0, top};
+  const Doubles sum_w = __builtin_convertvector(groups.sum_w(), Doubles),
+                sum_x = __builtin_convertvector(groups.sum_wx(), Doubles);
+  Doubles best = Doubles{} - HUGE_VAL;  // error reduction of the best codes
+  Fit fit{Floats{}, ranging ? Floats{} : -low};
+  Floats q[N];
+  // Keeps what is better than the best so far; returns where that is so.
+  const auto attempt = [&](Floats inverse, Floats offset, FloatMask tried) {
+    groups.round(inverse, offset, levels, q);
+    const Doubles q1 = __builtin_convertvector(groups.wq(q), Doubles),
+                  q2 = __builtin_convertvector(groups.wqq(q), Doubles),
+                  xq = __builtin_convertvector(groups.wxq(q), Doubles);
+    const Doubles det = sum_w * q2 - q1 * q1;
+    const auto solvable = det > 1e-6 * sum_w * q2;
+    Doubles scale = solvable ? (sum_w * xq - sum_x * q1) / det : Doubles{};
+    Doubles min = solvable ? (q1 * xq - q2 * sum_x) / det : Doubles{};
+    auto without_min = scale == 0;  // also if all codes are equal
+    if (!signed_min) without_min |= min < 0;
+    min = without_min ? Doubles{} : min;
+    scale = without_min ? xq / q2 : scale;
+    const Doubles gain = scale * xq - min * sum_x;
+    const auto better = __builtin_convertvector(tried, DoubleMask) & (scale > 0) & (gain > best);
+    best = better ? gain : best;
+    const FloatMask kept = __builtin_convertvector(better, FloatMask);
+    fit.scale = kept ? __builtin_convertvector(scale, Floats) : fit.scale;
+    fit.min = kept ? __builtin_convertvector(min, Floats) : fit.min;
+    return kept;
   };
+  const Floats range = ranging ? high - low : Floats{} + 1.0f;
   for (int k = -5; k <= 5; ++k)
-    attempt((static_cast<float>(top) + 0.2f * static_cast<float>(k)) / (high - low), -low);
-  for (int k = 0; k < kRefits && fit.scale > kZero && attempt(1.0f / fit.scale, fit.min); ++k) {
+    attempt((top + 0.2f * static_cast<float>(k)) / range, -low, ranging);
+  FloatMask improving = ranging;
+  for (int k = 0; k < kRefits && any(improving); ++k) {
+    improving &= fit.scale > kZero;
+    improving = attempt(inverse_of(fit.scale), fit.min, improving);
   }
   return fit;
 }
 
-// Rounds x to scale * code - min, with scale and min as stored; returns the error.
+// Rounds x to scale * code - min, with scale and min as stored; returns the errors.
 template <int N>
-float round_group(const Group<N>& g, const Fit& fit, int top, float (&q)[N]) {
-  const float inverse = fit.scale > kZero ? 1.0f / fit.scale : 0.0f;
-  g.round(inverse, fit.min, IntegerLevels{0, static_cast<float>(top)}, q);
-  return g.error(fit.scale, fit.min, q);
+Floats round_groups(const Groups<N>& groups, const Fit& fit, float top, Floats (&q)[N]) {
+  groups.round(inverse_of(fit.scale), fit.min, IntegerLevels{0, top}, q);
+  return groups.error(fit.scale, fit.min, q);
 }
 
-// Finds the scale and the minimum of 32 values and their codes. Scale and negated minimum are
-// written in f16 at out and out + 2.
-void search_single(const float* x, const float* w, int top, uint8_t* out, uint8_t* codes) {
-  Group<32> g;
-  g.set(x, w);
-  Fit fit = fit_affine(g, top, /*signed_min=*/true);
-  fit.scale = put_f16(out, within_f16(fit.scale));
-  fit.min = -put_f16(out + 2, within_f16(-fit.min));
-  float q[32];
-  round_group(g, fit, top, q);
-  for (int i = 0; i < 32; ++i) codes[i] = static_cast<uint8_t>(q[i]);
-}
+// Finds scales and minimums of four blocks of 32 values, and their codes.
+struct SingleScales {
+  Fit fit;  // min is stored negated
+  uint8_t codes[Groups<32>::kValues];
 
-// 256 values in groups of N. Each group has an integer scale and minimum from 0 to bound; the block
-// has f16 factors d and dmin. Codes range from 0 to top.
+  SingleScales(const float* x, const float* w, float top) {
+    Groups<32> groups;
+    groups.set(x, w);
+    fit = fit_affine(groups, top, /*signed_min=*/true);
+    for (int g = 0; g < kLanes; ++g) {
+      fit.scale[g] = to_f16(fit.scale[g]);
+      fit.min[g] = -to_f16(-fit.min[g]);
+    }
+    Floats q[32];
+    round_groups(groups, fit, top, q);
+    groups.put_codes(q, 0, codes);
+  }
+
+  void put_scale_and_min(int block, uint8_t* out) const {
+    put_f16(out, fit.scale[block]);
+    put_f16(out + 2, -fit.min[block]);
+  }
+};
+
+// A block of 256 values in groups of N, four groups in a `part`. Each group has an integer scale
+// and minimum from 0 to bound; the block has f16 factors d and dmin. Codes range from 0 to top.
 template <int N>
 class AffineGroups {
  public:
-  static constexpr int kGroups = 256 / N;
-
-  AffineGroups(const float* x, const float* w, int top, int bound) : top_(top), bound_(bound) {
-    Fit largest;
-    for (int g = 0; g < kGroups; ++g) {
-      groups_[g].set(x + g * N, w + g * N);
-      fitted_[g] = fit_affine(groups_[g], top, /*signed_min=*/false);
-      largest.scale = std::max(largest.scale, fitted_[g].scale);
-      largest.min = std::max(largest.min, fitted_[g].min);
+  AffineGroups(const float* x, const float* w, float top, float bound) : top_(top), bound_(bound) {
+    float scale = 0, min = 0;  // the largest ones
+    for (int p = 0; p < kParts; ++p) {
+      parts_[p].set(x + p * Groups<N>::kValues, w + p * Groups<N>::kValues);
+      fitted_[p] = fit_affine(parts_[p], top, /*signed_min=*/false);
+      for (int g = 0; g < kLanes; ++g) {
+        scale = std::max(scale, fitted_[p].scale[g]);
+        min = std::max(min, fitted_[p].min[g]);
+      }
     }
     // Scales and minimums are rounded to multiples of d and dmin; then d and dmin are refitted to
     // the rounded integers and their codes.
-    Fit unit{covering_f16(largest.scale / static_cast<float>(bound)),
-             covering_f16(largest.min / static_cast<float>(bound))};
-    best_error_ = HUGE_VAL;
+    Units units{covering_f16(scale / bound), covering_f16(min / bound)};
+    double least = HUGE_VAL;
     for (int k = 0; k < 4; ++k) {
-      const Fit next = assign(unit);
-      if (next.scale == unit.scale && next.min == unit.min) break;
-      unit = next;
+      const Units next = assign(units, &least);
+      if (next.d == units.d && next.dmin == units.dmin) break;
+      units = next;
     }
   }
 
-  float d() const { return best_unit_.scale; }
-  float dmin() const { return best_unit_.min; }
-  int scale(int g) const { return best_[g].scale; }
-  int min(int g) const { return best_[g].min; }
+  float d() const { return best_units_.d; }
+  float dmin() const { return best_units_.dmin; }
+  int scale(int g) const { return static_cast<int>(best_[g / kLanes].scale[g % kLanes]); }
+  int min(int g) const { return static_cast<int>(best_[g / kLanes].min[g % kLanes]); }
   void codes(uint8_t* out) const {
-    for (int i = 0; i < 256; ++i) out[i] = static_cast<uint8_t>(best_q_[i]);
+    for (int p = 0; p < kParts; ++p)
+      Groups<N>::put_codes(best_q_[p], 0, out + p * Groups<N>::kValues);
   }
 
  private:
-  struct Choice {
-    int scale, min;
+  static constexpr int kParts = 256 / Groups<N>::kValues;
+
+  struct Units {
+    float d, dmin;
   };
 
-  // Finds the best integers for these units and keeps them if they are the best so far. Returns the
-  // units to try next: with a = scale * q and c = min of every value, the normal equations
+  // Finds the best integers for these units and keeps them if they leave less than the least error
+  // so far. Returns the units to try next: with a = scale * q and c = min of every value, the
+  // normal equations
   //   d sum(w a a) - dmin sum(w a c) = sum(w x a),  d sum(w a c) - dmin sum(w c c) = sum(w x c).
-  Fit assign(const Fit& unit) {
-    float q[kGroups][N];
-    Choice chosen[kGroups];
+  Units assign(const Units& units, double* least) {
+    Floats q[kParts][N];
+    Fit chosen[kParts];
     double error = 0, aa = 0, ac = 0, cc = 0, xa = 0, xc = 0;
-    for (int g = 0; g < kGroups; ++g) {
-      const Group<N>& group = groups_[g];
-      error += choose(group, fitted_[g], unit, &chosen[g], q[g]);
-      const double s = chosen[g].scale, m = chosen[g].min;
-      aa += s * s * group.wqq(q[g]);
-      ac += s * m * group.wq(q[g]);
-      cc += m * m * total(group.w);
-      xa += s * group.wxq(q[g]);
-      xc += m * total(group.wx);
+    for (int p = 0; p < kParts; ++p) {
+      const Groups<N>& part = parts_[p];
+      const Floats errors = choose(part, fitted_[p], units, &chosen[p], q[p]);
+      const Floats w = part.sum_w(), wx = part.sum_wx(), wq = part.wq(q[p]), wqq = part.wqq(q[p]),
+                   wxq = part.wxq(q[p]);
+      for (int g = 0; g < kLanes; ++g) {
+        const double s = chosen[p].scale[g], m = chosen[p].min[g];
+        error += errors[g];
+        aa += s * s * wqq[g];
+        ac += s * m * wq[g];
+        cc += m * m * w[g];
+        xa += s * wxq[g];
+        xc += m * wx[g];
+      }
     }
-    if (error < best_error_) {
-      best_error_ = error;
-      best_unit_ = unit;
+    if (error < *least) {
+      *least = error;
+      best_units_ = units;
       std::memcpy(best_, chosen, sizeof chosen);
       std::memcpy(best_q_, q, sizeof q);
     }
     const double det = aa * cc - ac * ac;
-    double d = unit.scale, dmin = unit.min;
+    double d = units.d, dmin = units.dmin;
     if (det > 1e-6 * aa * cc) {
       d = (xa * cc - xc * ac) / det;
       dmin = (xa * ac - xc * aa) / det;
     } else if (aa > 0) {
       d = (xa + dmin * ac) / aa;
     }
-    if (!(d > 0) || !(dmin >= 0)) return unit;
+    if (!(d > 0) || !(dmin >= 0)) return units;
     return {to_f16(static_cast<float>(d)), to_f16(static_cast<float>(dmin))};
   }
 
-  // Chooses the best of the integers next to fitted / unit; returns its error.
-  float choose(const Group<N>& g, const Fit& fitted, const Fit& unit, Choice* chosen,
-               float (&q)[N]) const {
-    const auto below = [&](float value, float step) {
-      const float ideal = step > kZero ? value / step : 0.0f;
-      return static_cast<int>(std::clamp(ideal, 0.0f, static_cast<float>(bound_)));
+  // Chooses the best of the integers next to fitted / units; returns their errors.
+  Floats choose(const Groups<N>& part, const Fit& fitted, const Units& units, Fit* chosen,
+                Floats (&q)[N]) const {
+    const auto below = [&](Floats value, float unit) {
+      return truncate(clamp(unit > kZero ? value / unit : Floats{}, 0, bound_));
     };
-    const int scale = below(fitted.scale, unit.scale), min = below(fitted.min, unit.min);
-    float least = HUGE_VALF, tried[N];
-    for (int s = scale; s <= std::min(scale + 1, bound_); ++s)
-      for (int m = min; m <= std::min(min + 1, bound_); ++m) {
-        const Fit fit{unit.scale * static_cast<float>(s), unit.min * static_cast<float>(m)};
-        const float error = round_group(g, fit, top_, tried);
-        if (!(error < least)) continue;
-        least = error;
-        *chosen = {s, m};
-        std::memcpy(q, tried, sizeof tried);
-      }
-    return least;
+    const auto stored = [&](const Fit& integers) {
+      return Fit{units.d * integers.scale, units.dmin * integers.min};
+    };
+    const Floats scale = below(fitted.scale, units.d), min = below(fitted.min, units.dmin);
+    Floats least = Floats{} + HUGE_VALF;
+    for (const Fit& tried : {Fit{scale, min}, Fit{scale, min + 1.0f}, Fit{scale + 1.0f, min},
+                             Fit{scale + 1.0f, min + 1.0f}}) {
+      const Floats error = round_groups(part, stored(tried), top_, q);
+      const FloatMask better = (tried.scale <= bound_) & (tried.min <= bound_) & (error < least);
+      least = better ? error : least;
+      chosen->scale = better ? tried.scale : chosen->scale;
+      chosen->min = better ? tried.min : chosen->min;
+    }
+    return round_groups(part, stored(*chosen), top_, q);
   }
 
-  const int top_, bound_;
-  Group<N> groups_[kGroups];
-  Fit fitted_[kGroups];
-  double best_error_;
-  Fit best_unit_;
-  Choice best_[kGroups] = {};
-  float best_q_[256] = {};
+  const float top_, bound_;
+  Groups<N> parts_[kParts];
+  Fit fitted_[kParts];
+  Units best_units_{};
+  Fit best_[kParts];  // integers
+  Floats best_q_[kParts][N] = {};
 };
 
 // Packs eight scales and eight minimums of six bits into twelve bytes: first those of groups 0-3,
@@ -197,16 +224,20 @@ void put_scales_and_mins(const AffineGroups<32>& found, uint8_t* out) {
 }  // namespace
 
 void search_q4_1(const float* x, const float* w, uint8_t* out) {
-  uint8_t codes[32];
-  search_single(x, w, 15, out, codes);
-  put_nibbles(out + 4, codes);
+  const SingleScales found(x, w, 15);
+  for (int block = 0; block < kLanes; ++block, out += 20) {
+    found.put_scale_and_min(block, out);
+    put_nibbles(out + 4, found.codes + 32 * block);
+  }
 }
 
 void search_q5_1(const float* x, const float* w, uint8_t* out) {
-  uint8_t codes[32];
-  search_single(x, w, 31, out, codes);
-  put_fifth_bits(out + 4, codes);
-  put_nibbles(out + 8, codes);
+  const SingleScales found(x, w, 31);
+  for (int block = 0; block < kLanes; ++block, out += 24) {
+    found.put_scale_and_min(block, out);
+    put_fifth_bits(out + 4, found.codes + 32 * block);
+    put_nibbles(out + 8, found.codes + 32 * block);
+  }
 }
 
 void search_q2_k(const float* x, const float* w, uint8_t* out) {

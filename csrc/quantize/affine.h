@@ -1,6 +1,6 @@
 // Encodes types with a minimum, x = d * scale * code - dmin * min, by searching for the least
-// weighted squared error. x, w: one block of values and the weights of their errors; out: the
-// block's bytes.
+// weighted squared error. x, w: a block of 256 values or four blocks of 32, and the weights of the
+// values' errors; out: the blocks' bytes.
 #pragma once
 
 #include <cstdint>

@@ -10,7 +10,7 @@
 namespace gemtp {
 namespace {
 
-constexpr int kMaxBlock = 256;
+constexpr int kMaxSearched = 256;
 
 using Direct = void (*)(const float* x, uint8_t* out);
 using Search = void (*)(const float* x, const float* w, uint8_t* out);
@@ -53,6 +53,21 @@ Encoder encoder(DType type) {
   }
 }
 
+// How many values are searched at once: a block of 256, or four of 32.
+int searched(const DTypeInfo& info) { return info.block == 32 ? 4 * 32 : kMaxSearched; }
+
+// Encodes whole blocks, at most searched() values. Zeros stand for missing blocks.
+void encode_by_search(Search search, const DTypeInfo& info, const float* x, int64_t n,
+                      const float* importance, uint8_t* out) {
+  float values[kMaxSearched] = {}, weights[kMaxSearched];
+  uint8_t bytes[kMaxSearched];  // enough, because all types take less than a byte for a value
+  std::copy(x, x + n, values);
+  for (int at = 0; at < searched(info); at += static_cast<int>(info.block))
+    error_weights(importance && at < n ? importance + at : nullptr, info.block, weights + at);
+  search(values, weights, bytes);
+  std::copy(bytes, bytes + n / info.block * info.bytes, out);
+}
+
 }  // namespace
 
 bool encodable(DType type) {
@@ -62,22 +77,22 @@ bool encodable(DType type) {
 
 int64_t encode(DType type, const float* x, int64_t n, const float* importance, uint8_t* out) {
   const DTypeInfo& info = *dtype_info(static_cast<uint32_t>(type));
-  GEMTP_ASSERT(encodable(type) && info.block <= kMaxBlock && n % info.block == 0);
+  GEMTP_ASSERT(encodable(type) && n % info.block == 0);
   const Encoder e = encoder(type);
   const bool direct = e.direct && !(importance && e.search);
-  float w[kMaxBlock];
-  error_weights(nullptr, info.block, w);
+  const int64_t step = direct ? info.block : searched(info);
+  for (int64_t at = 0; at < n; at += step) {
+    uint8_t* bytes = out + at / info.block * info.bytes;
+    if (direct)
+      e.direct(x + at, bytes);
+    else
+      encode_by_search(e.search, info, x + at, std::min(n - at, step),
+                       importance ? importance + at : nullptr, bytes);
+  }
   int64_t bad = 0;
   DecodedBlock decoded;
-  for (int64_t at = 0; at < n; at += info.block, out += info.bytes) {
-    if (direct) {
-      e.direct(x + at, out);
-    } else {
-      if (importance) error_weights(importance + at, info.block, w);
-      e.search(x + at, w, out);
-    }
+  for (int64_t at = 0; at < n; at += info.block, out += info.bytes)
     bad += !decode_block(type, out, &decoded);
-  }
   return bad;
 }
 

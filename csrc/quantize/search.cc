@@ -31,7 +31,10 @@ uint8_t Iq4Levels::code(float v) {
   return kNearest[static_cast<size_t>(2.0f * (v - low))];
 }
 
-float Iq4Levels::nearest(float v) { return kLevels[code(v)]; }
+Floats Iq4Levels::nearest(Floats v) {
+  for (int g = 0; g < kLanes; ++g) v[g] = kLevels[code(v[g])];
+  return v;
+}
 
 void error_weights(const float* importance, int n, float* out) {
   double sum = 0;

@@ -12,25 +12,27 @@ namespace {
 // times.
 constexpr int kRefits = 6;
 
-// Returns the scale, possibly negative, with the least error for a single group. For given codes q
-// the best scale is sum(w x q) / sum(w q q), and the error that it leaves is sum(w x x) less sum(w
-// x q)^2 / sum(w q q). The search is over the codes. It tries those of scales close to the one that
-// maps the largest value to the outermost level, then refits the best of them.
+// Returns the scale, possibly negative, with the least error of every group by itself. For given
+// codes q the best scale is sum(w x q) / sum(w q q), and the error that it leaves is sum(w x x)
+// less sum(w x q)^2 / sum(w q q). The search is over the codes. It tries those of scales close to
+// the one that maps the largest value to the outermost level, then refits the best of them.
 template <int N, class Levels>
-float fit_scale(const Group<N>& g, const Levels& levels) {
-  float peak = 0;
-  for (float v : g.x)
-    if (std::fabs(v) > std::fabs(peak)) peak = v;
-  if (peak == 0) return 0;
-  double best = 0;  // error reduction of the best codes
-  float scale = 0, q[N];
-  const auto attempt = [&](float inverse) {
-    g.round(inverse, 0, levels, q);
-    const double xq = g.wxq(q), qq = g.wqq(q);
-    if (!(qq > 0) || !(xq * xq > best * qq)) return false;
-    best = xq * xq / qq;
-    scale = static_cast<float>(xq / qq);
-    return true;
+Floats fit_scale(const Groups<N>& groups, const Levels& levels) {
+  Floats peak{};
+  for (const Floats& v : groups.x) peak = magnitude(v) > magnitude(peak) ? v : peak;
+  peak = peak == 0 ? Floats{} + 1.0f : peak;  // any: no codes reduce the error of zeros
+  Doubles best{};                             // error reduction of the best codes
+  Floats scale{}, q[N];
+  // Keeps what is better than the best so far; returns where that is so.
+  const auto attempt = [&](Floats inverse) {
+    groups.round(inverse, Floats{}, levels, q);
+    const Doubles xq = __builtin_convertvector(groups.wxq(q), Doubles),
+                  qq = __builtin_convertvector(groups.wqq(q), Doubles);
+    const auto better = (qq > 0) & (xq * xq > best * qq);
+    best = better ? xq * xq / qq : best;
+    const FloatMask kept = __builtin_convertvector(better, FloatMask);
+    scale = kept ? __builtin_convertvector(xq / qq, Floats) : scale;
+    return kept;
   };
   const float step = 0.2f / levels.fineness();
   for (int k = -5; k <= 5; ++k) {
@@ -38,78 +40,96 @@ float fit_scale(const Group<N>& g, const Levels& levels) {
     attempt(levels.low * factor / peak);
     if (levels.fineness() <= 8) attempt(levels.high * factor / peak);
   }
-  for (int k = 0; k < kRefits && std::fabs(scale) > kZero && attempt(1.0f / scale); ++k) {
+  for (int k = 0; k < kRefits && any(attempt(inverse_of(scale))); ++k) {
   }
   return scale;
 }
 
-// Rounds x to d * levels, with d as stored; returns the error.
+// Rounds x to d * levels, with d as stored; returns the errors.
 template <int N, class Levels>
-float round_group(const Group<N>& g, float d, const Levels& levels, float (&q)[N]) {
-  g.round(std::fabs(d) > kZero ? 1.0f / d : 0.0f, 0, levels, q);
-  return g.error(d, 0, q);
+Floats round_groups(const Groups<N>& groups, Floats d, const Levels& levels, Floats (&q)[N]) {
+  const Floats zero{};
+  groups.round(inverse_of(d), zero, levels, q);
+  return groups.error(d, zero, q);
 }
 
-// Finds one scale for 32 values and writes it in f16; q receives their levels.
+// Finds scales of four blocks of 32 values, and their levels.
 template <class Levels>
-void search_single(const float* x, const float* w, const Levels& levels, uint8_t* out_d,
-                   float (&q)[32]) {
-  Group<32> g;
-  g.set(x, w);
-  round_group(g, put_f16(out_d, within_f16(fit_scale(g, levels))), levels, q);
+struct SingleScales {
+  Floats d, q[32];
+
+  SingleScales(const float* x, const float* w, const Levels& levels) {
+    Groups<32> groups;
+    groups.set(x, w);
+    d = fit_scale(groups, levels);
+    for (int g = 0; g < kLanes; ++g) d[g] = to_f16(d[g]);
+    round_groups(groups, d, levels, q);
+  }
+};
+
+// Calls put(d, codes) for four blocks of 32 integers from -half to half - 1.
+template <class Put>
+void search_integers(const float* x, const float* w, float half, const Put& put) {
+  const SingleScales found(x, w, IntegerLevels{-half, half - 1});
+  uint8_t codes[Groups<32>::kValues];
+  Groups<32>::put_codes(found.q, -half, codes);
+  for (int block = 0; block < kLanes; ++block) put(found.d[block], codes + 32 * block);
 }
 
-void search_integers(const float* x, const float* w, int half, uint8_t* out_d, uint8_t* codes) {
-  float q[32];
-  const auto n = static_cast<float>(half);
-  search_single(x, w, IntegerLevels{-n, n - 1}, out_d, q);
-  for (int i = 0; i < 32; ++i) codes[i] = static_cast<uint8_t>(static_cast<int>(q[i]) + half);
-}
-
-// 256 values in groups of N. Each group has an integer scale from -bound to bound - 1; the block
-// has an f16 factor d.
+// A block of 256 values in groups of N, four groups in a `part`. Each group has an integer scale
+// from -bound to bound - 1; the block has an f16 factor d.
 template <int N, class Levels>
 class ScaledGroups {
  public:
-  static constexpr int kGroups = 256 / N;
-
-  ScaledGroups(const float* x, const float* w, const Levels& levels, int bound)
+  ScaledGroups(const float* x, const float* w, const Levels& levels, float bound)
       : levels_(levels), bound_(bound) {
     float peak = 0;
-    for (int g = 0; g < kGroups; ++g) {
-      groups_[g].set(x + g * N, w + g * N);
-      fitted_[g] = fit_scale(groups_[g], levels);
-      if (std::fabs(fitted_[g]) > std::fabs(peak)) peak = fitted_[g];
+    for (int p = 0; p < kParts; ++p) {
+      parts_[p].set(x + p * Groups<N>::kValues, w + p * Groups<N>::kValues);
+      fitted_[p] = fit_scale(parts_[p], levels);
+      for (int g = 0; g < kLanes; ++g)
+        if (std::fabs(fitted_[p][g]) > std::fabs(peak)) peak = fitted_[p][g];
     }
     // Scales are rounded to multiples of d; then d is refitted to the rounded scales and their
     // codes.
-    best_error_ = HUGE_VAL;
-    float d = covering_f16(peak / static_cast<float>(-bound));
+    float d = covering_f16(peak / -bound);
+    double least = HUGE_VAL;
     for (int k = 0; k < 4; ++k) {
-      const float next = assign(d);
+      const float next = assign(d, &least);
       if (next == d) break;
       d = next;
     }
   }
 
   float d() const { return best_d_; }
-  int scale(int g) const { return best_scale_[g]; }
-  const float* q() const { return best_q_; }
+  int scale(int g) const { return static_cast<int>(best_scale_[g / kLanes][g % kLanes]); }
+  /// The level of value i of group g.
+  float level(int g, int i) const { return best_q_[g / kLanes][i][g % kLanes]; }
+  void codes(uint8_t* out) const {
+    for (int p = 0; p < kParts; ++p)
+      Groups<N>::put_codes(best_q_[p], levels_.low, out + p * Groups<N>::kValues);
+  }
 
  private:
-  // Finds the best scales for this d and keeps them if they are the best so far. Returns the d to
-  // try next.
-  float assign(float d) {
-    float q[kGroups][N];
-    int scale[kGroups];
+  static constexpr int kParts = 256 / Groups<N>::kValues;
+
+  // Finds the best scales for this d and keeps them if they leave less than the least error so far.
+  // Returns the d to try next.
+  float assign(float d, double* least) {
+    Floats q[kParts][N], scale[kParts];
     double error = 0, xq = 0, qq = 0;
-    for (int g = 0; g < kGroups; ++g) {
-      error += choose_scale(groups_[g], fitted_[g], d, &scale[g], q[g]);
-      xq += static_cast<double>(scale[g]) * groups_[g].wxq(q[g]);
-      qq += static_cast<double>(scale[g] * scale[g]) * groups_[g].wqq(q[g]);
+    for (int p = 0; p < kParts; ++p) {
+      const Floats errors = choose_scales(parts_[p], fitted_[p], d, &scale[p], q[p]);
+      const Floats wxq = parts_[p].wxq(q[p]), wqq = parts_[p].wqq(q[p]);
+      for (int g = 0; g < kLanes; ++g) {
+        const double s = scale[p][g];
+        error += errors[g];
+        xq += s * wxq[g];
+        qq += s * s * wqq[g];
+      }
     }
-    if (error < best_error_) {
-      best_error_ = error;
+    if (error < *least) {
+      *least = error;
       best_d_ = d;
       std::memcpy(best_scale_, scale, sizeof scale);
       std::memcpy(best_q_, q, sizeof q);
@@ -117,56 +137,54 @@ class ScaledGroups {
     return qq > 0 ? to_f16(static_cast<float>(xq / qq)) : d;
   }
 
-  // Chooses the better of the two integers next to fitted / d; returns its error.
-  float choose_scale(const Group<N>& g, float fitted, float d, int* scale, float (&q)[N]) const {
-    const float ideal = std::fabs(d) > kZero ? fitted / d : 0.0f;
-    const auto low = static_cast<float>(-bound_), high = static_cast<float>(bound_ - 1);
-    const auto below = static_cast<int>(std::floor(std::clamp(ideal, low, high)));
-    *scale = below;
-    float error = round_group(g, d * static_cast<float>(below), levels_, q);
-    if (below + 1 < bound_) {
-      float other[N];
-      const float e = round_group(g, d * static_cast<float>(below + 1), levels_, other);
-      if (e < error) {
-        error = e;
-        *scale = below + 1;
-        std::memcpy(q, other, sizeof other);
-      }
-    }
-    return error;
+  // Chooses the better of the two integers next to fitted / d; returns their errors.
+  Floats choose_scales(const Groups<N>& part, Floats fitted, float d, Floats* scale,
+                       Floats (&q)[N]) const {
+    const Floats ideal = std::fabs(d) > kZero ? fitted / d : Floats{};
+    const Floats within = clamp(ideal, -bound_, bound_ - 1), whole = truncate(within);
+    const Floats below = whole > within ? whole - 1.0f : whole;
+    const Floats above = below + 1.0f < bound_ ? below + 1.0f : below;
+    const Floats error = round_groups(part, d * above, levels_, q);
+    *scale = error < round_groups(part, d * below, levels_, q) ? above : below;
+    return round_groups(part, d * *scale, levels_, q);
   }
 
   const Levels levels_;
-  const int bound_;
-  Group<N> groups_[kGroups];
-  float fitted_[kGroups];
-  double best_error_;
+  const float bound_;
+  Groups<N> parts_[kParts];
+  Floats fitted_[kParts];
   float best_d_ = 0;
-  int best_scale_[kGroups] = {};
-  float best_q_[256] = {};
+  Floats best_scale_[kParts] = {};
+  Floats best_q_[kParts][N] = {};
 };
 
 }  // namespace
 
 void search_q4_0(const float* x, const float* w, uint8_t* out) {
-  uint8_t codes[32];
-  search_integers(x, w, 8, out, codes);
-  put_nibbles(out + 2, codes);
+  search_integers(x, w, 8, [&](float d, const uint8_t* codes) {
+    put_f16(out, d);
+    put_nibbles(out + 2, codes);
+    out += 18;
+  });
 }
 
 void search_q5_0(const float* x, const float* w, uint8_t* out) {
-  uint8_t codes[32];
-  search_integers(x, w, 16, out, codes);
-  put_fifth_bits(out + 2, codes);
-  put_nibbles(out + 6, codes);
+  search_integers(x, w, 16, [&](float d, const uint8_t* codes) {
+    put_f16(out, d);
+    put_fifth_bits(out + 2, codes);
+    put_nibbles(out + 6, codes);
+    out += 22;
+  });
 }
 
 void search_iq4_nl(const float* x, const float* w, uint8_t* out) {
-  float q[32];
-  uint8_t codes[32];
-  search_single(x, w, Iq4Levels{}, out, q);
-  for (int i = 0; i < 32; ++i) codes[i] = Iq4Levels::code(q[i]);
-  put_nibbles(out + 2, codes);
+  const SingleScales found(x, w, Iq4Levels{});
+  for (int block = 0; block < kLanes; ++block, out += 18) {
+    uint8_t codes[32];
+    for (int i = 0; i < 32; ++i) codes[i] = Iq4Levels::code(found.q[i][block]);
+    put_f16(out, found.d[block]);
+    put_nibbles(out + 2, codes);
+  }
 }
 
 void search_iq4_xs(const float* x, const float* w, uint8_t* out) {
@@ -182,7 +200,7 @@ void search_iq4_xs(const float* x, const float* w, uint8_t* out) {
   for (int i = 0; i < 4; ++i) out[4 + i] = static_cast<uint8_t>(low[i]);
   for (int g = 0; g < 8; ++g) {
     uint8_t codes[32];
-    for (int i = 0; i < 32; ++i) codes[i] = Iq4Levels::code(found.q()[32 * g + i]);
+    for (int i = 0; i < 32; ++i) codes[i] = Iq4Levels::code(found.level(g, i));
     put_nibbles(out + 8 + 16 * g, codes);
   }
 }
@@ -191,7 +209,7 @@ void search_iq4_xs(const float* x, const float* w, uint8_t* out) {
 void search_q3_k(const float* x, const float* w, uint8_t* out) {
   const ScaledGroups<16, IntegerLevels> found(x, w, {-4, 3}, 32);
   uint8_t codes[256];
-  for (int i = 0; i < 256; ++i) codes[i] = static_cast<uint8_t>(static_cast<int>(found.q()[i]) + 4);
+  found.codes(codes);
   put_bits_256(out, codes, 2);
   put_pairs_256(out + 32, codes);
   int scales[12] = {};
@@ -209,10 +227,8 @@ void search_q3_k(const float* x, const float* w, uint8_t* out) {
 void search_q6_k(const float* x, const float* w, uint8_t* out) {
   const ScaledGroups<16, IntegerLevels> found(x, w, {-32, 31}, 128);
   uint8_t codes[256], high[256];
-  for (int i = 0; i < 256; ++i) {
-    codes[i] = static_cast<uint8_t>(static_cast<int>(found.q()[i]) + 32);
-    high[i] = codes[i] >> 4;
-  }
+  found.codes(codes);
+  for (int i = 0; i < 256; ++i) high[i] = codes[i] >> 4;
   for (int half = 0; half < 2; ++half)
     for (int j = 0; j < 64; ++j)
       out[64 * half + j] = static_cast<uint8_t>((codes[128 * half + j] & 15) |

@@ -1,5 +1,6 @@
 // Encodes types without a minimum, x = d * scale * level, by searching for the least weighted
-// squared error. x, w: one block of values and the weights of their errors; out: the block's bytes.
+// squared error. x, w: a block of 256 values or four blocks of 32, and the weights of the values'
+// errors; out: the blocks' bytes.
 #pragma once
 
 #include <cstdint>

@@ -1,10 +1,11 @@
-// Runs encoders on blocks of every shape and size, for the sanitizers. tests/files/test_encode.py
-// checks the values.
+// Runs encoders on blocks of every shape and size, for the sanitizers, and compares bytes. How good
+// the values are is a matter of tests/files/test_encode.py.
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "gguf/blocks.h"
@@ -64,6 +65,68 @@ TEST_CASE("encoders keep to their blocks and come close") {
   }
   CHECK_FALSE(encodable(DType::kF16));
   CHECK_FALSE(encodable(DType::kIQ1_S));
+}
+
+// Blocks that are searched side by side do not notice each other.
+TEST_CASE("a row's blocks are those that each value's own block gives") {
+  std::mt19937 random(2);
+  std::normal_distribution<float> normal;
+  for (const DType type : kTypes) {
+    const DTypeInfo& info = *dtype_info(static_cast<uint32_t>(type));
+    for (const int64_t count : {1, 3, 4, 5, 11}) {
+      const auto n = static_cast<size_t>(count * info.block);
+      std::vector<float> x(n), importance(n);
+      for (size_t i = 0; i < n; ++i) {
+        const auto block = static_cast<int>(i) / static_cast<int>(info.block);
+        x[i] = block % 4 == 2 ? 0.0f : normal(random) * std::exp2(static_cast<float>(9 - block));
+        importance[i] = block % 3 == 1 ? 0.0f : std::fabs(normal(random));
+      }
+      for (const bool weighted : {false, true}) {
+        const float* w = weighted ? importance.data() : nullptr;
+        const auto bytes = static_cast<size_t>(count * info.bytes);
+        std::vector<uint8_t> row(bytes + 1, 0xee), alone(bytes + 1, 0xee);
+        encode(type, x.data(), count * info.block, w, row.data());
+        for (int64_t b = 0; b < count; ++b)
+          encode(type, x.data() + b * info.block, info.block, w ? w + b * info.block : nullptr,
+                 alone.data() + b * info.bytes);
+        CHECK(row == alone);
+      }
+    }
+  }
+}
+
+// Hashes (FNV-1a, 64 bits) of noise and of outliers, without and with importance.
+TEST_CASE("the bytes of a search are the same on every machine and in every version") {
+  const std::pair<DType, uint64_t> expected[] = {
+      {DType::kQ4_0, 0x4067cb1870697b80},   {DType::kQ4_1, 0x349cd5a366214bf8},
+      {DType::kQ5_0, 0x4b0b24d226c6a84c},   {DType::kQ5_1, 0xc5bf6f9de4d83ad1},
+      {DType::kIQ4_NL, 0x550bff616ea6aea7}, {DType::kIQ4_XS, 0x6140d348b913d8f1},
+      {DType::kQ2_K, 0x21b9836aa9a5acb8},   {DType::kQ3_K, 0x939aff0151b90e76},
+      {DType::kQ4_K, 0xa6e57f904f256e75},   {DType::kQ5_K, 0x2c16d38f2d692d07},
+      {DType::kQ6_K, 0x6acc264d0c677d79},
+  };
+  for (const auto& [type, hash] : expected) {
+    const DTypeInfo& info = *dtype_info(static_cast<uint32_t>(type));
+    uint64_t found = 14695981039346656037u;
+    uint32_t state = 1;
+    const auto noise = [&] {  // -1 .. 1, exact in float
+      state = state * 1664525 + 1013904223;
+      return static_cast<float>(static_cast<int32_t>(state) >> 8) * 0x1p-23f;
+    };
+    for (int round = 0; round < 64; ++round) {
+      std::vector<float> x(256), importance(256);
+      for (size_t i = 0; i < 256; ++i) {
+        x[i] = noise() * noise() * noise();
+        if (round % 4 == 3 && i % 50 == 7) x[i] *= 40;
+        importance[i] = noise() + 1;
+      }
+      std::vector<uint8_t> out(static_cast<size_t>(256 / info.block * info.bytes));
+      encode(type, x.data(), 256, round % 2 ? importance.data() : nullptr, out.data());
+      for (const uint8_t byte : out) found = (found ^ byte) * 1099511628211u;
+    }
+    CAPTURE(info.name);
+    CHECK(found == hash);
+  }
 }
 
 }  // namespace
