@@ -1,5 +1,6 @@
 #include "base/whole_file.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <random>
@@ -26,7 +27,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kMaxLinks = 40;  // the limit of Linux
+constexpr int kMaxLinks = 40;                  // the limit of Linux
+constexpr size_t kMaxWrite = size_t{1} << 30;  // bytes of one system call
 
 [[noreturn]] void refuse(const std::string& path, const std::string& what) {
   throw Error(ErrorKind::kFile, quoted(path, 4096) + " " + what);
@@ -61,23 +63,49 @@ fs::path name_beside(const fs::path& destination) {
          format(".gemtp.tmp-%016llx", static_cast<unsigned long long>(number));
 }
 
-// Creates a file that only its owner may access. Returns null and sets errno on failure.
-std::FILE* create(const fs::path& path) {
+// Creates a file that only its owner may access. Returns a descriptor; -1 on failure, of which
+// errno tells.
+int create(const fs::path& path) {
 #ifdef _WIN32
-  const int fd = ::_wopen(path.c_str(), _O_WRONLY | _O_CREAT | _O_EXCL | _O_BINARY | _O_NOINHERIT,
-                          _S_IREAD | _S_IWRITE);
-  return fd < 0 ? nullptr : ::_fdopen(fd, "wb");
+  return ::_wopen(path.c_str(), _O_WRONLY | _O_CREAT | _O_EXCL | _O_BINARY | _O_NOINHERIT,
+                  _S_IREAD | _S_IWRITE);
 #else
-  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-  return fd < 0 ? nullptr : ::fdopen(fd, "wb");
+  return ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 #endif
 }
 
-bool sync(std::FILE* file) {
+// These return whether it was done, and else errno tells why not. Signals do not stop them.
+bool write_all(int fd, const char* data, size_t n) {
+  while (n > 0) {
+    const size_t asked = std::min(n, kMaxWrite);
 #ifdef _WIN32
-  return std::fflush(file) == 0 && ::_commit(::_fileno(file)) == 0;
+    const int wrote = ::_write(fd, data, static_cast<unsigned>(asked));
 #else
-  return std::fflush(file) == 0 && ::fsync(::fileno(file)) == 0;
+    const ssize_t wrote = ::write(fd, data, asked);
+#endif
+    if (wrote < 0 && errno == EINTR) continue;
+    if (wrote == 0) errno = EIO;
+    if (wrote <= 0) return false;
+    data += wrote;
+    n -= static_cast<size_t>(wrote);
+  }
+  return true;
+}
+bool sync(int fd) {
+#ifdef _WIN32
+  return ::_commit(fd) == 0;
+#else
+  for (;;) {
+    if (::fsync(fd) == 0) return true;
+    if (errno != EINTR) return false;
+  }
+#endif
+}
+bool close_file(int fd) {
+#ifdef _WIN32
+  return ::_close(fd) == 0;
+#else
+  return ::close(fd) == 0 || errno == EINTR;  // after which it is closed
 #endif
 }
 
@@ -132,27 +160,6 @@ fs::path system_path(const std::string& path) {
 #endif
 }
 
-std::FILE* open_regular(const std::string& path) {
-  const fs::path at = system_path(path);
-#ifdef _WIN32
-  std::error_code unknown;
-  const fs::file_type type = fs::status(at, unknown).type();
-  if (type != fs::file_type::regular && type != fs::file_type::not_found) refuse_kind(path, type);
-  std::FILE* file = ::_wfopen(at.c_str(), L"rb");
-#else
-  // Non-blocking, so that a pipe without a writer is rejected below instead of blocking here.
-  const int fd = ::open(at.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  struct stat info;
-  if (fd >= 0 && ::fstat(fd, &info) == 0 && !S_ISREG(info.st_mode)) {
-    ::close(fd);
-    refuse_kind(path, S_ISDIR(info.st_mode) ? fs::file_type::directory : fs::file_type::character);
-  }
-  std::FILE* file = fd < 0 ? nullptr : ::fdopen(fd, "rb");
-#endif
-  if (!file) refuse(path, "cannot be opened: " + reason(errno));
-  return file;
-}
-
 WholeFile::WholeFile(const std::string& path) : path_(path), destination_(followed(path)) {
   std::error_code error;
   const fs::file_type type = fs::status(destination_, error).type();
@@ -162,24 +169,24 @@ WholeFile::WholeFile(const std::string& path) : path_(path), destination_(follow
       refuse(path_, "cannot be written: " + (error ? error.message() : reason(errno)));
   }
   temporary_ = name_beside(destination_);
-  file_ = create(temporary_);
-  if (!file_) fail();
+  fd_ = create(temporary_);
+  if (fd_ < 0) fail();
 }
 
 WholeFile::~WholeFile() {
-  if (file_) std::fclose(file_);
+  if (fd_ >= 0) close_file(fd_);
   if (temporary_.empty()) return;
   std::error_code gone;
   fs::remove(temporary_, gone);
 }
 
 void WholeFile::write(const void* data, size_t n) {
-  if (std::fwrite(data, 1, n, file_) != n) fail();
+  if (!write_all(fd_, static_cast<const char*>(data), n)) fail();
 }
 
 void WholeFile::complete() {
-  if (!sync(file_)) fail();
-  if (std::fclose(std::exchange(file_, nullptr)) != 0) fail();
+  if (!sync(fd_)) fail();
+  if (!close_file(std::exchange(fd_, -1))) fail();
   std::error_code error;
   rename_over(temporary_, destination_, error);
   if (error) refuse(path_, "cannot be written: " + error.message());

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdio>
 #include <filesystem>
 #include <string>
 
@@ -11,10 +10,6 @@ namespace gemtp {
 /// Converts a path in UTF-8 (POSIX: any bytes) to the system's form. Throws Error{kFile} if it is
 /// not valid.
 std::filesystem::path system_path(const std::string& path);
-
-/// Opens a regular file for reading, without waiting for pipes. The caller closes it. Throws
-/// Error{kFile}.
-std::FILE* open_regular(const std::string& path);
 
 /// A file that is written under a temporary name beside `path` and renamed to `path` when it is
 /// complete. Only its owner may read it. If `path` is a link, the file it points to is replaced or
@@ -39,7 +34,7 @@ class WholeFile {
 
   std::string path_;
   std::filesystem::path destination_, temporary_;
-  std::FILE* file_ = nullptr;
+  int fd_ = -1;
 };
 
 }  // namespace gemtp

@@ -3,12 +3,12 @@
 //   oldest position of the sliding layers i64, the tokens i32 each, the cache's blocks (KvCache),
 //   FNV-1a of all of it u64; numbers in little endian.
 #include <bit>
-#include <cstdio>
 #include <cstring>
 #include <utility>
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/input_file.h"
 #include "base/whole_file.h"
 #include "generate/session.h"
 
@@ -29,26 +29,25 @@ static_assert(sizeof(Header) == 48);
 // The bytes of a session file, and their hash.
 class File {
  public:
-  explicit File(const std::string& path) : path_(path), file_(open_regular(path)) {}
-  ~File() { std::fclose(file_); }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
+  explicit File(const std::string& path) : file_(InputFile::open(path)) {}
 
-  std::string name() const { return quoted(path_, 200); }
+  const std::string& name() const { return file_->quoted_path(); }
   uint64_t hash() const { return hash_.value(); }
 
   void read(void* data, size_t n) {
-    if (std::fread(data, 1, n, file_) != n)
+    if (n > file_->size() - at_)
       throw Error(
           ErrorKind::kFile,
           format("%s ends too early: it is cut off; save the session again", name().c_str()));
+    file_->read(at_, n, data);
     hash_.add(data, n);
+    at_ += n;
   }
-  bool at_end() { return std::fgetc(file_) == EOF; }
+  bool at_end() const { return at_ == file_->size(); }
 
  private:
-  std::string path_;
-  std::FILE* file_;
+  std::unique_ptr<InputFile> file_;
+  uint64_t at_ = 0;
   Hash64 hash_;
 };
 

@@ -172,7 +172,7 @@ def test_saving_where_nothing_can_be_written(model, tmp_path):
     os.mkfifo(pipe)
     with pytest.raises(gemtp.FileError, match="is not a file"):
         session.save(pipe)
-    with pytest.raises(gemtp.FileError, match="is not a file"):
+    with pytest.raises(gemtp.FileError, match="is a pipe"):
         model.restore(pipe)
     assert [p.is_fifo() for p in tmp_path.iterdir()] == [True]
 

@@ -7,6 +7,7 @@ own session, is given no files and next to no environment, and ends with the one
 from __future__ import annotations
 
 import contextlib
+import errno
 import marshal
 import os
 import re
@@ -31,6 +32,8 @@ _MAIN = Path(__file__).with_name("limited_main.py")
 # What an interpreter needs of the environment to start and to know the time; nothing else is any
 # business of what runs there.
 _ENVIRONMENT = ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ")
+# What the system lacks now and may have later.
+_PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ class LimitedProcess:
                 **apart,
             )
         except OSError as e:
-            raise MissingError(f"{self._interpreter} does not start ({e.strerror})") from None
+            kind = StartError if e.errno in _PASSING else MissingError
+            raise kind(f"{self._interpreter} does not start ({e.strerror})") from None
         self._requests = cast(BinaryIO, self._popen.stdin)
         self._answers = cast(BinaryIO, self._popen.stdout)
         self._unbound = _bound(self._popen, program.memory)
@@ -97,8 +101,10 @@ class LimitedProcess:
         """Not while it is asked, or once it has broken a bound."""
         paths = [os.path.abspath(path) for path in sys.path]
         given = (paths, str(program.file), program.settings, program.memory, program.stack)
-        with contextlib.suppress(OSError):  # it has ended: start() says so
+        try:
             self._write(marshal.dumps(given, 4))
+        except OSError:
+            self.end()  # start() says so
 
     def start(self) -> None:
         """Waits for what is not the fault of what is asked."""
@@ -168,7 +174,8 @@ def _end(popen: subprocess.Popen[bytes], unbound: Callable[[], object]) -> None:
     popen.kill()
     popen.wait()
     for stream in (popen.stdin, popen.stdout):
-        cast(BinaryIO, stream).close()
+        with contextlib.suppress(OSError):  # nobody reads what it could be about
+            cast(BinaryIO, stream).close()
     unbound()
 
 
@@ -260,8 +267,10 @@ def _interpreter() -> str:
     # That of an environment may be a small program that starts this one, out of our reach.
     for found in (getattr(sys, "_base_executable", None), sys.executable, in_prefix):
         path = Path(found or "")
-        if re.fullmatch(r"(python|pypy)[\d.]*[twd]?(\.exe)?", path.name, re.I) and path.is_file():
-            return str(path)
+        if re.fullmatch(r"(python|pypy)[\d.]*[twd]?(\.exe)?", path.name, re.I):
+            with contextlib.suppress(OSError):
+                if path.is_file():
+                    return str(path)
     raise MissingError(
         f"there is no interpreter for it beside {sys.executable or 'this program'}, so set "
         f"sys.executable to the path of a Python {version}"

@@ -52,6 +52,7 @@ class Helper:
 
     def try_out(self, grammar: str) -> Verdict:
         """Whether the grammar compiles within the limits of `trial`."""
+        why = "ends again and again"
         for _ in range(2):
             if self._missing:
                 return Verdict("")
@@ -66,12 +67,12 @@ class Helper:
                     "time or memory is not kept from it",
                     e,
                 )
-            except StartError:
-                pass
+            except StartError as e:
+                why = f"cannot be started: {e}"
             except EndedError as e:
                 if e.code != 0:
                     return Verdict(_ending(e.code), exceeds=True)
-        return Verdict("the process that tries grammars ends again and again", exceeds=True)
+        return Verdict(f"the process that tries grammars {why}", exceeds=True)
 
 
 def _ending(code: int) -> str:

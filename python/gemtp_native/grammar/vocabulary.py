@@ -167,7 +167,16 @@ class Grammars:
 def _with_stack(work: Callable[[], T]) -> T:
     """Runs in a thread whose stack suffices for every grammar that has passed the trial."""
     made: list[T] = []
-    thread = threading.Thread(target=lambda: made.append(work()))
+    error: BaseException = MemoryError("there is no memory for a thread")
+
+    def run() -> None:
+        nonlocal error
+        try:
+            made.append(work())
+        except BaseException as e:
+            error = e
+
+    thread = threading.Thread(target=run)
     with _stacks:
         usual = threading.stack_size(2 * trial.STACK)
         try:
@@ -176,6 +185,8 @@ def _with_stack(work: Callable[[], T]) -> T:
         finally:
             threading.stack_size(usual)
     thread.join()
+    if not made:
+        raise error
     return made[0]
 
 

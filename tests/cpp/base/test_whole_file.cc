@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/input_file.h"
 #include "base/whole_file.h"
 
 #ifndef _WIN32
@@ -151,9 +152,9 @@ TEST_CASE("pipes and devices are refused, to be read and to be written") {
   fs::create_symlink("/dev/null", folder.of("link"));
   for (const std::string& path : {pipe, std::string("/dev/null"), folder.of("link")}) {
     refused(path, "is not a file but a pipe, a socket or a device");
-    CHECK_THROWS_AS(open_regular(path), Error);
+    CHECK_THROWS_AS(InputFile::open(path), Error);
   }
-  CHECK_THROWS_AS(open_regular(folder.path.string()), Error);
+  CHECK_THROWS_AS(InputFile::open(folder.path.string()), Error);
   CHECK(folder.count() == 2);
 }
 
