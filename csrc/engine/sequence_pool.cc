@@ -78,6 +78,7 @@ struct SequencePool::State {
   uint64_t changes = 0;                         // counts changes that may let a waiting guest go on
   int64_t used = 0;                             // bytes of K/V in use
   std::vector<std::unique_ptr<Sequence>> idle;  // latest last
+  int lent = 0;  // idle sequences that a call has taken out to copy them: it brings them back
 
   /// A guest that waits, on any thread, or has a sequence. Threads are this_thread_number()s.
   struct Place {
@@ -130,12 +131,15 @@ struct SequencePool::State {
   /// destroyed.
   static Sequence::Lease queue(const std::shared_ptr<State>& state, const Guest& guest,
                                std::list<Place>::iterator* at) {
-    const std::lock_guard<std::mutex> lock(state->mutex);
-    state->begin_in_child();
-    state->places.push_back(
-        {&guest, guest.thread_, this_thread_number(), state->someone_is_denied()});
-    *at = std::prev(state->places.end());
-    state->change();  // the first guest may have relied on this thread
+    {
+      const std::lock_guard<std::mutex> lock(state->mutex);
+      state->begin_in_child();
+      state->places.push_back(
+          {&guest, guest.thread_, this_thread_number(), state->someone_is_denied()});
+      *at = std::prev(state->places.end());
+      state->change();  // the first guest may have relied on this thread
+    }
+    // Without the lock: where there is no memory for the lease, it is given back at once.
     return Sequence::Lease(state.get(), [state, place = *at](void*) {
       const std::lock_guard<std::mutex> leaving(state->mutex);
       state->places.erase(place);
@@ -193,7 +197,7 @@ std::unique_ptr<Sequence> SequencePool::take(const std::vector<int32_t>& prompt)
 }
 
 std::unique_ptr<Sequence> SequencePool::make() {
-  return without_waiting([this] { return try_make(); });
+  return without_waiting([this] { return try_make(/*patient=*/true); });
 }
 
 SequencePool::Guest::Guest(SequencePool& pool) : pool_(pool), thread_(this_thread_number()) {}
@@ -257,13 +261,20 @@ std::unique_ptr<Sequence> SequencePool::try_take(const std::vector<int32_t>& pro
     if (best != idle.end()) {
       source = std::move(*best);
       idle.erase(best);
+      ++state_->lent;
     }
   }
-  if (!source) return try_make();
+  if (!source) return try_make(/*patient=*/true);
+  const auto returned = [state = state_.get()](void*) {
+    const std::lock_guard<std::mutex> lock(state->mutex);
+    --state->lent;
+    state->change();
+  };
+  const std::unique_ptr<State, decltype(returned)> loan(state_.get(), returned);
   // A conversation usually continues where it ended, except for a few tokens. Otherwise the earlier
   // sequence is copied and kept, because another prompt may continue it too.
   if (source->length() - reuse > kReprocessedTokens) {
-    if (std::unique_ptr<Sequence> copy = try_make()) {
+    if (std::unique_ptr<Sequence> copy = try_make(/*patient=*/false)) {
       copy->copy(*source, reuse);
       give_back(std::move(source));
       return copy;
@@ -273,23 +284,28 @@ std::unique_ptr<Sequence> SequencePool::try_take(const std::vector<int32_t>& pro
   return source;
 }
 
-std::unique_ptr<Sequence> SequencePool::try_make() {
-  Sequence::Lease room = reserve();
+std::unique_ptr<Sequence> SequencePool::try_make(bool patient) {
+  Sequence::Lease room = reserve(patient);
   if (!room) return nullptr;
   return std::make_unique<Sequence>(model_.new_kv(model_.context()), model_.context(),
                                     std::move(room));
 }
 
-// Forgets idle sequences, the longest unused first, until the budget suffices.
-Sequence::Lease SequencePool::reserve() {
+// Forgets idle sequences, the longest unused first, until the budget suffices. A patient call waits
+// for those that are lent; who has such a one must not, because another may wait for it.
+Sequence::Lease SequencePool::reserve(bool patient) {
   for (;;) {
     std::unique_ptr<Sequence> oldest;  // destroyed outside the lock, which its lease takes
-    const std::lock_guard<std::mutex> lock(state_->mutex);
+    std::unique_lock<std::mutex> lock(state_->mutex);
     if (state_->used + each_ <= budget_) {
       state_->used += each_;
       break;
     }
-    if (state_->idle.empty()) return nullptr;
+    if (state_->idle.empty()) {
+      if (!patient || state_->lent == 0) return nullptr;
+      state_->changed.wait(lock);
+      continue;
+    }
     oldest = std::move(state_->idle.front());
     state_->idle.erase(state_->idle.begin());
   }

@@ -66,9 +66,10 @@ class SequencePool {
 
  private:
   std::unique_ptr<Sequence> try_take(const std::vector<int32_t>& prompt);
-  std::unique_ptr<Sequence> try_make();  // null if the budget does not suffice
+  // Null if the budget does not suffice. patient: see reserve().
+  std::unique_ptr<Sequence> try_make(bool patient);
   void drop_idle();
-  Sequence::Lease reserve();  // null if the budget does not suffice
+  Sequence::Lease reserve(bool patient);  // null if the budget does not suffice
   template <class Try>
   std::unique_ptr<Sequence> without_waiting(const Try& try_it);
   bool guests_wait() const;

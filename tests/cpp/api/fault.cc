@@ -218,6 +218,18 @@ bool excused(gemtp_status status) {
   return status == GEMTP_ERROR_FILE;
 }
 
+// Returns those of 1 .. all that are tried: all, or at most `most`, of which the first half are the
+// first ones, where every step differs, or `only` one.
+std::vector<int64_t> chosen(int64_t only, int64_t all, int64_t most) {
+  if (only) return {only};
+  std::vector<int64_t> out;
+  for (int64_t n = 1; n <= std::min(all, std::max(most / 2, int64_t{1})); ++n) out.push_back(n);
+  const int64_t first = static_cast<int64_t>(out.size()), left = most - first;
+  for (int64_t i = 0; all > first && i < std::min(left, all - first); ++i)
+    out.push_back(first + 1 + i * (all - first) / std::min(left, all - first));
+  return out;
+}
+
 // Runs it with each allocation or use of a file failing in turn, or about `most` of them, and
 // without a failure behind every one. held: what has to be the same in the end.
 void fail_each_of(Cause of, const std::string& what, const Operation& run, int64_t most,
@@ -237,13 +249,11 @@ void fail_each_of(Cause of, const std::string& what, const Operation& run, int64
   const int64_t held_before = held();
   const char* wish = std::getenv("GEMTP_FAULTS");
   const int64_t only = wish ? std::atoll(wish) : 0;
-  if (wish) most = only ? 1 : all;
-  const double step = std::max(1.0, static_cast<double>(all) / static_cast<double>(most));
+  if (wish) most = all;
   int64_t errors = 0, tries = 0;
   for (const Failing kind : {Failing::kOne, Failing::kAllFromThere}) {
-    for (double at = static_cast<double>(std::max<int64_t>(1, only));
-         at <= static_cast<double>(all); at += step, ++tries) {
-      const auto n = static_cast<int64_t>(at);
+    for (const int64_t n : chosen(only, all, most)) {
+      ++tries;
       CAPTURE(what);
       CAPTURE(n);
       CAPTURE(static_cast<int>(kind));
@@ -327,6 +337,7 @@ gemtp_generate_options options_of(int64_t max_tokens, Told* told = nullptr) {
   o.repetition_penalty = 1.1f;
   o.seed = 5;
   o.logprobs = 2;
+  o.wait = 1;
   static const char* stop[] = {"\x01\x02"};
   o.stop = stop;
   o.stop_count = 1;
@@ -495,6 +506,22 @@ TEST_CASE("a reply goes on with the token that failed") {
   });
 }
 
+TEST_CASE("a guest of the K/V memory") {
+  Model m;
+  m.fail_each("guest", [&] {
+    Result out;
+    armed = on;
+    try {
+      gemtp::SequencePool::Guest guest(gemtp::models().get(m.model)->sequences());
+      guest.take({2, 5, 6}, {});
+    } catch (const std::bad_alloc&) {
+      out.status = GEMTP_ERROR_MEMORY;
+    }
+    armed = false;
+    return out;
+  });
+}
+
 TEST_CASE("sessions") {
   Model m;
   m.fail_each("generate", [&] {
@@ -598,6 +625,7 @@ TEST_CASE("a constraint") {
       at = 0;
       auto options = options_of(12);
       options.constraint = &constraint;
+      options.wait = 0;
       out->status = TRY(gemtp_session_generate(session, &options, error, sizeof error));
       if (out->status == GEMTP_OK) out->bytes = bytes_of(tokens_of(session));
     });

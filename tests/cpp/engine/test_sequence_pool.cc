@@ -161,3 +161,36 @@ TEST_CASE_FIXTURE(Pool, "nobody waits for what cannot end") {
   two.reset();
   CHECK(pool.make());
 }
+
+// One call copies the beginning of an idle sequence, another wants memory at that moment.
+TEST_CASE("the memory of an idle sequence that is being copied is not missing") {
+  EngineOptions options = Pool::options();
+  options.context = 512;
+  options.prefill_chunk = 400;
+  OpenedModel model(ModelFiles::open(GEMTP_SOURCE_DIR "/python/gemtp_native/data/target.gguf", ""),
+                    options);
+  const std::vector<int32_t> text(400, 7);
+  std::vector<int32_t> other(text.begin(), text.begin() + 330);
+  other.push_back(8);
+  for (int round = 0; round < 100; ++round) {
+    SequencePool all(model, 0);
+    Taken idle = all.make();
+    SequencePool pool(model, 2 * all.used());
+    idle = pool.make();
+    model.target().forward(idle->rows(text.data(), 400, 0, HeadOutput::kNone), {});
+    idle->appended(text.data(), 400);
+    pool.give_back(std::move(idle));
+    std::atomic<bool> begun{false}, done{false};
+    std::thread copying([&] {
+      while (!begun) std::this_thread::yield();
+      const Taken copy = pool.take(other);
+      while (!done) std::this_thread::yield();
+    });
+    begun = true;
+    while (pool.used() < pool.budget()) std::this_thread::yield();
+    const bool refused = error_of([&] { pool.make(); }) == ErrorKind::kMemory;
+    done = true;
+    copying.join();
+    REQUIRE_FALSE(refused);
+  }
+}
