@@ -235,9 +235,10 @@ def test_the_command_line() -> None:
     ):
         assert got.stdout == expected
         assert f" emulated, {layers} layers there, " in got.stderr
-    refused = run("-ngl", "some")
-    assert refused.returncode == 2
-    assert "'some' is neither auto nor a number of layers" in refused.stderr
+    for text in ("some", "٣", "-1", "9" * 5000):
+        refused = run("-ngl", text)
+        assert refused.returncode == 2
+        assert f"'{text}' is neither auto nor a number of layers" in refused.stderr
     refused = run("-ngl", "99", "--device", "emulated")
     assert refused.returncode == 1
     assert refused.stderr.startswith("gemtp: error: gpu_layers is '99'; it must be auto or, for")
