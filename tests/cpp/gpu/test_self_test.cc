@@ -24,7 +24,7 @@ std::unique_ptr<Backend> emulated(const std::string& fault) {
 // What the self-test says of a device with a fault; "" if it is exact.
 std::string said_of(const std::string& fault, const std::set<TestedKernels>& kernels) {
   try {
-    self_test(*emulated(fault), kernels);
+    self_test(*emulated(fault), kernels, [] {});
   } catch (const Error& e) {
     CHECK(e.kind() == ErrorKind::kDevice);
     return e.what();

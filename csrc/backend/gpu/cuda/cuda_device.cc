@@ -65,9 +65,10 @@ Found find_gpu(int number) {
 // Throws for a GPU that is not here, or too old.
 Found find_usable(int number) {
   if (!cuda_is_built())
-    throw Error(ErrorKind::kArgument,
-                "this build of gemtp has no kernels for CUDA, because nvcc was not there; use a "
-                "wheel that has them, build with nvcc, or use the device cpu");
+    throw Error(
+        ErrorKind::kArgument,
+        "this build of gemtp has no kernels for CUDA, because it was built without nvcc; use "
+        "a wheel that has them, build with nvcc, or use the device cpu");
   const int count = count_gpus();
   if (number >= count)
     throw Error(ErrorKind::kArgument,
