@@ -67,9 +67,7 @@ def test_an_nvcc_that_is_too_old(tmp_path, monkeypatch, packaged: bool) -> None:
             (folder / name).chmod(0o755)
         return str(folder / "nvcc")
 
-    old = install(
-        tmp_path / "old", "echo \"nvcc fatal   : Value 'sm_120' is not defined\" >&2; exit 1"
-    )
+    old = install(tmp_path / "old", "echo \"nvcc fatal : 'sm_120' is not defined\" >&2; exit 1")
     new = install(tmp_path / "nvidia" / "cu13" / "bin", "exit 0") if packaged else ""
     monkeypatch.setenv("PATH", f"{tmp_path / 'old'}:/usr/bin:/bin")
     monkeypatch.setattr(cuda_kernels.sysconfig, "get_paths", lambda: {"purelib": str(tmp_path)})
