@@ -27,7 +27,7 @@ say() { printf '%s\n' "$@" | tee -a "$report"; }
 # step NAME COMMAND...: runs the command, with its output in a log, and says how it ended.
 step() {
   local name=$1 begin=$SECONDS status=0
-  log=$folder/logs/${name//[^a-z0-9]/-}.log
+  log=$folder/logs/${name//[^a-zA-Z0-9]/-}.log
   shift
   "$@" >"$log" 2>&1 || status=$?
   if [[ $status -eq 0 ]]; then
