@@ -136,8 +136,9 @@ class CudaDevice : public GpuDevice {
 
   std::string name() const override { return name_; }
   std::string identity() const override {
-    return where_ + format(", %s, driver for CUDA %d.%d", found_.capability_text().c_str(),
-                           driver_.cuda_version / 1000, driver_.cuda_version % 1000 / 10);
+    return where_ + format(", %s, driver for CUDA %d.%d%s%s", found_.capability_text().c_str(),
+                           driver_.cuda_version / 1000, driver_.cuda_version % 1000 / 10,
+                           driver_.file.empty() ? "" : ", ", driver_.file.c_str());
   }
 
   Memory memory() const override {
