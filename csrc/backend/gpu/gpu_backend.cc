@@ -253,7 +253,6 @@ class GpuBackend : public Backend {
                           found,
                           narrow(top),
                           narrow(each),
-                          0,
                           Global<int32_t>(number(ids)),
                           launches_.written(logits, top * each)};
     launches_.launch("sort_candidates", parts_of(top * each, 256), 1, c);
