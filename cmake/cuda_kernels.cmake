@@ -15,13 +15,15 @@ elseif(GEMTP_CUDA)
   if(Python_FOUND AND NOT missing)
     set(cuda_kernels ${PROJECT_BINARY_DIR}/cuda)
     set(cuda_source ${cuda_kernels}/kernels.cc)
-    file(GLOB cuda_sources csrc/backend/gpu/kernels/*.h csrc/backend/gpu/cuda/gpu.h
+    file(GLOB cuda_sources csrc/backend/gpu/kernels/*.h csrc/backend/gpu/cuda/*.h
          csrc/backend/gpu/cuda/kernels.cu tools/cuda_kernels.py)
     add_custom_command(
       OUTPUT ${cuda_source}
       COMMAND ${Python_EXECUTABLE} ${PROJECT_SOURCE_DIR}/tools/cuda_kernels.py --out ${cuda_kernels}
       DEPENDS ${cuda_sources} COMMENT "Compiling the kernels for CUDA" VERBATIM)
-  elseif(NOT GEMTP_CUDA STREQUAL "AUTO")
+  elseif(GEMTP_CUDA STREQUAL "AUTO")
+    message(STATUS "Without kernels for CUDA: there is no Python, or: ${said}")
+  else()
     message(FATAL_ERROR "GEMTP_CUDA is ${GEMTP_CUDA}, but there is no Python, or: ${said}")
   endif()
 endif()

@@ -14,6 +14,7 @@ machine code of all formats for six generations would be 7 MB.
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import re
 import shutil
@@ -21,6 +22,7 @@ import struct
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,16 +49,48 @@ class MissingTool(Exception):
     pass
 
 
+def packages() -> list[Path]:
+    """Returns folders of tools from PyPI."""
+    return sorted(Path(sysconfig.get_paths()["purelib"]).glob("nvidia/*/bin"))
+
+
+@functools.cache
+def nvcc() -> str:
+    """Returns one that can be used, on the path or from PyPI: systems bring some that are too old
+    for the GPUs or for their own compiler."""
+    why = "nvcc is not installed"
+    for found in (shutil.which("nvcc"), *(str(place / "nvcc") for place in packages())):
+        if found and Path(found).exists():
+            problem = problem_of(found)
+            if not problem:
+                return found
+            why = f"{found} cannot be used ({problem})"
+    raise MissingTool(f"{why}; pip install '.[gpu]' brings one")
+
+
+def problem_of(nvcc: str) -> str:
+    """Returns why a kernel cannot be compiled for all GPUs; "" if it can."""
+    gpus = [f"-gencode=arch=compute_{c},code=sm_{c}" for c in CODE]
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "kernel.cu"
+        source.write_text("__global__ void kernel() {}\n")
+        command = (nvcc, *FLAGS, "-fatbin", *gpus, "-o", source.with_suffix(".fatbin"), source)
+        try:
+            run(*command)
+        except (OSError, SystemExit) as error:
+            return str(error).strip().splitlines()[-1]
+    return ""
+
+
 def tool(name: str) -> str:
-    """Returns a tool on the path, beside nvcc, or in a package from PyPI."""
-    if found := shutil.which(name):
-        return found
-    nvcc = shutil.which("nvcc")
-    places = [Path(nvcc).resolve().parent] if nvcc else []
-    places += Path(sysconfig.get_paths()["purelib"]).glob("nvidia/*/bin")
-    for place in places:
+    """Returns a tool of CUDA: beside nvcc, from PyPI, or on the path."""
+    if name == "nvcc":
+        return nvcc()
+    for place in (Path(nvcc()).resolve().parent, *packages()):
         if (place / name).exists():
             return str(place / name)
+    if found := shutil.which(name):
+        return found
     raise MissingTool(f"{name} is not installed; pip install '.[gpu]' brings it")
 
 
@@ -188,7 +222,8 @@ def state_of_sources() -> str:
     """Returns a text that changes with everything that the result depends on."""
     digest = hashlib.sha256(run(tool("nvcc"), "--version").encode())
     folder = CSRC / "backend" / "gpu"
-    for path in sorted([*folder.glob("kernels/*"), *folder.glob("cuda/*.h"), Path(__file__)]):
+    sources = [*folder.glob("kernels/*"), *folder.glob("cuda/*.h"), folder / "cuda" / "kernels.cu"]
+    for path in sorted([*sources, Path(__file__)]):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 

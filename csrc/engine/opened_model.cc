@@ -33,10 +33,13 @@ uint64_t fingerprint_of(const GgufFile& file) {
 // Reports the progress of opening to the caller, in steps that are worth reporting.
 class OpenProgress {
  public:
-  /// sources: bytes that will be read from the files.
-  OpenProgress(const std::function<bool(double)>& report, int64_t sources)
-      : report_(report), sources_(std::max<int64_t>(1, sources)) {}
+  explicit OpenProgress(const std::function<bool(double)>& report) : report_(report) {}
 
+  /// sources: bytes that will be read from the files.
+  void begin(int64_t sources) {
+    sources_ = std::max<int64_t>(1, sources);
+    tell(0);
+  }
   void read(int64_t bytes) {
     read_ += bytes;
     const double fraction = static_cast<double>(read_) / static_cast<double>(sources_);
@@ -52,7 +55,7 @@ class OpenProgress {
  private:
   static constexpr double kStep = 0.002;
   const std::function<bool(double)>& report_;
-  const int64_t sources_;
+  int64_t sources_ = 1;
   int64_t read_ = 0;
   double told_ = 0;
 };
@@ -61,33 +64,34 @@ class OpenProgress {
 
 OpenedModel::OpenedModel(ModelFiles files, const EngineOptions& options)
     : files_(std::move(files)), options_(options) {
-  OpenProgress progress(options.progress, take_device());
+  OpenProgress progress(options.progress);
   options_.progress = nullptr;  // releases what the callback refers to
-  progress.tell(0);
+  progress.begin(take_device([&progress] { progress.tell(0); }));
   load([&progress](int64_t bytes) { progress.read(bytes); });
   progress.tell(1);
 }
 
-// Returns the bytes of the files that will be read.
-int64_t OpenedModel::take_device() {
+// Returns the bytes of the files that will be read. testing: called during a GPU's self-test.
+int64_t OpenedModel::take_device(const std::function<void()>& testing) {
   select_gpu_layers(options_.gpu_layers, config().n_layers());  // it may be wrong on every device
   const std::string name = select_device(options_.device);
-  if (name != kAutoDevice) return take_device(name, false);
+  if (name != kAutoDevice) return take_device(name, false, testing);
   for (const std::string& gpu : automatic_gpus(refused_gpus_)) {
     try {
-      return take_device(gpu, true);
+      return take_device(gpu, true, testing);
     } catch (const Error& e) {
       if (e.kind() != ErrorKind::kDevice && e.kind() != ErrorKind::kMemory) throw;
       refused_gpus_.push_back(e.what());
     }
   }
   placement_ = {};
-  return take_device("cpu", false);
+  return take_device("cpu", false, testing);
 }
 
 // automatic: only a GPU on which the layers fit is taken. Whether a split model is faster than the
 // CPU alone, nobody knows without a measurement.
-int64_t OpenedModel::take_device(const std::string& name, bool automatic) {
+int64_t OpenedModel::take_device(const std::string& name, bool automatic,
+                                 const std::function<void()>& testing) {
   backend_ =
       make_backend(name, options_.threads ? options_.threads : default_threads(), options_.isa);
   const bool gpu = backend_->own_memory();
@@ -106,7 +110,7 @@ int64_t OpenedModel::take_device(const std::string& name, bool automatic) {
   if (gpu) {
     std::set<TestedKernels> kernels;
     for (const gemtp_format format : estimate.formats) kernels.insert({format, options_.kv_f16});
-    prove(*backend_, kernels);
+    prove(*backend_, kernels, testing);
   }
   return estimate.sources;
 }

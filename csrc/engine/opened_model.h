@@ -111,8 +111,9 @@ class OpenedModel {
   Split<Backend> backends() { return {*backend_, backend_->host(), placement_}; }
 
  private:
-  int64_t take_device();
-  int64_t take_device(const std::string& name, bool automatic);
+  int64_t take_device(const std::function<void()>& testing);
+  int64_t take_device(const std::string& name, bool automatic,
+                      const std::function<void()>& testing);
   void load(const std::function<void(int64_t bytes)>& read);
   const Config& drafter_config() const { return files_.drafter_config; }
 

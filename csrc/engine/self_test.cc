@@ -119,10 +119,11 @@ class Subject {
                      gpu.identity().c_str(), kernels.name().c_str(), what.c_str()));
 }
 
-void check(Backend& gpu, const TestedKernels& kernels) {
+void check(Backend& gpu, const TestedKernels& kernels, const BeforePass& before) {
   for (const bool experts : {false, true}) {
     Subject expected(gpu.host(), kernels, experts), subject(gpu, kernels, experts);
     const auto compare = [&](const std::string& what, const auto& act) {
+      before();
       if (act(expected) != act(subject)) fail(gpu, kernels, what + " differs");
     };
     const auto end = experts ? std::begin(kPasses) + kPromptPasses : std::end(kPasses);
@@ -150,10 +151,10 @@ std::set<TestedKernels> all_kernels() {
   return all;
 }
 
-void self_test(Backend& gpu, const std::set<TestedKernels>& kernels) {
+void self_test(Backend& gpu, const std::set<TestedKernels>& kernels, const BeforePass& before) {
   for (const TestedKernels& k : kernels) {
     try {
-      check(gpu, k);
+      check(gpu, k, before);
     } catch (const Error& e) {
       if (e.kind() != ErrorKind::kInternal) throw;
       fail(gpu, k, e.what());
@@ -161,26 +162,29 @@ void self_test(Backend& gpu, const std::set<TestedKernels>& kernels) {
   }
 }
 
-void prove(Backend& gpu, const std::set<TestedKernels>& kernels) {
+void prove(Backend& gpu, const std::set<TestedKernels>& kernels, const BeforePass& before) {
   Proofs proofs(gpu.device(), gpu.identity());
   std::set<TestedKernels> left;
   for (const TestedKernels& k : kernels)
     if (!proofs.has(k.name())) left.insert(k);
   if (left.empty()) return;
-  self_test(gpu, left);
+  self_test(gpu, left, before);
   for (const TestedKernels& k : left) proofs.add(k.name());
   proofs.save();
 }
 
-SelfTestReport self_test_of(const std::string& device) {
+SelfTestReport self_test_of(const std::string& device, const BeforePass& before) {
   SelfTestReport report;
   report.device = device;
   try {
     const auto gpu = make_backend(select_device(device), default_threads(), "");
     report.device = gpu->device();
     report.identity = gpu->identity();
+    if (!gpu->own_memory())
+      throw Error(ErrorKind::kArgument,
+                  "the device 'cpu' has no self-test: it is what GPUs are compared with");
     const double start = monotonic_seconds();
-    self_test(*gpu, all_kernels());
+    self_test(*gpu, all_kernels(), before);
     report.seconds = monotonic_seconds() - start;
     report.exact = true;
   } catch (const Error& e) {

@@ -4,6 +4,7 @@
 
 #include <compare>
 #include <cstddef>
+#include <functional>
 #include <set>
 #include <string>
 
@@ -24,15 +25,19 @@ struct TestedKernels {
 /// Every kernel.
 std::set<TestedKernels> all_kernels();
 
+/// Called before each pass of a test, which takes moments, or seconds if a driver has to compile
+/// its kernels. What it throws ends the test.
+using BeforePass = std::function<void()>;
+
 /// Compares the GPU with its host's CPU: passes through small models, prompts, single rows and
 /// drafts. Throws Error{kDevice} with a sentence that names the device if a byte differs or a
 /// kernel fails, and passes on errors of the device.
-void self_test(Backend& gpu, const std::set<TestedKernels>& kernels);
+void self_test(Backend& gpu, const std::set<TestedKernels>& kernels, const BeforePass& before);
 
 /// The same, but for what the same GPU, driver and build has proved before, which is kept in the
 /// user's folder for caches. A file there that cannot be read or written, or is not as it was
 /// written, only means that the test is run.
-void prove(Backend& gpu, const std::set<TestedKernels>& kernels);
+void prove(Backend& gpu, const std::set<TestedKernels>& kernels, const BeforePass& before);
 
 /// The result of the self-test of a device, whatever it has proved before.
 struct SelfTestReport {
@@ -43,7 +48,7 @@ struct SelfTestReport {
   double seconds = 0;   // without opening the device
 };
 
-/// Opens a GPU, by its name as for select_device(), and tests every kernel.
-SelfTestReport self_test_of(const std::string& device);
+/// Opens a GPU, by its name as for select_device(), but not "auto", and tests every kernel.
+SelfTestReport self_test_of(const std::string& device, const BeforePass& before);
 
 }  // namespace gemtp

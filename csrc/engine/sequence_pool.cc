@@ -60,7 +60,7 @@ int64_t budget_or_default(int64_t given, OpenedModel& model) {
   const CacheBytes each = cache_bytes(model);
   int64_t budget = kFullCaches * each.total();
   const auto keep_within = [&](int64_t part, const Backend& backend) {
-    const auto half = static_cast<double>(backend.available() / 2);  // 0: unknown
+    const double half = static_cast<double>(backend.available()) / 2;  // 0: unknown
     if (half > 0 && part > 0)
       budget = std::min(budget, static_cast<int64_t>(half * static_cast<double>(each.total()) /
                                                      static_cast<double>(part)));

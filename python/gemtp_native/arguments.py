@@ -124,7 +124,7 @@ def thread_count(threads: int | None) -> int:
 
 def device_name(device: Any) -> str:
     """Returns the name as the core takes it: "" for None."""
-    if device is not None and not (isinstance(device, str) and device):
+    if device is not None and not (isinstance(device, str) and device and _is_utf8(device)):
         raise ArgumentError(f'device is {shown(device)}; it must be a name such as "cpu", or None')
     return device or ""
 
@@ -179,6 +179,14 @@ def number(name: str, value: Any) -> float:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         raise ArgumentError(f"{name} is {shown(value)}; it must be a number") from None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_bool(value: Any) -> bool:

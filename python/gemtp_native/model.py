@@ -121,8 +121,9 @@ class Model:
         profile: False ignores the profile that `gemtp tune` has saved for these files and threads
             and from which draft="auto" starts. A profile that does not fit is ignored with a
             warning through the logger "gemtp_native". Profiles never change the text.
-        progress: called while weights are loaded, with the fraction that is done, from 0 to 1; if
-            it returns False, loading ends with CancelledError.
+        progress: called while a GPU is tested, with 0, and while weights are loaded, with the
+            fraction that is done, from 0 to 1; if it returns False, opening ends with
+            CancelledError.
         device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", "metal" (Apple's GPU), "emulated" (a
             GPU that is imitated on the CPU to test the GPU kernels; very slow) or "auto": a GPU if
             there is one on which the model fits, else the CPU. It never changes the text: a GPU
@@ -178,8 +179,9 @@ class Model:
         self._warned = False  # about control tokens in a prompt
         self._streams: weakref.WeakSet[TextStream | Session] = weakref.WeakSet()
         _log.info("%s", _opened(self, found, helper, kv_type, time.monotonic() - start))
+        device = "the CPU" if self.device == "cpu" else self.device
         for why in self._engine.refused_gpus:
-            _warnings.warning("the device is the CPU, for %s", why)
+            _warnings.warning("the device is %s, for %s", device, why)
         if boolean("profile", profile) and use_profile(self._engine, found, helper, kv_type):
             _log.info("depth control starts from a saved profile")
 

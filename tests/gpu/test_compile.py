@@ -51,9 +51,38 @@ def test_cuda_with_all_formats(nvidia):
     assert gpu_code.faults(kernels, "sm_90", warned) == []
     listed = (KERNELS / "list.h").read_text()
     assert len(kernels) == sum(
-        {"QUANTIZED": 17, "FLOATS": 10, "KERNEL": 1}[kind]
+        {"QUANTIZED": 17, "FLOATS": 9, "KERNEL": 1}[kind]
         for kind in re.findall(r"^GPU_(QUANTIZED|FLOATS|KERNEL)\(", listed, re.MULTILINE)
     )
+
+
+@pytest.mark.parametrize("packaged", [False, True])
+def test_an_nvcc_that_is_too_old(tmp_path, monkeypatch, packaged: bool) -> None:
+    """One from PyPI is taken, or a build does without."""
+
+    def install(folder: Path, code: str) -> str:
+        folder.mkdir(parents=True)
+        for name in ("nvcc", "fatbinary"):
+            (folder / name).write_text(f"#!/bin/sh\n{code}\n")
+            (folder / name).chmod(0o755)
+        return str(folder / "nvcc")
+
+    old = install(tmp_path / "old", "echo \"nvcc fatal : 'sm_120' is not defined\" >&2; exit 1")
+    new = install(tmp_path / "nvidia" / "cu13" / "bin", "exit 0") if packaged else ""
+    monkeypatch.setenv("PATH", f"{tmp_path / 'old'}:/usr/bin:/bin")
+    monkeypatch.setattr(cuda_kernels.sysconfig, "get_paths", lambda: {"purelib": str(tmp_path)})
+    cuda_kernels.nvcc.cache_clear()
+    try:
+        if packaged:
+            assert cuda_kernels.tool("nvcc") == new
+            assert cuda_kernels.tool("fatbinary") == str(Path(new).with_name("fatbinary"))
+        else:
+            with pytest.raises(cuda_kernels.MissingTool) as error:
+                cuda_kernels.tool("fatbinary")
+            said = f"{old} cannot be used (nvcc fatal : 'sm_120' is not defined); pip install"
+            assert str(error.value).startswith(said)
+    finally:
+        cuda_kernels.nvcc.cache_clear()
 
 
 def test_the_checks_notice():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -76,6 +77,26 @@ def test_one_sentence(device: str, settings: dict[str, int | str], sentence: str
     assert out.stderr.startswith("gemtp: error: ")
     assert sentence in out.stderr
     assert out.stderr.count("\n") == 1
+
+
+def test_another_release_of_the_driver_is_tested_anew(tmp_path, monkeypatch) -> None:
+    """Also if it supports the same CUDA: the file behind the library's name tells."""
+    target, _ = gemtp.demo_models()
+    monkeypatch.setenv("GEMTP_CACHE_DIR", str(tmp_path / "cache"))
+    proofs = []
+    for release in ("570.86.15", "570.124.06"):
+        file, link = tmp_path / f"libcuda.so.{release}", tmp_path / "libcuda.so.1"
+        shutil.copy(CUDA.library(), file)
+        link.unlink(missing_ok=True)
+        link.symlink_to(file.name)
+        out = CUDA.run(
+            *("generate", target, "a", "--max-tokens", 1, "--device", "cuda"),
+            GEMTP_CUDA_DRIVER=str(link),
+        )
+        assert out.returncode == 0, out.stderr
+        proofs.append((tmp_path / "cache" / "self-test" / "cuda-0.txt").read_text())
+        assert f", driver for CUDA 12.8, {file.name}\n" in proofs[-1]
+    assert proofs[0] != proofs[1]
 
 
 def test_the_second_gpu_and_another_process() -> None:

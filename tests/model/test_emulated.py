@@ -136,6 +136,7 @@ def test_other_orders_of_blocks_and_threads(pairs) -> None:
         ("metal", "the device 'metal' is not here; there is: cpu, emulated"),
         ("", "device is ''; it must be a name"),
         (3, "device is 3; it must be a name"),
+        ("cuda\udcff", "device is 'cuda\\udcff'; it must be a name"),
     ],
 )
 def test_devices_that_are_not_there(name, sentence: str) -> None:

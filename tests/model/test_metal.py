@@ -55,6 +55,14 @@ def test_one_sentence(settings: dict[str, int | str], sentence: str) -> None:
     assert out.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("device", [(), ("auto",), ("metal",)])
+def test_info_tests_gpus(device: tuple[str, ...]) -> None:
+    """ "auto" is each, too."""
+    out = METAL.run("info", "--self-test", *device, refuse_source=1)
+    assert out.returncode == 1
+    assert "self-test metal (Stand-in) does not take the kernels of gemtp (" in out.stdout
+
+
 def test_info_looks_for_gpus_only_when_asked() -> None:
     broken = {"GEMTP_METAL_RUNTIME": "/no/metal"}
     assert "/no/metal" not in METAL.run("info", **broken).stdout

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 
 import gemtp_native as gemtp
 from serving import serving
+from stand_ins import METAL
 
 pytestmark = pytest.mark.skipif(
     "emulated" not in gemtp.system_info()["backends"], reason="this build has no emulated GPU"
@@ -139,6 +141,42 @@ def test_auto(cache, monkeypatch, caplog) -> None:
         assert "free on emulated" in record.getMessage()
 
 
+def test_auto_takes_another_gpu(cache, monkeypatch) -> None:
+    """The warning about the one that it leaves names the one that it takes."""
+    monkeypatch.delenv("GEMTP_DEVICE", raising=False)
+    monkeypatch.setenv("GEMTP_EMULATED_AUTO", "1")
+    monkeypatch.setenv("GEMTP_EMULATED_FAULT", "norm")
+    out = METAL.run("generate", TARGET, "a", "--max-tokens", 1, gpus=1)
+    assert out.stderr.startswith("gemtp: note: the device is metal, for " + REFUSAL)
+    assert out.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("at", [1, 2, 9])
+def test_cancelling(cache, at: int) -> None:
+    """The callback is called before each pass; the device, which it has cut off, is no worse."""
+    calls = []
+
+    def progress(fraction: float) -> bool:
+        calls.append(fraction)
+        return len(calls) < at
+
+    with pytest.raises(gemtp.CancelledError):
+        gemtp.Model(TARGET, context=64, device="emulated", progress=progress)
+    assert calls == [0] * at
+    assert not cache.exists()
+
+
+def test_interrupting(cache) -> None:
+    """Each self-test of all kernels takes a minute."""
+    args = [sys.executable, "-m", "gemtp_native", "info", "--self-test", "emulated"]
+    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        start = time.monotonic()
+        assert process.wait(60) == 130
+        assert time.monotonic() - start < 10
+
+
 def test_info(cache) -> None:
     def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -148,7 +186,7 @@ def test_info(cache) -> None:
             text=True,
         )
 
-    assert "self-test no GPU is here\n" in run().stdout
+    assert "self-test there is no GPU to test\n" in run().stdout
     bad = run("emulated", GEMTP_EMULATED_FAULT="norm")
     assert bad.returncode == 1
     assert f"self-test {REFUSAL}" in bad.stdout
@@ -157,8 +195,13 @@ def test_info(cache) -> None:
     (result,) = json.loads(bad.stdout)["self_test"]
     assert (result["device"], result["exact"]) == ("emulated", False)
     assert result["problem"].startswith(REFUSAL)
-    (result,) = json.loads(run("nothing", "--json").stdout)["self_test"]
-    assert result["problem"].startswith("the device 'nothing' is unknown")
+    for name, problem in {
+        "nothing": "the device 'nothing' is unknown",
+        "cpu": "the device 'cpu' has no self-test",
+    }.items():
+        (result,) = json.loads(run(name, "--json").stdout)["self_test"]
+        assert result["problem"].startswith(problem)
+    assert run("\udcff").stderr.startswith("gemtp: error: device is '\\udcff'; it must be a name")
     assert not cache.exists()
 
 

@@ -168,6 +168,19 @@ def test_as_many_layers_as_fit(pairs, monkeypatch) -> None:
         assert tokens(model, prompt) == expected
 
 
+def test_a_gpu_that_is_full(pairs, monkeypatch) -> None:
+    """No free byte is not an unknown number of them."""
+    pair = pairs("e2b")
+    open_on("emulated", pair).close()  # proves
+    monkeypatch.setenv(MEMORY, "0")
+    monkeypatch.setenv("GEMTP_EMULATED_AUTO", "1")
+    with pytest.raises(gemtp.OutOfMemoryError) as error:
+        split(pair, None)
+    assert "GB of memory and there are 0.000 GB free on emulated: weights " in str(error.value)
+    with open_on("auto", pair) as model:
+        assert model.device == "cpu"
+
+
 def test_experts_on_the_cpu(pairs, monkeypatch) -> None:
     """All layers before any experts."""
     pair = pairs("26b-a4b")
@@ -235,9 +248,10 @@ def test_the_command_line() -> None:
     ):
         assert got.stdout == expected
         assert f" emulated, {layers} layers there, " in got.stderr
-    refused = run("-ngl", "some")
-    assert refused.returncode == 2
-    assert "'some' is neither auto nor a number of layers" in refused.stderr
+    for text in ("some", "٣", "-1", "9" * 5000):
+        refused = run("-ngl", text)
+        assert refused.returncode == 2
+        assert f"'{text}' is neither auto nor a number of layers" in refused.stderr
     refused = run("-ngl", "99", "--device", "emulated")
     assert refused.returncode == 1
     assert refused.stderr.startswith("gemtp: error: gpu_layers is '99'; it must be auto or, for")

@@ -151,6 +151,32 @@ class DeviceTests:
             expected = open_on("cpu", pair).generate([2, 17, 33, 41], max_tokens=6)
             assert got["choices"][0]["text"] == expected.text
 
+    def test_the_server_when_its_gpu_is_lost(self, pairs, clean, tmp_path: Path) -> None:
+        """Requests end with a sentence, and its health says that it must be started again."""
+        pair = pairs("e2b")
+        prompt = [2, 17, 33, 41]
+        self.open(pair).close()  # which proves
+        before = clean.get("calls")
+        self.open(pair).close()
+        environment = self.KIND.environment(
+            gpus=1, lose_at=3 * (clean.get("calls") - before), **self.LOST
+        )
+        args = (pair.target, "--drafter", pair.drafter, "--device", self.KIND.device)
+        with serving(tmp_path, *args, **environment) as server:
+            assert server.ask("/health").status == 200
+            for _ in range(100):
+                answer = server.ask("/v1/completions", {"prompt": prompt, "max_tokens": 20})
+                if answer.status != 200:
+                    break
+            for _ in range(2):
+                assert (answer.status, answer.error["code"]) == (500, "device_failed")
+                assert self.LOST_SENTENCE in answer.error["message"]
+                health = server.ask("/health")
+                assert health.status == 503
+                said = {"status": "failed", "message": answer.error["message"]}
+                assert health.json == said
+                answer = server.ask("/v1/completions", {"prompt": prompt, "max_tokens": 2})
+
     # ---- faults ----
 
     def test_faults(self, pairs, stand_in: StandIn) -> None:

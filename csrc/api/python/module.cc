@@ -251,7 +251,7 @@ PYBIND11_MODULE(_core, m) {
         SelfTestReport r;
         {
           const ReleasedGil release;
-          r = self_test_of(device);
+          r = self_test_of(device, check_signals);
         }
         using namespace py::literals;
         return py::dict("device"_a = r.device, "identity"_a = r.identity, "exact"_a = r.exact,

@@ -36,7 +36,9 @@ class GpuBackend : public Backend {
   std::string identity() const override { return device_->identity(); }
   Backend& host() override { return *host_; }
   bool own_memory() const override { return true; }
-  uint64_t available() const override { return static_cast<uint64_t>(device_->memory().free); }
+  uint64_t available() const override {  // 1 if nothing is free, which is not unknown
+    return static_cast<uint64_t>(std::max<int64_t>(1, device_->memory().free));
+  }
   int threads() const override { return host_->threads(); }
   // A recording is made as a whole.
   bool stopped() const override { return stop_ && *stop_ && !recording_; }
@@ -251,7 +253,6 @@ class GpuBackend : public Backend {
                           found,
                           narrow(top),
                           narrow(each),
-                          0,
                           Global<int32_t>(number(ids)),
                           launches_.written(logits, top * each)};
     launches_.launch("sort_candidates", parts_of(top * each, 256), 1, c);

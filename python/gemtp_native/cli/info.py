@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from .. import _core
+    from ..arguments import device_name
     from ..model import system_info
 
     info: dict[str, Any] = system_info()
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         info["devices"] = [{"name": name or None, "about": about} for name, about in devices]
     if args.self_test is not None:
         gpus = [name for name, _ in devices if name not in ("", "cpu", "emulated")]
-        tested = [args.self_test] if args.self_test else gpus
+        tested = gpus if args.self_test in ("", "auto") else [device_name(args.self_test)]
         info["self_test"] = [_core.self_test(name) for name in tested]
     info["platform"] = f"{platform.system()} {platform.machine()}"
     info["python"] = platform.python_version()
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 def _self_test_texts(info: dict[str, Any]) -> list[str]:
     results = info.get("self_test")
     if results == []:
-        return ["no GPU is here"]
+        return ["there is no GPU to test"]
     return [
         f"{r['identity']}: exact, each kernel gives the CPU's bytes ({r['seconds']:.2f} s)"
         if r["exact"]
@@ -79,7 +80,7 @@ def _self_test_texts(info: dict[str, Any]) -> list[str]:
 
 def _cuda_text(built: bool, looked: bool) -> str:
     if not built:
-        return "no: this build has no kernels for NVIDIA's GPUs, because nvcc was not there"
+        return "no: this build has no kernels for NVIDIA's GPUs, because it was built without nvcc"
     return "kernels are there" + ("" if looked else "; gemtp info --devices looks for GPUs")
 
 

@@ -257,9 +257,10 @@ def draft_depth(text: str) -> int | Literal["auto"]:
 def _gpu_layers(text: str) -> int | Literal["auto"]:
     if text == "auto":
         return "auto"
-    if text.isascii() and text.isdigit():
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number of layers")
+    layers = whole_number(text)
+    if layers is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number of layers")
+    return layers
 
 
 def _bias(text: str) -> tuple[int, float]:

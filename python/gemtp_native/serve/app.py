@@ -255,6 +255,8 @@ class App:
     async def _health(self, request: Request) -> None:
         if self.service.draining:
             await request.respond_json({"status": "draining"}, 503)
+        elif failure := self.service.failure:
+            await request.respond_json({"status": "failed", "message": failure}, 503)
         else:
             await request.respond_json({"status": "ok"})
 

@@ -9,6 +9,7 @@ from ..errors import (
     ArgumentError,
     CancelledError,
     ContextError,
+    DeviceError,
     Error,
     OutOfMemoryError,
     in_one_line,
@@ -16,6 +17,7 @@ from ..errors import (
 
 Header = tuple[bytes, bytes]
 
+DEVICE_FAILED = "device_failed"  # a code: from now on every request ends so
 _LONGEST = 380  # characters of a message
 
 
@@ -86,7 +88,8 @@ def as_request_error(e: BaseException, param: str | None = None) -> RequestError
     if isinstance(e, (OutOfMemoryError, MemoryError)):
         return busy(f"no memory for another sequence now: {e}", "out_of_memory")
     if isinstance(e, Error):
-        return final(str(e), "model_error", 500)
+        code = DEVICE_FAILED if isinstance(e, DeviceError) else "model_error"
+        return final(str(e), code, 500)
     return final(
         f"an internal error ({type(e).__name__}); the server's log has it", "internal", 500
     )

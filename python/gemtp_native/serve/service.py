@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from .answers import Answer
 from .bodies import Bodies, give_back
 from .channel import Channel
-from .errors import RequestError, draining, timed_out
+from .errors import DEVICE_FAILED, RequestError, draining, timed_out
 from .http import Gone, Request, dumps, event_data
 from .job import Ended, Event, Job, Primed, Round
 from .metrics import Metrics
@@ -46,6 +46,8 @@ class Service:
             metrics_info,
         )
         self.draining = False
+        self.failure: str | None = None
+        """What a GPU says since it has failed; no request can be answered any more."""
         self._texts = TokenTexts(model)
         self._generators = ThreadPoolExecutor(settings.parallel, "gemtp-job")
         self._helpers = ThreadPoolExecutor(2, "gemtp-helper")
@@ -177,6 +179,8 @@ class Service:
             if not work.stream:
                 await request.respond_written(await self.off_loop(lambda: dumps(answer.whole())))
         except RequestError as e:
+            if e.code == DEVICE_FAILED:
+                self.failure = e.message
             if not request.answered:
                 raise
             await request.end_events(e)

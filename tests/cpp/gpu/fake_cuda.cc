@@ -137,7 +137,7 @@ World& world() {
   return *one;
 }
 
-thread_local std::vector<Gpu*> stack;  // of current contexts
+std::vector<Gpu*>& stack() { return of_thread<std::vector<Gpu*>>(); }  // of current contexts
 
 void lose(Gpu& gpu, Result with) {
   gpu.lost = with;
@@ -243,11 +243,11 @@ class Entry {
       for (Gpu& g : w.gpus)
         if (g.references) lose(g, static_cast<Result>(w["lose_with"]));
     if (needs == Needs::kInit) return;
-    if (stack.empty() || !stack.back()->references) {
+    if (stack().empty() || !stack().back()->references) {
       result = complain(kInvalidContext, "without a context");
       return;
     }
-    gpu = stack.back();
+    gpu = stack().back();
     result = gpu->lost;
   }
 
@@ -496,14 +496,14 @@ EXPORT Result cuCtxPushCurrent_v2(Context context) {
   auto* g = reinterpret_cast<Gpu*>(context);
   if (g < e.w.gpus || g >= e.w.gpus + kMostGpus || !g->references)
     return e.complain(kInvalidContext, "with no context");
-  stack.push_back(g);
+  stack().push_back(g);
   return kSuccess;
 }
 EXPORT Result cuCtxPopCurrent_v2(Context* context) {
   ENTER(Needs::kInit);
-  if (stack.empty()) return e.complain(kInvalidContext, "without a context");
-  *context = reinterpret_cast<Context>(stack.back());
-  stack.pop_back();
+  if (stack().empty()) return e.complain(kInvalidContext, "without a context");
+  *context = reinterpret_cast<Context>(stack().back());
+  stack().pop_back();
   return kSuccess;
 }
 

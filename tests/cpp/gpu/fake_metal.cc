@@ -193,14 +193,15 @@ T* retain(T* thing) {
   return thing;
 }
 
-thread_local std::vector<std::vector<Thing*>> pools;
+using Pools = std::vector<std::vector<Thing*>>;
+Pools& pools() { return of_thread<Pools>(); }
 
 template <class T>
 T* autoreleased(T* thing) {
-  if (pools.empty())
+  if (pools().empty())
     world().complain(std::string(thing->kind) + " was given to a thread that has no pool");
   else
-    pools.back().push_back(thing);
+    pools().back().push_back(thing);
   return thing;
 }
 
@@ -725,15 +726,15 @@ EXPORT void objc_release(Thing* thing) {
   release(thing);
 }
 EXPORT void* objc_autoreleasePoolPush() {
-  pools.emplace_back();
-  return reinterpret_cast<void*>(pools.size());
+  pools().emplace_back();
+  return reinterpret_cast<void*>(pools().size());
 }
 EXPORT void objc_autoreleasePoolPop(void* pool) {
   const std::lock_guard lock(world().mutex);
-  if (reinterpret_cast<size_t>(pool) != pools.size())
+  if (reinterpret_cast<size_t>(pool) != pools().size())
     return world().complain("a pool ends that is not the innermost");
-  for (Thing* thing : pools.back()) release(thing);
-  pools.pop_back();
+  for (Thing* thing : pools().back()) release(thing);
+  pools().pop_back();
 }
 EXPORT Thing* MTLCopyAllDevices() {
   World& w = world();

@@ -10,6 +10,17 @@
 #include <mutex>
 #include <random>
 #include <string>
+#include <thread>
+
+/// Returns what is the calling thread's own. The destructors of static objects can use it, too,
+/// unlike the main thread's variables of the storage class thread_local.
+template <class T>
+T& of_thread() {
+  static std::mutex mutex;
+  static auto& all = *new std::map<std::thread::id, T>();
+  const std::lock_guard lock(mutex);
+  return all[std::this_thread::get_id()];
+}
 
 class StandIn {
  public:

@@ -101,7 +101,6 @@ TEST_CASE("gpu ordered head: the best clusters, their tokens in order") {
                             device.upload(logits),
                             static_cast<int32_t>(top),
                             static_cast<int32_t>(per_cluster),
-                            0,
                             device.allocate<int32_t>(n),
                             device.allocate<float>(n)};
       device.launch("sort_candidates", (n + 255) / 256, 1, c);

@@ -94,7 +94,7 @@ END
 else barrier();
 END
 
-    BODY(MissedShuffle) if (at.lane < 31) m.values[at.index] = shuffle(at.index, 0);
+    BODY(MissedShuffle) if (at.lane < 31) m.values[at.index] = shuffle_xor(at.index, at.lane, 1);
 END
 
     BODY(Misaligned) if (at.block == 0) as_global<Words2>(a.x + 1)[0] = Words2{0, 0};

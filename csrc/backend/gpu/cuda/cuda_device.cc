@@ -65,9 +65,10 @@ Found find_gpu(int number) {
 // Throws for a GPU that is not here, or too old.
 Found find_usable(int number) {
   if (!cuda_is_built())
-    throw Error(ErrorKind::kArgument,
-                "this build of gemtp has no kernels for CUDA, because nvcc was not there; use a "
-                "wheel that has them, build with nvcc, or use the device cpu");
+    throw Error(
+        ErrorKind::kArgument,
+        "this build of gemtp has no kernels for CUDA, because it was built without nvcc; use "
+        "a wheel that has them, build with nvcc, or use the device cpu");
   const int count = count_gpus();
   if (number >= count)
     throw Error(ErrorKind::kArgument,
@@ -135,8 +136,9 @@ class CudaDevice : public GpuDevice {
 
   std::string name() const override { return name_; }
   std::string identity() const override {
-    return where_ + format(", %s, driver for CUDA %d.%d", found_.capability_text().c_str(),
-                           driver_.cuda_version / 1000, driver_.cuda_version % 1000 / 10);
+    return where_ + format(", %s, driver for CUDA %d.%d%s%s", found_.capability_text().c_str(),
+                           driver_.cuda_version / 1000, driver_.cuda_version % 1000 / 10,
+                           driver_.file.empty() ? "" : ", ", driver_.file.c_str());
   }
 
   Memory memory() const override {

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <mutex>
 
@@ -31,6 +32,8 @@ void* open_library(const char* name, std::string& error) {
 void* find_symbol(void* library, const char* name) {
   return reinterpret_cast<void*>(GetProcAddress(reinterpret_cast<HMODULE>(library), name));
 }
+
+std::string file_of(void*) { return ""; }
 #else
 constexpr const char* kLibrary = "libcuda.so.1";
 
@@ -40,6 +43,14 @@ void* open_library(const char* name, std::string& error) {
   return library;
 }
 void* find_symbol(void* library, const char* name) { return dlsym(library, name); }
+
+// Returns the name of the file, behind its links, that a function lies in; "" if it is unknown.
+std::string file_of(void* function) {
+  Dl_info found{};
+  if (!dladdr(function, &found) || !found.dli_fname) return "";
+  std::error_code error;
+  return std::filesystem::canonical(found.dli_fname, error).filename().string();
+}
 #endif
 
 std::string version_text(int version) {
@@ -69,6 +80,7 @@ std::unique_ptr<Driver> load() {
   GEMTP_CUDA_FUNCTIONS(X)
 #undef X
   if (d->version) d->version(&d->cuda_version);
+  d->file = file_of(reinterpret_cast<void*>(d->version));
   if (missing || d->cuda_version < kOldestCuda)
     throw Error(ErrorKind::kDevice,
                 format("NVIDIA's driver is too old: it supports CUDA %s%s%s, and %s is needed; "

@@ -107,6 +107,9 @@ struct Driver {
   GEMTP_CUDA_FUNCTIONS(X)
 #undef X
   int cuda_version = 0;  // the newest CUDA that it supports: 1000 major + 10 minor
+  /// Names its release, several of which support the same CUDA: the library's file, which Linux
+  /// calls "libcuda.so.570.86.15"; "" on Windows.
+  std::string file;
 
   /// E.g. "CUDA_ERROR_ILLEGAL_ADDRESS (an illegal memory access was encountered)".
   std::string describe(Result error) const;

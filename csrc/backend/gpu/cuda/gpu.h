@@ -56,10 +56,6 @@ GPU_INLINE float half_to_float(uint16_t h) {
 }
 
 template <class T>
-GPU_INLINE T shuffle(T value, int lane) {
-  return __shfl_sync(0xffffffffu, value, lane);
-}
-template <class T>
 GPU_INLINE T shuffle_xor(T value, int, int mask) {
   return __shfl_xor_sync(0xffffffffu, value, mask);
 }

@@ -36,17 +36,13 @@ inline float root(float x) { return gemtp_sqrt(x); }
 inline float half_to_float(uint16_t h) { return gemtp_f16_to_f32(h); }
 
 template <class T>
-T shuffle(T value, int lane, int line = __builtin_LINE()) {
+T shuffle_xor(T value, int lane, int mask, int line = __builtin_LINE()) {
   uint64_t bits = 0;
   std::memcpy(&bits, &value, sizeof value);
   void* const* all = warp_meeting(reinterpret_cast<void*>(bits), line, nullptr);
-  bits = reinterpret_cast<uint64_t>(all[lane]);
+  bits = reinterpret_cast<uint64_t>(all[lane ^ mask]);
   std::memcpy(&value, &bits, sizeof value);
   return value;
-}
-template <class T>
-T shuffle_xor(T value, int lane, int mask, int line = __builtin_LINE()) {
-  return shuffle(value, lane ^ mask, line);
 }
 
 inline int32_t byte_of(uint32_t word, int i) { return static_cast<int8_t>(word >> (8 * i)); }

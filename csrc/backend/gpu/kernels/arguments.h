@@ -79,16 +79,16 @@ struct NormOutput {
   QuantizedRows quantized;  // or none
 };
 
-/// Grid: (m, 1). y = (residual + ((branch * before) * inv) * weight) * after, without the residual
-/// where there is none; or y = residual * after where branch is none.
+/// Grid: (m, 1). y = (residual + ((branch * before) * inv) * weight) * after, which the outputs are
+/// made of; or of the residual alone where branch is none.
 struct NormArguments {
   int32_t n;
   float eps;
   Global<const float> branch;    // [m, n], or none
   Global<const float> weight;    // [n]
-  Global<const float> residual;  // [m, n], or none
+  Global<const float> residual;  // [m, n]
   float before, after;
-  Global<float> y;  // [m, n], or none where no output is wanted; may be branch or residual
+  Global<float> y;  // [m, n]; may be branch or residual
   NormOutput output[3];
 };
 
@@ -155,16 +155,16 @@ struct Best {
   float logit;
 };
 
-/// Grid: (blocks of 256 columns, m). y[i] = row ids[i] of a packed matrix, times scale. With `best`
-/// there is one row, and ids may be none: that of best->index, or of ids[best->index].
+/// Grid: (blocks of 256 columns, 1). y = a row of a packed matrix, times scale: that of
+/// best->index or, if there are ids, of ids[best->index].
 struct EmbedArguments {
   PackedMatrix matrix;
   int32_t k;
-  Global<const int32_t> ids;
+  Global<const int32_t> ids;  // or none
   float scale;
-  Global<float> y;          // [m, k]
-  Global<const Best> best;  // or none
-  Global<int32_t> id;       // of the row of `best`
+  Global<float> y;  // [k]
+  Global<const Best> best;
+  Global<int32_t> id;  // of the row
 };
 
 /// Grid: (blocks of 256 columns, m). y[i] = x[rows[i]], [m, n]; quantized rows where x is none.
@@ -182,7 +182,7 @@ struct ElementsArguments {
   float factor;
   int32_t n;
   Global<float> y;
-  QuantizedRows quantized;  // of gelu_mul: its results, rows of multiples of 32, or none
+  QuantizedRows quantized;  // of quantize and gelu_mul: rows of multiples of 32, or none
 };
 
 /// Grid: (blocks of 256 columns, m). y[i] = sum over j of weights[i][j] * x[places[i][j]].
@@ -220,7 +220,6 @@ struct CandidatesArguments {
   Global<const int32_t> tokens;     // [clusters][per_cluster]
   Global<const float> logits;       // [top][per_cluster]
   int32_t top, per_cluster;
-  float cap;                    // of a softcap; 0: none
   Global<int32_t> candidates;   // [top * per_cluster]
   Global<float> sorted_logits;  // likewise
 };

@@ -119,9 +119,8 @@ struct SortCandidates {
       const MatrixRows other = a.chosen[c];
       place += count_below(a.tokens + int64_t(other.matrix) * a.per_cluster, a.per_cluster, token);
     }
-    const float logit = a.logits[i];
     a.candidates[place] = token;
-    a.sorted_logits[place] = a.cap > 0 ? flushed(a.cap * tanh_of(logit / a.cap)) : logit;
+    a.sorted_logits[place] = a.logits[i];
   }
 
   // How many of n ascending numbers are below x.

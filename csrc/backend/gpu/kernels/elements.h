@@ -7,11 +7,7 @@
 namespace gemtp {
 namespace gpu {
 
-struct NoMemory {
-  SharedArray<float, 1> none;
-};
-
-enum ElementOperation { kCopy, kGeluMul, kSoftcap };
+enum ElementOperation { kCopy, kQuantize, kGeluMul, kSoftcap };
 
 /// Blocks of 256 elements, wherever rows end.
 template <int kOperation>
@@ -25,7 +21,7 @@ struct Elements {
     const bool exists = i < a.n;
     float y = 0;
     if (exists) {
-      if (kOperation == kCopy)
+      if (kOperation == kCopy || kOperation == kQuantize)
         y = a.x[i];
       else if (kOperation == kGeluMul)
         y = flushed(gelu(a.x[i]) * a.other[i]);
@@ -33,7 +29,8 @@ struct Elements {
         y = flushed(a.factor * tanh_of(a.x[i] / a.factor));
       if (a.y) a.y[i] = y;
     }
-    if (kOperation == kGeluMul && a.quantized && i - at.lane < a.n)
+    const bool quantizes = kOperation == kGeluMul || kOperation == kQuantize;
+    if (quantizes && a.quantized && i - at.lane < a.n)
       quantize_block(y, at.lane, a.quantized, i / 32);
   }
 };
@@ -72,12 +69,23 @@ struct WeightedSum {
   }
 };
 
-// ---- rows of a packed matrix --------------------------------------------------------------------
-// at(): element i of row r of a tile of k columns.
-
+/// The row of a packed matrix that a best logit names.
 template <class Format>
-struct PackedElement {
-  static GPU_INLINE float at(Bytes tile, int k, int r, int i, Words4 table) {
+struct Embed {
+  using Arguments = EmbedArguments;
+  using Memory = NoMemory;
+  GPU_INT kThreads = 256;
+  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory&, Place at) {
+    const int i = at.block * kThreads + at.index, best = a.best[0].index;
+    const int row = a.ids ? int(a.ids[best]) : best;
+    if (i == 0) a.id[0] = row;
+    if (i >= a.k) return;
+    const Bytes tile = a.matrix.tiles + row / 16 * a.matrix.tile_bytes;
+    a.y[i] = flushed(element(tile, a.k, row % 16, i, a.matrix.table) * a.scale);
+  }
+
+  // Element i of row r of a tile of k columns.
+  static GPU_INLINE float element(Bytes tile, int k, int r, int i, Words4 table) {
     using Quants = typename Format::Quants;
     using Scales = typename Format::Scales;
     const int b = i / 32, in_block = i % 32;
@@ -89,35 +97,6 @@ struct PackedElement {
     const BlockScale s = Scales::at(tile + int64_t(k / 32) * Quants::kBytes, b, r);
     const float product = (s.scale * float(s.of_group[in_block / 16])) * float(q);
     return Scales::kMin ? product + s.min * float(s.min_of_group[in_block / 16]) : product;
-  }
-};
-
-template <class Element>
-struct FloatElement {
-  static GPU_INLINE float at(Bytes tile, int, int r, int i, Words4) {
-    return Element::at(tile, int64_t(i) * 16 + r);
-  }
-};
-
-template <class Element>
-struct Embed {
-  using Arguments = EmbedArguments;
-  using Memory = NoMemory;
-  GPU_INT kThreads = 256;
-  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory&, Place at) {
-    const int i = at.block * kThreads + at.index;
-    int row;
-    if (a.best) {
-      const int best = a.best[0].index;
-      row = a.ids ? int(a.ids[best]) : best;
-      if (i == 0) a.id[0] = row;
-    } else {
-      row = a.ids[at.row];
-    }
-    if (i >= a.k) return;
-    const Bytes tile = a.matrix.tiles + row / 16 * a.matrix.tile_bytes;
-    a.y[int64_t(at.row) * a.k + i] =
-        flushed(Element::at(tile, a.k, row % 16, i, a.matrix.table) * a.scale);
   }
 };
 

@@ -12,7 +12,7 @@
   GPU_FEW_ROWS(matmul_##NAME, FORMAT, _gated, kGated)                              \
   GPU_FEW_ROWS(matmul_##NAME, FORMAT, _factor, kGatedByFactor)                     \
   GPU_KERNEL(matmul_##NAME##_many, ManyRowsMatmul<TensorDots<FORMAT, kManyRows> >) \
-  GPU_KERNEL(embed_##NAME, Embed<PackedElement<FORMAT> >)
+  GPU_KERNEL(embed_##NAME, Embed<FORMAT>)
 
 GPU_QUANTIZED(q8_0, Q8_0)
 GPU_QUANTIZED(q4_0, Q4_0)
@@ -32,17 +32,15 @@ GPU_QUANTIZED(t4_gm, T4_GM)
   GPU_KERNEL(NAME##_1##SUFFIX, SplitMatmul<FloatDots<ELEMENT, 1>, ACTIVATION>) \
   GPU_KERNEL(NAME##_4##SUFFIX, SplitMatmul<FloatDots<ELEMENT, 4>, ACTIVATION>) \
   GPU_KERNEL(NAME##_16##SUFFIX, SplitMatmul<FloatDots<ELEMENT, 16>, ACTIVATION>)
-#define GPU_FLOATS(NAME, ELEMENT)                                \
-  GPU_FLOATS_OF(matmul_##NAME, ELEMENT, , kPlain)                \
-  GPU_FLOATS_OF(matmul_##NAME, ELEMENT, _gated, kGated)          \
-  GPU_FLOATS_OF(matmul_##NAME, ELEMENT, _factor, kGatedByFactor) \
-  GPU_KERNEL(embed_##NAME, Embed<FloatElement<ELEMENT> >)
+#define GPU_FLOATS(NAME, ELEMENT)                       \
+  GPU_FLOATS_OF(matmul_##NAME, ELEMENT, , kPlain)       \
+  GPU_FLOATS_OF(matmul_##NAME, ELEMENT, _gated, kGated) \
+  GPU_FLOATS_OF(matmul_##NAME, ELEMENT, _factor, kGatedByFactor)
 
 GPU_FLOATS(f32, F32)
 GPU_FLOATS(f16, F16)
 GPU_FLOATS(bf16, BF16)
 
-GPU_KERNEL(quantize, Quantize)
 GPU_KERNEL(norm, Norm)
 
 GPU_KERNEL(heads_f32, Heads<FloatKv>)
@@ -57,6 +55,7 @@ GPU_KERNEL(attention_values_f16_2, AttentionValues<HalfKv, 2>)
 GPU_KERNEL(attention_values_f16_8, AttentionValues<HalfKv, 8>)
 
 GPU_KERNEL(copy, Elements<kCopy>)
+GPU_KERNEL(quantize, Elements<kQuantize>)
 GPU_KERNEL(gelu_mul, Elements<kGeluMul>)
 GPU_KERNEL(softcap, Elements<kSoftcap>)
 GPU_KERNEL(gather, Gather)

@@ -451,9 +451,7 @@ template <class Dots>
 struct ManyRowsMatmul {
   using Arguments = MatmulArguments;
   GPU_INT kWarps = 4, kThreads = kWarps * 32;
-  struct Memory {
-    SharedArray<float, 1> none;
-  };
+  using Memory = NoMemory;
 
   static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory&, Place at) {
     const int strip = at.block * kWarps + at.warp;

@@ -7,6 +7,11 @@
 namespace gemtp {
 namespace gpu {
 
+/// Of kernels whose blocks share no memory.
+struct NoMemory {
+  SharedArray<float, 1> none;
+};
+
 GPU_INT kHeadBytes = 16, kBlockBytes = kHeadBytes + 32 * int(sizeof(Quant));
 
 GPU_INLINE Global<Quant> quants_of(Global<uint8_t> block) {

@@ -1,4 +1,4 @@
-// Rows of floats: norms with what is added and quantized around them, and the quantization alone.
+// Norms of rows, with what is added and quantized around them.
 #pragma once
 
 #include "backend/gpu/kernels/arguments.h"
@@ -52,24 +52,16 @@ struct Norm {
     const int64_t row = int64_t(at.block) * a.n;
     const Global<const float> residual = a.residual + row;
     Global<const float> sum = residual;
-    if (a.branch || a.after != 1.0f) {
+    if (a.branch) {
       const Global<const float> branch = a.branch + row;
       const Global<float> y = a.y + row;
-      const float inv =
-          a.branch ? RowNorm<kThreads>::inverse_rms(branch, a.n, a.before, a.eps, memory, at) : 0;
+      const float inv = RowNorm<kThreads>::inverse_rms(branch, a.n, a.before, a.eps, memory, at);
       for (int i = at.index; i < a.n; i += kThreads) {
-        float v;
-        if (a.branch) {
-          v = (flushed(branch[i] * a.before) * inv) * a.weight[i];
-          v = flushed(a.residual ? residual[i] + v : v);
-        } else {
-          v = residual[i];
-        }
-        y[i] = flushed(v * a.after);
+        const float v = (flushed(branch[i] * a.before) * inv) * a.weight[i];
+        y[i] = flushed(flushed(residual[i] + v) * a.after);
       }
       sum = y;  // of which each thread reads what it has written
     }
-    if (!a.output[0].wanted) return;
     float inv = 0;
     if (a.output[0].weight || a.output[1].weight || a.output[2].weight)
       inv = RowNorm<kThreads>::inverse_rms(sum, a.n, 1.0f, a.eps, memory, at);
@@ -88,19 +80,6 @@ struct Norm {
       if (exists && out.y) out.y[row + i] = v;
       if (out.quantized) quantize_block(v, at.lane, out.quantized, (row + first) / 32);
     }
-  }
-};
-
-/// Grid: (blocks of 256 elements, 1) of all rows.
-struct Quantize {
-  using Arguments = ElementsArguments;
-  GPU_INT kThreads = 256;
-  struct Memory {
-    SharedArray<float, 1> none;
-  };
-  static GPU_INLINE void run(GPU_CONSTANT Arguments& a, GPU_SHARED Memory&, Place at) {
-    const int64_t block = int64_t(at.block) * (kThreads / 32) + at.warp;
-    if (block < a.n / 32) quantize_block(a.x[block * 32 + at.lane], at.lane, a.quantized, block);
   }
 };
 

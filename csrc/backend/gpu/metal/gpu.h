@@ -64,10 +64,6 @@ GPU_INLINE float root(float x) { return precise::sqrt(x); }
 GPU_INLINE float half_to_float(uint16_t h) { return float(as_type<half>(h)); }
 
 template <class T>
-GPU_INLINE T shuffle(T value, int lane) {
-  return simd_shuffle(value, ushort(lane));
-}
-template <class T>
 GPU_INLINE T shuffle_xor(T value, int, int mask) {
   return simd_shuffle_xor(value, ushort(mask));
 }
