@@ -69,7 +69,7 @@ class Stats:
     exact: bool
     """Whether that device has proved in its self-test to give the CPU's bytes, or is the CPU. (No
     model opens on a device that has not.)"""
-    depth: DepthReport | None = None
+    depth: DepthReport | None = field(default=None, repr=False)
     """What draft="auto" has learned; None for a fixed depth."""
 
 

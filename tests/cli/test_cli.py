@@ -140,6 +140,18 @@ def test_gemtp_alone_helps(call):
         (["list"], "gemtp pull NAME --list"),
         (["generate", "t.gguf", "x", "--temprature", "1"], "did you mean --temperature?"),
         (["generate", "t.gguf", "x", "-ngl", "some"], "'some' is neither auto nor a number of"),
+        (["generate", "t.gguf", "x", "--tmep", "1"], "no option --tmep, did you mean --temp?"),
+        (["generate", "t.gguf", "x", "--top_k", "1"], "did you mean --top-k?"),
+        (["quantize", "a", "b", "q4_0", "--pure"], "no option --pure: a TYPE without _S, _M or _L"),
+        (["serve", "t.gguf", "--jinja"], "no option --jinja: the model's chat template is always"),
+        (
+            ["generate", "t.gguf", "-fa", "on", "-p", "x"],
+            "no option -fa: attention needs no switch",
+        ),
+        (["chat", "t.gguf", "--no-mmap"], "files are always mapped"),
+        (["ps"], "no command 'ps': nothing runs in the background"),
+        (["--hlep"], "no option --hlep, did you mean --help?"),
+        (["-m", "t.gguf", "-p", "x"], "no option -m before the command; gemtp --help"),
     ],
     ids=str,
 )
@@ -168,6 +180,50 @@ def test_the_words_of_llama_cpp(call, pair, args):
     )
     assert call("generate", *given)[:2] == expected[:2]
     assert expected[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        (["help"], ["--help"]),
+        (["help", "tune"], ["tune", "--help"]),
+        (["version"], ["--version"]),
+        (["-V"], ["--version"]),
+    ],
+)
+def test_words_for_help_and_version(call, given, same):
+    expected = call(*same)
+    assert expected[0] == 0
+    assert call(*given) == expected
+
+
+def test_a_repository_by_llama_cpps_option(call, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for option in (["-hf", "owner/none"], ["--hf-repo=owner/none"]):
+        expected = call("generate", "hf:owner/none", "x")
+        assert expected[0] == 1
+        assert call("generate", *option, "-p", "x") == expected
+    code, _, err = call("generate", "demo", "x", "-hfd", "owner/none")
+    assert (code, "owner/none" in err) == (1, True)
+
+
+def test_a_text_by_llama_cpps_option(call, pair, tmp_path):
+    (tmp_path / "text").write_text("the in " * 100)
+    few = ["--chunks", 1, "-c", 16, "-t", 1]
+    for command in (["perplexity"], ["imatrix", "-o", tmp_path / "i.gguf"]):
+        expected = call(*command, pair.target, tmp_path / "text", *few, "--json")
+        assert expected[0] == 0
+        assert call(*command, "-m", pair.target, "-f", tmp_path / "text", *few, "--json")[0] == 0
+
+
+@pytest.mark.parametrize("text", ['start: "ab"', "%ignore / /\nstart: /ab/", 'root ::= "ab"'])
+def test_a_grammar_on_the_command_line(call, pair, text):
+    pytest.importorskip("llguidance")
+    code, out, err = call("generate", pair.target, "the", "--max-tokens", 8, "--grammar", text)
+    if "::=" in text:
+        assert (code, "grammar is in GBNF" in err) == (1, True)
+    else:
+        assert (code, out) == (0, "ab\n")
 
 
 def test_words_behind_two_dashes_are_the_prompt(call, pair):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -26,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file to write or replace (default: FOLDER-OUTTYPE.gguf, here)",
     )
     parser.add_argument(
-        "--outfile", type=Path, metavar="OUT.gguf", help="the same, as llama.cpp's converter has it"
+        "--outfile",
+        type=Path,
+        metavar="OUT.gguf",
+        help="the same, as llama.cpp's converter has it; {ftype} in it stands for TYPE",
     )
     parser.add_argument(
         "--outtype",
@@ -58,13 +62,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _type_name(text: str) -> str:
-    return "bf16" if text.lower() == "auto" else text.lower()
+    return {"auto": "bf16", "fp16": "f16", "fp32": "f32"}.get(text.lower(), text.lower())
 
 
 def run(args: argparse.Namespace) -> int:
     if args.out is not None and args.outfile is not None:
         raise ArgumentError("OUT.gguf and --outfile name two files to write; give one")
     out = args.out or args.outfile
+    if args.outfile is not None:
+        out = Path(re.sub(r"\{(ftype|outtype)\}", args.outtype, str(out), flags=re.IGNORECASE))
     if out is None:
         out = Path(f"{args.model_dir.resolve().name or 'model'}-{args.outtype}.gguf")
     try:

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Give the model in its best precision and a text like those it will be used for."
     )
     add_target(parser)
-    parser.add_argument("texts", nargs="+", metavar="TEXT.txt", help="text in UTF-8")
+    parser.add_argument("text", nargs="+", metavar="TEXT.txt", help="text in UTF-8")
     parser.add_argument("-o", "--out", required=True, metavar="OUT.gguf", help="file to write")
     parser.add_argument(
         "--context", type=int, default=512, metavar="N", help="tokens of a chunk (default: 512)"
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     with Bars(args.quiet) as bars:
         result = collect(
             args.target,
-            args.texts,
+            args.text,
             args.out,
             context=args.context,
             chunks=args.chunks,

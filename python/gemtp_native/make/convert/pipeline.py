@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +74,7 @@ def convert(
         raise ArgumentError("a target lends a tokenizer, yet none is to be written: choose one.")
     model_dir, out = Path(model_dir), Path(out)
     if not model_dir.is_dir():
-        raise FileError(f"{model_dir} is not a folder; give the folder of a Hugging Face model.")
+        raise FileError(f"{model_dir} is not a folder; {_what_to_give(model_dir)}.")
     check_output(out)
     config = read_config(model_dir)
     sampling = {} if config.drafter else read_sampling(model_dir)
@@ -125,6 +126,17 @@ def convert(
         left_out=plan.left_out,
         notes=notes,
     )
+
+
+def _what_to_give(path: Path) -> str:
+    if path.suffix == ".gguf":
+        return "gemtp quantize writes a GGUF in another type"
+    if path.is_file():
+        return f"give the folder of a Hugging Face model, {path.parent} perhaps"
+    name = str(path).removeprefix("hf:")
+    if not path.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+        return f"download it first (hf download {name} --local-dir {path.name}) and give its folder"
+    return "give the folder of a Hugging Face model"
 
 
 def _tokenizer(
