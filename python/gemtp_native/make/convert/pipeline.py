@@ -17,7 +17,7 @@ from ...gguf.file import Layout, Metadata, pad, read_metadata
 from ...gguf.slices import Bad, count_bad, encoded, encoders
 from ...gguf.types import FileType, Rules, TensorType, block_values, file_type
 from .checkpoint import Checkpoint
-from .config import ModelConfig, read_config, read_sampling
+from .config import ModelConfig, read_config, read_sampling, unknown_keys
 from .hyperparameters import (
     rope_freqs,
     write_hyperparameters,
@@ -88,6 +88,11 @@ def convert(
         check_output(out, *checkpoint.files, *([] if target is None else [target]))
         plan = make_plan(config, checkpoint)
         notes = plan.notes
+        if unknown := unknown_keys(model_dir):
+            notes.append(
+                f"config.json has keys that are not of Gemma 4 and that nothing follows: "
+                f"{', '.join(unknown[:8])}{', …' if len(unknown) > 8 else ''}"
+            )
         vocabulary = _tokenizer(config, model_dir, target, notes) if tokenizer else None
 
         metadata = Metadata()
