@@ -52,7 +52,7 @@ from .profile import use as use_profile
 from .results import DepthReport, Output, Stats, Token
 from .session import Session
 from .stream import TextStream
-from .tokenizer import Tokenizer, decoded, encoded
+from .tokenizer import Tokenizer, decoded, encoded, note_control
 
 if TYPE_CHECKING:
     import numpy as np
@@ -495,24 +495,12 @@ class Model:
         boolean("special", special)  # of ids, too
         if isinstance(prompt, (str, bytes)):
             ids = self.tokenize(prompt, add_bos, special)
-            if not special:
-                self._warn_of_control(prompt)
+            if not special and not self._warned:
+                self._warned = note_control(self._engine.tokenizer, prompt)
             return ids
         if not isinstance(prompt, Iterable):
             raise ArgumentError(f"the prompt is {shown(prompt)}; pass text or a list of token ids")
         return id_list(prompt)
-
-    def _warn_of_control(self, text: str | bytes) -> None:
-        if self._warned:
-            return
-        spelled = self._engine.tokenizer.spelled_control(text)
-        if spelled:
-            self._warned = True
-            _warnings.warning(
-                "the prompt spells the control token %s, which counts as text; if it is meant, "
-                "set special (--special)",
-                spelled,
-            )
 
 
 def demo_models() -> tuple[Path, Path]:

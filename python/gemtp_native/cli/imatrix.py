@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 
 from ..base.json_text import json_text
-from .options import add_machine_options, add_target, machine_options
+from .options import add_machine_options, add_special_option, add_target, machine_options
 from .progress import Bars
 
 MODELS = ("target",)  # arguments that may name a model by where it comes from
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--context", type=int, default=512, metavar="N", help="tokens of a chunk (default: 512)"
     )
+    add_special_option(parser, "text")
     parser.add_argument("--chunks", type=int, metavar="N", help="use the first N (default: all)")
     add_machine_options(parser)
     parser.add_argument("--json", action="store_true", help="report as JSON")
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
             args.out,
             context=args.context,
             chunks=args.chunks,
+            special=args.special,
             progress=lambda done, total: bars("chunks", done, total),
             **machine_options(args),
         )

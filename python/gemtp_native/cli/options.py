@@ -108,6 +108,14 @@ def _grammar(given: str) -> str:
     return given if itself else read_text_input(given)
 
 
+def add_special_option(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--special",
+        action="store_true",
+        help=f"control tokens spelled out in the {what} count as such; not for text of others",
+    )
+
+
 def add_pair_options(parser: argparse.ArgumentParser) -> None:
     """Adds the drafter and the number of drafts."""
     parser.add_argument(

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ..base.json_text import json_text
-from .options import add_engine_options, add_target, engine_options
+from .options import add_engine_options, add_special_option, add_target, engine_options
 from .progress import Bars
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="tokens of a chunk, whose second half is scored (default: 512)",
     )
+    add_special_option(parser, "text")
     parser.add_argument("--chunks", type=int, metavar="N", help="score the first N (default: all)")
     add_engine_options(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
             text,
             context=args.context,
             chunks=args.chunks,
+            special=args.special,
             progress=progress,
             **engine_options(args),
         )

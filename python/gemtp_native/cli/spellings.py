@@ -18,6 +18,8 @@ _OPTIONS = {
     "-p": "--prompt",
     "-r": "--stop",
     "--reverse-prompt": "--stop",
+    "--parse-special": "--special",
+    "-sp": "--special",
     "-ctk": "--kv-type",
     "--cache-type-k": "--kv-type",
     "-j": "--json-schema",

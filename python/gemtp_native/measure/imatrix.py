@@ -16,6 +16,7 @@ from ..base.whole_file import check_output
 from ..errors import ArgumentError, ModelError
 from ..gguf.parts import files_of
 from ..make.quantize.imatrix import Sums, write_imatrix
+from ..tokenizer import note_control
 from .perplexity.chunks import read_text, split_ids
 
 
@@ -46,10 +47,12 @@ def collect(
     threads: int | None = None,
     device: str | None = None,
     gpu_layers: int | Literal["auto"] | None = None,
+    special: bool = False,
     progress: Progress = lambda _, __: None,
 ) -> Collected:
     """Runs the texts through a target in chunks of `context` tokens (the first `chunks` of them, or
-    all), and writes the importance matrix of its matrices' inputs to `out`."""
+    all), and writes the importance matrix of its matrices' inputs to `out`. special: control tokens
+    that the texts spell are these tokens."""
     start = time.perf_counter()
     check_output(out, *texts, *files_of(target))
     if not texts:
@@ -72,7 +75,9 @@ def collect(
             f"{os.fspath(target)} holds no tokenizer, and without one a text has no tokens; "
             f"convert it again with its tokenizer"
         )
-    ids = [i for text in contents for i in tokenizer.encode(text, add_bos=True)]
+    ids = [i for text in contents for i in tokenizer.encode(text, add_bos=True, special=special)]
+    if not special:
+        note_control(tokenizer, b"\n".join(contents))
     if len(ids) < context:
         raise ArgumentError(
             f"the text has {len(ids)} tokens, fewer than a chunk of {context}; give a longer text "

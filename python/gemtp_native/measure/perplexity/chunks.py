@@ -26,14 +26,15 @@ def read_text(path: str | os.PathLike[str]) -> bytes:
     return data[:-1] if data.endswith(b"\n") else data
 
 
-def token_ids(model: Model, text: str | bytes) -> list[int]:
-    """Returns the tokens of the whole text, with BOS in front if the model has one."""
+def token_ids(model: Model, text: str | bytes, special: bool = False) -> list[int]:
+    """Returns the tokens of the whole text, with BOS in front if the model has one. special:
+    control tokens that the text spells are these tokens."""
     if not model._engine.has_tokenizer:
         raise ModelError(
             "the model holds no tokenizer, and without one a text has no tokens; convert it again "
             "with its tokenizer"
         )
-    return model.tokenize(text)
+    return model._ids_of(text, special)
 
 
 def split(model: Model, ids: list[int], context: int, limit: int | None = None) -> list[list[int]]:
