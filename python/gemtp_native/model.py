@@ -32,6 +32,7 @@ from .arguments import (
     thread_count,
     utf8_text,
 )
+from .base.counted import counted
 from .base.log import logger
 from .chat.messages import prepared_tools
 from .chat.prompt import Chats, start_early
@@ -205,7 +206,7 @@ class Model:
         helper = "with a drafter" if self.has_drafter else "no drafter"
         return (
             f"<Model of {self._target.name}: {helper}, context {self.context}, "
-            f"{self.device}, {self.threads} threads>"
+            f"{self.device}, {counted(self.threads, 'thread')}>"
         )
 
     def __enter__(self) -> Model:
@@ -571,11 +572,12 @@ def _opened(model: Model, target: Any, drafter: Any, kv_type: str, seconds: floa
     with_drafter = f" with {os.fsdecode(drafter)}" if drafter else ", no drafter"
     device = model.device
     if device != "cpu":
-        device += f", {model.gpu_layers} layers there"
+        device += f", {counted(model.gpu_layers, 'layer')} there"
     if engine.cpu_experts:
         device += f", experts of {engine.cpu_experts} on the CPU"
     return (
         f"opened {os.fsdecode(target)}{with_drafter} in {seconds:.2f} s: {device}, "
-        f"{model.isa}, {model.threads} threads, context {model.context}, K/V in {kv_type} (at most "
-        f"{engine.kv_budget / 1e6:.0f} MB), {read:.0f} MB of weights a token"
+        f"{model.isa}, {counted(model.threads, 'thread')}, context {model.context}, "
+        f"K/V in {kv_type} (at most {engine.kv_budget / 1e6:.0f} MB), "
+        f"{read:.0f} MB of weights a token"
     )

@@ -754,7 +754,7 @@ def test_reprs_are_one_short_line():
         session.append([5, 6])
         stream, replies = model.stream("a" * 900, max_tokens=64), model.chat_stream(ask)
         shown = {
-            repr(model): "target.gguf: with a drafter, context 2048, cpu, 1 threads",
+            repr(model): "target.gguf: with a drafter, context 2048, cpu, 1 thread>",
             repr(session): "2 tokens",
             repr(stream): "0 tokens, unfinished",
             repr(replies): "0 tokens, unfinished",

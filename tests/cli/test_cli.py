@@ -250,6 +250,15 @@ def test_generate(call, pair):
     assert out == expected.text + ("" if expected.text.endswith("\n") else "\n")
 
 
+def test_one_of_a_kind_is_singular(call, pair):
+    code, _, err = call("generate", pair.target, "the", "-n", 1, "-t", 1, "--stats", "--verbose")
+    assert code == 0
+    assert "1 thread, context" in err
+    assert "; 1 token in " in err
+    assert re.search(r"^decode   1 token, ", err, re.M)
+    assert not re.search(r"\b1 (tokens|threads|rounds)\b", err)
+
+
 def test_the_prompt_may_stand_behind_the_options(call, pair):
     _, plain, _ = call("generate", pair.target, "the", "--max-tokens", 5)
     code, text, _ = call(

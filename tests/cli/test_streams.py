@@ -293,3 +293,37 @@ def test_the_package_itself_imports_little():
     assert set(process.stdout.split()) <= {
         "__future__", "gemtp_native", "gemtp_native.__main__", "gemtp_native.errors",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("environment", "colours"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "dumb"}, False),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+    ],
+    ids=str,
+)
+def test_colours_of_a_terminal(environment, colours):
+    """Of a command that marks what was drafted by colour, else by other characters."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    usual = {k: v for k, v in os.environ.items() if k not in ("TERM", "NO_COLOR")}
+    argv = ["demo", "--runs", "1", "--max-tokens", "8", "--threads", "1"]
+    command = [sys.executable, "-m", "gemtp_native", *argv]
+    with subprocess.Popen(command, stdout=theirs, env={**usual, **environment}) as process:
+        os.close(theirs)
+        said = b""
+        while True:
+            try:
+                part = os.read(ours, 1 << 16)
+            except OSError:  # the other end is closed
+                break
+            if not part:
+                break
+            said += part
+    os.close(ours)
+    assert process.returncode == 0
+    assert (b"\x1b[" in said) == colours

@@ -308,7 +308,7 @@ def test_refused_files(call, text_file, tmp_path):
     empty = tmp_path / "empty.txt"
     empty.write_bytes(b"")
     assert_one_error(call(TARGET, latin), "latin.txt is not UTF-8", "byte 3 is 0xE9")
-    assert_one_error(call(TARGET, empty), "the text has 1 tokens")
+    assert_one_error(call(TARGET, empty), "the text has 1 token")
     assert_one_error(call(TARGET, tmp_path / "none.txt"), "none.txt cannot be read", "No such file")
     assert_one_error(call(TARGET, tmp_path), "is not a file but a folder")
     assert_one_error(call(tmp_path / "none.gguf", text_file), "none.gguf")

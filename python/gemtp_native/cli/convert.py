@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+from ..base.counted import counted
 from ..base.json_text import json_text
 from ..errors import ArgumentError, OutOfMemoryError
 from ..gguf.types import FILE_TYPES
@@ -110,8 +111,8 @@ def _summary(r: ConvertResult, verbose: bool) -> str:
         if verbose:
             lines += [f"  {name}" for names in r.left_out.values() for name in names]
     lines.append(
-        f"{r.path}: {r.architecture} ({r.class_name}), {r.layers} layers, {r.tensors} tensors, "
-        f"{r.outtype}, {r.bytes:,} bytes, {r.seconds:.1f} s"
+        f"{r.path}: {r.architecture} ({r.class_name}), {counted(r.layers, 'layer')}, "
+        f"{counted(r.tensors, 'tensor')}, {r.outtype}, {r.bytes:,} bytes, {r.seconds:.1f} s"
     )
     return "\n".join(lines)
 

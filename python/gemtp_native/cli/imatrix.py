@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
+from ..base.counted import counted
 from ..base.json_text import json_text
 from .options import add_machine_options, add_special_option, add_target, machine_options
 from .progress import Bars
@@ -54,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
                 f"would reach more"
             )
         print(
-            f"{result.path}: {result.entries} matrices, {result.tokens:,} tokens in "
-            f"{result.chunks} chunks of {result.chunk_size}, {result.bytes:,} bytes, "
+            f"{result.path}: {result.entries} matrices, {counted(result.tokens, 'token')} in "
+            f"{counted(result.chunks, 'chunk')} of {result.chunk_size}, {result.bytes:,} bytes, "
             f"{result.seconds:.1f} s"
         )
     return 0

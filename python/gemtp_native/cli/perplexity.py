@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from ..base.counted import counted
 from ..base.json_text import json_text
 from .options import add_engine_options, add_special_option, add_target, engine_options
 from .progress import Bars
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(
             f"PPL = {result.perplexity:.4f} +/- {result.uncertainty:.5f}   "
-            f"({result.tokens} tokens scored, {result.chunks} chunks of {result.context}, "
-            f"{result.seconds:.1f} s)"
+            f"({counted(result.tokens, 'token')} scored, "
+            f"{counted(result.chunks, 'chunk')} of {result.context}, {result.seconds:.1f} s)"
         )
     return 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import integer
+from ..base.counted import counted
 from ..base.input_file import read_text_input
 from ..errors import ArgumentError, FileError
 from ..options import INT32_MAX, NONE
@@ -125,8 +126,8 @@ def _served(model: Model, settings: ServerSettings, args: argparse.Namespace) ->
     drafter = f"with {_name(args.drafter)}" if args.drafter else "without a drafter"
     made = "completes texts" if model.completes else "chats"
     return (
-        f"{settings.name} {drafter}, which {made}: {settings.parallel} answers at once, "
-        f"each of up to {model.context} tokens, {model.device}, {model.threads} threads"
+        f"{settings.name} {drafter}, which {made}: {counted(settings.parallel, 'answer')} at once, "
+        f"each of up to {model.context} tokens, {model.device}, {counted(model.threads, 'thread')}"
     )
 
 

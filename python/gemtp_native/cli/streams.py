@@ -44,6 +44,12 @@ def _set(stream: Any, **settings: str) -> None:
         stream.reconfigure(**settings)
 
 
+def has_colours() -> bool:
+    """Whether standard output shows colours and the user wants them."""
+    dumb = os.environ.get("TERM") == "dumb" or os.environ.get("NO_COLOR")
+    return sys.stdout.isatty() and not dumb
+
+
 def say(line: str) -> None:
     """Prints a line on standard error, if it still exists."""
     with contextlib.suppress(OSError, ValueError):

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import _core
 from ..arguments import device_name, gpu_layer_count, thread_count
+from ..base.counted import counted
 from ..base.whole_file import check_output
 from ..errors import ArgumentError, ModelError
 from ..gguf.parts import files_of
@@ -80,7 +81,7 @@ def collect(
         note_control(tokenizer, b"\n".join(contents))
     if len(ids) < context:
         raise ArgumentError(
-            f"the text has {len(ids)} tokens, fewer than a chunk of {context}; give a longer text "
+            f"the text has {counted(len(ids), 'token')}, fewer than a chunk of {context}; give a longer text "
             f"or a smaller context."
         )
     parts = split_ids(ids, context, tokenizer.bos, chunks)

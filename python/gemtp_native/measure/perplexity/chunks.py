@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 
+from ...base.counted import counted
 from ...base.input_file import read_input
 from ...errors import ArgumentError, FileError, ModelError
 from ...model import Model
@@ -53,7 +54,7 @@ def split(model: Model, ids: list[int], context: int, limit: int | None = None) 
         raise ArgumentError(f"the number of chunks is {limit}; it must be at least 1")
     if len(ids) < 2 * context:
         raise ArgumentError(
-            f"the text has {len(ids)} tokens and a context of {context} needs at least "
+            f"the text has {counted(len(ids), 'token')} and a context of {context} needs at least "
             f"{2 * context}, two chunks; give a longer text or a smaller context"
         )
     return split_ids(ids, context, model._engine.tokenizer.bos, limit)
