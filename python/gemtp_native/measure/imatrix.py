@@ -81,8 +81,8 @@ def collect(
         note_control(tokenizer, b"\n".join(contents))
     if len(ids) < context:
         raise ArgumentError(
-            f"the text has {counted(len(ids), 'token')}, fewer than a chunk of {context}; give a longer text "
-            f"or a smaller context."
+            f"the text has {counted(len(ids), 'token')}, fewer than a chunk of {context}; give a "
+            f"longer text or a smaller context."
         )
     parts = split_ids(ids, context, tokenizer.bos, chunks)
     for i, part in enumerate(parts):

@@ -163,6 +163,7 @@ def _tokenizer(
             f"{model_dir} holds no tokenizer ({' or '.join(FILES)}); download it, or write a model "
             f"without one (--no-tokenizer)."
         )
+    notes += found.notes
     padding = found.fit(config.vocab)
     if padding:
         notes.append(f"vocabulary padded with {padding} unused tokens to {config.vocab}")
