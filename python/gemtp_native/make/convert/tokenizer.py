@@ -120,8 +120,8 @@ def tokenizer_from_folder(model_dir: Path, config_ids: dict[str, int]) -> Tokeni
     tokenizer.chat_template = _chat_template(model_dir, settings)
     if tokenizer.chat_template is None and settings.get("chat_template"):
         tokenizer.notes.append(
-            "no chat template written: that of tokenizer_config.json is no text, and none is called "
-            "default"
+            "no chat template written: what tokenizer_config.json has is no text, and none is "
+            "called default"
         )
     tokenizer.suppress = _suppressed(model_dir, len(tokenizer.tokens))
     tokenizer.ends = _ends(model_dir, tokenizer)
