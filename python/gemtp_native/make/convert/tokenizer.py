@@ -325,8 +325,8 @@ def _check_normalizer(path: Path, data: dict[str, Any]) -> None:
             steps.append(step)
     if not steps:
         raise ModelError(
-            f"{path}: no step of its normalizer or pre-tokenizer turns spaces into ▁, as the gemma4 "
-            f"tokenizer does."
+            f"{path}: no step of its normalizer or pre-tokenizer turns spaces into ▁, as the "
+            f"gemma4 tokenizer does."
         )
     for step in steps:
         kind = step.get("type") if isinstance(step, dict) else None
