@@ -10,6 +10,13 @@
 
 namespace gemtp {
 
+// GCC unrolls a loop over one group before it vectorizes, and then no longer does.
+#if defined(__GNUC__) && !defined(__clang__)
+#define GEMTP_ROLLED _Pragma("GCC unroll 1")
+#else
+#define GEMTP_ROLLED
+#endif
+
 /// Values and scales below this count as zero, because they are zero in f16.
 constexpr float kZero = 0x1p-60f;
 
@@ -37,8 +44,11 @@ template <int N>
 inline float total(const float (&v)[N]) {
   static_assert(N % 8 == 0);
   float lanes[8] = {};
-  for (int i = 0; i < N; i += 8)
+  GEMTP_ROLLED
+  for (int i = 0; i < N; i += 8) {
+    GEMTP_ROLLED
     for (int j = 0; j < 8; ++j) lanes[j] += v[i + j];
+  }
   return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
          ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
 }
@@ -59,22 +69,26 @@ struct Group {
   /// q = the levels nearest to (x + offset) / scale.
   template <class Levels>
   void round(float inverse, float offset, const Levels& levels, float (&q)[N]) const {
+    GEMTP_ROLLED
     for (int i = 0; i < N; ++i) q[i] = levels.nearest((x[i] + offset) * inverse);
   }
 
   /// Sums of w q, w q^2 and w x q.
   float wq(const float (&q)[N]) const {
     float v[N];
+    GEMTP_ROLLED
     for (int i = 0; i < N; ++i) v[i] = w[i] * q[i];
     return total(v);
   }
   float wqq(const float (&q)[N]) const {
     float v[N];
+    GEMTP_ROLLED
     for (int i = 0; i < N; ++i) v[i] = w[i] * q[i] * q[i];
     return total(v);
   }
   float wxq(const float (&q)[N]) const {
     float v[N];
+    GEMTP_ROLLED
     for (int i = 0; i < N; ++i) v[i] = wx[i] * q[i];
     return total(v);
   }
@@ -82,6 +96,7 @@ struct Group {
   /// Sum of w (x - (scale q - min))^2.
   float error(float scale, float min, const float (&q)[N]) const {
     float v[N];
+    GEMTP_ROLLED
     for (int i = 0; i < N; ++i) {
       const float e = x[i] - (scale * q[i] - min);
       v[i] = w[i] * e * e;
