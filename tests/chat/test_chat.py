@@ -236,6 +236,28 @@ def test_a_call_from_before_there_were_several(scripted):
         assert model.chat_prompt([*ASK, *old]) == model.chat_prompt([*ASK, *new])
 
 
+def test_parameters_that_the_template_leaves_out_are_told_once(scripted, caplog):
+    names = ("type", "description", "size")
+    schema = {"type": "object", "properties": {name: {"type": "string"} for name in names}}
+    tool = {"name": "f", "description": "d", "parameters": schema}
+    with (
+        gemtp.Model(scripted, threads=1, context=256) as model,
+        caplog.at_level("WARNING", logger="gemtp_native"),
+    ):
+        for _ in range(2):
+            text, _ = model.chat_prompt(ASK, tools=[tool])
+        assert "size:{" in text
+        assert "description:{" not in text
+        told = [r.getMessage() for r in caplog.records if "does not show" in r.getMessage()]
+        assert [("'type'" in t, "'description'" in t) for t in sorted(told)] == [
+            (False, True),
+            (True, False),
+        ]
+        caplog.clear()
+        model.chat_prompt(ASK, tools=[tool], template="{{ tools }}{{ messages[0].content }}")
+        assert not [r for r in caplog.records if "does not show" in r.getMessage()]
+
+
 def test_data_about_files_is_data(model):
     files = {"entries": [{"type": "file", "url": "https://x/y.png"}, {"type": "image", "size": 3}]}
     call = {"role": "assistant", "tool_calls": [{"name": "f"}]}
