@@ -143,9 +143,10 @@ def test_streams_that_are_closed_or_full(runner, commands, name):
             why = "Bad file descriptor" if how == "closed" else "No space left on device"
             assert last == f"gemtp: error: standard output cannot be written: {why}"
         assert "Traceback" not in err
-    code, same, _ = runner(argv, closed=["stderr"])
-    assert code == usual
-    assert len(same.splitlines()) == len(out.splitlines())  # no statistics, notes or errors in it
+    for how in ("closed", "full"):
+        code, same, _ = runner(argv, **{how: ["stderr"]})
+        assert code == usual
+        assert len(same.splitlines()) == len(out.splitlines())  # no statistics or notes in it
     code, _, err = runner(argv, closed=["stdin", "stdout", "stderr"])
     assert (code, err) == (1, "")
 
@@ -327,3 +328,34 @@ def test_colours_of_a_terminal(environment, colours):
     os.close(ours)
     assert process.returncode == 0
     assert (b"\x1b[" in said) == colours
+
+
+def test_a_server_whose_messages_cannot_be_written():
+    """It answers all the same, under a name that JSON can hold."""
+    import socket
+    import urllib.request
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    argv = ["serve", TARGET, "--port", str(port), "--threads", "1", "--alias", b"caf\xe9"]
+    with open("/dev/full", "wb") as full:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gemtp_native", *argv], stdout=full, stderr=full
+        )
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                url = f"http://127.0.0.1:{port}/v1/models"
+                with urllib.request.urlopen(url, timeout=5) as answer:
+                    found = json.load(answer)
+                break
+            except OSError:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        assert found["data"][0]["id"] == "caf?"
+    finally:
+        process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0

@@ -168,7 +168,7 @@ def _settings(args: argparse.Namespace) -> ServerSettings:
     return ServerSettings(
         host=args.host,
         port=args.port,
-        name=args.alias or _name(args.target),
+        name=_utf8(args.alias) if args.alias else _name(args.target),
         parallel=args.parallel,
         queue=args.queue,
         timeout=args.timeout,
@@ -185,8 +185,12 @@ def _settings(args: argparse.Namespace) -> ServerSettings:
 
 
 def _name(target: Any) -> str:
-    stem = Path(os.fsdecode(target)).stem
-    return stem.encode("utf-8", "replace").decode()
+    return _utf8(Path(os.fsdecode(target)).stem)
+
+
+def _utf8(name: str) -> str:
+    """Returns a name that can stand in JSON."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _keys(args: argparse.Namespace) -> tuple[str, ...]:
