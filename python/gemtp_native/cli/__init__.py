@@ -153,6 +153,8 @@ class _Parser(argparse.ArgumentParser):
             option = unknown[1]
             close = _closest(option, self._option_string_actions, option_names())
             message = f"there is no option {option}{close}"
+        elif extra := re.fullmatch(r"unrecognized arguments: ([^-].*)", message, re.DOTALL):
+            message = f"there is no place for {extra[1][:80]!r}"
         message += " " if message.endswith("?") else "; "
         self.exit(2, f"{self.prog}: error: {message}{self.prog} --help lists what there is\n")
 

@@ -82,6 +82,9 @@ _NEEDLESS = {
     **dict.fromkeys(("--warmup", "--no-warmup"), "nothing is warmed up"),
     **dict.fromkeys(("--color", "-co"), "colours are for terminals, unless NO_COLOR is set"),
     **dict.fromkeys(("--no-display-prompt", "--log-disable"), "only the answer is printed"),
+    **dict.fromkeys(
+        ("-p", "--prompt"), "gemtp generate takes a prompt, gemtp chat reads its input"
+    ),
     "--vocab-only": "a vocabulary alone is not written",
     "--use-temp-file": "a file appears when it is complete, and memory stays small",
     "--pure": "a TYPE without _S, _M or _L is for all matrices",
