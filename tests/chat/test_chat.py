@@ -222,6 +222,26 @@ def test_text_in_other_forms_is_text(model):
         model.chat_prompt([{"role": "user", "content": [{"type": "refusal", "refusal": "a"}]}])
 
 
+def test_thoughts_among_the_parts_are_reasoning(scripted):
+    call = {"function": {"name": "f", "arguments": "{}"}}
+    result = {"role": "tool", "content": "5"}
+    for parts in (
+        [{"type": "thinking", "thinking": "hm", "signature": "x"}, {"type": "text", "text": "a"}],
+        [{"type": "reasoning", "text": "hm"}, {"type": "redacted_thinking", "data": "?"}, "a"],
+    ):
+        with gemtp.Model(scripted, threads=1, context=128) as model:
+            given, plain = (
+                [*ASK, {"role": "assistant", "tool_calls": [call], **content}, result]
+                for content in ({"content": parts}, {"content": "a", "reasoning_content": "hm"})
+            )
+            prompts = [model.chat_prompt(m, thinking=True) for m in (given, plain)]
+            assert prompts[0] == prompts[1]
+    with pytest.raises(gemtp.ArgumentError, match="'thinking'"):
+        gemtp.Model(scripted, threads=1, context=128).chat_prompt(
+            [{"role": "user", "content": [{"type": "thinking", "thinking": "hm"}]}]
+        )
+
+
 def test_a_call_from_before_there_were_several(scripted):
     with gemtp.Model(scripted, threads=1, context=128) as model:
         call = {"name": "f", "arguments": '{"a": 1}'}

@@ -24,6 +24,7 @@ _DATA_URL = re.compile(r"\s*data:((image|audio|video)/[^,\s]{0,200}|[^,\s]{0,200
 _TEXT_TYPE = re.compile(r"text/.*|application/(.*\+)?(json|xml|yaml)", re.DOTALL)
 _BASE64 = re.compile(r"(iVBORw0KGgo|/9j/|R0lGOD|UklGR|JVBERi0|SUQz|T2dnUw)[A-Za-z0-9+/=\s]{64,}")
 _TEXTS = ("text", "input_text", "output_text")  # types of parts
+_THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
 _TEXT_ONLY = "models are run as text models, without images or sound"
 
 
@@ -94,6 +95,8 @@ def _message(message: Any, where: str) -> dict[str, Any]:
     if role == "tool":
         out["content"] = _answer(out.get("content", ""), f"{where}['content']")
     elif "content" in out:
+        if role in ("assistant", "model"):
+            _move_thoughts(out)
         out["content"] = _content(out["content"], role, f"{where}['content']")
     reasoning = next((out[name] for name in _REASONING if name in out), None)
     if reasoning is not None:
@@ -136,6 +139,19 @@ def _content(content: Any, role: str, where: str) -> Any:
     if role in ("system", "developer"):
         return "\n".join(part["text"].strip() for part in content)
     return content
+
+
+def _move_thoughts(message: dict[str, Any]) -> None:
+    """Makes parts of the content that are thoughts, as other servers answer and want them back, the
+    message's reasoning, unless that is given."""
+    if not isinstance(message["content"], list):
+        return
+    thoughts = [p for p in message["content"] if isinstance(p, dict) and p.get("type") in _THOUGHTS]
+    message["content"] = [p for p in message["content"] if p not in thoughts]
+    texts = [part[name] for part in thoughts for name in ("thinking", "text") if part.get(name)]
+    given = any(name in message for name in _REASONING)
+    if texts and not given and all(isinstance(t, str) for t in texts):
+        message["reasoning_content"] = "\n".join(texts)
 
 
 def _text_part(part: Any, role: str) -> Any:
