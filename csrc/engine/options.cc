@@ -32,11 +32,10 @@ std::optional<int> select_gpu_layers(const std::string& text, int layers) {
   if (given.empty() || given == "auto") return std::nullopt;
   const bool number =
       given.size() <= 9 && given.find_first_not_of("0123456789") == std::string::npos;
-  if (!number || std::stoi(given) > layers)
-    throw Error(ErrorKind::kArgument,
-                format("%s is %s; it must be auto or, for this model, a number from 0 to %d",
-                       origin.c_str(), quoted(given).c_str(), layers));
-  return std::stoi(given);
+  if (!number)
+    throw Error(ErrorKind::kArgument, format("%s is %s; it must be auto or a number of layers",
+                                             origin.c_str(), quoted(given).c_str()));
+  return std::min(std::stoi(given), layers);
 }
 
 int64_t EngineOptions::max_rows() const {

@@ -31,7 +31,7 @@ struct EngineOptions {
 
 /// Returns how many of a model's layers, its last ones, lie on a GPU: none for "auto", as many as
 /// fit; "" means the environment variable GEMTP_GPU_LAYERS or, if it is empty or not set, "auto".
-/// Throws Error{kArgument} for anything but a number from 0 to the model's layers.
+/// A number above that of the layers means all. Throws Error{kArgument} for anything but a number.
 std::optional<int> select_gpu_layers(const std::string& text, int layers);
 
 }  // namespace gemtp

@@ -181,23 +181,40 @@ class GgufParser {
     return load<T>(take(sizeof(T), what));
   }
 
-  // Rejects files that a failed download leaves under a model's name.
+  // Rejects files that a failed download leaves under a model's name, and those of other kinds.
   void refuse_impostor() const {
     std::string start(static_cast<size_t>(std::min<uint64_t>(size_, 512)), '\0');
     file_.read(0, start.size(), reinterpret_cast<uint8_t*>(start.data()));
-    if (start.starts_with("version https://git-lfs.github.com/"))
-      fail(
-          "this is a Git LFS pointer, which only names the file; fetch the file itself (git lfs "
-          "pull), or download it");
-    const std::string_view text =
-        std::string_view(start).substr(std::min(start.find('<'), start.size()));
-    const auto begins = [&text](std::string_view word) {
-      return text.size() >= word.size() &&
-             std::equal(word.begin(), word.end(), text.begin(),
-                        [](char a, char b) { return a == (b >= 'A' && b <= 'Z' ? b + 32 : b); });
+    static constexpr std::pair<std::string_view, const char*> kKinds[] = {
+        {"version https://git-lfs.github.com/",
+         "this is a Git LFS pointer, which only names the file; fetch the file itself (git lfs "
+         "pull), or download it"},
+        {"/annex/objects/",
+         "this is a git-annex pointer, which only names the file; fetch the file "
+         "itself (git annex get), or download it"},
+        {"# xet version", "this is a pointer of Xet, which only names the file; download the file"},
+        {std::string_view("\0\0\0\0", 4),
+         "this is an unfinished download, which begins with zeros; download it again"},
+        {"\x1F\x8B", "this is compressed (gzip); unpack it first"},
+        {"PK\x03\x04",
+         "this is an archive, such as PyTorch's; unpack it, or convert the model from "
+         "its safetensors"},
     };
-    if (begins("<!doctype html") || begins("<html"))
-      fail("this is a web page, not the file; download it by the link to the file itself");
+    for (const auto& [beginning, what] : kKinds)
+      if (start.starts_with(beginning)) fail(what);
+    size_t at = start.starts_with("\xEF\xBB\xBF") ? 3 : 0;
+    at = std::min(start.find_first_not_of(" \t\r\n", at), start.size());
+    std::string text = start.substr(at);
+    for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
+    for (const char* page : {"<!doctype", "<html", "<!--", "<?xml", "<error"})
+      if (text.starts_with(page))
+        fail("this is a web page, not the file; download it by the link to the file itself");
+    for (const char* answer :
+         {"{\"error", "entry not found", "access to model", "invalid username"})
+      if (text.starts_with(answer))
+        fail(
+            "this is the answer of a server that refused the file; download it again, with the "
+            "access that it needs");
   }
 
   void header() {

@@ -137,9 +137,10 @@ typedef struct gemtp_model_options {
    * GEMTP_DEVICE, else "auto". A GPU that fails gives GEMTP_ERROR_DEVICE, then and in every later
    * call: close the model and open it again, there or on the CPU. */
   const char* device;
-  /* How many layers, the last ones, lie on a GPU: "0" to the number that the model has, or "auto":
-   * as many as fit, else their experts on the CPU. The head and the drafter lie there in any case.
-   * It never changes the text. NULL: environment variable GEMTP_GPU_LAYERS, else "auto". */
+  /* How many layers, the last ones, lie on a GPU: a number, of which one above that of the model's
+   * layers means all, or "auto": as many as fit, else their experts on the CPU. The head and the
+   * drafter lie there in any case. It never changes the text. NULL: environment variable
+   * GEMTP_GPU_LAYERS, else "auto". */
   const char* gpu_layers;
 } gemtp_model_options;
 

@@ -24,6 +24,15 @@ size_t take_digits(std::string_view* word) {
   return count;
 }
 
+/// Quotes of texts and of Markdown, none of JSON's or Python's.
+constexpr std::array<std::string_view, 7> kOpeningQuotes{"\xE2\x80\x9C",
+                                                         "\xE2\x80\x9D",
+                                                         "\xE2\x80\x9E",
+                                                         "\xE2\x80\x98",
+                                                         "\xC2\xAB",
+                                                         "\xE3\x80\x8C",
+                                                         "`"};  // “ ” „ ‘ « 「 `
+
 enum class Spelling { kWhole, kReal, kText };
 
 /// Classifies a word as a JSON number, -?digits[.digits][e[+-]digits], or text. The only integer
@@ -252,13 +261,15 @@ class CallReader {
     return true;
   }
 
-  /// Reads text without quotes. Text with a double quote inside is rejected, because its end is
-  /// ambiguous.
+  /// Reads text without quotes. Text with a double quote inside, or that begins with a quote of
+  /// another script, is rejected, because its end is ambiguous.
   bool bare(const char* ends, std::string* out) {
     const size_t end = std::min(text_.find_first_of(ends, at_), text_.size());
     *out = std::string(without_blanks(text_.substr(at_, end - at_)));
     at_ = end;
-    return !out->empty() && out->find('"') == out->npos;
+    const bool quote = std::any_of(kOpeningQuotes.begin(), kOpeningQuotes.end(),
+                                   [out](std::string_view q) { return out->starts_with(q); });
+    return !out->empty() && !quote && out->find('"') == out->npos;
   }
 
   /// Reads a number, true, false, null, or a word that lacks its quotes.

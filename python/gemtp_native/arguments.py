@@ -33,7 +33,7 @@ MOST_EXACT = 2**53  # integers up to here are exact as doubles
 def generation_params(options: GenerationOptions) -> _core.GenerationParams:
     unknown = sorted(options.keys() - DEFAULTS.keys())
     if unknown:
-        raise TypeError(f"unexpected option {unknown[0]!r}; the options are {', '.join(DEFAULTS)}")
+        raise TypeError(f"unexpected option {unknown[0]!r}; {_meant(unknown[0])}")
     given: Mapping[str, Any] = options
     o: dict[str, Any] = {**DEFAULTS, **{k: v for k, v in given.items() if v is not None}}
     for name in ("seed", "max_tokens"):
@@ -56,6 +56,30 @@ def generation_params(options: GenerationOptions) -> _core.GenerationParams:
     if out.logits_processor is not None:
         load_numpy()
     return out
+
+
+# Names of other libraries and servers, and the option of the same meaning.
+_NAMES_ELSEWHERE = {
+    **dict.fromkeys(
+        ("max_new_tokens", "max_completion_tokens", "n_predict", "num_predict", "max_length"),
+        "max_tokens",
+    ),
+    "repeat_penalty": "repetition_penalty",
+    "repeat_last_n": "penalty_last_n",
+    "stop_strings": "stop",
+    "schema": "json_schema",
+}
+
+
+def _meant(name: str) -> str:
+    """Returns the end of a sentence about an unknown option: which one is close to it, or all."""
+    import difflib
+
+    known = _NAMES_ELSEWHERE.get(name)
+    close = [known] if known else difflib.get_close_matches(name, DEFAULTS, 1)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"the options are {', '.join(DEFAULTS)}"
 
 
 def _number_of(option: Option, value: Any) -> float:

@@ -32,6 +32,7 @@ from .arguments import (
     thread_count,
     utf8_text,
 )
+from .base.counted import counted
 from .base.log import logger
 from .chat.messages import prepared_tools
 from .chat.prompt import Chats, start_early
@@ -52,7 +53,7 @@ from .profile import use as use_profile
 from .results import DepthReport, Output, Stats, Token
 from .session import Session
 from .stream import TextStream
-from .tokenizer import Tokenizer, decoded, encoded
+from .tokenizer import Tokenizer, decoded, encoded, note_control
 
 if TYPE_CHECKING:
     import numpy as np
@@ -179,6 +180,12 @@ class Model:
         self._warned = False  # about control tokens in a prompt
         self._streams: weakref.WeakSet[TextStream | Session] = weakref.WeakSet()
         _log.info("%s", _opened(self, found, helper, kv_type, time.monotonic() - start))
+        given = gpu_layer_count(gpu_layers) or os.environ.get("GEMTP_GPU_LAYERS", "")
+        if self.device != "cpu" and given.isdecimal() and int(given) > self.gpu_layers:
+            layers = counted(self.gpu_layers, "layer")
+            _warnings.warning(
+                "gpu_layers is %s; the model has %s, which are all there", given, layers
+            )
         device = "the CPU" if self.device == "cpu" else self.device
         for why in self._engine.refused_gpus:
             _warnings.warning("the device is %s, for %s", device, why)
@@ -207,7 +214,7 @@ class Model:
         helper = "with a drafter" if self.has_drafter else "no drafter"
         return (
             f"<Model of {self._target.name}: {helper}, context {self.context}, "
-            f"{self.device}, {self.threads} threads>"
+            f"{self.device}, {counted(self.threads, 'thread')}>"
         )
 
     def __enter__(self) -> Model:
@@ -497,24 +504,12 @@ class Model:
         boolean("special", special)  # of ids, too
         if isinstance(prompt, (str, bytes)):
             ids = self.tokenize(prompt, add_bos, special)
-            if not special:
-                self._warn_of_control(prompt)
+            if not special and not self._warned:
+                self._warned = note_control(self._engine.tokenizer, prompt)
             return ids
         if not isinstance(prompt, Iterable):
             raise ArgumentError(f"the prompt is {shown(prompt)}; pass text or a list of token ids")
         return id_list(prompt)
-
-    def _warn_of_control(self, text: str | bytes) -> None:
-        if self._warned:
-            return
-        spelled = self._engine.tokenizer.spelled_control(text)
-        if spelled:
-            self._warned = True
-            _warnings.warning(
-                "the prompt spells the control token %s, which counts as text; if it is meant, "
-                "set special (--special)",
-                spelled,
-            )
 
 
 def demo_models() -> tuple[Path, Path]:
@@ -585,11 +580,12 @@ def _opened(model: Model, target: Any, drafter: Any, kv_type: str, seconds: floa
     with_drafter = f" with {os.fsdecode(drafter)}" if drafter else ", no drafter"
     device = model.device
     if device != "cpu":
-        device += f", {model.gpu_layers} layers there"
+        device += f", {counted(model.gpu_layers, 'layer')} there"
     if engine.cpu_experts:
         device += f", experts of {engine.cpu_experts} on the CPU"
     return (
         f"opened {os.fsdecode(target)}{with_drafter} in {seconds:.2f} s: {device}, "
-        f"{model.isa}, {model.threads} threads, context {model.context}, K/V in {kv_type} (at most "
-        f"{engine.kv_budget / 1e6:.0f} MB), {read:.0f} MB of weights a token"
+        f"{model.isa}, {counted(model.threads, 'thread')}, context {model.context}, "
+        f"K/V in {kv_type} (at most {engine.kv_budget / 1e6:.0f} MB), "
+        f"{read:.0f} MB of weights a token"
     )

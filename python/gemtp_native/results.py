@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .arguments import shown
+from .base.counted import counted
 
 TopLogprobs = list[tuple[int, float]]
 
@@ -69,7 +70,7 @@ class Stats:
     exact: bool
     """Whether that device has proved in its self-test to give the CPU's bytes, or is the CPU. (No
     model opens on a device that has not.)"""
-    depth: DepthReport | None = None
+    depth: DepthReport | None = field(default=None, repr=False)
     """What draft="auto" has learned; None for a fixed depth."""
 
 
@@ -122,6 +123,6 @@ class Output:
 def in_short(tokens: list[int], finish_reason: str, stats: Stats) -> str:
     """What a repr tells of a result besides its text."""
     return (
-        f"{len(tokens)} tokens, finish_reason={finish_reason!r}, "
+        f"{counted(len(tokens), 'token')}, finish_reason={finish_reason!r}, "
         f"{stats.tokens_per_second:.1f} tokens/s"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import _core
 from .base.closing import Closing
+from .base.counted import counted
 from .base.ending import sleeping_at_end
 from .base.forking import begins_anew_in_child
 from .base.log import logger
@@ -50,7 +51,7 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
         self._working = threading.Lock()  # held by the thread that runs the generation
 
     def __repr__(self) -> str:
-        return f"<TextStream: {len(self._tokens)} tokens, {self.finish_reason}>"
+        return f"<TextStream: {counted(len(self._tokens), 'token')}, {self.finish_reason}>"
 
     # ---------------------------------------------------------------- a round at a time
 
@@ -235,8 +236,9 @@ class TextStream(Closing, Iterator[str], AsyncIterator[str]):
 
 def _summary(s: dict[str, Any], finish_reason: str) -> str:
     return (
-        f"prompt: {s['prompt_tokens']} tokens ({s['cached_tokens']} of them cached) in "
-        f"{s['prompt_seconds']:.3f} s; {s['tokens']} tokens in {s['decode_seconds']:.3f} s, "
+        f"prompt: {counted(s['prompt_tokens'], 'token')} ({s['cached_tokens']} of them cached) in "
+        f"{s['prompt_seconds']:.3f} s; "
+        f"{counted(s['tokens'], 'token')} in {s['decode_seconds']:.3f} s, "
         f"{s['tokens_per_second']:.1f} tokens/s; {s['accepted']} of {s['drafted']} drafts accepted "
-        f"in {s['rounds']} rounds; {finish_reason}"
+        f"in {counted(s['rounds'], 'round')}; {finish_reason}"
     )

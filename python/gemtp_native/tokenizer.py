@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from . import _core
 from .arguments import boolean, checked_path, id_list
+from .base.log import logger
 from .find import model_path
 
 
@@ -51,3 +52,15 @@ def encoded(
 
 def decoded(tokenizer: _core.Tokenizer, ids: Iterable[int], special: bool) -> str:
     return tokenizer.decode(id_list(ids), boolean("special", special))
+
+
+def note_control(tokenizer: _core.Tokenizer, text: str | bytes) -> bool:
+    """Warns of a control token that a text spells and that counts as text; whether there is one."""
+    spelled = tokenizer.spelled_control(text)
+    if spelled:
+        logger().warning(
+            "the prompt spells the control token %s, which counts as text; if it is meant, set "
+            "special (--special)",
+            spelled,
+        )
+    return bool(spelled)

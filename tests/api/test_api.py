@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import threading
 from dataclasses import asdict, fields
 
@@ -402,6 +403,23 @@ FLAGS = {
 ASK = [{"role": "user", "content": "x"}]
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("temprature", "did you mean temperature?"),
+        ("max_token", "did you mean max_tokens?"),
+        ("max_new_tokens", "did you mean max_tokens?"),
+        ("n_predict", "did you mean max_tokens?"),
+        ("repeat_penalty", "did you mean repetition_penalty?"),
+        ("xyz", "the options are max_tokens, temperature, "),
+    ],
+)
+def test_an_unknown_option_and_what_was_meant(model, name, meant):
+    for call in (lambda o: model.generate("a", **o), lambda o: next(model.stream("a", **o))):
+        with pytest.raises(TypeError, match=re.escape(f"unexpected option {name!r}; {meant}")):
+            call({name: 1})
+
+
 @pytest.mark.parametrize("value", [0, 1, "yes", "off", [], np.int64(1)], ids=repr)
 def test_flags_are_true_or_false(model, pair, value):
     calls = {
@@ -736,7 +754,7 @@ def test_reprs_are_one_short_line():
         session.append([5, 6])
         stream, replies = model.stream("a" * 900, max_tokens=64), model.chat_stream(ask)
         shown = {
-            repr(model): "target.gguf: with a drafter, context 2048, cpu, 1 threads",
+            repr(model): "target.gguf: with a drafter, context 2048, cpu, 1 thread>",
             repr(session): "2 tokens",
             repr(stream): "0 tokens, unfinished",
             repr(replies): "0 tokens, unfinished",

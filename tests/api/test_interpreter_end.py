@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+import checkpoints
+
 PRELUDE = """
 import asyncio, sys, threading, time
 import gemtp_native as gemtp
@@ -42,8 +44,17 @@ WORK = {
     "load": "gemtp.Model(target, drafter=drafter)",
     "load with progress": "gemtp.Model(target, drafter=drafter, progress=lambda f: None)",
     "encode": "_core.encode(2, np.ones(320000, np.float32))",
+    "convert": "convert(folder, os.path.join(folder, f'{threading.get_ident()}.gguf'), 'q4_0', "
+    "tokenizer=False, progress=False)",
     "logits_processor": "model.generate('a', max_tokens=400, logits_processor=slow)",
 }
+
+
+CONVERT = """
+import os, shutil, tempfile
+from gemtp_native.make.convert import convert
+folder = shutil.copytree({source!r}, os.path.join(tempfile.mkdtemp(), "model"))
+"""
 
 
 def run(script: str) -> subprocess.CompletedProcess[str]:
@@ -54,6 +65,8 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
 
 def daemons(work: str, end: str, threads: int = 3) -> str:
     numpy = "import numpy as np\n" if "np." in work else ""
+    if work == WORK["convert"]:
+        numpy = CONVERT.format(source=str(checkpoints.GOLDEN / "12b" / "target"))
     return f"""
 {numpy}{work}
 for _ in range({threads}):
@@ -225,6 +238,29 @@ for _ in range(3):
 print("end", flush=True)
 """
     quiet(run(script))
+
+
+@pytest.mark.parametrize("before", ["", "import gemtp_native._core"])
+def test_another_interpreter_is_told(before: str) -> None:
+    """Where a call of the core would wait for ever."""
+    script = f"""
+{before}
+try:
+    import _xxsubinterpreters as interpreters
+except ImportError:
+    import _interpreters as interpreters
+import sys
+interpreter = interpreters.create()
+interpreters.run_string(interpreter, f"import sys; sys.path[:] = {{sys.path!r}}")
+interpreters.run_string(interpreter, "try:\\n  import gemtp_native._core\\n"
+                                     "except ImportError as e:\\n  print(e)")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    ours = "gemtp_native works in the main interpreter of a process only"
+    assert done.stdout.startswith((ours, "module gemtp_native._core does not support"))
 
 
 def test_asyncio_with_a_stream_under_way() -> None:

@@ -18,7 +18,7 @@ def test_models_and_generations(caplog):
     assert opened.levelno == logging.INFO
     assert str(target) in opened.message
     assert str(drafter) in opened.message
-    assert "1 threads, context 128, K/V in f16" in opened.message
+    assert "1 thread, context 128, K/V in f16" in opened.message
     assert generated.levelno == logging.DEBUG
     assert "; 5 tokens in " in generated.message
     assert generated.message.endswith("; length")

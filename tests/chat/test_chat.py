@@ -193,6 +193,11 @@ def test_content_that_is_no_text(model, role, part):
         {"found": [{"type": "resource", "resource": {"blob": "AAAA"}}]},
         {"sound": {"type": "input_audio", "input_audio": {"data": "UklG", "format": "wav"}}},
         "data:image/png;base64,iVBO",
+        '{"content": [{"type": "image", "data": "iVBO", "mimeType": "image/png"}]}',
+        ' [{"type": "text", "text": "?"}, {"type": "image", "source": {"data": "iVBO"}}]',
+        '{"shot": "data:image/png;base64,iVBO"}',
+        {"shot": "iVBORw0KGgo" + "AAAA" * 40},
+        "/9j/" + "AAAA\n" * 40,
     ],
 )
 def test_answers_of_tools_that_hold_no_text(model, content):
@@ -203,11 +208,82 @@ def test_answers_of_tools_that_hold_no_text(model, content):
         model.chat_prompt([*ASK, {**call, "tool_responses": [{"name": "f", "response": content}]}])
 
 
+def test_text_in_other_forms_is_text(model):
+    """Parts of OpenAI's Responses, texts without a part around them, and a refusal."""
+    plain = model.chat_prompt([*ASK, {"role": "assistant", "content": "ab"}, *ASK])
+    for content in (
+        ["a", "b"],
+        [{"type": "output_text", "text": "a", "annotations": []}, {"type": "text", "text": "b"}],
+        [{"type": "refusal", "refusal": "a"}, "b"],
+        [{"type": "input_text", "text": "ab"}],
+    ):
+        assert model.chat_prompt([*ASK, {"role": "assistant", "content": content}, *ASK]) == plain
+    with pytest.raises(gemtp.ArgumentError, match="'refusal'"):
+        model.chat_prompt([{"role": "user", "content": [{"type": "refusal", "refusal": "a"}]}])
+
+
+def test_thoughts_among_the_parts_are_reasoning(scripted):
+    call = {"function": {"name": "f", "arguments": "{}"}}
+    result = {"role": "tool", "content": "5"}
+    for parts in (
+        [{"type": "thinking", "thinking": "hm", "signature": "x"}, {"type": "text", "text": "a"}],
+        [{"type": "reasoning", "text": "hm"}, {"type": "redacted_thinking", "data": "?"}, "a"],
+    ):
+        with gemtp.Model(scripted, threads=1, context=128) as model:
+            given, plain = (
+                [*ASK, {"role": "assistant", "tool_calls": [call], **content}, result]
+                for content in ({"content": parts}, {"content": "a", "reasoning_content": "hm"})
+            )
+            prompts = [model.chat_prompt(m, thinking=True) for m in (given, plain)]
+            assert prompts[0] == prompts[1]
+    with pytest.raises(gemtp.ArgumentError, match="'thinking'"):
+        gemtp.Model(scripted, threads=1, context=128).chat_prompt(
+            [{"role": "user", "content": [{"type": "thinking", "thinking": "hm"}]}]
+        )
+
+
+def test_a_call_from_before_there_were_several(scripted):
+    with gemtp.Model(scripted, threads=1, context=128) as model:
+        call = {"name": "f", "arguments": '{"a": 1}'}
+        new = [
+            {"role": "assistant", "tool_calls": [{"function": call}]},
+            {"role": "tool", "name": "f", "content": "5"},
+        ]
+        old = [
+            {"role": "assistant", "content": None, "function_call": call},
+            {"role": "function", "name": "f", "content": "5"},
+        ]
+        assert model.chat_prompt([*ASK, *old]) == model.chat_prompt([*ASK, *new])
+
+
+def test_parameters_that_the_template_leaves_out_are_told_once(scripted, caplog):
+    names = ("type", "description", "size")
+    schema = {"type": "object", "properties": {name: {"type": "string"} for name in names}}
+    tool = {"name": "f", "description": "d", "parameters": schema}
+    with (
+        gemtp.Model(scripted, threads=1, context=256) as model,
+        caplog.at_level("WARNING", logger="gemtp_native"),
+    ):
+        for _ in range(2):
+            text, _ = model.chat_prompt(ASK, tools=[tool])
+        assert "size:{" in text
+        assert "description:{" not in text
+        told = [r.getMessage() for r in caplog.records if "does not show" in r.getMessage()]
+        assert [("'type'" in t, "'description'" in t) for t in sorted(told)] == [
+            (False, True),
+            (True, False),
+        ]
+        caplog.clear()
+        model.chat_prompt(ASK, tools=[tool], template="{{ tools }}{{ messages[0].content }}")
+        assert not [r for r in caplog.records if "does not show" in r.getMessage()]
+
+
 def test_data_about_files_is_data(model):
     files = {"entries": [{"type": "file", "url": "https://x/y.png"}, {"type": "image", "size": 3}]}
     call = {"role": "assistant", "tool_calls": [{"name": "f"}]}
     page = {"mimeType": "text/html", "data": "<p>"}
-    for content in (files, page, "see data:image/png;base64,iVBO", 3, [1, "a"]):
+    said = [json.dumps(files), '{"type": "image", ', "iVBORw0KGgo", "[" * 5000, "[1]", '{"a": NaN}']
+    for content in (files, page, "see data:image/png;base64,iVBO", 3, [1, "a"], *said):
         assert model.chat_prompt([*ASK, call, {"role": "tool", "content": content}])
 
 

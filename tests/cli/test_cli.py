@@ -140,6 +140,21 @@ def test_gemtp_alone_helps(call):
         (["list"], "gemtp pull NAME --list"),
         (["generate", "t.gguf", "x", "--temprature", "1"], "did you mean --temperature?"),
         (["generate", "t.gguf", "x", "-ngl", "some"], "'some' is neither auto nor a number of"),
+        (["generate", "t.gguf", "x", "--tmep", "1"], "no option --tmep, did you mean --temp?"),
+        (["generate", "t.gguf", "x", "--top_k", "1"], "did you mean --top-k?"),
+        (["quantize", "a", "b", "q4_0", "--pure"], "no option --pure: a TYPE without _S, _M or _L"),
+        (["serve", "t.gguf", "--jinja"], "no option --jinja: the model's chat template is always"),
+        (
+            ["generate", "t.gguf", "-fa", "on", "-p", "x"],
+            "no option -fa: attention needs no switch",
+        ),
+        (["chat", "t.gguf", "--no-mmap"], "files are always mapped"),
+        (["chat", "t.gguf", "-p", "x"], "no option -p: gemtp generate takes a prompt, gemtp chat"),
+        (["chat", "t.gguf", "hello you"], "there is no place for 'hello you'"),
+        (["quantize", "a", "b", "q4_0", "8"], "there is no place for '8'"),
+        (["ps"], "no command 'ps': nothing runs in the background"),
+        (["--hlep"], "no option --hlep, did you mean --help?"),
+        (["-m", "t.gguf", "-p", "x"], "no option -m before the command; gemtp --help"),
     ],
     ids=str,
 )
@@ -170,6 +185,50 @@ def test_the_words_of_llama_cpp(call, pair, args):
     assert expected[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        (["help"], ["--help"]),
+        (["help", "tune"], ["tune", "--help"]),
+        (["version"], ["--version"]),
+        (["-V"], ["--version"]),
+    ],
+)
+def test_words_for_help_and_version(call, given, same):
+    expected = call(*same)
+    assert expected[0] == 0
+    assert call(*given) == expected
+
+
+def test_a_repository_by_llama_cpps_option(call, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for option in (["-hf", "owner/none"], ["--hf-repo=owner/none"]):
+        expected = call("generate", "hf:owner/none", "x")
+        assert expected[0] == 1
+        assert call("generate", *option, "-p", "x") == expected
+    code, _, err = call("generate", "demo", "x", "-hfd", "owner/none")
+    assert (code, "owner/none" in err) == (1, True)
+
+
+def test_a_text_by_llama_cpps_option(call, pair, tmp_path):
+    (tmp_path / "text").write_text("the in " * 100)
+    few = ["--chunks", 1, "-c", 16, "-t", 1]
+    for command in (["perplexity"], ["imatrix", "-o", tmp_path / "i.gguf"]):
+        expected = call(*command, pair.target, tmp_path / "text", *few, "--json")
+        assert expected[0] == 0
+        assert call(*command, "-m", pair.target, "-f", tmp_path / "text", *few, "--json")[0] == 0
+
+
+@pytest.mark.parametrize("text", ['start: "ab"', "%ignore / /\nstart: /ab/", 'root ::= "ab"'])
+def test_a_grammar_on_the_command_line(call, pair, text):
+    pytest.importorskip("llguidance")
+    code, out, err = call("generate", pair.target, "the", "--max-tokens", 8, "--grammar", text)
+    if "::=" in text:
+        assert (code, "grammar is in GBNF" in err) == (1, True)
+    else:
+        assert (code, out) == (0, "ab\n")
+
+
 def test_words_behind_two_dashes_are_the_prompt(call, pair):
     code, out, _ = call("generate", pair.target, "--max-tokens", 2, "--", "-n")
     assert code == 0
@@ -192,6 +251,15 @@ def test_generate(call, pair):
     code, out, err = call("generate", pair.target, "the in", "--max-tokens", 20)
     assert (code, err) == (0, "")
     assert out == expected.text + ("" if expected.text.endswith("\n") else "\n")
+
+
+def test_one_of_a_kind_is_singular(call, pair):
+    code, _, err = call("generate", pair.target, "the", "-n", 1, "-t", 1, "--stats", "--verbose")
+    assert code == 0
+    assert "1 thread, context" in err
+    assert "; 1 token in " in err
+    assert re.search(r"^decode   1 token, ", err, re.M)
+    assert not re.search(r"\b1 (tokens|threads|rounds)\b", err)
 
 
 def test_the_prompt_may_stand_behind_the_options(call, pair):

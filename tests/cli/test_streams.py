@@ -143,9 +143,10 @@ def test_streams_that_are_closed_or_full(runner, commands, name):
             why = "Bad file descriptor" if how == "closed" else "No space left on device"
             assert last == f"gemtp: error: standard output cannot be written: {why}"
         assert "Traceback" not in err
-    code, same, _ = runner(argv, closed=["stderr"])
-    assert code == usual
-    assert len(same.splitlines()) == len(out.splitlines())  # no statistics, notes or errors in it
+    for how in ("closed", "full"):
+        code, same, _ = runner(argv, **{how: ["stderr"]})
+        assert code == usual
+        assert len(same.splitlines()) == len(out.splitlines())  # no statistics or notes in it
     code, _, err = runner(argv, closed=["stdin", "stdout", "stderr"])
     assert (code, err) == (1, "")
 
@@ -293,3 +294,68 @@ def test_the_package_itself_imports_little():
     assert set(process.stdout.split()) <= {
         "__future__", "gemtp_native", "gemtp_native.__main__", "gemtp_native.errors",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("environment", "colours"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "dumb"}, False),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+    ],
+    ids=str,
+)
+def test_colours_of_a_terminal(environment, colours):
+    """Of a command that marks what was drafted by colour, else by other characters."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    usual = {k: v for k, v in os.environ.items() if k not in ("TERM", "NO_COLOR")}
+    argv = ["demo", "--runs", "1", "--max-tokens", "8", "--threads", "1"]
+    command = [sys.executable, "-m", "gemtp_native", *argv]
+    with subprocess.Popen(command, stdout=theirs, env={**usual, **environment}) as process:
+        os.close(theirs)
+        said = b""
+        while True:
+            try:
+                part = os.read(ours, 1 << 16)
+            except OSError:  # the other end is closed
+                break
+            if not part:
+                break
+            said += part
+    os.close(ours)
+    assert process.returncode == 0
+    assert (b"\x1b[" in said) == colours
+
+
+def test_a_server_whose_messages_cannot_be_written():
+    """It answers all the same, under a name that JSON can hold."""
+    import socket
+    import urllib.request
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    argv = ["serve", TARGET, "--port", str(port), "--threads", "1", "--alias", b"caf\xe9"]
+    with open("/dev/full", "wb") as full:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gemtp_native", *argv], stdout=full, stderr=full
+        )
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                url = f"http://127.0.0.1:{port}/v1/models"
+                with urllib.request.urlopen(url, timeout=5) as answer:
+                    found = json.load(answer)
+                break
+            except OSError:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        assert found["data"][0]["id"] == "caf?"
+    finally:
+        process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0

@@ -90,6 +90,9 @@ def test_command_line(tmp_path):
         bytes_[given] = (tmp_path / "y.gguf").read_bytes()
         (tmp_path / "y.gguf").unlink()
     assert len(set(bytes_.values())) == 1
+    done = command(folder, "--outfile", "z-{ftype}.gguf", "--outtype", "fp16", "--no-tokenizer",
+                   cwd=tmp_path)  # fmt: skip
+    assert (done.returncode, (tmp_path / "z-f16.gguf").is_file()) == (0, True)
     done = command(folder, "x.gguf", "--no-tokenizer", "--json", cwd=tmp_path)
     summary = json.loads(done.stdout)
     assert summary["bytes"] == (tmp_path / "x.gguf").stat().st_size
@@ -97,6 +100,9 @@ def test_command_line(tmp_path):
     for args, status, text in (
         ((folder, "x.gguf"), 1, "error: "),
         ((tmp_path / "none", "x.gguf"), 1, "is not a folder"),
+        ((folder / "model.safetensors",), 1, f"give the folder of a Hugging Face model, {folder}"),
+        ((tmp_path / "z-f16.gguf",), 1, "gemtp quantize writes a GGUF in another type"),
+        (("google/x-it",), 1, "hf download google/x-it --local-dir x-it"),
         ((folder, tmp_path, "--no-tokenizer"), 1, "is a folder"),
         ((folder, "--outtype", "q3"), 2, "invalid choice"),
         ((folder, "x.gguf", "--outfile", "y.gguf"), 2, "two files"),

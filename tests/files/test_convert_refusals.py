@@ -63,11 +63,11 @@ def test_each_tensor_is_demanded_and_its_shape_too(tmp_path, kind):
 
 def test_unknown_and_mistyped_tensors(tmp_path):
     tensors = make_tensors(CONFIGS["31b"])
-    more = {**tensors, "model.layers.0.mlp.gate_proj.weight_scale": np.zeros(1, np.float32)}
-    with pytest.raises(ModelError, match=r"weight_scale is unknown;"):
+    more = {**tensors, "model.layers.0.mlp.gate_proj.weight_more": np.zeros(1, np.float32)}
+    with pytest.raises(ModelError, match=r"weight_more is unknown;"):
         run(make_folder(tmp_path, CONFIGS["31b"], more))
     more["model.layers.6.layer_scalar"] = np.zeros(1, np.float32)
-    with pytest.raises(ModelError, match=r"weight_scale is unknown \(and 1 more\);"):
+    with pytest.raises(ModelError, match=r"weight_more is unknown \(and 1 more\);"):
         run(make_folder(tmp_path, CONFIGS["31b"], more))
     name = "model.layers.0.self_attn.q_proj.weight"
     integers = {**tensors, name: tensors[name].astype(np.int64)}

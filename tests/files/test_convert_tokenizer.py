@@ -70,10 +70,38 @@ def test_chat_template_from_the_tokenizer_config(tmp_path, template):
     assert keys_of(reader)["tokenizer.chat_template"] == "T"
 
 
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (None, None), (1, None), ([1, 6], None), ([1, 6, 5], [1, 6, 5]), (5, [5]), ([], None),
+    ],
+)  # fmt: skip
+def test_other_tokens_that_end_a_generation(tmp_path, value, written):
+    """<eos> and <turn|> are found by their names."""
+    folder = add_tokenizer(make_folder(tmp_path, CONFIGS["31b"]))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))
+    _, reader = run(folder, tokenizer=True)
+    assert keys_of(reader).get("tokenizer.ggml.eos_token_ids") == written
+    for wrong in ("x", -1, [1, True], [10_000]):
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": wrong}))
+        with pytest.raises(FileError, match="'eos_token_id' must be token ids"):
+            run(folder, tokenizer=True)
+
+
+def test_added_tokens_that_strip_are_noted(tmp_path):
+    data = tokenizer_json()
+    data["added_tokens"][4]["lstrip"] = True
+    data["added_tokens"][5]["rstrip"] = False
+    result, _ = run(add_tokenizer(make_folder(tmp_path, CONFIGS["31b"]), data), tokenizer=True)
+    (note,) = [n for n in result.notes if "strip" in n]
+    assert note.endswith("not followed: '<mask>'")
+
+
 @pytest.mark.parametrize("template", [5, {}, [5, {"name": []}], [{"name": "default"}]])
 def test_what_is_no_chat_template_is_none(tmp_path, template):
     folder = add_tokenizer(make_folder(tmp_path, CONFIGS["31b"]), chat_template=template)
-    _, reader = run(folder, tokenizer=True)
+    result, reader = run(folder, tokenizer=True)
+    assert any("no chat template written" in n for n in result.notes) == bool(template)
     assert "tokenizer.chat_template" not in keys_of(reader)
 
 
@@ -154,6 +182,16 @@ BAD_TOKENIZERS = [
     (more_tokens, ModelError, "only 64"),
     (merged(normalizer={"type": "Prepend", "prepend": "▁"}), ModelError, "'Prepend'"),
     (merged(pre_tokenizer={"type": "ByteLevel"}), ModelError, "'ByteLevel'"),
+    (merged(normalizer=None, pre_tokenizer=None), ModelError, "no step .* turns spaces"),
+    (
+        merged(normalizer={"type": "Metaspace", "prepend_scheme": "never", "replacement": "_"}),
+        ModelError,
+        "'Metaspace'",
+    ),
+    (change(ignore_merges=True), ModelError, "'ignore_merges' is true"),
+    (change(dropout=0.1), ModelError, "'dropout' is 0.1"),
+    (change(end_of_word_suffix="</w>"), ModelError, "'end_of_word_suffix' is \"</w>\""),
+    (change(continuing_subword_prefix="##"), ModelError, "'continuing_subword_prefix'"),
     (merged(added_tokens=[{"id": 1, "content": "<bos>"}]), FileError, "two ids"),
     (merged(added_tokens=["x"]), FileError, "no 'content'"),
     (

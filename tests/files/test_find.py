@@ -203,6 +203,39 @@ def test_a_drafter_in_a_folder_of_the_repository(place: str, tmp_path: Path) -> 
         assert beside.drafter_beside(target) == drafter
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "mtp-gemma-4-X-it.gguf",
+        "draft/m.gguf",
+        "Drafts/m.gguf",
+        "MTP/Q8_0/m.gguf",
+        "Q4_0/MTP/m.gguf",
+    ],
+)
+def test_other_places_of_drafters(place: str, tmp_path: Path) -> None:
+    target = write(tmp_path / "x-GGUF" / "Q4_0" / "gemma-4-X-it-Q4_0.gguf", TARGET)
+    drafter = write(tmp_path / "x-GGUF" / place, DRAFTER)
+    write(tmp_path / "x-GGUF" / "other.gguf", DRAFTER)
+    assert beside.drafter_beside(target) == drafter
+
+
+def test_names_without_their_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(gemtp.FileError, match="no file g/m-GGUF:Q4_0; .* hf:g/m-GGUF:Q4_0"):
+        gemtp.Model("g/m-GGUF:Q4_0")
+    with pytest.raises(gemtp.FileError, match="no file gemma4:e2b; .* ollama:gemma4:e2b"):
+        gemtp.Model("gemma4:e2b")
+    for name in ("models/m.gguf", "m", "./g/m", "a/b/c"):
+        with pytest.raises(gemtp.FileError, match="cannot be opened"):
+            gemtp.Model(name)
+    write(tmp_path / "g" / "m", TARGET)
+    gemtp.Model("g/m", threads=1, context=64).close()
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(gemtp.FileError, match="a Hugging Face checkpoint, no GGUF; gemtp convert"):
+        gemtp.Model(tmp_path)
+
+
 def test_a_drafter_in_a_folder_of_another_repository(tmp_path: Path) -> None:
     target = write(tmp_path / "models--u--x" / "snapshots" / "01" / "Q4_0" / "m.gguf", TARGET)
     other = tmp_path / "models--u--x-assistant" / "snapshots" / "02"

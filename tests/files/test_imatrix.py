@@ -50,6 +50,19 @@ def write(tmp_path: Path, g) -> Path:
     return path
 
 
+def test_control_tokens_of_a_text(call, tmp_path):
+    target = gemtp.demo_models()[0]
+    turns = tmp_path / "turns.txt"
+    turns.write_text("<|turn>user\nhi<turn|>\n" * 60)
+    few = ["--context", 16, "--chunks", 4, "-o", tmp_path / "i.gguf"]
+    code, _, err = call(target, turns, *few)
+    assert (code, "spells the control token <|turn>, which counts as text" in err) == (0, True)
+    text = (tmp_path / "i.gguf").read_bytes()
+    code, _, err = call(target, turns, *few, "--special")
+    assert (code, err) == (0, "")
+    assert (tmp_path / "i.gguf").read_bytes() != text
+
+
 # ---------------------------------------------------------------- sums
 
 

@@ -146,6 +146,21 @@ def test_leftovers_are_unknown(tmp_path: Path) -> None:
         (lambda n: n.replace(".weight", ".scales"), "MLX has quantized; convert the original"),
         (lambda n: n.replace(".weight", ".biases"), "MLX has quantized; convert the original"),
         (lambda n: n.replace(".weight", ".qweight"), "quantized checkpoint; convert the original"),
+        (lambda n: n + "_scale", "quantized checkpoint; convert the original"),
+        (lambda n: n + "_scale_inv", "quantized checkpoint; convert the original"),
+        (lambda n: n.replace(".weight", ".input_scale"), "quantized checkpoint"),
+        (lambda n: n.replace(".weight", ".trellis"), "quantized checkpoint"),
+        (lambda n: "model.module." + n, "wrapper for several devices"),
+        (lambda n: n.replace("layers.0.", "layers.0._fsdp_wrapped_module."), "several devices"),
+        (lambda n: n.replace("layers.0.", "layers.0._checkpoint_wrapped_module."), "a wrapper"),
+        (lambda n: n.replace("q_proj.", "q_proj.base_layer."), "merge it into its model first"),
+        (lambda n: n.replace("norm.", "norm.modules_to_save.default."), "merge it into its model"),
+        (
+            lambda n: n.replace("q_proj.weight", "q_proj.parametrizations.weight.original"),
+            "a parametrized weight; remove the parametrization",
+        ),
+        (lambda n: "student." + n, "names of its tensors begin with student.,"),
+        (lambda n: "llm.wrapped_model." + n, "begin with llm.wrapped_model.,"),
     ],
 )
 def test_names_of_other_checkpoints(
@@ -172,9 +187,19 @@ def test_folders_of_adapters(tmp_path: Path) -> None:
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 PAGES = [b"<!DOCTYPE html>\n<html>", b"\xef\xbb\xbf\n  <HTML lang='en'>"]
+PAGES += [b"<?xml version='1.0'?>\n<Error><Code>AccessDenied</Code></Error>", b"<!-- x --><html>"]
+WORDS = {
+    **dict.fromkeys([POINTER], "is a Git LFS pointer"),
+    **dict.fromkeys(PAGES, "is a web page"),
+    b"/annex/objects/SHA256E-s1--00.gguf\n": "is a git-annex pointer",
+    b'# xet version 0\nfilesize = 1\nhash = "x"\n': "is a pointer of Xet",
+    b'{"error":"Entry not found"}': "answer of a server that refused",
+    b"Entry not found": "answer of a server that refused",
+    b"Access to model google/x is restricted.": "answer of a server that refused",
+}
 
 
-@pytest.mark.parametrize("data", [POINTER, *PAGES])
+@pytest.mark.parametrize("data", WORDS)
 @pytest.mark.parametrize(
     "name",
     [
@@ -192,16 +217,31 @@ def test_downloads_that_went_wrong(name: str, data: bytes, tmp_path: Path) -> No
     if name != "tokenizer.model":
         add_tokenizer(folder)
     (folder / name).write_bytes(data)
-    words = "Git LFS pointer" if data == POINTER else "web page"
-    with pytest.raises(FileError, match=f"{name} is a {words}"):
+    with pytest.raises(FileError, match=f"{name} is .*{WORDS[data].removeprefix('is ')}"):
         run(folder, tokenizer=True)
 
 
-@pytest.mark.parametrize("data", [POINTER, *PAGES])
+OTHERS = {
+    bytes(100): "unfinished download",
+    b"\x1f\x8b\x08" + bytes(50): "compressed",
+    b"PK\x03\x04" + bytes(50): "an archive",
+    b"\x10\x00\x00\x00": "begins with bytes 10 00 00 00",
+}
+
+
+@pytest.mark.parametrize("data", OTHERS, ids=OTHERS.get)
+def test_files_of_other_kinds(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(data)
+    with pytest.raises(FileError, match=OTHERS[data]):
+        gemtp.Model(path)
+
+
+@pytest.mark.parametrize("data", WORDS)
 def test_gguf_files_that_are_none(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(data)
-    words = "is a Git LFS pointer" if data == POINTER else "is a web page"
+    words = WORDS[data]
     with pytest.raises(FileError, match=words):
         gemtp.Model(path)
     with pytest.raises(FileError, match=words):

@@ -14,7 +14,7 @@ import pytest
 import gemtp_native as gemtp
 import tiny_files
 from convert_folders import CONFIGS, ROOT, make_folder, run, text_of
-from gemtp_native.make.convert.config import NEUTRAL, NEUTRAL_ROPE, read_config
+from gemtp_native.make.convert.config import NEUTRAL, NEUTRAL_ROPE, read_config, unknown_keys
 from gguf_bytes import BOOL, F32, F64, I32, STRING, U32, Gguf
 
 PROMPT = [2, 105, 263, 264, 270]
@@ -199,6 +199,27 @@ def test_other_rope(kind: str, tmp_path: Path) -> None:
         "sliding_attention": sliding,
     }
     refused(tmp_path, with_text(rope_parameters=other), "'partial_rotary_factor' is 0.5, 1")
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_keys_that_nothing_knows_are_noted(kind: str, tmp_path: Path) -> None:
+    config = {**copy.deepcopy(CONFIGS[kind]), "use_cache": True, "note_id": 7, "attn_scale": None}
+    result, _ = run(make_folder(tmp_path, config))
+    assert result.notes == []
+    for where in (text_of, lambda config: config):
+        for key, value in (("attn_logit_cap", 50), ("use_nope_layers", 4), ("mlp_scale", 0.5)):
+            config = copy.deepcopy(CONFIGS[kind])
+            where(config)[key] = value
+            result, _ = run(make_folder(tmp_path, config))
+            (note,) = result.notes
+            assert note.endswith(f"not of Gemma 4 and that nothing follows: {key}")
+
+
+def test_keys_of_published_configs_are_known() -> None:
+    folders = sorted((ROOT / "tests" / "golden").glob("*/*/config.json"))
+    assert len(folders) == 10
+    for path in folders:
+        assert unknown_keys(path.parent) == []
 
 
 @pytest.mark.parametrize("key", ["sliding_window_pattern", "_sliding_window_pattern"])

@@ -288,13 +288,27 @@ def test_json(call, text_file):
     assert (figures["target"], figures["text"]) == (str(TARGET), str(text_file))
 
 
+def test_control_tokens_of_a_text(call, tmp_path):
+    turns = tmp_path / "turns.txt"
+    turns.write_text("<bos>" + "<|turn>user\nhi<turn|>\n<|turn>model\nyes<turn|>\n" * 40)
+    few = ["--context", 16, "--chunks", 2, "--json"]
+    code, out, err = call(TARGET, turns, *few)
+    assert (code, "spells the control token <bos>, which counts as text" in err) == (0, True)
+    code, same, err = call(TARGET, turns, *few, "--special")
+    assert (code, err) == (0, "")
+    model = gemtp.Model(TARGET, threads=1, context=64)
+    ids = model.tokenize(turns.read_text()[:-1], special=True)
+    assert ids[:2] == [2, model._engine.tokenizer.find("<|turn>")]
+    assert json.loads(same)["text_tokens"] == len(ids) < json.loads(out)["text_tokens"]
+
+
 def test_refused_files(call, text_file, tmp_path):
     latin = tmp_path / "latin.txt"
     latin.write_bytes(b"caf\xe9 " * 100)
     empty = tmp_path / "empty.txt"
     empty.write_bytes(b"")
     assert_one_error(call(TARGET, latin), "latin.txt is not UTF-8", "byte 3 is 0xE9")
-    assert_one_error(call(TARGET, empty), "the text has 1 tokens")
+    assert_one_error(call(TARGET, empty), "the text has 1 token")
     assert_one_error(call(TARGET, tmp_path / "none.txt"), "none.txt cannot be read", "No such file")
     assert_one_error(call(TARGET, tmp_path), "is not a file but a folder")
     assert_one_error(call(tmp_path / "none.gguf", text_file), "none.gguf")

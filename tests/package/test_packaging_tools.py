@@ -4,13 +4,17 @@ they build and install is seen in .ci/run."""
 from __future__ import annotations
 
 import importlib.util
+import re
+import shutil
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
-TOOLS = Path(__file__).parent.parent.parent / "tools"
+ROOT = Path(__file__).parent.parent.parent
+TOOLS = ROOT / "tools"
 
 
 @pytest.fixture
@@ -61,3 +65,42 @@ def test_a_broken_wheel_is_not_measured(load, capfd, tmp_path):
     wheel.write_bytes(b"no archive")
     assert load("measure_install").main([str(wheel)]) == 1
     assert "measure_install: error:" in capfd.readouterr().err
+
+
+def test_a_second_build_by_pip_compiles_nothing_again(tmp_path):
+    """pip brings pybind11 to another folder each time, and scikit-build-core then removes CMake's
+    cache and CMakeFiles of the top folder."""
+    pybind11 = Path(pytest.importorskip("pybind11").__file__).parent
+    for program in ("cmake", "ninja", "c++"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not here")
+    settings = (ROOT / "pyproject.toml").read_text("utf-8")
+    found = re.search(r'^cmake.source-dir = "(.*)"$', settings, re.MULTILINE)
+    assert found
+    source, build = ROOT / found[1], tmp_path / "build"
+    objects = [
+        "gemtp/CMakeFiles/gemtp_core.dir/csrc/base/error.cc.o",
+        "gemtp/CMakeFiles/_core.dir/csrc/api/python/gil.cc.o",
+    ]
+
+    def configure(brought: Path) -> None:
+        shutil.copytree(pybind11, brought)
+        subprocess.run(
+            [
+                "cmake", "-S", source, "-B", build, "-G", "Ninja", "-DGEMTP_BUILD_PYTHON=ON",
+                "-DGEMTP_CUDA=OFF", f"-DPython_EXECUTABLE={sys.executable}",
+                f"-Dpybind11_DIR={brought / 'share' / 'cmake' / 'pybind11'}",
+            ],
+            check=True, capture_output=True,
+        )  # fmt: skip
+
+    def ninja(*options: str) -> str:
+        command = ["ninja", "-C", str(build), *options, *objects]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    configure(tmp_path / "first")
+    assert "Building CXX object" in ninja()
+    (build / "CMakeCache.txt").unlink()
+    shutil.rmtree(build / "CMakeFiles")
+    configure(tmp_path / "second")
+    assert "no work to do" in ninja("-n")

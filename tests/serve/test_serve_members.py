@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from typing import Any
 
 import pytest
@@ -66,7 +67,10 @@ IGNORED = [
     ([], ["user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"]),
     (["messages", 1], ["cache_control", "id", "timestamp"]),
     (["messages", 1, "content", 0], ["cache_control"]),
-    (["messages", 2], ["refusal", "annotations", "parsed", "thinking_blocks"]),
+    (
+        ["messages", 2],
+        ["refusal", "annotations", "parsed", "thinking_blocks", "index", "usage", "prefix"],
+    ),
     (["messages", 2, "tool_calls", 0], ["index", "extra_content", "provider_specific_fields"]),
     (["messages", 2, "tool_calls", 0, "function"], ["parsed_arguments"]),
     (["messages", 3], ["status"]),
@@ -142,7 +146,9 @@ CLIENTS: dict[str, dict[str, Any]] = {
     "llama.cpp's programs": {
         "n_predict": 10, "n_keep": 0, "n_probs": 0, "id_slot": -1, "lora": [], "mirostat": 0,
         "mirostat_tau": 5.0, "mirostat_eta": 0.1, "top_n_sigma": -1.0, "typical_p": 1.0,
-        "logit_bias": [], "image_data": [], "t_max_predict_ms": 0,
+        "logit_bias": [[5, 1.5], [6, False]], "image_data": [], "t_max_predict_ms": 0,
+        "n_discard": 0, "speculative.n_max": 3, "speculative.p_min": 0.75, "json_schema": None,
+        "adaptive_target": -1, "adaptive_decay": 0.9, "thinking_budget_tokens": -1,
     },
     "vLLM's": {
         "skip_special_tokens": True, "spaces_between_special_tokens": True, "min_tokens": 0,
@@ -156,7 +162,11 @@ CLIENTS: dict[str, dict[str, Any]] = {
         "negative_prompt": "", "smoothing_factor": 0, "smoothing_curve": 1, "seed": -1,
         "add_bos_token": True, "ban_eos_token": False, "sampler_order": [6, 0], "do_sample": True,
         "custom_token_bans": "", "truncation_length": 4096, "mirostat_mode": 0, "stop": ["\\n"],
-        "stopping_strings": ["\\n"],
+        "stopping_strings": ["\\n"], "rep_pen": 1, "rep_pen_range": 0, "rep_pen_slope": 1,
+        "repetition_penalty_range": 0, "repeat_penalty": 1, "repeat_last_n": 0, "n_predict": 100,
+        "num_predict": 100, "num_ctx": 4096, "max_tokens_second": 0, "banned_strings": [],
+        "temperature_last": True, "api_type": "generic", "api_server": "http://x", "grammar": "",
+        "adaptive_target": -0.01, "adaptive_decay": 0.9, "xtc_threshold": 0.1, "min_keep": 0,
         "include_reasoning": True, "no_repeat_ngram_size": 0, "early_stopping": False,
     },
     "OpenRouter's": {
@@ -164,9 +174,11 @@ CLIENTS: dict[str, dict[str, Any]] = {
         "plugins": [], "usage": {"include": True}, "reasoning": {"effort": "low"},
     },
     "agents": {
-        "stream": True, "stream_options": {"include_usage": True}, "thread_id": "x", "store": False,
+        "stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+        "thread_id": "x", "store": False,
         "thinking": {"type": "enabled", "budget_tokens": 1000}, "prompt_cache_key": "k",
         "parallel_tool_calls": True, "enable_thinking": True, "service_tier": "auto",
+        "reasoning_effort": "", "function_call": "none",
         "chat_template_kwargs": {"enable_thinking": True, "preserve_thinking": True},
     },
 }  # fmt: skip
@@ -188,11 +200,79 @@ def test_what_would_change_the_answer_is_not_ignored(name, value):
         read({"messages": WHOLE["messages"], name: value})
 
 
-def test_names_of_other_servers():
-    def options(**members: Any) -> dict[str, Any]:
-        work = read({"messages": WHOLE["messages"], **members})
-        return work.jobs[0].prompt.options  # type: ignore[attr-defined,no-any-return]
+def options(**members: Any) -> dict[str, Any]:
+    work = read({"messages": WHOLE["messages"], **members})
+    return work.jobs[0].prompt.options  # type: ignore[attr-defined,no-any-return]
 
+
+def test_constraints_by_names_of_other_servers():
+    assert options(json_schema=SCHEMA) == options(guided_json=SCHEMA)
+    assert options(json_schema=SCHEMA)["json_schema"] == SCHEMA
+    assert options(guided_regex="a+")["regex"] == "a+"
+    assert options(grammar_string="start: /a/") == options(grammar="start: /a/")
+    assert options(grammar="", grammar_string="", regex="") == options()
+    prompt = (
+        completion_work({"prompt": "x", "json_schema": SCHEMA}, ServerSettings()).jobs[0].prompt
+    )
+    assert prompt.options["json_schema"] == SCHEMA  # type: ignore[attr-defined]
+    with pytest.raises(RequestError, match="json_schema and response_format exclude each other"):
+        read({**WHOLE, "json_schema": SCHEMA})
+
+
+def test_biases_as_pairs():
+    assert options(logit_bias=[[5, 1.5], [6, False]])["logit_bias"] == {5: 1.5, 6: -math.inf}
+    assert options(logit_bias={"6": False})["logit_bias"] == {6: -math.inf}
+    for wrong in ([5], [[5]], [["a", 1]], [[5, True]], [[5, 200]], [[-5, 1]]):
+        with pytest.raises(RequestError, match="logit_bias"):
+            options(logit_bias=wrong)
+
+
+def test_limits_of_other_servers():
+    for name in ("n_predict", "num_predict"):
+        assert options(**{name: -2})["max_tokens"] == options(**{name: -1})["max_tokens"] == -1
+        assert options(**{name: 7})["max_tokens"] == 7
+    with pytest.raises(RequestError, match="max_tokens is -2"):
+        options(max_tokens=-2)
+    for name in ("repetition_penalty_range", "rep_pen_range"):
+        assert options(**{name: 0})["penalty_last_n"] == -1
+        assert options(**{name: 64})["penalty_last_n"] == 64
+        assert options(**{name: 64, "repeat_last_n": 5})["penalty_last_n"] == 5
+    assert options(rep_pen=1.2)["repetition_penalty"] == 1.2
+
+
+@pytest.mark.parametrize(
+    ("choice", "same"),
+    [
+        ({"type": "auto"}, "auto"),
+        ({"type": "none"}, "none"),
+        ({"type": "required"}, "required"),
+        ({"type": "any"}, "required"),
+        ("any", "required"),
+        ({"type": "function", "name": "f"}, WHOLE["tool_choice"]),
+        ({"type": "tool", "name": "f"}, WHOLE["tool_choice"]),
+    ],
+    ids=str,
+)
+def test_tool_choices_in_other_forms(choice, same):
+    found, expected = read({**WHOLE, "tool_choice": choice}), read({**WHOLE, "tool_choice": same})
+    assert found.jobs[0].prompt == expected.jobs[0].prompt
+    with pytest.raises(RequestError, match="tool_choice"):
+        read({**WHOLE, "tool_choice": {"type": "any", "unheard_of": 1}})
+    with pytest.raises(RequestError, match="tool_choice names 'g'"):
+        read({**WHOLE, "tool_choice": {"type": "tool", "name": "g"}})
+
+
+def test_members_of_messages_that_hold_nothing(caplog, monkeypatch):
+    monkeypatch.setattr(fields, "_noted", set())
+    for member in ("files", "images", "attachments"):
+        for nothing in ([], {}, ""):
+            assert read(with_member(["messages", 1], member, nothing))
+        with pytest.raises(RequestError, match=member):
+            read(with_member(["messages", 1], member, ["x"]))
+    assert caplog.messages == []
+
+
+def test_names_of_other_servers():
     llama = options(repeat_penalty=1.5, repeat_last_n=32, n_predict=7)
     same = options(repetition_penalty=1.5, penalty_last_n=32, max_tokens=7)
     assert llama == same
@@ -261,6 +341,11 @@ def test_values_that_are_wrong(place, name, value):
         ({"reasoning": {"effort": "none"}}, False),
         ({"reasoning": {"enabled": True}}, True),
         ({"chat_template_kwargs": {"thinking": True}}, True),
+        ({"chat_template_kwargs": {"reasoning_effort": "high"}}, True),
+        ({"reasoning_effort": "auto"}, False),
+        ({"reasoning_effort": ""}, False),
+        ({"reasoning_effort": "high", "thinking_budget": -1}, True),
+        ({"thinking_budget_tokens": 0}, False),
     ],
     ids=str,
 )

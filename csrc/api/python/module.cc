@@ -201,7 +201,7 @@ void raise(ErrorKind kind, const char* message) {
 
 using namespace gemtp;
 
-PYBIND11_MODULE(_core, m) {
+PYBIND11_MODULE(_core_of_main, m) {
   m.doc() = "The native core of gemtp_native; use the package, not this module.";
   py::register_exception_translator([](std::exception_ptr p) {
     try {
@@ -266,4 +266,15 @@ PYBIND11_MODULE(_core, m) {
     return names;
   });
   m.def("selected_isa", [] { return std::string(select_kernels("").name); });
+}
+
+/// Imports the module, but not into a further interpreter of the process, where threads that come
+/// back from the core would wait for ever: they know the main interpreter only.
+PyMODINIT_FUNC PyInit__core() {
+  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return PyInit__core_of_main();
+  PyErr_SetString(
+      PyExc_ImportError,
+      "gemtp_native works in the main interpreter of a process only; give each worker a "
+      "process of its own");
+  return nullptr;
 }

@@ -22,6 +22,9 @@ _MEDIA = re.compile(
 _PAYLOADS = {"data", "blob", "base64", "b64_json", "bytes", "file_data"}
 _DATA_URL = re.compile(r"\s*data:((image|audio|video)/[^,\s]{0,200}|[^,\s]{0,200};base64),")
 _TEXT_TYPE = re.compile(r"text/.*|application/(.*\+)?(json|xml|yaml)", re.DOTALL)
+_BASE64 = re.compile(r"(iVBORw0KGgo|/9j/|R0lGOD|UklGR|JVBERi0|SUQz|T2dnUw)[A-Za-z0-9+/=\s]{64,}")
+_TEXTS = ("text", "input_text", "output_text")  # types of parts
+_THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
 _TEXT_ONLY = "models are run as text models, without images or sound"
 
 
@@ -75,8 +78,13 @@ def _message(message: Any, where: str) -> dict[str, Any]:
         raise ArgumentError(f"{where} is a {type(message).__name__}; it must be a dict")
     given = {key: value for key, value in message.items() if value is not None}
     calls = given.pop("tool_calls", None)
+    old_call = given.pop("function_call", None)  # before there were several
+    if old_call is not None and not calls:
+        calls = [old_call]
     out: dict[str, Any] = plain(given, where)
     role = out.get("role")
+    if role == "function":
+        out["role"] = role = "tool"
     if role not in _ROLES:
         raise ArgumentError(f"{where}['role'] is {role!r}; it must be one of {', '.join(_ROLES)}")
     if role == "model":
@@ -87,6 +95,8 @@ def _message(message: Any, where: str) -> dict[str, Any]:
     if role == "tool":
         out["content"] = _answer(out.get("content", ""), f"{where}['content']")
     elif "content" in out:
+        if role in ("assistant", "model"):
+            _move_thoughts(out)
         out["content"] = _content(out["content"], role, f"{where}['content']")
     reasoning = next((out[name] for name in _REASONING if name in out), None)
     if reasoning is not None:
@@ -117,6 +127,7 @@ def _content(content: Any, role: str, where: str) -> Any:
         return content
     if not isinstance(content, list):
         raise ArgumentError(f"{where} is a {type(content).__name__}; it must be text")
+    content = [_text_part(part, role) for part in content]
     for i, part in enumerate(content):
         kind = part.get("type") if isinstance(part, dict) else None
         if kind != "text" or not isinstance(part.get("text"), str):
@@ -128,6 +139,31 @@ def _content(content: Any, role: str, where: str) -> Any:
     if role in ("system", "developer"):
         return "\n".join(part["text"].strip() for part in content)
     return content
+
+
+def _move_thoughts(message: dict[str, Any]) -> None:
+    """Makes parts of the content that are thoughts, as other servers answer and want them back, the
+    message's reasoning, unless that is given."""
+    if not isinstance(message["content"], list):
+        return
+    thoughts = [p for p in message["content"] if isinstance(p, dict) and p.get("type") in _THOUGHTS]
+    message["content"] = [p for p in message["content"] if p not in thoughts]
+    texts = [part[name] for part in thoughts for name in ("thinking", "text") if part.get(name)]
+    given = any(name in message for name in _REASONING)
+    if texts and not given and all(isinstance(t, str) for t in texts):
+        message["reasoning_content"] = "\n".join(texts)
+
+
+def _text_part(part: Any, role: str) -> Any:
+    """Returns a part that is text in another form as a text part; any other unchanged."""
+    if isinstance(part, str) and role != "tool":
+        return {"type": "text", "text": part}
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind in _TEXTS[1:]:
+        return {**part, "type": "text"}
+    if kind == "refusal" and role in ("assistant", "model"):
+        return {"type": "text", "text": part.get("refusal")}
+    return part
 
 
 def _answer(content: Any, where: str) -> Any:
@@ -143,7 +179,19 @@ def _answer(content: Any, where: str) -> Any:
         ):
             return "".join(part["text"] for part in parts)
     _refuse_media(content, where)
+    if isinstance(content, str):
+        _refuse_media(_data_of(content, where), where)
     return content
+
+
+def _data_of(text: str, where: str) -> Any:
+    """Returns the object or list that a tool has answered as JSON text; None for other texts."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        return plain(json.loads(text), where)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _refuse_media(value: Any, where: str) -> None:
@@ -169,6 +217,8 @@ def _refuse_media(value: Any, where: str) -> None:
             _refuse_media(item, f"{where}[{i}]")
     elif isinstance(value, str) and _DATA_URL.match(value):
         raise ArgumentError(f"{where} is a data: URL, no text; {_TEXT_ONLY}")
+    elif isinstance(value, str) and _BASE64.fullmatch(value):
+        raise ArgumentError(f"{where} is a file in base64, no text; {_TEXT_ONLY}")
 
 
 def _call(call: Any, where: str) -> dict[str, Any]:

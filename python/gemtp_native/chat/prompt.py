@@ -23,6 +23,8 @@ _log = logger()
 # Variables of templates -> tokens of vocabularies.
 _NAMED = {"eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
 
+_SCHEMA_MEMBERS = frozenset({"type", "description", "properties", "required", "nullable"})
+
 _KEPT = 1_000_000
 """Total characters of the callers' templates that are kept compiled, besides the latest one."""
 
@@ -72,6 +74,7 @@ class Chats:
         self._file = os.path.basename(os.fsdecode(path))
         self._lock = threading.Lock()
         self._templates: dict[str | None, Renderer] = {}
+        self._hidden: set[tuple[str, str]] = set()
 
     def prompt(
         self,
@@ -123,9 +126,28 @@ class Chats:
                 thinking,
                 continue_final_message or add_generation_prompt is not False,
             )
+        self._tell_of_hidden(declared, rendered.text)
         if continue_final_message:
             rendered = self._continued(rendered, final, thinking)
         return rendered.text, self._engine.tokenizer.encode_chat(rendered.text, rendered.literal)
+
+    def _tell_of_hidden(self, declared: list[dict[str, Any]], text: str) -> None:
+        """Warns, once for each, of parameters that the template has not written, as Gemma's leaves
+        out those that are called like a member of a schema."""
+        for tool in declared:
+            function = tool["function"]
+            parameters = function.get("parameters")
+            members = parameters.get("properties") if isinstance(parameters, dict) else None
+            for name in _SCHEMA_MEMBERS.intersection(members if isinstance(members, dict) else ()):
+                shown = any(form in text for form in (f"{name}:{{", f'"{name}"', f"'{name}'"))
+                if not shown and (function["name"], name) not in self._hidden:
+                    self._hidden.add((function["name"], name))
+                    _log.warning(
+                        "the chat template does not show the model the parameter %r of the tool "
+                        "%r; give it another name",
+                        name,
+                        function["name"],
+                    )
 
     def _continued(self, rendered: Rendered, begun: dict[str, Any], thinking: bool) -> Rendered:
         """Appends the given beginning of the model's turn, in the form in which the model writes

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..arguments import shown
 from ..base.closing import Closing
+from ..base.counted import counted
 from ..results import Stats, Token, TopLogprobs, in_short
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class ReplyStream(Closing, Iterator[ReplyPiece], AsyncIterator[ReplyPiece]):
         self._ended = False
 
     def __repr__(self) -> str:
-        return f"<ReplyStream: {len(self._tokens)} tokens, {self.finish_reason}>"
+        return f"<ReplyStream: {counted(len(self._tokens), 'token')}, {self.finish_reason}>"
 
     # ---------------------------------------------------------------- a round at a time
 

@@ -16,7 +16,7 @@ from .. import __version__, chat
 from ..errors import Error
 from . import streams
 from .signals import orderly_end
-from .spellings import command_hint, translated
+from .spellings import command_hint, option_names, translated
 
 __all__ = ["main"]
 
@@ -80,12 +80,16 @@ def _dispatch(argv: list[str]) -> int:
     if not argv:
         overview.print_help(sys.stderr)
         return 2
+    argv = _in_words(argv)
     if argv[0] not in _COMMANDS:
         if not argv[0].startswith("-"):
             meant = command_hint(argv[0])
             meant = f": {meant}" if meant else _closest(argv[0], _COMMANDS)
             overview.error(f"there is no command {argv[0]!r}{meant}")
-        overview.parse_args(argv)  # prints help, the version or an error, and exits
+        if argv[0] not in overview._option_string_actions:
+            close = _closest(argv[0], overview._option_string_actions)
+            overview.error(f"there is no option {argv[0]}{close or ' before the command'}")
+        overview.parse_args(argv)  # prints help or the version, and exits
     # Only the module of the called command is imported: numpy alone takes 0.1 s.
     module, line = _COMMANDS[argv[0]]
     implementation = import_module(module, __name__)
@@ -105,6 +109,15 @@ def _dispatch(argv: list[str]) -> int:
             streams.say(f"gemtp: error: {_sentence(e)}")
             status = 2
     return status
+
+
+def _in_words(argv: list[str]) -> list[str]:
+    """Returns "help COMMAND" and "version" as the options of that meaning."""
+    if argv[0] == "version":
+        return ["--version"]
+    if argv[0] == "help":
+        return [*argv[1:2], "--help"]
+    return argv
 
 
 def _find_models(args: argparse.Namespace, names: Sequence[str]) -> None:
@@ -138,15 +151,23 @@ class _Parser(argparse.ArgumentParser):
         unknown = re.fullmatch(r"unrecognized arguments: (-\S*?)(=.*| .*)?", message, re.DOTALL)
         if unknown:
             option = unknown[1]
-            close = _closest(option, self._option_string_actions)
+            close = _closest(option, self._option_string_actions, option_names())
             message = f"there is no option {option}{close}"
+        elif extra := re.fullmatch(r"unrecognized arguments: ([^-].*)", message, re.DOTALL):
+            message = f"there is no place for {extra[1][:80]!r}"
         message += " " if message.endswith("?") else "; "
         self.exit(2, f"{self.prog}: error: {message}{self.prog} --help lists what there is\n")
 
 
-def _closest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), 1)
-    return f", did you mean {close[0]}?" if close else ""
+def _closest(word: str, known: Iterable[str], others: Iterable[str] = ()) -> str:
+    """Asks whether a word was meant that is close to it. others: words of other programs, which
+    count if none of the known ones is close."""
+    for words in (known, others):
+        names = {name.lstrip("-"): name for name in words if len(name.lstrip("-")) > 1}
+        close = difflib.get_close_matches(word.lstrip("-").replace("_", "-"), list(names), 1)
+        if close:
+            return f", did you mean {names[close[0]]}?"
+    return ""
 
 
 def _overview() -> argparse.ArgumentParser:
@@ -155,7 +176,7 @@ def _overview() -> argparse.ArgumentParser:
         description="Gemma 4 with its multi-token-prediction drafter, on CPUs.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"gemtp {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"gemtp {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (_, line) in _COMMANDS.items():
         commands.add_parser(name, help=line, add_help=False)

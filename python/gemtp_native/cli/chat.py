@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..base.counted import counted
 from ..base.input_file import MOST_PROMPT, read_standard_input, read_text_input, reason
 from ..base.json_text import json_text
 from ..errors import ArgumentError, Error, FileError
@@ -26,6 +26,7 @@ from .options import (
     sampling_options,
     structure_options,
 )
+from .streams import has_colours
 from .text import acceptance_table, options_text, statistics
 
 if TYPE_CHECKING:
@@ -125,9 +126,8 @@ class _Chat:
         self._show_stats = args.stats
         self._lines = args.lines
         self._terminal = sys.stdin.isatty()
-        coloured = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
         self._dim, self._plain = ("", "")
-        if coloured and not os.environ.get("NO_COLOR") and not args.json:
+        if has_colours() and not args.json:
             self._dim, self._plain = ("\x1b[2m", "\x1b[0m")
         self._latest: ReplyStream | None = None
         self._commands: dict[str, Callable[[str], None]] = {
@@ -266,7 +266,7 @@ class _Chat:
         if interrupted:
             self._note("stopped")
         elif reply.finish_reason == "length":
-            self._unasked(f"cut after {len(reply.tokens)} tokens, as --max-tokens asks")
+            self._unasked(f"cut after {counted(len(reply.tokens), 'token')}, as --max-tokens asks")
         elif reply.finish_reason == "context":
             self._unasked("the context is full; /reset begins anew, --context sets its size")
         if self._show_stats:
@@ -375,7 +375,7 @@ class _Chat:
             self._note("/load FILE")
             return
         self._conversation.load(Path(text))
-        self._note(f"{len(self._conversation.turns)} messages from {text}")
+        self._note(f"{counted(len(self._conversation.turns), 'message')} from {text}")
 
 
 def _switch(text: str, now: bool) -> bool | None:

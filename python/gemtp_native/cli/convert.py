@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
+from ..base.counted import counted
 from ..base.json_text import json_text
 from ..errors import ArgumentError, OutOfMemoryError
 from ..gguf.types import FILE_TYPES
@@ -26,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file to write or replace (default: FOLDER-OUTTYPE.gguf, here)",
     )
     parser.add_argument(
-        "--outfile", type=Path, metavar="OUT.gguf", help="the same, as llama.cpp's converter has it"
+        "--outfile",
+        type=Path,
+        metavar="OUT.gguf",
+        help="the same, as llama.cpp's converter has it; {ftype} in it stands for TYPE",
     )
     parser.add_argument(
         "--outtype",
@@ -58,13 +63,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _type_name(text: str) -> str:
-    return "bf16" if text.lower() == "auto" else text.lower()
+    return {"auto": "bf16", "fp16": "f16", "fp32": "f32"}.get(text.lower(), text.lower())
 
 
 def run(args: argparse.Namespace) -> int:
     if args.out is not None and args.outfile is not None:
         raise ArgumentError("OUT.gguf and --outfile name two files to write; give one")
     out = args.out or args.outfile
+    if args.outfile is not None:
+        out = Path(re.sub(r"\{(ftype|outtype)\}", args.outtype, str(out), flags=re.IGNORECASE))
     if out is None:
         out = Path(f"{args.model_dir.resolve().name or 'model'}-{args.outtype}.gguf")
     try:
@@ -104,8 +111,8 @@ def _summary(r: ConvertResult, verbose: bool) -> str:
         if verbose:
             lines += [f"  {name}" for names in r.left_out.values() for name in names]
     lines.append(
-        f"{r.path}: {r.architecture} ({r.class_name}), {r.layers} layers, {r.tensors} tensors, "
-        f"{r.outtype}, {r.bytes:,} bytes, {r.seconds:.1f} s"
+        f"{r.path}: {r.architecture} ({r.class_name}), {counted(r.layers, 'layer')}, "
+        f"{counted(r.tensors, 'tensor')}, {r.outtype}, {r.bytes:,} bytes, {r.seconds:.1f} s"
     )
     return "\n".join(lines)
 

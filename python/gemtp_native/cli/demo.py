@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..base.counted import counted
 from ..base.json_text import json_text
 from ..base.whole_number import whole_number
 from ..errors import FileError
 from .options import add_draft_option, add_machine_options, machine_options
+from .streams import has_colours
 from .text import acceptance_table
 
 if TYPE_CHECKING:
@@ -164,8 +166,7 @@ class Marker:
 
 
 def _show_completion(model: Model, prompt: str | bytes, **options: Any) -> None:
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    marker = Marker(colour)
+    marker = Marker(has_colours())
     text = prompt if isinstance(prompt, str) else prompt.decode("utf-8", "replace")
     sys.stdout.write(text)
     with model.stream(prompt, **options) as stream:
@@ -199,7 +200,8 @@ def _print_figures(plain: Runs, drafted: Runs, identical: bool, options: dict[st
     stats = _pooled(drafted)
     count = len(plain.outputs)
     how = f"temperature {options['temperature']:g}, seed {options['seed']}"
-    print(f"{stats.tokens} tokens at {how}; medians of {count} interleaved runs:")
+    runs = f"medians of {counted(count, 'interleaved run')}"
+    print(f"{counted(stats.tokens, 'token')} at {how}; {runs}:")
     print(f"  plain    {plain.rate:8.1f} tokens/s")
     speedup = _speedup(plain, drafted)
     ratio = "" if speedup is None else f"   {speedup:.2f} times plain"

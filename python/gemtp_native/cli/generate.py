@@ -19,6 +19,7 @@ from .options import (
     add_number_option,
     add_pair_options,
     add_sampling_options,
+    add_special_option,
     add_structure_options,
     add_target,
     open_model,
@@ -49,11 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; may repeat"
     )
     parser.add_argument("--ignore-eos", action="store_true", help="go on after an end token")
-    parser.add_argument(
-        "--special",
-        action="store_true",
-        help="control tokens spelled out in the prompt count as such; not for text of others",
-    )
+    add_special_option(parser, "prompt")
     add_sampling_options(parser)
     add_structure_options(parser)
     add_model_options(parser)

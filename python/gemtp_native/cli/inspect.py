@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _core
+from ..base.counted import counted
 from ..base.json_text import json_text
 from ..errors import ArgumentError, Error
 from ..measure.text import size_text
@@ -205,7 +206,7 @@ def _rows(facts: dict[str, Any]) -> Iterable[tuple[str, str]]:
     types = facts["types"]
     if types:
         count = sum(x["tensors"] for x in types.values())
-        yield "parameters", f"{facts['parameters']:,} in {count} tensors"
+        yield "parameters", f"{facts['parameters']:,} in {counted(count, 'tensor')}"
     layers = facts["layers"]
     if layers:
         yield from _layer_rows(facts, layers)
@@ -214,7 +215,10 @@ def _rows(facts: dict[str, Any]) -> Iterable[tuple[str, str]]:
     if facts["context"]:
         yield "context", f"{facts['context']:,} tokens"
     for name, x in types.items():
-        yield name, f"{x['tensors']} tensors, {size_text(x['bytes'])}{_packed_text(name, x)}"
+        yield (
+            name,
+            f"{counted(x['tensors'], 'tensor')}, {size_text(x['bytes'])}{_packed_text(name, x)}",
+        )
     if layers and types:
         tables = facts["lookup_table_bytes"]
         also = f"; one row of the tables of {size_text(tables)}" if tables else ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -81,7 +83,11 @@ def add_structure_options(parser: argparse.ArgumentParser) -> None:
         help="answer in JSON that follows this schema, a file or, from its { on, itself",
     )
     one.add_argument("--regex", metavar="TEXT", help="answer in what this expression matches")
-    one.add_argument("--grammar", metavar="FILE", help="follow this grammar, in Lark's notation")
+    one.add_argument(
+        "--grammar",
+        metavar="FILE|TEXT",
+        help="follow this grammar, in Lark's notation, a file or, from its start: on, itself",
+    )
 
 
 def structure_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -92,8 +98,22 @@ def structure_options(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "json_schema": schema,
         "regex": args.regex,
-        "grammar": None if args.grammar is None else read_text_input(args.grammar),
+        "grammar": None if args.grammar is None else _grammar(args.grammar),
     }
+
+
+def _grammar(given: str) -> str:
+    """Returns a grammar that is given itself or as a file. Also GBNF's rules are no file's name."""
+    itself = re.match(r"\s*(%\w|\??[\w-]+(\.-?[0-9]+)?\s*:)", given) and not os.path.exists(given)
+    return given if itself else read_text_input(given)
+
+
+def add_special_option(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--special",
+        action="store_true",
+        help=f"control tokens spelled out in the {what} count as such; not for text of others",
+    )
 
 
 def add_pair_options(parser: argparse.ArgumentParser) -> None:

@@ -6,8 +6,9 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from ..base.counted import counted
 from ..base.json_text import json_text
-from .options import add_engine_options, add_target, engine_options
+from .options import add_engine_options, add_special_option, add_target, engine_options
 from .progress import Bars
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="tokens of a chunk, whose second half is scored (default: 512)",
     )
+    add_special_option(parser, "text")
     parser.add_argument("--chunks", type=int, metavar="N", help="score the first N (default: all)")
     add_engine_options(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
@@ -50,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
             text,
             context=args.context,
             chunks=args.chunks,
+            special=args.special,
             progress=progress,
             **engine_options(args),
         )
@@ -59,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(
             f"PPL = {result.perplexity:.4f} +/- {result.uncertainty:.5f}   "
-            f"({result.tokens} tokens scored, {result.chunks} chunks of {result.context}, "
-            f"{result.seconds:.1f} s)"
+            f"({counted(result.tokens, 'token')} scored, "
+            f"{counted(result.chunks, 'chunk')} of {result.context}, {result.seconds:.1f} s)"
         )
     return 0

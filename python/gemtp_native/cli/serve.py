@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import integer
+from ..base.counted import counted
 from ..base.input_file import read_text_input
 from ..errors import ArgumentError, FileError
 from ..options import INT32_MAX, NONE
@@ -125,8 +126,8 @@ def _served(model: Model, settings: ServerSettings, args: argparse.Namespace) ->
     drafter = f"with {_name(args.drafter)}" if args.drafter else "without a drafter"
     made = "completes texts" if model.completes else "chats"
     return (
-        f"{settings.name} {drafter}, which {made}: {settings.parallel} answers at once, "
-        f"each of up to {model.context} tokens, {model.device}, {model.threads} threads"
+        f"{settings.name} {drafter}, which {made}: {counted(settings.parallel, 'answer')} at once, "
+        f"each of up to {model.context} tokens, {model.device}, {counted(model.threads, 'thread')}"
     )
 
 
@@ -167,7 +168,7 @@ def _settings(args: argparse.Namespace) -> ServerSettings:
     return ServerSettings(
         host=args.host,
         port=args.port,
-        name=args.alias or _name(args.target),
+        name=_utf8(args.alias) if args.alias else _name(args.target),
         parallel=args.parallel,
         queue=args.queue,
         timeout=args.timeout,
@@ -184,8 +185,12 @@ def _settings(args: argparse.Namespace) -> ServerSettings:
 
 
 def _name(target: Any) -> str:
-    stem = Path(os.fsdecode(target)).stem
-    return stem.encode("utf-8", "replace").decode()
+    return _utf8(Path(os.fsdecode(target)).stem)
+
+
+def _utf8(name: str) -> str:
+    """Returns a name that can stand in JSON."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _keys(args: argparse.Namespace) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ import contextlib
 import errno
 import os
 import sys
-from typing import IO, Any
+from collections.abc import Callable
+from typing import IO, Any, TextIO, cast
 
 # Streams by number. A stream that the caller has closed is replaced, because otherwise the next
 # opened file would take its number. Reading closed input or printing to closed output is an error,
@@ -29,6 +30,32 @@ def prepare() -> None:
     # Text is UTF-8 in every locale, newlines are not changed, and paths keep their bytes.
     _set(sys.stdout, encoding="utf-8", errors="surrogateescape", newline="")
     _set(sys.stderr, errors="backslashreplace")
+    sys.stderr = cast(TextIO, _Lossy(sys.stderr))
+
+
+class _Lossy:
+    """Standard error whose messages are lost if it cannot be written: they are not what a command
+    is called for. A pipe that is read no more is an error here, too."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self._try(self.stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def _try(self, call: Callable[..., Any], *args: Any) -> None:
+        try:
+            call(*args)
+        except OSError as e:
+            if e.errno not in LOST:
+                raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def _filled(number: int, flags: int, mode: str) -> IO[Any]:
@@ -44,6 +71,12 @@ def _set(stream: Any, **settings: str) -> None:
         stream.reconfigure(**settings)
 
 
+def has_colours() -> bool:
+    """Whether standard output shows colours and the user wants them."""
+    dumb = os.environ.get("TERM") == "dumb" or os.environ.get("NO_COLOR")
+    return sys.stdout.isatty() and not dumb
+
+
 def say(line: str) -> None:
     """Prints a line on standard error, if it still exists."""
     with contextlib.suppress(OSError, ValueError):
@@ -52,6 +85,8 @@ def say(line: str) -> None:
 
 def settle() -> None:
     """Prevents the interpreter from complaining at exit about an output that cannot be written."""
+    if isinstance(sys.stderr, _Lossy):
+        sys.stderr = sys.stderr.stream
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

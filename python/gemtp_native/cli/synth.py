@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..base.counted import counted
 from ..base.json_text import json_text
 from ..make.synth import EVERY, SHAPES, TYPES, SynthResult, write_drafter, write_pair
 from ..measure.text import size_text
@@ -97,7 +98,7 @@ def _shares(text: str) -> float | tuple[float, ...]:
 
 def _summary(r: SynthResult) -> str:
     target = (
-        f"{r.target}: {r.layers} layers, {r.type}, {r.parameters:,} parameters, "
+        f"{r.target}: {counted(r.layers, 'layer')}, {r.type}, {r.parameters:,} parameters, "
         f"{size_text(r.target_bytes)}, reads {size_text(r.token_bytes)} a token\n"
     )
     shares = r.accept if isinstance(r.accept, tuple) else (r.accept,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from ..base.counted import counted
 from ..measure.text import percent, table
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ def statistics(stats: Stats) -> str:
     """Formats the statistics of a generation in a few lines."""
     fresh = stats.prompt_tokens - stats.cached_tokens
     lines = [
-        f"prompt   {stats.prompt_tokens} tokens ({stats.cached_tokens} cached), "
+        f"prompt   {counted(stats.prompt_tokens, 'token')} ({stats.cached_tokens} cached), "
         f"{stats.prompt_seconds:.3f} s, {_rate(fresh, stats.prompt_seconds)}",
-        f"decode   {stats.tokens} tokens, {stats.decode_seconds:.3f} s, "
+        f"decode   {counted(stats.tokens, 'token')}, {stats.decode_seconds:.3f} s, "
         f"{stats.tokens_per_second:.1f} tokens/s",
     ]
     if stats.seed:

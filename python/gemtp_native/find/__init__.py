@@ -10,9 +10,10 @@ lmstudio:publisher/name, lmstudio:publisher/name:Q4_0
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, FileError
 
 __all__ = ["AUTO", "DEMO", "drafter_path", "is_name", "model_path"]
 
@@ -34,7 +35,10 @@ def model_path(value: PathLike, role: str = "target", progress: bool = True) -> 
     if value == DEMO:
         return Path(__file__).parents[1] / "data" / f"{role}.gguf"
     if not is_name(value):
-        return _in_folder(Path(os.fsdecode(value)), role) if os.path.isdir(value) else value
+        if os.path.isdir(value):
+            return _in_folder(Path(os.fsdecode(value)), role)
+        _refuse_bare_name(os.fsdecode(value))
+        return value
     scheme, _, name = str(value).partition(":")
     if scheme == "hf":
         from .hub import parse, pull
@@ -70,10 +74,25 @@ def drafter_path(value: PathLike, target: PathLike, named: PathLike) -> PathLike
     return drafter_beside(target)
 
 
+def _refuse_bare_name(value: str) -> None:
+    """Raises FileError, which says what to write, for a name on the hub or of Ollama without its
+    scheme. A path of an existing file is none."""
+    if value.endswith(".gguf") or os.path.lexists(value):
+        return
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?", value):
+        raise FileError(f"there is no file {value}; a repository on the hub is named hf:{value}")
+    if re.fullmatch(r"[\w-][\w.-]*:[\w.-]+", value):
+        raise FileError(f"there is no file {value}; a model of Ollama is named ollama:{value}")
+
+
 def _in_folder(folder: Path, role: str) -> PathLike:
     from .choose import candidates, choose
 
     found = candidates({p.name: p.stat().st_size for p in folder.glob("*.gguf") if p.is_file()})
+    if not found and (folder / "config.json").is_file():
+        raise FileError(
+            f"{folder} holds a Hugging Face checkpoint, no GGUF; gemtp convert makes one of it"
+        )
     if not found:
         return folder  # the reader reports what is wrong
     return folder / choose(found, None, role, str(folder)).name

@@ -16,7 +16,7 @@ _log = logger()
 
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
-_NAMES = ("assistant", "drafter", "mtp")
+_NAMES = ("assistant", "draft", "mtp")
 _MOST = 64  # files that are examined
 
 
@@ -26,14 +26,15 @@ def check(target: PathLike, drafter: PathLike) -> None:
 
 
 def drafter_beside(target: PathLike) -> Path:
-    """Finds a drafter in the target's folder, or in a folder with a drafter's name inside it or
-    beside it, where repositories (MTP/), downloads, LM Studio and the hub's cache have it."""
+    """Finds a drafter in the target's folder or beside that, or in a folder with a drafter's name
+    inside it or beside it, where repositories (MTP/, or the target in a folder of its type),
+    downloads, LM Studio and the hub's cache have it."""
     place = Path(os.path.abspath(parts.first_of(target)))
     found = list(dict.fromkeys(_near(place)))[:_MOST]
     if not found:
         raise FileError(
             f"no drafter is beside {place}: none of the files in its folder, and no folder in or "
-            f"beside that, is called like one (assistant, drafter, mtp); give its path."
+            f"beside that, is called like one (assistant, draft, mtp); give its path."
         )
     return first_that_fits(target, found)
 
@@ -67,7 +68,11 @@ def _near(target: Path) -> Iterator[Path]:
         if c.role == "drafter" and target.parent / c.name != target:
             yield target.parent / c.name
     for folder in _relatives(target.parent):
-        yield from (folder / c.name for c in _models(folder))
+        for place in (folder, *_folders(folder)):
+            yield from (place / c.name for c in _models(place))
+    for c in _models(target.parent.parent):
+        if c.role == "drafter":
+            yield target.parent.parent / c.name
 
 
 def _relatives(folder: Path) -> Iterator[Path]:
@@ -86,11 +91,16 @@ def _relatives(folder: Path) -> Iterator[Path]:
 
 def _named(folder: Path, but: Path | None = None) -> list[Path]:
     """Returns the folders in a folder that have a drafter's name."""
+    return [
+        p for p in _folders(folder) if p != but and any(name in p.name.lower() for name in _NAMES)
+    ]
+
+
+def _folders(folder: Path) -> list[Path]:
     try:
-        inside = sorted(p for p in folder.iterdir() if p.is_dir() and p != but)
+        return sorted(p for p in folder.iterdir() if p.is_dir())
     except OSError:
         return []
-    return [p for p in inside if any(name in p.name.lower() for name in _NAMES)]
 
 
 def _models(folder: Path) -> list[Candidate]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from ..base.ending import sleeping_at_end
 from ..errors import FileError, ModelError
 from .encode import LARGEST, encode
 from .types import TensorType
@@ -68,7 +69,9 @@ def encoded(
         weights = matrices[i]
         if weights is not None:
             weights = np.resize(np.roll(weights, -start), count)
-        waiting.append(pool.submit(work, source.read(tensor, start, count), weights))
+        values = source.read(tensor, start, count)
+        with sleeping_at_end():
+            waiting.append(pool.submit(work, values, weights))
         if len(waiting) == window:
             yield waiting.popleft().result()
     while waiting:

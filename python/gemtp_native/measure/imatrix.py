@@ -12,10 +12,12 @@ import numpy as np
 
 from .. import _core
 from ..arguments import device_name, gpu_layer_count, thread_count
+from ..base.counted import counted
 from ..base.whole_file import check_output
 from ..errors import ArgumentError, ModelError
 from ..gguf.parts import files_of
 from ..make.quantize.imatrix import Sums, write_imatrix
+from ..tokenizer import note_control
 from .perplexity.chunks import read_text, split_ids
 
 
@@ -46,10 +48,12 @@ def collect(
     threads: int | None = None,
     device: str | None = None,
     gpu_layers: int | Literal["auto"] | None = None,
+    special: bool = False,
     progress: Progress = lambda _, __: None,
 ) -> Collected:
     """Runs the texts through a target in chunks of `context` tokens (the first `chunks` of them, or
-    all), and writes the importance matrix of its matrices' inputs to `out`."""
+    all), and writes the importance matrix of its matrices' inputs to `out`. special: control tokens
+    that the texts spell are these tokens."""
     start = time.perf_counter()
     check_output(out, *texts, *files_of(target))
     if not texts:
@@ -72,11 +76,13 @@ def collect(
             f"{os.fspath(target)} holds no tokenizer, and without one a text has no tokens; "
             f"convert it again with its tokenizer"
         )
-    ids = [i for text in contents for i in tokenizer.encode(text, add_bos=True)]
+    ids = [i for text in contents for i in tokenizer.encode(text, add_bos=True, special=special)]
+    if not special:
+        note_control(tokenizer, b"\n".join(contents))
     if len(ids) < context:
         raise ArgumentError(
-            f"the text has {len(ids)} tokens, fewer than a chunk of {context}; give a longer text "
-            f"or a smaller context."
+            f"the text has {counted(len(ids), 'token')}, fewer than a chunk of {context}; give a "
+            f"longer text or a smaller context."
         )
     parts = split_ids(ids, context, tokenizer.bos, chunks)
     for i, part in enumerate(parts):

@@ -244,10 +244,13 @@ class Fields:
         if value is not None and not any(same):
             self.refuse(name, because, "unsupported_value")
 
-    def finish(self, ignored: Iterable[str] = ()) -> None:
-        """Rejects members that were not requested, unless they may be ignored."""
+    def finish(self, ignored: Iterable[str] = (), empty: bool = False) -> None:
+        """Rejects members that were not requested, unless they may be ignored. empty: also those
+        that hold nothing may."""
         given = [name for name, value in self.data.items() if value is not None]
         left = [name for name in given if name not in self._known]
+        if empty:
+            left = [name for name in left if self.data[name] not in ("", [], {})]
         for name in set(ignored).intersection(left):
             self.note(name, "it means nothing here")
             left.remove(name)

@@ -101,9 +101,11 @@ class Guard:
 
 def is_loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+        address = ipaddress.ip_address(host)
+    except ValueError:  # names in localhost are this machine's in every browser
+        return ("." + host.lower()).endswith(".localhost")
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def is_any(host: str) -> bool:

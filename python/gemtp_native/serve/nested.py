@@ -21,9 +21,17 @@ _OF_OTHERS = (
 )  # fmt: skip
 _OF_MESSAGES = (
     *_OF_OTHERS, "id", "refusal", "annotations", "parsed", "metadata", "created_at", "timestamp",
-    "thinking_blocks", "reasoning_details", "response_metadata", "finish_reason",
+    "thinking_blocks", "reasoning_details", "response_metadata", "finish_reason", "index",
+    "logprobs", "model", "usage", "usage_metadata", "timings", "type", "weight", "stop_reason",
+    "additional_kwargs", "invalid_tool_calls", "example", "reasoning_opaque", "reasoning_signature",
+    "phase", "prefix", "partial",
 )  # fmt: skip
+_TEXTS = ("text", "input_text", "output_text")  # types of parts
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_NO_EFFORT = ("default", "auto", "")  # as without the member
+_BUDGETS = (
+    "thinking_budget", "thinking_budget_tokens", "reasoning_budget", "reasoning_budget_tokens",
+)  # fmt: skip
 
 
 # ---------------------------------------------------------------- messages
@@ -35,35 +43,47 @@ def check_messages(f: Fields) -> None:
         role = message.text("role")
         content = message.take("content")
         for i, part in enumerate(content if isinstance(content, list) else ()):
-            if isinstance(part, dict) and part.get("type") == "text":
+            if isinstance(part, dict) and part.get("type") in _TEXTS:
                 text = message.inner(f"content[{i}]", part)
                 text.take("type")
                 text.take("text")
-                text.finish((*_OF_OTHERS, "annotations", "citations"))
+                text.finish((*_OF_OTHERS, "annotations", "citations", "logprobs", "id"))
         for name in ("name", "tool_call_id", "reasoning_content", "reasoning"):
             message.text(name)
         if not isinstance(message.take("thinking"), (str, type(None))):
             message.refuse("thinking", "it must be a text")
-        if isinstance(message.take("tool_calls"), list):
+        calls = message.take("tool_calls")
+        if isinstance(calls, list):
             for call in message.objects("tool_calls"):
                 _check_call(call)
+        old_call = message.object("function_call")
+        if old_call is not None:
+            if calls:
+                message.refuse("function_call", "tool_calls says it already; leave it out")
+            _check_function(old_call)
         message.take("tool_responses")
-        message.only("function_call", [], "it is deprecated and not supported; use tool_calls")
         message.only("audio", [], "it is not supported; leave it out")
-        message.finish(_OF_MESSAGES if role != "tool" else (*_OF_MESSAGES, "status"))
+        message.finish(
+            (*_OF_MESSAGES, "status") if role in ("tool", "function") else _OF_MESSAGES, empty=True
+        )
 
 
 def _check_call(call: Fields) -> None:
     call.text("id")
-    call.only("type", ["function"], 'it must be "function"')
+    call.only("type", ["function", ""], 'it must be "function"')
     call.take("name")
     call.take("arguments")
     function = call.object("function")
     if function is not None:
-        function.take("name")
-        function.take("arguments")
-        function.finish((*_OF_OTHERS, "parsed_arguments"))
+        _check_function(function)
     call.finish((*_OF_OTHERS, "index"))
+
+
+def _check_function(function: Fields) -> None:
+    """Checks what is called."""
+    function.take("name")
+    function.take("arguments")
+    function.finish((*_OF_OTHERS, "parsed_arguments"))
 
 
 # ---------------------------------------------------------------- tools
@@ -82,6 +102,8 @@ def tools_of(f: Fields) -> tuple[list[Any] | None, dict[str, Any], bool]:
     if tools:
         tools = [_declaration(tool) for tool in f.objects("tools")]
     choice = f.take("tool_choice")
+    if choice == "any":  # Mistral's and Anthropic's word
+        choice = "required"
     if isinstance(choice, dict):
         choice, tools = _choice(f, tools)
     try:
@@ -125,12 +147,18 @@ def _choice(f: Fields, tools: list[Any] | None) -> tuple[Any, list[Any] | None]:
     choice = f.object("tool_choice")
     assert choice is not None
     kind = choice.text("type")
+    if kind in ("auto", "none", "required", "any"):
+        choice.finish()
+        return "required" if kind == "any" else kind, tools
     if kind != "allowed_tools":
         function = choice.object("function")
+        name = choice.text("name") if function is None else None  # Responses' and Anthropic's form
         if function is not None:
             function.take("name")
             function.finish()
         choice.finish()
+        if name is not None and kind in ("function", "tool"):
+            return {"type": "function", "function": {"name": name}}, tools
         return choice.data, tools
     allowed = choice.object("allowed_tools")
     choice.finish()
@@ -203,7 +231,7 @@ def response_format(f: Fields) -> dict[str, Any] | None:
 def thinking_of(f: Fields) -> bool:
     """Returns the first setting that is given."""
     said = [_switch(f), f.boolean("enable_thinking"), _template(f), _reasoning(f, "reasoning")]
-    said.append(_effort(f))
+    said += [_effort(f), _budget(f)]
     return next((thinking for thinking in said if thinking is not None), False)
 
 
@@ -223,6 +251,7 @@ def _template(f: Fields) -> bool | None:
     if value is None:
         return None
     said = [value.boolean(name) for name in ("enable_thinking", "thinking")]
+    said.append(_level(value.one_of("reasoning_effort", (*_EFFORTS, *_NO_EFFORT))))
     value.finish(("preserve_thinking", "clear_thinking"))
     return next((thinking for thinking in said if thinking is not None), None)
 
@@ -230,7 +259,16 @@ def _template(f: Fields) -> bool | None:
 def _effort(f: Fields) -> bool | None:
     if isinstance(f.take("reasoning_effort"), dict):
         return _reasoning(f, "reasoning_effort")
-    return _level(f.one_of("reasoning_effort", (*_EFFORTS, "default")))
+    return _level(f.one_of("reasoning_effort", (*_EFFORTS, *_NO_EFFORT)))
+
+
+def _budget(f: Fields) -> bool | None:
+    """Reads how many tokens thoughts may have: without limit, unless it is 0."""
+    budgets = {name: f.integer(name, -1, 1 << 53) for name in _BUDGETS}
+    for name, budget in budgets.items():
+        if budget not in (None, 0, -1):
+            f.note(name, "thoughts have no limit of their own")
+    return False if 0 in budgets.values() else None
 
 
 def _reasoning(f: Fields, name: str) -> bool | None:
@@ -238,11 +276,11 @@ def _reasoning(f: Fields, name: str) -> bool | None:
     if value is None:
         return None
     enabled = value.boolean("enabled")
-    effort = _level(value.one_of("effort", (*_EFFORTS, "default")))
+    effort = _level(value.one_of("effort", (*_EFFORTS, *_NO_EFFORT)))
     value.only("exclude", [False], "thoughts are answered; leave it out")
     value.finish(("summary", "generate_summary", "max_tokens"))
     return effort if enabled is None else enabled
 
 
 def _level(effort: str | None) -> bool | None:
-    return None if effort in (None, "default") else effort not in ("none", "minimal")
+    return None if effort in (None, *_NO_EFFORT) else effort not in ("none", "minimal")

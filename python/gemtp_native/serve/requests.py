@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,16 +36,21 @@ IGNORED = (
     "prompt_cache_options", "prompt_cache_retention", "prediction", "verbosity", "moderation",
     "keep_alive", "request_id", "session_id", "chat_id", "conversation_id", "thread_id", "priority",
     "provider", "route", "models", "transforms", "usage", "include_reasoning", "litellm_metadata",
-    "litellm_session_id", "ttl",
+    "litellm_session_id", "ttl", "draft_model",
     # llama.cpp's server and page: how it works, how it answers, and numbers of the samplers in OFF
     "cache_prompt", "id_slot", "slot_id", "timings_per_token", "return_progress", "n_keep",
     "n_indent", "t_max_predict_ms", "reasoning_format", "backend_sampling", "samplers",
     "dynatemp_exponent", "xtc_threshold", "dry_base", "dry_allowed_length", "dry_penalty_last_n",
     "dry_sequence_breakers", "mirostat_tau", "mirostat_eta", "penalize_nl", "response_fields",
+    "adaptive_decay", "n_discard", "n_cache_reuse", "context_shift", "speculative.n_max",
+    "speculative.n_min", "speculative.p_min", "speculative.type",
     # vLLM, SillyTavern, text-generation-webui
     "skip_special_tokens", "spaces_between_special_tokens", "add_special_tokens", "add_bos_token",
     "truncation_length", "do_sample", "smoothing_curve", "sampler_order", "sampler_priority",
-    "chat_completion_source",
+    "chat_completion_source", "api_type", "api_server", "legacy_api", "bypass_status_check",
+    "rep_pen_slope", "rep_pen_size", "repetition_decay", "temperature_last", "speculative_ngram",
+    "num_ctx", "max_tokens_second", "dynatemp_low", "dynatemp_high", "dynatemp_min", "dynatemp_max",
+    "trim_stop", "quantizations", "allow_fallbacks", "use_default_badwordsids",
 )  # fmt: skip
 
 # Samplers and other features of llama.cpp, vLLM and text-generation-webui that are missing here;
@@ -60,6 +66,7 @@ OFF: dict[str, tuple[Any, ...]] = {
          "penalty_alpha", "no_repeat_ngram_size", "min_tokens", "min_length"), (0,)
     ),
     "top_n_sigma": (0, -1),
+    "adaptive_target": (-1, -0.01),
     **dict.fromkeys(
         ("use_beam_search", "early_stopping", "ban_eos_token", "include_stop_str_in_output",
          "post_sampling_probs", "return_token_ids", "return_tokens_as_token_ids",
@@ -67,13 +74,24 @@ OFF: dict[str, tuple[Any, ...]] = {
     ),
     **dict.fromkeys(
         ("stop_token_ids", "bad_words", "lora", "image_data", "plugins", "custom_token_bans",
-         "negative_prompt", "documents"), ([], "")
+         "negative_prompt", "documents", "banned_strings"), ([], "")
     ),
 }  # fmt: skip
 
 # Other servers' names of options.
-_LIMITS = ("max_tokens", "n_predict", "max_new_tokens")
-_SAME = {"repeat_penalty": "repetition_penalty", "repeat_last_n": "penalty_last_n"}
+_LIMITS = ("max_tokens", "n_predict", "max_new_tokens", "num_predict")
+_FULL = -2  # of n_predict and num_predict: until the context is full
+_SAME = {
+    "rep_pen": "repetition_penalty",
+    "repeat_penalty": "repetition_penalty",
+    "repeat_last_n": "penalty_last_n",
+}
+_RANGES = ("repetition_penalty_range", "rep_pen_range")  # 0: all tokens
+_CONSTRAINTS = {
+    "grammar": ("grammar", "grammar_string", "guided_grammar"),
+    "regex": ("regex", "guided_regex"),
+    "json_schema": ("json_schema", "guided_json"),
+}
 
 
 @dataclass(frozen=True)
@@ -98,8 +116,8 @@ def chat_work(data: dict[str, Any], settings: ServerSettings) -> Work:
     check_messages(f)
     options = _sampling(f, settings)
     options |= _constraint(f)
-    limits = [f.option(OPTIONS["max_tokens"], n) for n in ("max_completion_tokens", *_LIMITS)]
-    max_tokens = _capped(next((n for n in limits if n is not None), NONE), settings)
+    limit = _limit(f, "max_completion_tokens")
+    max_tokens = _capped(NONE if limit is None else limit, settings)
     wanted = f.boolean("logprobs")
     top = f.integer("top_logprobs", 0, MAX_LOGPROBS)
     if top and not wanted:
@@ -110,7 +128,7 @@ def chat_work(data: dict[str, Any], settings: ServerSettings) -> Work:
     thinking = thinking_of(f)
     f.only("modalities", [["text"]], 'only ["text"] is supported')
     for name in ("functions", "function_call"):
-        f.only(name, [], "it is deprecated and not supported; use tools and tool_choice")
+        f.only(name, ["none"], "it is deprecated and not supported; use tools and tool_choice")
     for name in ("audio", "web_search_options"):
         f.only(name, [], "it is not supported; leave it out")
 
@@ -128,8 +146,7 @@ def completion_work(data: dict[str, Any], settings: ServerSettings) -> Work:
     options |= _constraint(f)
     if "response_format" in options:
         options["json_schema"] = _schema(options.pop("response_format"))
-    limits = [f.option(OPTIONS["max_tokens"], name) for name in _LIMITS]
-    max_tokens = next((n for n in limits if n is not None), None)
+    max_tokens = _limit(f)
     options["max_tokens"] = _capped(
         COMPLETION_TOKENS if max_tokens is None else max_tokens, settings
     )
@@ -221,7 +238,7 @@ def _work(
         if not stream:
             f.refuse("stream_options", "it needs stream to be true")
         include_usage = stream_options.boolean("include_usage") or False
-        stream_options.finish(["include_obfuscation"])
+        stream_options.finish(["include_obfuscation", "continuous_usage_stats"])
     return_tokens = f.boolean("return_tokens") or False
     f.text("model")
     for name, values in OFF.items():
@@ -244,11 +261,12 @@ def _work(
 
 def _sampling(f: Fields, settings: ServerSettings) -> dict[str, Any]:
     """The keywords of Model.stream, except the seed, that both kinds of requests have."""
-    same = {ours: f.option(OPTIONS[ours], theirs) for theirs, ours in _SAME.items()}
-    numbers = {name: f.option(OPTIONS[name]) for name in NUMBERS}
-    given = {
-        **same,
-        **{name: value for name, value in numbers.items() if value is not None},
+    ranges = [f.option(OPTIONS["penalty_last_n"], name) for name in _RANGES]
+    given = {"penalty_last_n": next((n or NONE for n in ranges if n is not None), None)}
+    for name, ours in (*_SAME.items(), *((name, name) for name in NUMBERS)):
+        value = f.option(OPTIONS[ours], name)
+        given[ours] = given.get(ours) if value is None else value
+    given |= {
         "logit_bias": _biases(f),
         "stop": _stops(f, settings),
         "draft": _draft(f),
@@ -267,6 +285,16 @@ def _seed(f: Fields, settings: ServerSettings) -> int:
     if given is None:
         given = settings.sampling.get("seed")
     return secrets.randbits(32) if given is None or (given - NONE) % 2**64 == 0 else given
+
+
+def _limit(f: Fields, *first: str) -> int | None:
+    """Returns the first limit that is given. first: names that come before those that all have."""
+    found = []
+    for name in (*first, *_LIMITS):
+        full = name in ("n_predict", "num_predict") and f.data.get(name) == _FULL
+        found.append(f.option(OPTIONS["max_tokens"], name) if not full else NONE)
+        f.take(name)
+    return next((n for n in found if n is not None), None)
 
 
 def _capped(tokens: int, settings: ServerSettings) -> int:
@@ -302,10 +330,14 @@ def _stops(f: Fields, settings: ServerSettings) -> list[str] | None:
 
 
 def _biases(f: Fields) -> dict[int, float] | None:
-    if f.take("logit_bias") == []:  # what llama.cpp's clients send for none
-        return None
-    biases = f.object("logit_bias")
-    if biases is None:
+    given = f.take("logit_bias")
+    if isinstance(given, list):  # of pairs, as llama.cpp's clients send them
+        if not all(isinstance(pair, list) and len(pair) == 2 for pair in given):
+            f.refuse("logit_bias", "it must be an object, or a list of pairs", "invalid_type")
+        biases = f.inner("logit_bias", {str(token): value for token, value in given})
+    elif (found := f.object("logit_bias")) is not None:
+        biases = found
+    else:
         return None
     out = {}
     for name in biases.data:
@@ -316,7 +348,8 @@ def _biases(f: Fields) -> dict[int, float] | None:
                 "logit_bias",
                 "invalid_value",
             )
-        value = biases.number(name, -MAX_BIAS, MAX_BIAS)
+        banned = biases.data[name] is False
+        value = -math.inf if banned else biases.number(name, -MAX_BIAS, MAX_BIAS)
         if value is not None:
             out[token] = value
     return out
@@ -324,18 +357,20 @@ def _biases(f: Fields) -> dict[int, float] | None:
 
 def _constraint(f: Fields) -> dict[str, Any]:
     """The constraint on the answer, as a keyword of the engine."""
-    given: dict[str, Any] = {
-        "grammar": f.text("grammar", MAX_TEXT),
-        "regex": f.text("regex", MAX_TEXT),
-        "response_format": response_format(f),
-    }
-    given = {k: v for k, v in given.items() if v is not None}
+    given: dict[str, dict[str, Any]] = {}
+    for kind, spellings in _CONSTRAINTS.items():
+        for name in spellings:
+            value = f.schema(name) if kind == "json_schema" else f.text(name, MAX_TEXT)
+            if value not in (None, ""):
+                given[name] = {kind: value}
+    if (answer := response_format(f)) is not None:
+        given["response_format"] = {"response_format": answer}
     if len(given) > 1:
         names = " and ".join(given)
         raise RequestError(
             f"{names} exclude each other; pass one", "response_format", "invalid_value"
         )
-    return given
+    return next(iter(given.values()), {})
 
 
 def _schema(response_format: dict[str, Any]) -> Any:

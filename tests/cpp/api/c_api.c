@@ -831,9 +831,13 @@ static void models_that_do_not_open(const char* target) {
   options.isa = "abacus";
   REQUIRE(gemtp_model_open(target, &options, &other, ERR) == GEMTP_ERROR_ARGUMENT);
   OK(gemtp_model_options_init(&options, sizeof options));
-  options.gpu_layers = "99";
+  options.gpu_layers = "many";
   REQUIRE(gemtp_model_open(target, &options, &other, ERR) == GEMTP_ERROR_ARGUMENT);
-  REQUIRE(strstr(error, "gpu_layers is '99'") != NULL);
+  REQUIRE(strstr(error, "gpu_layers is 'many'") != NULL);
+  options.gpu_layers = "99"; /* all */
+  OK(gemtp_model_open(target, &options, &other, ERR));
+  gemtp_model_close(other);
+  other = NULL;
   OK(gemtp_model_options_init(&options, sizeof options));
   options.context = -1;
   REQUIRE(gemtp_model_open(target, &options, &other, ERR) == GEMTP_ERROR_ARGUMENT);

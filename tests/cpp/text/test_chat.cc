@@ -291,6 +291,8 @@ TEST_CASE("calls: spellings of JSON and Python are read as what they are") {
       {"n:123456789012345678901234567890,m:-9223372036854775809,i:-9223372036854775808",
        R"({"n":123456789012345678901234567890,"m":-9223372036854775809,"i":-9223372036854775808})"},
       {"a:0.1,b:1.0,c:1e22,d:5e-324,e:1e-999", R"({"a":0.1,"b":1.0,"c":1e+22,"d":5e-324,"e":0.0})"},
+      {"w:say \xE2\x80\x9Chi\xE2\x80\x9D,u:5`",
+       "{\"w\":\"say \xE2\x80\x9Chi\xE2\x80\x9D\",\"u\":\"5`\"}"},
       {"w:don't stop,u:http://x.y/z", R"({"w":"don't stop","u":"http://x.y/z"})"},
       {"1:2,t: :-D", R"({"1":2,"t":":-D"})"},
       {R"("":'')", R"({"":""})"},
@@ -301,12 +303,38 @@ TEST_CASE("calls: spellings of JSON and Python are read as what they are") {
     INFO(text);
     CHECK(arguments_of(text) == json);
   }
-  for (const char* text :
-       {"a:NaN",      "a:+Infinity",    "a:-nan",          "a:[Infinity]",  "a:-Infinity",
-        "a:nan",      "a:-inf",         "a:1e999",         "a:\"b",         "a:'b",
-        "a:\"b\"c",   "a:b\"c",         "a:[\"b\" \"c\"]", "a:\"\\ud800\"", "a:\"\\u12\"",
-        "a:\"~\"",    "\"a:1",          "\"a\"b:1",        "a:'x','a':1",   "a:\"b\\",
-        "a:[(1, 2)]", "a:[(), f([1])]", "a:[u'x', u'y']",  "a:[b'x, y']",   "a:f({})"}) {
+  for (const char* text : {"a:NaN",
+                           "a:+Infinity",
+                           "a:-nan",
+                           "a:[Infinity]",
+                           "a:-Infinity",
+                           "a:nan",
+                           "a:-inf",
+                           "a:1e999",
+                           "a:\"b",
+                           "a:'b",
+                           "a:\"b\"c",
+                           "a:b\"c",
+                           "a:[\"b\" \"c\"]",
+                           "a:\"\\ud800\"",
+                           "a:\"\\u12\"",
+                           "a:\"~\"",
+                           "\"a:1",
+                           "\"a\"b:1",
+                           "a:'x','a':1",
+                           "a:\"b\\",
+                           "a:\xE2\x80\x9C"
+                           "b, c\xE2\x80\x9D",
+                           "\xE2\x80\x9C"
+                           "a\xE2\x80\x9D:1",
+                           "a:`b, c`",
+                           "a:\xC2\xAB"
+                           "b\xC2\xBB",
+                           "a:[(1, 2)]",
+                           "a:[(), f([1])]",
+                           "a:[u'x', u'y']",
+                           "a:[b'x, y']",
+                           "a:f({})"}) {
     INFO(text);
     CHECK(arguments_of(text) == "malformed");
   }

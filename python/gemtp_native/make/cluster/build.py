@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from ... import _core
+from ...base.counted import counted
 from ...base.whole_file import check_output
 from ...errors import ArgumentError, FileError, ModelError
 from ...gguf.file import Metadata
@@ -256,7 +257,8 @@ def _states(
     ids = model.tokenize(text, add_bos=False)[: settings.positions]
     if len(ids) < 64:
         raise ArgumentError(
-            f"the text has {len(ids)} tokens; give one of at least 64, better some thousands"
+            f"the text has {counted(len(ids), 'token')}; give one of at least 64, better some "
+            f"thousands"
         )
     start = [b for b in [model._engine.tokenizer.bos] if b >= 0]
     window = model.context - 1

@@ -8,6 +8,7 @@ sizes are in circulation: `global_head_dim` with `num_global_key_value_heads` (o
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,28 @@ NEUTRAL_ROPE: dict[str, tuple[Any, ...]] = {
     "mscale_all_dim": (0, 1),
     "short_factor": (1,),
 }
+# Keys of Gemma 4 that are read here, or that are only for training, images and sound.
+_KNOWN = {
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "global_head_dim", "num_global_key_value_heads",
+    "per_layer_config", "layer_types", "sliding_window", "sliding_window_pattern",
+    "_sliding_window_pattern", "rms_norm_eps", "layer_norm_eps", "max_position_embeddings",
+    "hidden_size_per_layer_input", "vocab_size_per_layer_input", "tie_word_embeddings",
+    "num_kv_shared_layers", "use_double_wide_mlp", "enable_moe_block", "num_experts",
+    "top_k_experts", "moe_intermediate_size", "attention_k_eq_v", "final_logit_softcapping",
+    "rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq", "swa_rope_theta",
+    "head_dim_swa", "partial_rotary_factor", "backbone_hidden_size", "use_ordered_embeddings",
+    "num_centroids", "centroid_intermediate_top_k", "attention_dropout", "_attn_implementation",
+    "_attn_implementation_autoset", "attn_implementation", "output_attentions",
+    "router_aux_loss_coef", "embedding_dropout", "hidden_dropout", "expert_intermediate_size",
+    "vision_soft_tokens_per_image", "chunk_size_feed_forward", "pruned_heads",
+}  # fmt: skip
+# Words in names of keys by which computations differ.
+_COMPUTES = re.compile(
+    r"act(ivation)?s?|att(entio)?n|bias|cap(ping)?|clip|experts?|factor|gate|heads?|layers?|logits?"
+    r"|moe|multiplier|norm|rope|rotary|router|scal(e|ing)|sinks?|soft(cap|max)|sparsity|temperature"
+    r"|theta|window|yarn|alibi|position|embeddings?"
+)
 _DEFAULT_ROPE = {
     SLIDING: {"rope_type": "default", "rope_theta": 10_000.0},
     FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0},
@@ -170,7 +193,10 @@ class ModelConfig:
 def read_json(path: Path) -> Any:
     """Parses a JSON file in UTF-8. Raises FileError for everything that can be wrong with it."""
     try:
-        return json.loads(read_input(path).decode("utf-8"))
+        value = json.loads(read_input(path).decode("utf-8"))
+        if isinstance(value, dict) and list(value) == ["error"]:  # what a server says instead
+            refuse_impostor(path)
+        return value
     except (ValueError, RecursionError) as e:
         refuse_impostor(path)
         raise FileError(f"{path} is not valid JSON: {e}.") from e
@@ -335,6 +361,23 @@ def read_config(model_dir: Path) -> ModelConfig:
         ordered_head=_ordered_head(top, vocab) if drafter else None,
         token_ids=_token_ids(root, text.values, vocab),
     )
+
+
+def unknown_keys(model_dir: Path) -> list[str]:
+    """Returns the keys of `config.json` that are not of Gemma 4 and, by their names, may be about
+    what is computed."""
+    root = read_json_object(model_dir / "config.json")
+    text = root.get("text_config")
+    both = {**root, **(text if isinstance(text, dict) else {})}
+    return [
+        key
+        for key, value in both.items()
+        if value not in (None, [], {})
+        and key not in _KNOWN
+        and key not in NEUTRAL
+        and not key.endswith(("_config", "_token_id", "_token_index"))
+        and any(_COMPUTES.fullmatch(word) for word in re.split(r"[_\d]+", key.lower()))
+    ]
 
 
 def refuse_adapter(model_dir: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from ...gguf.file import Layout, Metadata, pad, read_metadata
 from ...gguf.slices import Bad, count_bad, encoded, encoders
 from ...gguf.types import FileType, Rules, TensorType, block_values, file_type
 from .checkpoint import Checkpoint
-from .config import ModelConfig, read_config, read_sampling
+from .config import ModelConfig, read_config, read_sampling, unknown_keys
 from .hyperparameters import (
     rope_freqs,
     write_hyperparameters,
@@ -73,7 +74,7 @@ def convert(
         raise ArgumentError("a target lends a tokenizer, yet none is to be written: choose one.")
     model_dir, out = Path(model_dir), Path(out)
     if not model_dir.is_dir():
-        raise FileError(f"{model_dir} is not a folder; give the folder of a Hugging Face model.")
+        raise FileError(f"{model_dir} is not a folder; {_what_to_give(model_dir)}.")
     check_output(out)
     config = read_config(model_dir)
     sampling = {} if config.drafter else read_sampling(model_dir)
@@ -87,6 +88,11 @@ def convert(
         check_output(out, *checkpoint.files, *([] if target is None else [target]))
         plan = make_plan(config, checkpoint)
         notes = plan.notes
+        if unknown := unknown_keys(model_dir):
+            notes.append(
+                f"config.json has keys that are not of Gemma 4 and that nothing follows: "
+                f"{', '.join(unknown[:8])}{', …' if len(unknown) > 8 else ''}"
+            )
         vocabulary = _tokenizer(config, model_dir, target, notes) if tokenizer else None
 
         metadata = Metadata()
@@ -127,6 +133,17 @@ def convert(
     )
 
 
+def _what_to_give(path: Path) -> str:
+    if path.suffix == ".gguf":
+        return "gemtp quantize writes a GGUF in another type"
+    if path.is_file():
+        return f"give the folder of a Hugging Face model, {path.parent} perhaps"
+    name = str(path).removeprefix("hf:")
+    if not path.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+        return f"download it first (hf download {name} --local-dir {path.name}) and give its folder"
+    return "give the folder of a Hugging Face model"
+
+
 def _tokenizer(
     config: ModelConfig, model_dir: Path, target: Any, notes: list[str]
 ) -> Tokenizer | None:
@@ -146,6 +163,7 @@ def _tokenizer(
             f"{model_dir} holds no tokenizer ({' or '.join(FILES)}); download it, or write a model "
             f"without one (--no-tokenizer)."
         )
+    notes += found.notes
     padding = found.fit(config.vocab)
     if padding:
         notes.append(f"vocabulary padded with {padding} unused tokens to {config.vocab}")

@@ -22,11 +22,11 @@ TOKEN_ORDER = "masked_embedding.token_ordering"
 
 # Parts of tensor names that reveal a checkpoint other than the model's own.
 _FOREIGN = {
-    r"^base_model\.model\.|\.lora_[AB]\.": (
+    r"^base_model\.model\.|\.lora_|\.base_layer\.|\.modules_to_save\.": (
         "is of an adapter; merge it into its model first (merge_and_unload of PEFT) and convert "
         "what that saves"
     ),
-    r"^(_forward_)?module\.": (
+    r"(^|\.)(_forward_|_fsdp_wrapped_|_checkpoint_wrapped_)?module\.": (
         "was saved from inside a wrapper for several devices; save the model itself "
         "(model.module.save_pretrained) and convert that"
     ),
@@ -40,7 +40,13 @@ _FOREIGN = {
     r"\.(scales|biases)$": (
         "is of a checkpoint that MLX has quantized; convert the original, unquantized one"
     ),
-    r"\.(qweight|qzeros|g_idx|weight_packed)$": (
+    r"\.parametrizations\.": (
+        "is of a parametrized weight; remove the parametrization (torch.nn.utils.parametrize), "
+        "save the model and convert that"
+    ),
+    r"\.(qweight(_type)?|qzeros|g_idx|perm|trellis|suh|svh|scales_and_zp|weight_shape"
+    r"|weight_zero_point|weight_(global_)?scale(_inv|_2)?|(input|output|q|k|v|kv)_scale"
+    r"|weight_packed|weight_format)$": (
         "is of a quantized checkpoint; convert the original, unquantized one"
     ),
 }
@@ -213,6 +219,12 @@ def make_plan(config: ModelConfig, checkpoint: Checkpoint) -> Plan:
 
     where = f"{checkpoint.files[0].parent}"
     if missing:
+        wrapper = _wrapper(missing[0], unknown)
+        if wrapper:
+            raise ModelError(
+                f"{where}: the names of its tensors begin with {wrapper}, those of a model around "
+                f"the model; save the model itself and convert that."
+            )
         raise ModelError(
             f"{where}: tensor {missing[0]} is missing{_and_more(missing)}; {config.class_name} "
             f"with this config.json needs it."
@@ -230,6 +242,11 @@ def make_plan(config: ModelConfig, checkpoint: Checkpoint) -> Plan:
             f"with this config.json has none of that name."
         )
     return plan
+
+
+def _wrapper(missing: str, unknown: list[str]) -> str:
+    """Returns what stands before the name of a missing tensor in that of an unknown one."""
+    return next((n.removesuffix(missing) for n in unknown if n.endswith("." + missing)), "")
 
 
 def _and_more(names: list[str]) -> str:

@@ -6,6 +6,7 @@ that a chat parser must see are user-defined, other special tokens are control.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ _VISIBLE = frozenset(
         '<|"|>',
     )
 )
+_ENDS = (b"<turn|>", b"<|tool_response>")
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _SCORE = -1000.0
 
@@ -56,6 +58,8 @@ class Tokenizer:
     ids: dict[str, int] = field(default_factory=dict)  # role -> id
     chat_template: bytes | None = None
     suppress: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)  # ids that end a generation, beside eos
+    notes: list[str] = field(default_factory=list)
 
     def fit(self, vocab: int) -> int:
         """Pads to `vocab` tokens; returns how many were added. ModelError if there are too many."""
@@ -89,6 +93,8 @@ class Tokenizer:
         out.boolean("tokenizer.ggml.add_bos_token", True)
         if self.suppress:
             out.i32_array("tokenizer.ggml.suppress_tokens", self.suppress)
+        if self.ends:
+            out.i32_array("tokenizer.ggml.eos_token_ids", self.ends)
 
 
 def has_tokenizer(model_dir: Path) -> bool:
@@ -112,7 +118,13 @@ def tokenizer_from_folder(model_dir: Path, config_ids: dict[str, int]) -> Tokeni
             tokenizer.ids.setdefault(role, index)
     _demand_bos(tokenizer)
     tokenizer.chat_template = _chat_template(model_dir, settings)
+    if tokenizer.chat_template is None and settings.get("chat_template"):
+        tokenizer.notes.append(
+            "no chat template written: what tokenizer_config.json has is no text, and none is "
+            "called default"
+        )
     tokenizer.suppress = _suppressed(model_dir, len(tokenizer.tokens))
+    tokenizer.ends = _ends(model_dir, tokenizer)
     return tokenizer
 
 
@@ -166,12 +178,19 @@ def _from_json(path: Path) -> Tokenizer:
         raise FileError(f"{path}: 'model' must have a 'vocab' object and a 'merges' list.")
     if not model.get("byte_fallback"):
         raise ModelError(f"{path}: 'byte_fallback' is off; the gemma4 tokenizer depends on it.")
+    for key in ("ignore_merges", "continuing_subword_prefix", "end_of_word_suffix", "dropout"):
+        if model.get(key):
+            raise ModelError(
+                f"{path}: '{key}' is {json.dumps(model[key])[:80]}, which makes other tokens of a "
+                f"text; the gemma4 tokenizer has nothing like it."
+            )
     _check_normalizer(path, data)
 
     ids: dict[str, int] = {}
     for text, index in vocab.items():
         ids[text] = _token_id(path, text, index)
     kinds: dict[str, int] = {}
+    stripping: list[str] = []
     added = data.get("added_tokens")
     for entry in added if isinstance(added, list) else []:
         if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
@@ -180,6 +199,8 @@ def _from_json(path: Path) -> Tokenizer:
         index = _token_id(path, text, entry.get("id"))
         if ids.setdefault(text, index) != index:
             raise FileError(f"{path}: token {text!r} has two ids, {ids[text]} and {index}.")
+        if any(entry.get(flag) is True for flag in ("lstrip", "rstrip", "single_word")):
+            stripping.append(text)
         # Runs of white space are built by merges; all other added tokens match as a whole.
         plain = not entry.get("special") and not text.replace("▁", " ").strip()
         kinds[text] = NORMAL if plain else CONTROL if entry.get("special") else USER_DEFINED
@@ -198,6 +219,11 @@ def _from_json(path: Path) -> Tokenizer:
         tokens.append(_utf8(path, text))
         types.append(UNUSED if known is None else _kind(text, kinds.get(text, NORMAL)))
     tokenizer = Tokenizer(path, tokens, types, _merges(path, merges, ids))
+    if stripping:
+        tokenizer.notes.append(
+            f"'lstrip', 'rstrip' and 'single_word' of added tokens are not followed: "
+            f"{', '.join(map(repr, stripping[:5]))}{', …' if len(stripping) > 5 else ''}"
+        )
     unk = model.get("unk_token")
     if isinstance(unk, str) and unk in ids:
         tokenizer.ids["unk"] = ids[unk]
@@ -297,13 +323,22 @@ def _check_normalizer(path: Path, data: dict[str, Any]) -> None:
             steps += inner if isinstance(inner, list) else [step]
         elif step is not None:
             steps.append(step)
+    if not steps:
+        raise ModelError(
+            f"{path}: no step of its normalizer or pre-tokenizer turns spaces into ▁, as the "
+            f"gemma4 tokenizer does."
+        )
     for step in steps:
         kind = step.get("type") if isinstance(step, dict) else None
         pattern = step.get("pattern") if isinstance(step, dict) else None
         ok = (
             (kind == "Replace" and pattern == {"String": " "} and step.get("content") == "▁")
             or (kind == "Split" and pattern == {"String": " "})
-            or (kind == "Metaspace" and step.get("prepend_scheme") == "never")
+            or (
+                kind == "Metaspace"
+                and step.get("prepend_scheme") == "never"
+                and step.get("replacement", "▁") == "▁"
+            )
         )
         if not ok:
             raise ModelError(
@@ -360,6 +395,20 @@ def _suppressed(model_dir: Path, count: int) -> list[int]:
     ):
         raise FileError(f"{path}: 'suppress_tokens' must be a list of token ids below {count}.")
     return tokens
+
+
+def _ends(model_dir: Path, tokenizer: Tokenizer) -> list[int]:
+    """Returns the ids that end a generation by `generation_config.json`, if they are others than
+    those that every reader finds by name."""
+    path = model_dir / "generation_config.json"
+    value = _optional_json(path).get("eos_token_id")
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    count = len(tokenizer.tokens)
+    if any(isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < count for i in ids):
+        raise FileError(f"{path}: 'eos_token_id' must be token ids below {count}.")
+    named = {i for i, text in enumerate(tokenizer.tokens) if text in _ENDS}
+    named.add(tokenizer.ids.get("eos", -1))
+    return ids if set(ids) - named else []
 
 
 def _optional_json(path: Path) -> dict[str, Any]:

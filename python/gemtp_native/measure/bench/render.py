@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ...base.counted import counted
 from ..text import percent, size_text
 from .report import Bandwidth, BenchReport, Setup, Timing
 
@@ -97,8 +98,8 @@ def setup_lines(setup: Setup) -> list[tuple[str, str]]:
         ("machine", machine_line(setup)),
         (
             "build",
-            f"gemtp {setup.version}, {setup.identity}/{setup.isa}, {setup.threads} threads, "
-            f"K/V in {setup.kv_type}, {setup.compiler}",
+            f"gemtp {setup.version}, {setup.identity}/{setup.isa}, "
+            f"{counted(setup.threads, 'thread')}, K/V in {setup.kv_type}, {setup.compiler}",
         ),
         ("target", _file(setup.target)),
         ("drafter", "none" if drafter is None else _file(drafter)),
@@ -128,7 +129,7 @@ def machine_line(setup: Setup) -> str:
 def model_line(setup: Setup) -> str:
     return (
         f"{_file_name(setup.target)}: gemtp {setup.version}, {setup.device}/{setup.isa}, "
-        f"{setup.threads} thread{'s' if setup.threads != 1 else ''}"
+        f"{counted(setup.threads, 'thread')}"
     )
 
 
@@ -256,7 +257,7 @@ def _tables(report: BenchReport) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
     for section, title, head, rows in sections:
         if rows:
             n = report.rounds[section]
-            rounds = f"median of {n} interleaved round{'s' if n != 1 else ''}"
+            rounds = f"median of {counted(n, 'interleaved round')}"
             yield f"{title}; {rounds}", [head, *rows]
 
 

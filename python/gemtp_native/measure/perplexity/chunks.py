@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 
+from ...base.counted import counted
 from ...base.input_file import read_input
 from ...errors import ArgumentError, FileError, ModelError
 from ...model import Model
@@ -26,14 +27,15 @@ def read_text(path: str | os.PathLike[str]) -> bytes:
     return data[:-1] if data.endswith(b"\n") else data
 
 
-def token_ids(model: Model, text: str | bytes) -> list[int]:
-    """Returns the tokens of the whole text, with BOS in front if the model has one."""
+def token_ids(model: Model, text: str | bytes, special: bool = False) -> list[int]:
+    """Returns the tokens of the whole text, with BOS in front if the model has one. special:
+    control tokens that the text spells are these tokens."""
     if not model._engine.has_tokenizer:
         raise ModelError(
             "the model holds no tokenizer, and without one a text has no tokens; convert it again "
             "with its tokenizer"
         )
-    return model.tokenize(text)
+    return model._ids_of(text, special)
 
 
 def split(model: Model, ids: list[int], context: int, limit: int | None = None) -> list[list[int]]:
@@ -52,7 +54,7 @@ def split(model: Model, ids: list[int], context: int, limit: int | None = None) 
         raise ArgumentError(f"the number of chunks is {limit}; it must be at least 1")
     if len(ids) < 2 * context:
         raise ArgumentError(
-            f"the text has {len(ids)} tokens and a context of {context} needs at least "
+            f"the text has {counted(len(ids), 'token')} and a context of {context} needs at least "
             f"{2 * context}, two chunks; give a longer text or a smaller context"
         )
     return split_ids(ids, context, model._engine.tokenizer.bos, limit)

@@ -92,9 +92,11 @@ def perplexity(
     kv_type: Literal["f16", "f32"] = "f16",
     device: str | None = None,
     gpu_layers: int | Literal["auto"] | None = None,
+    special: bool = False,
     progress: Progress = lambda _, __: None,
 ) -> Result:
-    """Scores `text` in chunks of `context` tokens (the first `chunks` of them, or all).
+    """Scores `text` in chunks of `context` tokens (the first `chunks` of them, or all). special:
+    control tokens that it spells are these tokens.
 
     ``progress`` is called after each chunk with the estimate so far and the number of chunks.
     """
@@ -106,7 +108,7 @@ def perplexity(
         device=device,
         gpu_layers=gpu_layers,
     )
-    ids = token_ids(model, text)
+    ids = token_ids(model, text, special)
     parts = split(model, ids, context, chunks)
     tally, running = Tally(), []
     start = time.perf_counter()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ...base.counted import counted
 from ..text import size_text, table
 from .report import Cell, SweepReport, Target
 
@@ -70,7 +71,7 @@ def csv_rows(report: SweepReport) -> Iterator[dict[str, Any]]:
 def machine_line(report: SweepReport) -> str:
     machine = report.machine
     return (
-        f"{machine['cpu']}, {report.threads} thread{'s' if report.threads != 1 else ''}, "
+        f"{machine['cpu']}, {counted(report.threads, 'thread')}, "
         f"{report.device}/{report.isa}, gemtp {report.version}"
     )
 
@@ -80,7 +81,7 @@ def _header(report: SweepReport) -> str:
         [
             f"machine  {machine_line(report)}",
             f"text     {report.text}, {report.text_tokens} tokens; {report.scored} of them scored "
-            f"in {report.chunks} chunk{'s' if report.chunks != 1 else ''} of {report.context}",
+            f"in {counted(report.chunks, 'chunk')} of {report.context}",
             f"drafts   {report.depth} a round; {report.tokens} tokens, greedy, after each of "
             f"{report.prompts} prompts of {report.prompt_tokens}",
         ]
@@ -88,7 +89,7 @@ def _header(report: SweepReport) -> str:
 
 
 def _tables(report: SweepReport) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
-    runs = f"median of {report.runs} interleaved run{'s' if report.runs != 1 else ''}"
+    runs = f"median of {counted(report.runs, 'interleaved run')}"
     yield (
         f"Targets; KL divergence and same choice against {report.reference}; {runs}",
         [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ...base.counted import counted
 from ...options import MAX_ROWS
 from ..bench.render import bandwidth_line, header, milliseconds, rate, setup_lines
 from ..text import percent, size_text, table
@@ -15,7 +16,7 @@ def text(report: TuneReport) -> str:
     n = report.rounds
     parts = [
         _header(report),
-        f"One target pass over several rows; median of {n} interleaved round{'s' if n != 1 else ''}"
+        f"One target pass over several rows; median of {counted(n, 'interleaved round')}"
         f"\n{_passes(report)}",
     ]
     if report.draft:
