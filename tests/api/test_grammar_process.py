@@ -87,7 +87,7 @@ def test_a_late_one_is_refused(model, monkeypatch):
 def test_one_that_does_not_start_is_not_done_without(model, monkeypatch, tmp_path):
     (tmp_path / "ends.py").write_text("")
     monkeypatch.setattr(limited_process, "_MAIN", tmp_path / "ends.py")
-    with pytest.raises(gemtp.ArgumentError, match="tries grammars ends again and again"):
+    with pytest.raises(gemtp.ArgumentError, match="tries grammars cannot be started"):
         compiles(model, Grammars(), "a")
 
 

@@ -201,7 +201,8 @@ def test_words_for_help_and_version(call, given, same):
 
 
 def test_a_repository_by_llama_cpps_option(call, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # read from the environment but once
     for option in (["-hf", "owner/none"], ["--hf-repo=owner/none"]):
         expected = call("generate", "hf:owner/none", "x")
         assert expected[0] == 1

@@ -242,12 +242,12 @@ def test_the_command_line() -> None:
     args = ("--max-tokens", 4, "--device", "emulated", "--verbose")
     expected = run("--max-tokens", 4).stdout
     for got, layers in (
-        (run(*args, "-ngl", 2), 2),
-        (run(*args, "--gpu-layers", "1"), 1),
-        (run(*args, GEMTP_GPU_LAYERS="3"), 3),
+        (run(*args, "-ngl", 2), "2 layers"),
+        (run(*args, "--gpu-layers", "1"), "1 layer"),
+        (run(*args, GEMTP_GPU_LAYERS="3"), "3 layers"),
     ):
         assert got.stdout == expected
-        assert f" emulated, {layers} layers there, " in got.stderr
+        assert f" emulated, {layers} there, " in got.stderr
     for text in ("some", "٣", "-1", "9" * 5000):
         refused = run("-ngl", text)
         assert refused.returncode == 2
