@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -13,6 +14,7 @@ import pytest
 pytest.importorskip("selenium", reason="selenium is not installed: pip install '.[browser]'")
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -72,7 +74,9 @@ class Browser:
         """Waits for the condition's first truthy value and returns it."""
         end = time.monotonic() + PATIENCE
         while True:
-            value = condition()
+            value = None
+            with contextlib.suppress(StaleElementReferenceException):  # drawn anew meanwhile
+                value = condition()
             if value:
                 return value
             if time.monotonic() > end:
