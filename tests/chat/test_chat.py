@@ -17,6 +17,7 @@ from forced_beginning import forced_beginning
 from gemtp_native import _core
 from gemtp_native.chat.reply import ReplyStream
 from gguf_bytes import I32, STRING
+from terminal import read_to_end
 from tiny_files import TOKENS, sound_drafter, sound_target
 
 ASK = [{"role": "user", "content": "def f(x):"}]
@@ -877,16 +878,7 @@ def test_in_a_terminal(tmp_path):
         )
         os.close(there)
         os.write(here, b"/think\ndef f(x):\n/quit\n")
-        seen = b""
-        while True:
-            try:
-                chunk = os.read(here, 4096)
-            except OSError:  # the other side is closed
-                break
-            if not chunk:
-                break
-            seen += chunk
-        os.close(here)
+        seen = read_to_end(here)
         assert process.wait(timeout=60) == 0
         results[colours] = seen.decode("utf-8", "replace")
     assert "> " in results[""]

@@ -148,7 +148,7 @@ def test_gemtp_alone_helps(call):
             ["generate", "t.gguf", "-fa", "on", "-p", "x"],
             "no option -fa: attention needs no switch",
         ),
-        (["chat", "t.gguf", "--no-mmap"], "files are always mapped"),
+        (["chat", "t.gguf", "--no-mmap"], "no option --no-mmap: files are read, not mapped, and"),
         (["chat", "t.gguf", "-p", "x"], "no option -p: gemtp generate takes a prompt, gemtp chat"),
         (["chat", "t.gguf", "hello you"], "there is no place for 'hello you'"),
         (["quantize", "a", "b", "q4_0", "8"], "there is no place for '8'"),

@@ -15,6 +15,7 @@ import pytest
 
 import checkpoints
 import gemtp_native as gemtp
+from terminal import read_to_end
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX streams and signals")
 
@@ -316,16 +317,7 @@ def test_colours_of_a_terminal(environment, colours):
     command = [sys.executable, "-m", "gemtp_native", *argv]
     with subprocess.Popen(command, stdout=theirs, env={**usual, **environment}) as process:
         os.close(theirs)
-        said = b""
-        while True:
-            try:
-                part = os.read(ours, 1 << 16)
-            except OSError:  # the other end is closed
-                break
-            if not part:
-                break
-            said += part
-    os.close(ours)
+        said = read_to_end(ours)
     assert process.returncode == 0
     assert (b"\x1b[" in said) == colours
 

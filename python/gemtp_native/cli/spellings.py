@@ -60,7 +60,7 @@ _HUB = {
     "--hf-repo-draft": "--drafter",
 }
 _DEPTH = "the number of drafts adapts by itself, and --draft fixes it"
-_MAPPED = "files are always mapped into memory, and only what is used is read"
+_READ = "files are read, not mapped, and rows of large tables only when they are used"
 _BATCHES = "the size of passes needs no option"
 _TEMPLATE = "the model's chat template is always rendered"
 _ALWAYS = "the server always has that"
@@ -68,7 +68,7 @@ _SAMPLERS = "the order of samplers is fixed, and there are those that --help lis
 # Options of other programs that have no counterpart, and why.
 _NEEDLESS = {
     **dict.fromkeys(("-fa", "--flash-attn"), "attention needs no switch"),
-    **dict.fromkeys(("--mlock", "--mmap", "--no-mmap", "-dio", "--direct-io"), _MAPPED),
+    **dict.fromkeys(("--mlock", "--mmap", "--no-mmap", "-dio", "--direct-io"), _READ),
     **dict.fromkeys(("-b", "--batch-size", "-ub", "--ubatch-size", "-tb"), _BATCHES),
     **dict.fromkeys(("--jinja", "--no-jinja", "--chat-template"), _TEMPLATE),
     **dict.fromkeys(
