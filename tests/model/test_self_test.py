@@ -169,7 +169,13 @@ def test_cancelling(cache, at: int) -> None:
 def test_interrupting(cache) -> None:
     """Each self-test of all kernels takes a minute."""
     args = [sys.executable, "-m", "gemtp_native", "info", "--self-test", "emulated"]
-    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        args,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A job in the background ignores SIGINT, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    ) as process:
         time.sleep(3)
         process.send_signal(signal.SIGINT)
         start = time.monotonic()
